@@ -1,0 +1,1 @@
+"""Corpora: source layout -> validated Lhotse manifests."""

@@ -1,0 +1,38 @@
+"""Errors that a user can mend: one clear line and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXIT_USER_ERROR = 2
+
+
+class InputError(Exception):
+    """Bad input: the message names the file or utt_id, what was expected and what was found."""
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Turn what a user can mend into one line on stderr and exit code 2.
+
+    Covers InputError, Ctrl-C and a full disk. Anything else is a defect of ours and keeps its traceback.
+    """
+    try:
+        yield
+    except InputError as error:
+        _leave(program, str(error))
+    except KeyboardInterrupt:
+        _leave(program, "interrupted; finished stages are kept, run the same command again to go on")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _leave(program, f"disk full: could not write {error.filename or 'an output'}")
+
+
+def _leave(program: str, message: str) -> None:
+    one_line = " ".join(message.split())
+    print(f"{program}: error: {one_line}", file=sys.stderr)
+    raise SystemExit(EXIT_USER_ERROR)

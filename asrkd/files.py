@@ -1,0 +1,129 @@
+"""Artefacts on disk: whole or absent, JSON or safetensors (never pickle), and carrying a fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from asrkd.errors import InputError
+
+FINGERPRINT_DIGITS = 16
+
+
+def canonical(obj: Any) -> Any:
+    """`obj` as plain JSON values, dataclasses and paths included, so that equal values read the same."""
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {field.name: canonical(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(key): canonical(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [canonical(value) for value in obj]
+    if isinstance(obj, Path):
+        return str(obj)
+    if obj is None or isinstance(obj, (bool, int, float, str)):
+        return obj
+    raise TypeError(f"cannot write a {type(obj).__name__} as JSON")
+
+
+def fingerprint(obj: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON."""
+    text = json.dumps(canonical(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file. InputError if it is missing or is not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+
+
+def write_json(path: Path | str, obj: Any) -> None:
+    """Write `obj` as JSON, whole or not at all."""
+    text = json.dumps(canonical(obj), indent=1, ensure_ascii=False) + "\n"
+    with atomic_file(Path(path)) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and string metadata as one safetensors file, whole or not at all."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_file(Path(path)) as beside:
+        save_file(contiguous, str(beside), metadata=dict(metadata))
+
+
+def load_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors (memory-mapped, CPU) and metadata of a safetensors file. InputError if missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            names = archive.keys()
+            return {name: archive.get_tensor(name) for name in names}, dict(archive.metadata() or {})
+    except SafetensorError as error:
+        raise InputError(f"{path}: expected a safetensors file, found a damaged one ({error})") from None
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path to write beside `path`; renamed onto it, synced, when the block ends well."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: Path) -> Iterator[Path]:
+    """An empty folder to fill beside `path`; takes its place, synced, when the block ends well."""
+    beside = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    yield beside
+    publish_dir(beside, path)
+
+
+def publish_dir(beside: Path, path: Path) -> None:
+    """Sync everything under `beside` and rename it to `path`, replacing what stood there."""
+    for file in sorted(beside.rglob("*")):
+        sync(file)
+    sync(beside)
+    if path.exists():
+        # A folder cannot be renamed over a full one: move the old away first, then drop it.
+        old = path.with_name(f"{path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+        os.replace(beside, path)
+        shutil.rmtree(old)
+    else:
+        os.replace(beside, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk, so that a rename never outruns its contents."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
