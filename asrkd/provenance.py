@@ -1,0 +1,59 @@
+"""What made a result: git revision, versions, device."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "torchaudio", "numpy")
+
+
+@cache
+def git_sha() -> str:
+    """Revision of the checkout the code runs from, `+dirty` when it has uncommitted changes, or `unknown`."""
+    here = Path(__file__).resolve().parent
+    revision = _git("rev-parse", "--short=12", "HEAD", cwd=here)
+    if revision is None:
+        return "unknown"
+    return revision + ("+dirty" if _git("status", "--porcelain", "--", "asrkd", "recipes", cwd=here.parent) else "")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """`git_sha` and the version of Python and of each package that is installed."""
+    found = {"git_sha": git_sha(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: str) -> str:
+    """The processor that `device` names, in words: model, and cores used by torch."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str, cwd: Path) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

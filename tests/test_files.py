@@ -1,0 +1,57 @@
+"""Artefacts are whole or absent, and a damaged one is named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrkd.errors import InputError
+from asrkd.files import atomic_dir, atomic_file, fingerprint, load_tensors, read_json, save_tensors, write_json
+
+
+@dataclass(frozen=True)
+class Options:
+    rate: float = 0.5
+    path: Path = Path("a")
+
+
+def test_fingerprint_is_of_the_values() -> None:
+    assert fingerprint({"b": Options(), "a": (1, 2)}) == fingerprint({"a": [1, 2], "b": {"rate": 0.5, "path": "a"}})
+    assert fingerprint(Options()) != fingerprint(Options(rate=0.25))
+
+
+def test_json_and_tensors_read_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "o.json", Options())
+    assert read_json(tmp_path / "o.json") == {"rate": 0.5, "path": "a"}
+    save_tensors(tmp_path / "t", {"x": torch.arange(6).view(2, 3).t()}, {"made_by": "f00d"})
+    tensors, metadata = load_tensors(tmp_path / "t")
+    assert torch.equal(tensors["x"], torch.arange(6).view(2, 3).t()) and metadata == {"made_by": "f00d"}
+
+
+def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as beside:
+        beside.write_text("ne")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for value in "12":
+        with atomic_dir(tmp_path / "d") as beside:
+            (beside / value).touch()
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize("content", [None, b"{"])
+def test_missing_or_damaged_files_are_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (read_json, load_tensors):
+        with pytest.raises(InputError, match="broken"):
+            read(path)

@@ -1,0 +1,121 @@
+"""Stages: skipped when nothing changed, rerun when something did, whole outputs or none."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from asrkd.errors import InputError, one_line_errors
+from asrkd.files import read_json
+from asrkd.stages import Step, run_steps, step_stamps
+
+
+class Recorder:
+    """A step body that writes a file and counts its runs."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, out_dir: Path) -> None:
+        self.runs += 1
+        (out_dir / "value").write_text(str(self.runs))
+
+
+def two_steps(a: Recorder, b: Recorder, rate: float = 0.1) -> list[Step]:
+    return [Step(0, "corpus", a, {"rate": rate}), Step(2, "features", b, {"bins": 40}, inputs=("corpus",))]
+
+
+def test_second_run_does_nothing(tmp_path: Path) -> None:
+    a, b = Recorder(), Recorder()
+    run_steps(two_steps(a, b), tmp_path)
+    run_steps(two_steps(a, b), tmp_path)
+    assert (a.runs, b.runs) == (1, 1)
+    assert (tmp_path / "features" / "value").read_text() == "1"
+
+
+def test_a_changed_option_reruns_the_step_and_what_reads_it(tmp_path: Path) -> None:
+    a, b = Recorder(), Recorder()
+    run_steps(two_steps(a, b), tmp_path)
+    run_steps(two_steps(a, b, rate=0.2), tmp_path)
+    assert (a.runs, b.runs) == (2, 2)
+
+
+def test_stage_range_runs_only_its_stages(tmp_path: Path) -> None:
+    a, b = Recorder(), Recorder()
+    run_steps(two_steps(a, b), tmp_path, last=1)
+    assert (a.runs, b.runs) == (1, 0)
+    run_steps(two_steps(a, b), tmp_path, first=2)
+    assert (a.runs, b.runs) == (1, 1)
+
+
+def test_missing_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"stage 2 \(features\) needs .*corpus, which is missing: run from --stage 0"):
+        run_steps(two_steps(Recorder(), Recorder()), tmp_path, first=2)
+
+
+def test_input_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    a, b = Recorder(), Recorder()
+    run_steps(two_steps(a, b), tmp_path, last=0)
+    with pytest.raises(InputError, match="another configuration"):
+        run_steps(two_steps(a, b, rate=0.5), tmp_path, first=2)
+    assert b.runs == 0
+
+
+def test_failure_leaves_nothing_half_written_and_keeps_the_old_output(tmp_path: Path) -> None:
+    a = Recorder()
+    run_steps([Step(0, "corpus", a, {"v": 1})], tmp_path)
+
+    def broken(out_dir: Path) -> None:
+        (out_dir / "value").write_text("half")
+        raise InputError("utt_1: expected 16000 Hz, found 8000 Hz")
+
+    with pytest.raises(InputError, match="utt_1"):
+        run_steps([Step(0, "corpus", broken, {"v": 2})], tmp_path)
+    assert (tmp_path / "corpus" / "value").read_text() == "1"
+    assert not (tmp_path / "corpus.partial").exists()
+    assert "utt_1" in (tmp_path / "log" / "corpus.log").read_text()
+
+
+def test_resumable_step_goes_on_in_its_own_folder_only(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def train(out_dir: Path) -> None:
+        seen.append(sorted(path.name for path in out_dir.glob("epoch*")))
+        (out_dir / f"epoch{len(seen)}").touch()
+        if len(seen) < 3:
+            raise KeyboardInterrupt
+
+    def attempt(rate: float) -> None:
+        run_steps([Step(6, "teachers/0", train, {"rate": rate}, resumable=True)], tmp_path)
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(0.1)
+    attempt(0.2)
+    assert seen == [[], ["epoch1"], []]
+    assert read_json(tmp_path / "teachers/0/stamp.json")["options"] == {"rate": 0.2}
+
+
+def test_stamps_depend_on_inputs() -> None:
+    body = Recorder()
+    one = step_stamps(two_steps(body, body, rate=1.0))
+    two = step_stamps(two_steps(body, body, rate=2.0))
+    assert one["features"] != two["features"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("utt_7: no path\nthrough"), "utt_7: no path through"),
+        (KeyboardInterrupt(), "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "frames"), "disk full: could not write frames"),
+    ],
+)
+def test_one_line_and_exit_code_2(error: BaseException, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, one_line_errors("asrkd"):
+        raise error
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and len(lines) == 1 and words in lines[0]
