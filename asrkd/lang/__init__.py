@@ -1,0 +1,1 @@
+"""Language: phones, lexicon, n-gram model, subword units."""

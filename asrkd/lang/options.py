@@ -1,0 +1,34 @@
+"""Options of the language stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from asrkd.errors import InputError
+
+
+@dataclass(frozen=True)
+class LangOptions:
+    """Modelling units, lexicon and language model."""
+
+    units: Literal["phones", "subword"] = "phones"
+    """What the acoustic models tell apart: phones of a lexicon, or SentencePiece pieces learned on the training text."""
+    lexicon: str | None = None
+    """Dictionary file (lexicon.txt or CMU format), or "cmudict"; none: the corpus's own. Unused with subword units."""
+    arpa: str | None = None
+    """ARPA n-gram model to decode with (may be gzip); none: estimated from the training text."""
+    order: int = 3
+    """Longest n-gram of an estimated language model, in words."""
+    vocab_size: int = 80
+    """Number of SentencePiece pieces, its three special symbols included; with subword units only."""
+    samples: int = 1
+    """Segmentations drawn for each word as pronunciations, the best first; with subword units only."""
+    seed: int = 0
+    """Seed of the drawn segmentations."""
+
+    def __post_init__(self) -> None:
+        for name in ("order", "vocab_size", "samples"):
+            value = getattr(self, name)
+            if value < 1:
+                raise InputError(f"lang.{name}: expected 1 or more, found {value}")

