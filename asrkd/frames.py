@@ -1,0 +1,286 @@
+"""The frame store: every utterance's frames end to end, memory-mapped, and spliced on the fly by index.
+
+A store's row order numbers its frames from 0; labels, posteriors and batches all speak of these frame ids.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.files import atomic_dir, fingerprint, load_tensors, read_json, write_json
+
+LEFT_CONTEXT_FRAMES = 20  # the paper's 26 frames, of which the 21st is predicted (section 3.1)
+RIGHT_CONTEXT_FRAMES = 5
+
+TENSOR_FILE = "feats.safetensors"
+INDEX_FILE = "frames.json"
+# safetensors opens with 8 bytes of header length and a JSON header that may end in spaces. Keeping room for
+# it lets the frames be written as they come, so that a corpus larger than the memory can be stored.
+HEADER_BYTES = 512
+FLOAT_BYTES = 4
+
+Utterance = tuple[str, str, str, Tensor]
+"""utt_id, speaker, text, feats [T, F] float32."""
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """Features of a set of utterances, one after the other.
+
+    feats [T_total, F] float32 (memory-mapped when opened from a folder); offsets [N+1] int64: utterance n is
+    `feats[offsets[n]:offsets[n+1]]`; `utt_ids`, `speakers` and `texts` have N entries each.
+    """
+
+    feats: Tensor
+    utt_ids: tuple[str, ...]
+    speakers: tuple[str, ...]
+    texts: tuple[str, ...]
+    offsets: Tensor
+    metadata: Mapping[str, Any]
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.utt_ids), len(self.speakers), len(self.texts), self.offsets.numel() - 1}
+        if len(lengths) != 1 or int(self.offsets[-1]) != self.feats.shape[0]:
+            raise InputError(
+                f"frame store {self.fingerprint}: expected {self.feats.shape[0]} frames in "
+                f"{len(self.utt_ids)} utterances, found offsets to {int(self.offsets[-1])} and lists of "
+                f"{sorted(lengths)} entries"
+            )
+        index = {utt_id: position for position, utt_id in enumerate(self.utt_ids)}
+        if len(index) != len(self.utt_ids):
+            twice = next(utt_id for n, utt_id in enumerate(self.utt_ids) if index[utt_id] != n)
+            raise InputError(f"{twice}: expected one utterance of this id, found two")
+        object.__setattr__(self, "_index", index)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.feats.shape[0]
+
+    @property
+    def num_features(self) -> int:
+        """F: features a frame."""
+        return self.feats.shape[1]
+
+    @property
+    def frame_shift_ms(self) -> float:
+        """Milliseconds from one frame to the next."""
+        return float(self.metadata["frame_shift_ms"])
+
+    def index(self, utt_id: str) -> int:
+        """Position of an utterance in the store. InputError for one that is not in it."""
+        try:
+            return self._index[utt_id]  # type: ignore[attr-defined,no-any-return]
+        except KeyError:
+            raise InputError(f"{utt_id}: expected in frame store {self.fingerprint}, found none") from None
+
+    def span(self, utt_id: str) -> tuple[int, int]:
+        """First frame id of an utterance and the one after its last."""
+        position = self.index(utt_id)
+        return int(self.offsets[position]), int(self.offsets[position + 1])
+
+    def utt(self, utt_id: str) -> Tensor:
+        """Frames [T, F] of one utterance, a view."""
+        begin, end = self.span(utt_id)
+        return self.feats[begin:end]
+
+    def frame_ids(self, utt_ids: Iterable[str]) -> Tensor:
+        """Frame ids [sum of T] of these utterances, in the order given."""
+        spans = [torch.arange(*self.span(utt_id)) for utt_id in utt_ids]
+        return torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
+
+    def subset(self, utt_ids: Sequence[str]) -> FrameStore:
+        """A store (in memory) of these utterances alone, with frame ids, and so a fingerprint, of its own."""
+        positions = [self.index(utt_id) for utt_id in utt_ids]
+        lengths = [int(self.offsets[n + 1] - self.offsets[n]) for n in positions]
+        return FrameStore(
+            feats=self.feats[self.frame_ids(utt_ids)],
+            utt_ids=tuple(utt_ids),
+            speakers=tuple(self.speakers[n] for n in positions),
+            texts=tuple(self.texts[n] for n in positions),
+            offsets=_offsets(lengths),
+            metadata=self.metadata,
+            fingerprint=fingerprint([self.fingerprint, list(utt_ids)]),
+        )
+
+    @classmethod
+    def open(cls, path: Path | str) -> FrameStore:
+        """The store in a folder. InputError if a part is missing, damaged or does not fit the others."""
+        path = Path(path)
+        index = read_json(path / INDEX_FILE)
+        tensors, found = load_tensors(path / TENSOR_FILE)
+        try:
+            expected = index["fingerprint"]
+            store_parts = {
+                "feats": tensors["feats"],
+                "utt_ids": tuple(index["utt_ids"]),
+                "speakers": tuple(index["speakers"]),
+                "texts": tuple(index["texts"]),
+                "offsets": _offsets(index["num_frames"]),
+                "metadata": index["metadata"],
+                "fingerprint": expected,
+            }
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{path / INDEX_FILE}: expected a frame store's index, found no {error}"
+            ) from None
+        if found.get("fingerprint") != expected:
+            raise InputError(
+                f"{path / TENSOR_FILE}: expected fingerprint {expected}, found {found.get('fingerprint')}"
+            )
+        return cls(**store_parts)
+
+    @classmethod
+    def write(
+        cls, path: Path | str, utterances: Iterable[Utterance], metadata: Mapping[str, Any], fingerprint: str
+    ) -> FrameStore:
+        """Write (utt_id, speaker, text, feats [T, F]) as they come, whole or not at all, and open the result.
+
+        `metadata` is JSON and holds `frame_shift_ms`. InputError, by utt_id, for an empty, odd-sized or
+        non-finite utterance and for an utt_id that comes twice.
+        """
+        if "frame_shift_ms" not in metadata:
+            raise ValueError("metadata of a frame store needs frame_shift_ms")
+        path = Path(path)
+        index: dict[str, Any] = {"fingerprint": fingerprint, "metadata": metadata}
+        rows: dict[str, tuple[str, str, int]] = {}
+        num_features = 0
+        with atomic_dir(path) as beside:
+            with (beside / TENSOR_FILE).open("wb") as file:
+                file.write(b" " * HEADER_BYTES)
+                for utt_id, speaker, text, feats in utterances:
+                    if utt_id in rows:
+                        raise InputError(f"{utt_id}: expected one utterance of this id, found two")
+                    num_features = num_features or feats.shape[-1]
+                    _check_frames(utt_id, feats, num_features)
+                    file.write(memoryview(feats.to(torch.float32).contiguous().numpy()).cast("B"))
+                    rows[utt_id] = (speaker, text, feats.shape[0])
+                if not rows:
+                    raise InputError(f"{path}: expected at least one utterance, found none")
+                num_frames = [length for _, _, length in rows.values()]
+                _write_header(file, sum(num_frames), num_features, fingerprint)
+            index |= {
+                "utt_ids": list(rows),
+                "speakers": [speaker for speaker, _, _ in rows.values()],
+                "texts": [text for _, text, _ in rows.values()],
+                "num_frames": num_frames,
+            }
+            write_json(beside / INDEX_FILE, index)
+        return cls.open(path)
+
+
+def _offsets(num_frames: Sequence[int]) -> Tensor:
+    offsets = torch.zeros(len(num_frames) + 1, dtype=torch.long)
+    offsets[1:] = torch.tensor(num_frames, dtype=torch.long).cumsum(0)
+    return offsets
+
+
+def _check_frames(utt_id: str, feats: Tensor, num_features: int) -> None:
+    if feats.dim() != 2 or feats.shape[0] == 0 or feats.shape[1] != num_features:
+        raise InputError(f"{utt_id}: expected frames [T > 0, {num_features}], found {list(feats.shape)}")
+    if not bool(torch.isfinite(feats).all()):
+        raise InputError(f"{utt_id}: expected finite features, found NaN or infinity")
+
+
+def _write_header(file: BinaryIO, num_frames: int, num_features: int, fingerprint: str) -> None:
+    """Fill the room kept at the front of a safetensors file that holds one tensor, `feats`."""
+    num_bytes = num_frames * num_features * FLOAT_BYTES
+    header = {
+        "__metadata__": {"fingerprint": fingerprint},
+        "feats": {"dtype": "F32", "shape": [num_frames, num_features], "data_offsets": [0, num_bytes]},
+    }
+    room = HEADER_BYTES - 8
+    text = json.dumps(header).encode().ljust(room)
+    if len(text) > room:
+        raise ValueError(f"expected a fingerprint that fits a header of {room} bytes, found {fingerprint!r}")
+    file.seek(0)
+    file.write(struct.pack("<Q", room) + text)
+
+
+class SplicedFrames:
+    """Frames with their neighbours as a network's input: frame t is rows t-left … t+right of its utterance.
+
+    Rows before the first and after the last frame repeat the edge frame. Utterances are kept in memory once,
+    with `left` and `right` copies of the edges, so that every spliced frame is one contiguous run of
+    (left+1+right)·F floats; an overlapping strided view makes a batch one row gather.
+
+    Frame ids are the store's, whole or not: give `utt_ids` to hold only those utterances in memory
+    (`frame_ids` lists the ids held; the others cannot be asked for).
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        left: int = LEFT_CONTEXT_FRAMES,
+        right: int = RIGHT_CONTEXT_FRAMES,
+        device: str | torch.device = "cpu",
+        utt_ids: Sequence[str] | None = None,
+    ) -> None:
+        if left < 0 or right < 0:
+            raise InputError(f"context: expected at least 0 frames on either side, found {left} and {right}")
+        self.store = store
+        self.left, self.right = left, right
+        self.dim = (left + 1 + right) * store.num_features
+        self.device = torch.device(device)
+        self._holds_all = utt_ids is None
+        held = store.utt_ids if utt_ids is None else tuple(utt_ids)
+        padded, first_row = self._pad(held)
+        self.frame_ids = store.frame_ids(held)
+        self._rows = first_row.to(self.device)
+        self._padded = padded.to(self.device)
+        num_windows = max(padded.shape[0] - left - right, 0)
+        self._windows = self._padded.as_strided((num_windows, self.dim), (store.num_features, 1))
+
+    def _pad(self, utt_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Padded frames [rows, F]; for each frame id of the store its window's first row (-1: not held)."""
+        store, context = self.store, self.left + self.right
+        spans = [store.span(utt_id) for utt_id in utt_ids]
+        num_rows = sum(end - begin + context for begin, end in spans)
+        padded = torch.empty(num_rows, store.num_features)
+        first_row = torch.full((len(store),), -1, dtype=torch.long)
+        row = 0
+        for begin, end in spans:
+            body = row + self.left
+            after = body + end - begin
+            padded[row:body] = store.feats[begin]
+            padded[body:after] = store.feats[begin:end]
+            padded[after : after + self.right] = store.feats[end - 1]
+            first_row[begin:end] = torch.arange(row, row + end - begin)
+            row = after + self.right
+        return padded, first_row
+
+    def __len__(self) -> int:
+        """Number of frame ids of the store; labels [len] are indexed by the same ids."""
+        return len(self.store)
+
+    def batch(
+        self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Spliced frames [B, dim] float32 of frame ids [B]; written into `out` where given.
+
+        `generator` is for sources that draw a random distortion; this one draws none.
+        """
+        rows = self._rows.index_select(0, ids.to(self.device))
+        if not self._holds_all and bool((rows < 0).any()):
+            missing = int(ids[(rows < 0).to(ids.device)][0])
+            raise InputError(f"frame {missing} of store {self.store.fingerprint}: not held in memory")
+        if out is not None:
+            return torch.index_select(self._windows, 0, rows, out=out)
+        return self._windows.index_select(0, rows)
+
+    def utt_batch(self, utt_id: str) -> Tensor:
+        """Spliced frames [T, dim] of one utterance."""
+        begin, end = self.store.span(utt_id)
+        if end == begin or int(self._rows[begin]) < 0:
+            raise InputError(f"{utt_id}: its frames are not held in memory")
+        row = int(self._rows[begin])
+        return self._windows[row : row + end - begin].contiguous()
