@@ -1,1 +1,53 @@
-"""Corpora: source layout -> validated Lhotse manifests."""
+"""Corpora: one module each turns a corpus's own layout into Lhotse manifests, split by a fixed rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lhotse import RecordingSet, SupervisionSet
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An utterance that cannot be used, and why."""
+
+    utt_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.utt_id}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class CorpusSplit:
+    """One part (train, dev or test) of a corpus.
+
+    A recording and its supervision share the utt_id; a supervision's text is upper-case words, and its speaker
+    is set. `left_out` counts what the corpus's rules leave out (no fault of the data), by rule; `dropped` lists
+    what is so faulty that it has no recording. `asrkd.corpora.validate` finds the other faults.
+    """
+
+    recordings: RecordingSet
+    supervisions: SupervisionSet
+    left_out: dict[str, int] = field(default_factory=dict)
+    dropped: tuple[Dropped, ...] = ()
+
+    @property
+    def num_utterances(self) -> int:
+        """Utterances spoken of anywhere: in a recording, in a supervision or among the dropped."""
+        dropped = {fault.utt_id for fault in self.dropped}
+        return len({*self.recordings.ids, *(s.recording_id for s in self.supervisions), *dropped})
+
+    def texts(self) -> list[list[str]]:
+        """The words of each utterance, in order of utt_id."""
+        return [s.text.split() for s in sorted(self.supervisions, key=lambda s: str(s.id))]
+
+
+def total_left_out(splits: Mapping[str, CorpusSplit]) -> dict[str, int]:
+    """Utterances left out of the whole corpus, by rule."""
+    total: Counter[str] = Counter()
+    for split in splits.values():
+        total.update(split.left_out)
+    return dict(sorted(total.items()))

@@ -1,0 +1,111 @@
+"""Audio files: what their headers promise, whether the file keeps it, and their samples."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse.audio.backend import LibsndfileBackend
+
+WAV_CHUNK_HEADER_BYTES = 8
+WAV_STREAMED_BYTES = (0, 0xFFFFFFFF)  # a size written before the end was known
+SPHERE_HEADER_BYTES = 1024
+
+
+class AudioFault(Exception):
+    """Audio that cannot be used; the message is the reason."""
+
+
+def probe(path: Path, utt_id: str) -> Recording:
+    """A manifest entry from the header of a FLAC, WAV or plain NIST SPHERE file. AudioFault if it has none.
+
+    A WAV or SPHERE file cut off short is found here: libsndfile reads what is left of it without a word.
+    """
+    if not path.is_file():
+        raise AudioFault(f"missing audio: expected {path}")
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioFault(f"unreadable audio in {path} ({error})") from None
+    promised = _promised_bytes(path, info.format)
+    found = path.stat().st_size
+    if promised is not None and found < promised:
+        raise AudioFault(f"truncated audio: expected {promised} bytes in {path}, found {found}")
+    return Recording(
+        id=utt_id,
+        sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(path))],
+        sampling_rate=info.samplerate,
+        num_samples=info.frames,
+        duration=info.frames / info.samplerate,
+    )
+
+
+def supervise(recording: Recording, speaker: str, text: str) -> SupervisionSegment:
+    """The supervision of a recording that is one utterance."""
+    return SupervisionSegment(
+        id=recording.id,
+        recording_id=recording.id,
+        start=0.0,
+        duration=recording.duration,
+        channel=0,
+        text=text,
+        speaker=speaker,
+        language="English",
+    )
+
+
+def read_samples(recording: Recording) -> np.ndarray:
+    """Samples [channels, num_samples] float32 in ±1. AudioFault if missing, unreadable or cut short."""
+    samples = []
+    for source in recording.sources:
+        try:
+            # libsndfile by name: Lhotse's default reads SPHERE through a program of its own, seldom installed
+            samples.append(LibsndfileBackend().read_audio(source.source)[0])
+        except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+            if not Path(source.source).is_file():
+                raise AudioFault(f"missing audio: expected {source.source}") from None
+            raise AudioFault(f"unreadable audio in {source.source} ({error})") from None
+    together = np.concatenate([np.atleast_2d(channel) for channel in samples])
+    if together.shape[1] != recording.num_samples:
+        raise AudioFault(
+            f"truncated audio: expected {recording.num_samples} samples in {recording.sources[0].source}, "
+            f"found {together.shape[1]}"
+        )
+    return together
+
+
+def _promised_bytes(path: Path, audio_format: str) -> int | None:
+    """Size of the file by its own header; None where the header does not say."""
+    if audio_format in ("WAV", "WAVEX"):
+        return _promised_by_wav(path)
+    if audio_format == "NIST":
+        return _promised_by_sphere(path)
+    return None
+
+
+def _promised_by_wav(path: Path) -> int | None:
+    """The end of the data chunk."""
+    with path.open("rb") as file:
+        file.seek(12)  # "RIFF", size, "WAVE"
+        while len(head := file.read(WAV_CHUNK_HEADER_BYTES)) == WAV_CHUNK_HEADER_BYTES:
+            name, num_bytes = struct.unpack("<4sI", head)
+            if name == b"data":
+                return None if num_bytes in WAV_STREAMED_BYTES else file.tell() + num_bytes
+            file.seek(num_bytes + num_bytes % 2, 1)  # chunks are padded to even sizes
+    return None
+
+
+def _promised_by_sphere(path: Path) -> int | None:
+    """The header and sample_count × channel_count × sample_n_bytes."""
+    with path.open("rb") as file:
+        lines = file.read(SPHERE_HEADER_BYTES).decode("ascii", "replace").splitlines()
+    fields = {parts[0]: parts[2] for line in lines if len(parts := line.split()) == 3}
+    try:
+        header_bytes = int(lines[1])
+        sizes = [int(fields[name]) for name in ("sample_count", "channel_count", "sample_n_bytes")]
+    except (KeyError, ValueError, IndexError):
+        return None
+    return header_bytes + sizes[0] * sizes[1] * sizes[2]
