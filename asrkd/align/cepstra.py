@@ -1,0 +1,57 @@
+"""Cepstra and their slopes from a store's log-mel energies: features for diagonal Gaussians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asrkd.frames import FrameStore
+
+NUM_CEPSTRA = 13
+DELTA_WINDOW_FRAMES = 2  # on either side, as HTK and Kaldi
+
+
+def cepstra(store: FrameStore, utt_ids: Sequence[str] | None = None) -> Tensor:
+    """Cepstra, deltas and delta-deltas [T, 39] float32 of these utterances, end to end, of unit variance.
+
+    A type-II discrete cosine transform of the log-mel energies; slopes by regression over ±2 frames, edge
+    frames repeated.
+    """
+    utt_ids = store.utt_ids if utt_ids is None else utt_ids
+    feats = store.feats[store.frame_ids(utt_ids)]
+    lengths = [end - begin for begin, end in map(store.span, utt_ids)]
+    static = feats @ dct_matrix(store.num_features, min(NUM_CEPSTRA, store.num_features))
+    slope = deltas(static, lengths)
+    out = torch.cat([static, slope, deltas(slope, lengths)], dim=1)
+    return (out - out.mean(0)) / out.std(0, unbiased=False).clamp_min(1e-6)
+
+
+def dct_matrix(num_bins: int, num_cepstra: int) -> Tensor:
+    """Orthonormal type-II discrete cosine transform [num_bins, num_cepstra]."""
+    angle = (
+        math.pi
+        / num_bins
+        * (torch.arange(num_bins, dtype=torch.double)[:, None] + 0.5)
+        * torch.arange(num_cepstra)
+    )
+    matrix = angle.cos() * math.sqrt(2.0 / num_bins)
+    matrix[:, 0] /= math.sqrt(2.0)
+    return matrix.float()
+
+
+def deltas(feats: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Slope a frame: Σ_k k (x[t+k] - x[t-k]) / 2 Σ_k k², within utterances of these lengths."""
+    sizes = torch.tensor(lengths)
+    end = sizes.cumsum(0)
+    first = (end - sizes).repeat_interleave(sizes)
+    last = (end - 1).repeat_interleave(sizes)
+    frame = torch.arange(feats.shape[0])
+    slope = torch.zeros_like(feats)
+    for step in range(1, DELTA_WINDOW_FRAMES + 1):
+        after = feats[torch.minimum(frame + step, last)]
+        before = feats[torch.maximum(frame - step, first)]
+        slope += step * (after - before)
+    return slope / (2 * sum(step * step for step in range(1, DELTA_WINDOW_FRAMES + 1)))

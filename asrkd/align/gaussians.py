@@ -1,0 +1,104 @@
+"""Diagonal Gaussian mixtures, one a senone: the acoustic model before there is a network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+VARIANCE_FLOOR = 0.01  # of the variance of all frames, a dimension
+WEIGHT_FLOOR = 1e-3  # of a component in its mixture
+SPLIT_STEP = 0.2  # standard deviations that the halves of a component part, as in HTK and Kaldi
+CHUNK_FRAMES = 20000
+
+
+@dataclass(frozen=True)
+class DiagonalMixtures:
+    """S mixtures of C diagonal Gaussians over D features.
+
+    mean, variance: [S, C, D]; log_weight: [S, C], natural log.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    log_weight: Tensor
+
+    @staticmethod
+    def estimate(feats: Tensor, pdf_ids: Tensor, num_pdfs: int) -> DiagonalMixtures:
+        """One Gaussian a senone from frames [T, D] and labels [T]; unseen ones get that of all frames."""
+        return _from_sums(feats, pdf_ids, torch.ones(feats.shape[0], 1), num_pdfs, prior=None)
+
+    @property
+    def num_components(self) -> int:
+        return self.log_weight.shape[1]
+
+    def split(self) -> DiagonalMixtures:
+        """Twice the components: each parts along its standard deviations."""
+        step = SPLIT_STEP * self.variance.sqrt()
+        return DiagonalMixtures(
+            torch.cat([self.mean + step, self.mean - step], dim=1),
+            torch.cat([self.variance, self.variance], dim=1),
+            torch.cat([self.log_weight, self.log_weight], dim=1) - math.log(2.0),
+        )
+
+    def reestimate(self, feats: Tensor, pdf_ids: Tensor) -> DiagonalMixtures:
+        """One step of expectation-maximisation, each frame shared among its own senone's components only."""
+        if self.num_components == 1:
+            return DiagonalMixtures.estimate(feats, pdf_ids, self.mean.shape[0])
+        shares = torch.empty(feats.shape[0], self.num_components)
+        for begin in range(0, feats.shape[0], CHUNK_FRAMES):
+            chunk = slice(begin, begin + CHUNK_FRAMES)
+            pdf = pdf_ids[chunk]
+            variance = self.variance[pdf]
+            distance = ((feats[chunk, None] - self.mean[pdf]).square() / variance + variance.log()).sum(2)
+            shares[chunk] = torch.softmax(self.log_weight[pdf] - 0.5 * distance, dim=1)
+        return _from_sums(feats, pdf_ids, shares, self.mean.shape[0], prior=self)
+
+    def log_likelihoods(self, feats: Tensor) -> Tensor:
+        """Log-density of each frame under each senone: [T, D] -> [T, S] float32, natural log."""
+        precision = 1.0 / self.variance
+        constant = self.log_weight - 0.5 * (
+            (self.mean.square() * precision + self.variance.log()).sum(2)
+            + self.mean.shape[2] * math.log(2 * math.pi)
+        )
+        weights = torch.cat([-0.5 * precision, self.mean * precision], dim=2).flatten(0, 1)  # [S*C, 2D]
+        inputs = torch.cat([feats.square(), feats], dim=1)
+        components = torch.addmm(constant.flatten(), inputs, weights.t()).unflatten(1, self.log_weight.shape)
+        return components.logsumexp(2) if self.num_components > 1 else components.squeeze(2)
+
+
+def _from_sums(
+    feats: Tensor, pdf_ids: Tensor, shares: Tensor, num_pdfs: int, prior: DiagonalMixtures | None
+) -> DiagonalMixtures:
+    """Maximum likelihood from frames [T, D] shared [T, C] by components; unused ones keep `prior`."""
+    overall_mean, overall_variance = feats.mean(0), feats.var(0, unbiased=False)
+    centred = (feats - overall_mean).double()  # around the mean, so that E[x²] - E[x]² loses nothing
+    dim, components = feats.shape[1], shares.shape[1]
+    one_hot = (pdf_ids * components)[:, None] + torch.arange(components)
+    count = torch.zeros(num_pdfs * components, dtype=torch.double)
+    total = torch.zeros(num_pdfs * components, dim, dtype=torch.double)
+    squares = torch.zeros_like(total)
+    for component in range(components):
+        share = shares[:, component].double()
+        weighted = centred * share[:, None]
+        count.index_add_(0, one_hot[:, component], share)
+        total.index_add_(0, one_hot[:, component], weighted)
+        squares.index_add_(0, one_hot[:, component], weighted * centred)
+    seen = count > 1.0
+    safe = count.clamp_min(1.0)[:, None]
+    mean = total / safe
+    variance = torch.maximum(squares / safe - mean.square(), VARIANCE_FLOOR * overall_variance.double())
+    shape = (num_pdfs, components, dim)
+    mean = (mean.float() + overall_mean).view(shape)
+    variance = variance.float().view(shape)
+    count, seen = count.view(num_pdfs, components), seen.view(num_pdfs, components)
+    weight = (count / count.sum(1, keepdim=True).clamp_min(1.0)).clamp_min(WEIGHT_FLOOR)
+    log_weight = (weight / weight.sum(1, keepdim=True)).log().float()
+    old = prior or DiagonalMixtures(overall_mean.expand(shape), overall_variance.expand(shape), log_weight)
+    return DiagonalMixtures(
+        torch.where(seen[..., None], mean, old.mean),
+        torch.where(seen[..., None], variance, old.variance),
+        log_weight,
+    )

@@ -1,0 +1,346 @@
+"""Training graphs: everything that an utterance's words may sound like, as HMM states for k2.
+
+words -> pronunciation variants with optional silence around -> phones -> cross-word triphones -> HMM states.
+The shape depends on words and lexicon alone, so it is made once; senones and scores are filled in for each
+tree and model. All utterances of a corpus are made together, as flat arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asrkd.errors import InputError
+from asrkd.hmm.topology import NUM_STATES, TransitionModel, pdf_to_label
+from asrkd.hmm.tree import SenoneTree
+from asrkd.lang.lexicon import Lexicon
+
+if TYPE_CHECKING:
+    import k2
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+SILENCE_ID = 0
+SILENCE_PROB = 0.5  # of a pause at each end and between two words
+FINAL_LABEL = -1  # k2's label of the arcs into the final state
+OUTSIDE = -1  # in place of an HMM state: before the first, after the last
+
+
+class _PhoneNetwork:
+    """Phones of many utterances as one directed acyclic graph, built word by word."""
+
+    def __init__(self, phone_ids: dict[str, int], silence_prob: float) -> None:
+        self._phone_ids = phone_ids
+        self._log_silence, self._log_no_silence = math.log(silence_prob), math.log1p(-silence_prob)
+        self._words: dict[tuple[tuple[str, ...], ...], list[list[int]]] = {}
+        self.phone: list[int] = []
+        self.utt: list[int] = []
+        self.edges: list[tuple[int, int]] = []
+        self.edge_weight: list[float] = []
+        self.starts: list[tuple[int, float]] = []
+        self.ends: list[tuple[int, float]] = []
+
+    def add(self, utt: int, prons_of_words: Sequence[tuple[tuple[str, ...], ...]]) -> None:
+        """Append one utterance: silence? word silence? word … silence?"""
+        silence = self._add_nodes(utt, [SILENCE_ID])
+        self.starts.append((silence, self._log_silence))
+        exits = [(silence, 0.0)]
+        before_first = True
+        for prons in prons_of_words:
+            variants = self._to_ids(prons)
+            log_variant = -math.log(len(variants))
+            lasts = []
+            for ids in variants:
+                first = self._add_nodes(utt, ids)
+                for source, weight in exits:
+                    self._connect(source, first, weight + log_variant)
+                if before_first:
+                    self.starts.append((first, self._log_no_silence + log_variant))
+                last = first + len(ids) - 1
+                self.edges.extend((node, node + 1) for node in range(first, last))
+                self.edge_weight.extend([0.0] * (last - first))
+                lasts.append(last)
+            silence = self._add_nodes(utt, [SILENCE_ID])
+            for last in lasts:
+                self._connect(last, silence, self._log_silence)
+            exits = [(silence, 0.0), *((last, self._log_no_silence) for last in lasts)]
+            before_first = False
+        self.ends.extend(exits)
+
+    def _add_nodes(self, utt: int, ids: list[int]) -> int:
+        first = len(self.phone)
+        self.phone.extend(ids)
+        self.utt.extend([utt] * len(ids))
+        return first
+
+    def _connect(self, source: int, target: int, weight: float) -> None:
+        self.edges.append((source, target))
+        self.edge_weight.append(weight)
+
+    def _to_ids(self, prons: tuple[tuple[str, ...], ...]) -> list[list[int]]:
+        ids = self._words.get(prons)
+        if ids is None:
+            try:
+                ids = self._words[prons] = [[self._phone_ids[phone] for phone in pron] for pron in prons]
+            except KeyError as phone:
+                raise InputError(
+                    f"phone {phone}: in the lexicon, but the senone tree has no such phone"
+                ) from None
+        return ids
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingGraphs:
+    """Graphs of N utterances, without senones or scores.
+
+    An HMM state is `instance · NUM_STATES + state`, an instance a triphone at one place of one utterance.
+
+    left, phone, right: [I] instances; instance_offsets: [N+1].
+    Arcs, ordered by utterance and source: source, target [A], states of the FSA (0 starts, the last ends);
+    leaves, enters [A], the HMM states that the arc goes out of and into (OUTSIDE at the ends); weight [A],
+    log-probability of pauses and variants; arc_offsets [N+1]. min_frames [N]: the shortest way through.
+    """
+
+    left: Ints
+    phone: Ints
+    right: Ints
+    instance_offsets: Ints
+    source: Ints
+    target: Ints
+    leaves: Ints
+    enters: Ints
+    weight: Floats
+    arc_offsets: Ints
+    min_frames: Ints
+
+    @property
+    def num_utterances(self) -> int:
+        return self.min_frames.size
+
+    @staticmethod
+    def build(
+        texts: Sequence[str], lexicon: Lexicon, phones: tuple[str, ...], silence_prob: float = SILENCE_PROB
+    ) -> TrainingGraphs:
+        """Graphs of these texts (words separated by spaces).
+
+        InputError for a word that the lexicon lacks or a phone that is not in `phones`.
+        """
+        network = _PhoneNetwork({phone: index for index, phone in enumerate(phones)}, silence_prob)
+        min_frames = []
+        for utt, text in enumerate(texts):
+            prons = [_prons(lexicon, word) for word in text.split()]
+            network.add(utt, prons)
+            min_phones = (
+                sum(min(map(len, variants)) for variants in prons) or 1
+            )  # silence alone, without words
+            min_frames.append(NUM_STATES * min_phones)
+        return _expand(network, np.asarray(min_frames), len(phones))
+
+    def compile(self, tree: SenoneTree, transitions: TransitionModel) -> CompiledGraphs:
+        """With senones as labels and transition scores."""
+        left, phone, right = (
+            torch.from_numpy(x).repeat_interleave(NUM_STATES) for x in (self.left, self.phone, self.right)
+        )
+        state = torch.arange(NUM_STATES).repeat(self.phone.size)
+        pdf_ids = tree.pdf_ids(left, phone, right, state).numpy()
+        # One more entry, so that OUTSIDE (-1) finds what is right at the ends.
+        label_of = np.append(pdf_to_label(pdf_ids), FINAL_LABEL)
+        stay = np.append(transitions.log_self_loop.double().numpy()[pdf_ids], 0.0)
+        leave = np.append(transitions.log_forward.double().numpy()[pdf_ids], 0.0)
+        loop = (self.leaves == self.enters) & (self.leaves != OUTSIDE)
+        score = self.weight + np.where(loop, stay[self.leaves], leave[self.leaves])
+        label = label_of[self.enters]
+        utt = np.repeat(np.arange(self.num_utterances), np.diff(self.arc_offsets))
+        # k2 wants arcs sorted by source, then label; it compares labels unsigned, so the final -1 comes last.
+        order = np.lexsort((label.astype(np.uint32), self.source, utt))
+        arcs = np.empty((order.size, 4), dtype=np.int32)
+        for column, values in enumerate((self.source, self.target, label)):
+            arcs[:, column] = values[order]
+        arcs[:, 3] = score[order].astype(np.float32).view(np.int32)
+        local_state = self.enters - NUM_STATES * self.instance_offsets[utt]
+        return CompiledGraphs(
+            self, arcs, np.where(self.enters == OUTSIDE, OUTSIDE, local_state)[order].astype(np.int32)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledGraphs:
+    """Training graphs with senones and scores: arcs [A, 4] as k2 has them, hmm_state [A] entered."""
+
+    graphs: TrainingGraphs
+    arcs: NDArray[np.int32]
+    hmm_state: NDArray[np.int32]
+
+    def fsa_vec(self, begin: int, end: int) -> k2.Fsa:
+        """Utterances begin … end-1 as one k2.Fsa with labels pdf_id+1 and the attribute hmm_state."""
+        import k2  # here, for training's environment has none
+
+        arc_offsets = self.graphs.arc_offsets[begin : end + 1]
+        num_states = NUM_STATES * np.diff(self.graphs.instance_offsets[begin : end + 1]) + 2
+        span = slice(arc_offsets[0], arc_offsets[-1])
+        # k2's serialised FsaVec: how many, 0, row splits of states and of arcs, arcs. One array a batch, because
+        # making a k2.Fsa an utterance costs about as much as aligning it.
+        flat = np.concatenate(
+            [
+                [end - begin, 0, 0],
+                np.cumsum(num_states),
+                arc_offsets - arc_offsets[0],
+                self.arcs[span].ravel(),
+            ]
+        )
+        fsa = k2.Fsa(torch.from_numpy(flat.astype(np.int32)))
+        fsa.hmm_state = torch.from_numpy(self.hmm_state[span])
+        return fsa
+
+
+def training_graph(
+    words: Sequence[str],
+    lexicon: Lexicon,
+    tree: SenoneTree,
+    transitions: TransitionModel | None = None,
+    silence_prob: float = SILENCE_PROB,
+) -> k2.Fsa:
+    """The training graph of one utterance: labels pdf_id+1, `hmm_state` instance · NUM_STATES + state."""
+    transitions = transitions or TransitionModel.uniform(tree.num_pdfs)
+    graphs = TrainingGraphs.build([" ".join(words)], lexicon, tree.phones, silence_prob)
+    return graphs.compile(tree, transitions).fsa_vec(0, 1)[0]
+
+
+def _prons(lexicon: Lexicon, word: str) -> tuple[tuple[str, ...], ...]:
+    try:
+        return lexicon.prons[word]
+    except KeyError:
+        raise InputError(f"word {word}: not in the lexicon") from None
+
+
+@dataclass(frozen=True)
+class _Contexts:
+    """The phones met on one side of each node, sorted by node and phone; silence knows one context only."""
+
+    codes: Ints
+    count: Ints
+    first: Ints
+    num_phones: int
+
+    @staticmethod
+    def of(node: Ints, neighbour: Ints, phone: Ints, num_phones: int) -> _Contexts:
+        codes = np.unique(node * num_phones + np.where(phone[node] == SILENCE_ID, SILENCE_ID, neighbour))
+        count = np.bincount(codes // num_phones, minlength=phone.size)
+        return _Contexts(codes, count, np.cumsum(count) - count, num_phones)
+
+    def position(self, node: Ints, neighbour: Ints, phone: Ints) -> Ints:
+        """Place of a context in its node's list."""
+        code = node * self.num_phones + np.where(phone[node] == SILENCE_ID, SILENCE_ID, neighbour)
+        return np.searchsorted(self.codes, code) - self.first[node]
+
+
+def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int) -> TrainingGraphs:
+    """Phones to triphones to HMM states."""
+    phone, utt = np.asarray(network.phone), np.asarray(network.utt)
+    tail, head = np.asarray(network.edges, dtype=np.int64).reshape(-1, 2).T
+    start, end = (np.asarray([node for node, _ in nodes]) for nodes in (network.starts, network.ends))
+    start_weight, end_weight = (
+        np.asarray([weight for _, weight in nodes]) for nodes in (network.starts, network.ends)
+    )
+    outside = np.full_like
+    lefts = _Contexts.of(
+        np.append(head, start), np.append(phone[tail], outside(start, SILENCE_ID)), phone, num_phones
+    )
+    rights = _Contexts.of(
+        np.append(tail, end), np.append(phone[head], outside(end, SILENCE_ID)), phone, num_phones
+    )
+
+    # Instances of a node: every left context with every right one, right fastest.
+    per_node = lefts.count * rights.count
+    base = np.cumsum(per_node) - per_node
+    node_of = np.repeat(np.arange(phone.size), per_node)
+    rank = np.arange(node_of.size) - base[node_of]
+    left = lefts.codes[lefts.first[node_of] + rank // rights.count[node_of]] % num_phones
+    right = rights.codes[rights.first[node_of] + rank % rights.count[node_of]] % num_phones
+
+    def leaving(node: Ints, neighbour: Ints, index: Ints) -> Ints:
+        """Instance of the node with its index-th left context and this right neighbour."""
+        return base[node] + index * rights.count[node] + rights.position(node, neighbour, phone)
+
+    def entering(node: Ints, neighbour: Ints, index: Ints) -> Ints:
+        """Instance of the node with this left neighbour and its index-th right context."""
+        return base[node] + lefts.position(node, neighbour, phone) * rights.count[node] + index
+
+    # A phone edge joins each left context of its tail with each right context of its head.
+    edge, index = _ranges(lefts.count[tail] * rights.count[head])
+    from_instance = leaving(tail[edge], phone[head[edge]], index // rights.count[head[edge]])
+    to_instance = entering(head[edge], phone[tail[edge]], index % rights.count[head[edge]])
+    begin, index = _ranges(rights.count[start])
+    begin_instance = entering(start[begin], outside(begin, SILENCE_ID), index)
+    finish, index = _ranges(lefts.count[end])
+    end_instance = leaving(end[finish], outside(finish, SILENCE_ID), index)
+
+    num_instances = np.bincount(utt[node_of], minlength=min_frames.size)
+    states = np.arange(NUM_STATES * node_of.size)
+    inner = states[states % NUM_STATES != NUM_STATES - 1]
+    last = NUM_STATES - 1
+    leaves = [
+        states,
+        inner,
+        NUM_STATES * from_instance + last,
+        outside(begin, OUTSIDE),
+        NUM_STATES * end_instance + last,
+    ]
+    enters = [
+        states,
+        inner + 1,
+        NUM_STATES * to_instance,
+        NUM_STATES * begin_instance,
+        outside(finish, OUTSIDE),
+    ]
+    weights = [
+        np.zeros(states.size + inner.size),
+        np.asarray(network.edge_weight)[edge],
+        start_weight[begin],
+        end_weight[finish],
+    ]
+    return _order_arcs(
+        np.concatenate(leaves), np.concatenate(enters), np.concatenate(weights),
+        left, phone[node_of], right, utt[node_of], num_instances, min_frames,
+    )  # fmt: skip
+
+
+def _ranges(counts: Ints) -> tuple[Ints, Ints]:
+    """For counts c_0, c_1, …: which count (0 c_0 times, 1 c_1 times …) and the index within it."""
+    which = np.repeat(np.arange(counts.size), counts)
+    return which, np.arange(which.size) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _order_arcs(
+    leaves: Ints, enters: Ints, weight: Floats,
+    left: Ints, phone: Ints, right: Ints, utt_of_instance: Ints, num_instances: Ints, min_frames: Ints,
+) -> TrainingGraphs:  # fmt: skip
+    """Number the FSA's states (start, HMM states, end) and sort arcs by utterance and source."""
+    offsets = np.concatenate([[0], np.cumsum(num_instances)])
+    anywhere = np.where(leaves == OUTSIDE, enters, leaves)  # an HMM state of the arc's utterance
+    utt = utt_of_instance[anywhere // NUM_STATES]
+    first_state = NUM_STATES * offsets[utt]
+    source = np.where(leaves == OUTSIDE, 0, leaves - first_state + 1)
+    target = np.where(enters == OUTSIDE, NUM_STATES * num_instances[utt] + 1, enters - first_state + 1)
+    order = np.lexsort((source, utt))
+    num_arcs = np.bincount(utt, minlength=min_frames.size)
+    return TrainingGraphs(
+        left=left,
+        phone=phone,
+        right=right,
+        instance_offsets=offsets,
+        source=source[order],
+        target=target[order],
+        leaves=leaves[order],
+        enters=enters[order],
+        weight=weight[order],
+        arc_offsets=np.concatenate([[0], np.cumsum(num_arcs)]),
+        min_frames=min_frames,
+    )

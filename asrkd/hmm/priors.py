@@ -1,0 +1,26 @@
+"""Log-priors of senones, subtracted from log-posteriors to make scaled log-likelihoods."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PRIOR_FLOOR = 1e-5  # of the probability mass; keeps a senone seen once or never from dominating the search
+
+
+def log_priors(pdf_ids: Tensor, num_pdfs: int, floor: float = PRIOR_FLOOR) -> Tensor:
+    """Natural-log relative frequency of each senone in the training labels.
+
+    log p(x|s) = log p(s|x) - log p(s) + const (Bourlard and Morgan 1994). pdf_ids: [T] integers; returns [S]
+    float32 that sums to one in the exponential. Frequencies under `floor` are raised to it before
+    normalising.
+    """
+    if pdf_ids.numel() == 0:
+        raise ValueError("priors: expected at least one label, found none")
+    if int(pdf_ids.min()) < 0 or int(pdf_ids.max()) >= num_pdfs:
+        raise ValueError(
+            f"priors: expected labels in [0, {num_pdfs}), found {int(pdf_ids.min())}..{int(pdf_ids.max())}"
+        )
+    counts = torch.bincount(pdf_ids.long().flatten(), minlength=num_pdfs).double()
+    probs = (counts / counts.sum()).clamp_min(floor)
+    return (probs / probs.sum()).log().float()
