@@ -1,0 +1,146 @@
+"""One self-contained HTML page from sections of text, tables, figures and aligned utterances.
+
+Nothing in here knows speech recipes: any recipe builds `Section`s and calls `render_page`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from asrkd.errors import InputError
+from asrkd.report.tables import Table
+
+AUDIO_TYPES = ((b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture: `svg` from `plots.to_svg`; `alt` says in words what it shows, `wide` lets it scroll sideways."""
+
+    svg: str
+    alt: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What one system heard, as (said, heard) pairs; None on one side is a deleted or inserted word."""
+
+    system: str
+    errors: int
+    pairs: tuple[tuple[str | None, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """An utterance to listen to, with what the systems heard; `audio` is a data URI."""
+
+    utt_id: str
+    speaker: str
+    audio: str | None
+    hypotheses: tuple[Hypothesis, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline figure."""
+
+    label: str
+    value: str
+    note: str = ""
+    role: str = "other"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; `key` is its anchor. Tables in `folded` open on a click (and in print)."""
+
+    key: str
+    title: str
+    text: tuple[str, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    folded: tuple[Table, ...] = ()
+    utterances: tuple[Utterance, ...] = ()
+
+
+def render_page(
+    title: str, subtitle: str, sections: Sequence[Section], provenance: Mapping[str, str], command: str
+) -> str:
+    """The page as HTML text. Everything is escaped except the SVG that `plots.to_svg` drew."""
+    environment = Environment(
+        loader=PackageLoader("asrkd", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["pair_kind"] = pair_kind
+    environment.filters["drawing"] = Markup
+    keys = [section.key for section in sections]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"section keys repeat: {keys}")
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        title=title, subtitle=subtitle, sections=sections, provenance=provenance, command=command
+    )
+
+
+def pair_kind(pair: tuple[str | None, str | None]) -> str:
+    """ok, sub, ins or del."""
+    said, heard = pair
+    if said is None:
+        return "ins"
+    if heard is None:
+        return "del"
+    return "ok" if said == heard else "sub"
+
+
+def audio_uri(audio: bytes | str | Path, utt_id: str) -> str:
+    """Audio as a data URI; WAV is recoded to FLAC, which every current browser plays at about half the size.
+
+    InputError names the utterance when the file is missing or no WAV, FLAC or Ogg.
+    """
+    data = audio if isinstance(audio, bytes) else _read_audio(Path(audio), utt_id)
+    media_type = next((kind for magic, kind in AUDIO_TYPES if data.startswith(magic)), None)
+    if media_type is None:
+        raise InputError(
+            f"{utt_id}: expected WAV, FLAC or Ogg audio for the report, found bytes {data[:4]!r}"
+        )
+    if media_type == "audio/wav":
+        data, media_type = _as_flac(data, utt_id), "audio/flac"
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _read_audio(path: Path, utt_id: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{utt_id}: cannot read its audio for the report: {path} ({error.strerror})"
+        ) from None
+
+
+def _as_flac(wav: bytes, utt_id: str) -> bytes:
+    import soundfile  # with lhotse; pages without audio do without it
+
+    try:
+        samples: Any
+        samples, sampling_rate = soundfile.read(io.BytesIO(wav), dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"{utt_id}: expected WAV audio for the report, found a damaged file ({error})"
+        ) from None
+    flac = io.BytesIO()
+    soundfile.write(flac, samples, sampling_rate, format="FLAC", subtype="PCM_16")
+    return flac.getvalue()
