@@ -1,0 +1,34 @@
+# asrkd from the shell. `make demo` and `make test` make the environment they need when it is missing or out of date.
+
+PYTHON := .venv/bin/python
+TRAIN_PYTHON := .venv-train/bin/python
+
+.PHONY: help demo test test-train lint lock setup setup-train corpus
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: setup corpus  ## train and compare baseline, teachers, ensemble and student on the prompts corpus (15 minutes)
+	recipes/prompts/run.sh --corpus-dir data/prompts $(ARGS)
+
+test: setup  ## the tests; ARGS='-k name' for some of them
+	$(PYTHON) -m pytest $(ARGS)
+
+test-train: setup-train  ## the tests that need no k2, on torch 2
+	$(TRAIN_PYTHON) -m pytest -m "not k2" $(ARGS)
+
+lint: setup  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+lock:  ## rewrite the locked requirements; UPGRADE=--upgrade moves their versions
+	UPGRADE=$(UPGRADE) local/lock.sh
+
+setup:  ## make .venv (Python 3.10, torch 1.13.1, k2)
+	@local/setup.sh
+
+setup-train:  ## make .venv-train (Python 3.11, torch 2, no k2)
+	@local/setup_train.sh
+
+corpus:  ## fetch the prompts corpus into data/prompts
+	@local/fetch_prompts.sh data/prompts

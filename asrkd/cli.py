@@ -1,0 +1,100 @@
+"""`asrkd`: one entry point, a subcommand a verb.
+
+A verb is a function here: its name is the subcommand, its docstring the help, its parameters the options, its value the
+exit code. What it needs is imported inside it, so that `asrkd doctor` still answers where torch does not import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import asrkd
+from asrkd.errors import InputError, one_line_errors
+
+DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network of its size or smaller.
+
+The work itself is done by recipes: `recipes/prompts/run.sh` and `recipes/an4/run.sh` go from a corpus to a table of word
+error rates, `--help` after them lists every option. The subcommands here look after what recipes need and leave behind.
+
+Exit codes: 0 done, 2 something that you can mend (one line says what); `asrkd doctor` adds 1, see its --help."""
+
+
+def doctor() -> int:
+    """Say what is installed, whether it fits together, and what to do when it does not.
+
+    Exit code 0: everything from audio to words works. 1: training and distilling work, decoding does not (as meant in
+    the environment of `make test-train`). 2: not even training works.
+    """
+    from asrkd import doctor as checks
+
+    return checks.run()
+
+
+VERBS: dict[str, Callable[..., int]] = {"doctor": doctor}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; its exit code. Bad input: one line on stderr, exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"asrkd {asrkd.__version__}")
+        return 0
+    with one_line_errors("asrkd"):
+        return dispatch(arguments)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run the verb that `arguments` name. InputError where they cannot be read."""
+    try:
+        import tyro
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed: run `make setup`, or `python -m asrkd.doctor`") from None
+    complaint = io.StringIO()
+    try:
+        # tyro calls the verb while it reads the options; deferred, so that only tyro's own complaint is caught here.
+        with contextlib.redirect_stderr(complaint):
+            chosen = tyro.extras.subcommand_cli_from_dict(
+                {verb: _deferred(function) for verb, function in VERBS.items()},
+                prog="asrkd",
+                description=DESCRIPTION,
+                args=arguments or ["--help"],
+            )
+    except SystemExit as exit_:
+        if exit_.code in (0, None):
+            raise
+        raise InputError(one_line(complaint.getvalue())) from None
+    return chosen()
+
+
+def _deferred(verb: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """`verb` with the same parameters and help, giving back the call to make instead of making it."""
+
+    @functools.wraps(verb)
+    def bind(*args: Any, **options: Any) -> Callable[[], int]:
+        return functools.partial(verb, *args, **options)
+
+    return bind
+
+
+def one_line(boxed: str) -> str:
+    """The message inside the box that tyro draws around a complaint, with the first thing it suggests."""
+    sections: list[list[str]] = [[]]
+    for line in boxed.splitlines():
+        if not line.startswith("│"):
+            continue
+        text = line.strip("│ ")
+        if set(text) == {"─"}:
+            sections.append([])
+        else:
+            sections[-1].append(text)
+    told = [" ".join(section[:2]) for section in sections if section and not section[0].startswith("For full help")]
+    return "; ".join(told) or boxed.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

