@@ -1,0 +1,192 @@
+"""The acoustic model: a feed-forward ReLU network, and several of them run as one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asrkd.errors import InputError
+from asrkd.files import load_tensors, save_tensors
+
+ARCHITECTURE_KEY = "architecture"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Shape and regularisation of an acoustic model."""
+
+    hidden_dim: int = 512
+    """Units in each hidden layer."""
+    num_layers: int = 4
+    """Number of hidden layers."""
+    dropout: float = 0.2
+    """Chance that a hidden unit is dropped for one example, in training only."""
+    input_dropout: float = 0.0
+    """Chance that an input is dropped for one example, in training only."""
+    max_norm: float | None = None
+    """Longest allowed vector of weights into a hidden unit (Euclidean norm); None for no limit."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim < 1 or self.num_layers < 1:
+            raise InputError(
+                f"model: expected hidden_dim and num_layers of at least 1, "
+                f"found {self.hidden_dim} and {self.num_layers}"
+            )
+        for name in ("dropout", "input_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"model.{name}: expected a chance in [0, 1), found {getattr(self, name)}")
+        if self.max_norm is not None and self.max_norm <= 0:
+            raise InputError(f"model.max_norm: expected a positive norm or none, found {self.max_norm}")
+
+
+class AcousticDnn(nn.Module):
+    """Feed-forward ReLU network from an input vector to class logits (Hinton et al. 2015, section 5).
+
+    Weights start as in He et al. (2015), N(0, 2/fan_in), but N(0, 1/fan_in) before the softmax; biases start at
+    zero. They are a function of `seed` alone.
+    """
+
+    def __init__(self, input_dim: int, num_outputs: int, options: ModelOptions, seed: int = 0) -> None:
+        super().__init__()
+        if input_dim < 1 or num_outputs < 1:
+            raise InputError(
+                f"model: expected inputs and outputs, found {input_dim} and {num_outputs} of them"
+            )
+        self.input_dim = input_dim
+        self.num_outputs = num_outputs
+        self.options = options
+        dims = [input_dim] + [options.hidden_dim] * options.num_layers + [num_outputs]
+        self.layers = nn.ModuleList(
+            nn.utils.skip_init(nn.Linear, fan_in, fan_out) for fan_in, fan_out in pairwise(dims)
+        )
+        generator = torch.Generator().manual_seed(seed)
+        for layer, gain in zip(self.layers, [2.0] * options.num_layers + [1.0], strict=True):
+            fan_in = layer.weight.shape[1]
+            nn.init.zeros_(layer.bias)
+            with torch.no_grad():
+                layer.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def macs_per_frame(self) -> int:
+        """Multiply-adds of one forward pass of one frame."""
+        return sum(layer.weight.numel() for layer in self.layers)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Logits [N, S] for inputs [N, D]; `generator` (on x's device) draws the dropout masks."""
+        if x.dim() != 2 or x.shape[1] != self.input_dim:
+            raise InputError(f"model: expected inputs [N, {self.input_dim}], found {list(x.shape)}")
+        hidden = self._drop(x, self.options.input_dropout, generator)
+        for layer in self.layers[:-1]:
+            hidden = self._drop(torch.relu_(layer(hidden)), self.options.dropout, generator)
+        return self.layers[-1](hidden)
+
+    def _drop(self, hidden: Tensor, chance: float, generator: torch.Generator | None) -> Tensor:
+        if not self.training or chance == 0.0:
+            return hidden
+        keep = 1.0 - chance
+        mask = torch.empty_like(hidden).bernoulli_(keep, generator=generator).mul_(1.0 / keep)
+        return hidden * mask
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Shrink the weights into each hidden unit to `max_norm` (Hinton et al. 2012, arXiv:1207.0580)."""
+        limit = self.options.max_norm
+        if limit is None:
+            return
+        for layer in self.layers[:-1]:
+            norms = layer.weight.norm(dim=1, keepdim=True)
+            layer.weight.mul_((limit / norms).clamp_(max=1.0))
+
+    def save(self, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+        """Write weights, shape and `metadata` as one safetensors file."""
+        architecture = {
+            "input_dim": self.input_dim,
+            "num_outputs": self.num_outputs,
+            "options": asdict(self.options),
+        }
+        everything = {**(metadata or {}), ARCHITECTURE_KEY: json.dumps(architecture)}
+        save_tensors(path, self.state_dict(), everything)
+
+    @classmethod
+    def load(cls, path: Path | str) -> AcousticDnn:
+        """The model that `save` wrote. InputError if the file is missing, damaged or not a model."""
+        tensors, metadata = load_tensors(path)
+        if ARCHITECTURE_KEY not in metadata:
+            raise InputError(f"{path}: expected a model, found tensors without {ARCHITECTURE_KEY!r}")
+        architecture = json.loads(metadata[ARCHITECTURE_KEY])
+        options = ModelOptions(**architecture["options"])
+        model = cls(architecture["input_dim"], architecture["num_outputs"], options)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(f"{path}: weights do not fit the model's shape ({error})") from None
+        return model.eval()
+
+
+class StackedEnsemble(nn.Module):
+    """M acoustic models of one shape as one program: a batched matrix product a layer.
+
+    Inference only: dropout is off whatever the mode.
+    """
+
+    def __init__(self, models: Sequence[AcousticDnn]) -> None:
+        super().__init__()
+        if not models:
+            raise InputError("ensemble: expected at least one model, found none")
+        shapes = [[tuple(layer.weight.shape) for layer in model.layers] for model in models]
+        for index, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise InputError(
+                    f"ensemble: expected members of one shape, found layers {shape} in member {index} "
+                    f"and {shapes[0]} in member 0"
+                )
+        self.num_members = len(models)
+        self.input_dim = models[0].input_dim
+        self.num_outputs = models[0].num_outputs
+        # [M, in, out], so that a layer is baddbmm(bias, hidden, weight) without a transpose at run time.
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.stack([layer.weight.detach().t() for layer in layers]))
+            for layers in zip(*(model.layers for model in models), strict=True)
+        )
+        self.biases = nn.ParameterList(
+            nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]).unsqueeze(1))
+            for layers in zip(*(model.layers for model in models), strict=True)
+        )
+
+    @classmethod
+    def load(cls, paths: Sequence[Path | str]) -> StackedEnsemble:
+        """The ensemble of the models saved at `paths`, in that order."""
+        return cls([AcousticDnn.load(path) for path in paths])
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def macs_per_frame(self) -> int:
+        """Multiply-adds of one forward pass of one frame through every member."""
+        return sum(weight.numel() for weight in self.weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [M, N, S] for inputs [N, D] that every member sees."""
+        if x.dim() != 2 or x.shape[1] != self.input_dim:
+            raise InputError(f"ensemble: expected inputs [N, {self.input_dim}], found {list(x.shape)}")
+        hidden = x.unsqueeze(0).expand(self.num_members, -1, -1)
+        last = len(self.weights) - 1
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if index < last:
+                hidden = F.relu_(hidden) if not hidden.requires_grad else F.relu(hidden)
+        return hidden

@@ -1,0 +1,20 @@
+"""Train a model on hard or soft targets; evaluate it. Needs neither k2 nor lhotse."""
+
+from asrkd.train.evaluate import evaluate, iter_logits, log_posteriors
+from asrkd.train.inputs import ArrayInputs, HardTargets, InputSource, Objective
+from asrkd.train.loop import TrainResult, train
+from asrkd.train.options import TrainOptions, learning_rate_at
+
+__all__ = [
+    "ArrayInputs",
+    "HardTargets",
+    "InputSource",
+    "Objective",
+    "TrainOptions",
+    "TrainResult",
+    "evaluate",
+    "iter_logits",
+    "learning_rate_at",
+    "log_posteriors",
+    "train",
+]

@@ -1,0 +1,63 @@
+"""What a trained model says of examples it does not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asrkd.errors import InputError
+from asrkd.train.inputs import InputSource
+
+CHUNK = 4096
+
+
+@torch.no_grad()
+def iter_logits(
+    model: nn.Module, inputs: InputSource, ids: Tensor | None = None, chunk: int = CHUNK
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (ids [B], outputs for them) over all examples, or `ids`, `chunk` at a time, without dropout."""
+    if ids is None:
+        ids = torch.arange(len(inputs))
+    device = next(model.parameters()).device
+    source_device = device_of(inputs)
+    was_training = model.training
+    model.eval()
+    try:
+        for part in ids.split(chunk):
+            yield part, model(inputs.batch(part.to(source_device)).to(device))
+    finally:
+        model.train(was_training)
+
+
+def evaluate(
+    model: nn.Module, inputs: InputSource, labels: Tensor, chunk: int = CHUNK
+) -> tuple[float, float]:
+    """(accuracy, cross-entropy in nats) of a model whose outputs are logits [N, S], by labels [N].
+
+    Log-posteriors count as logits, so an averaged ensemble is scored by the same call.
+    """
+    if len(inputs) != len(labels) or len(labels) == 0:
+        raise InputError(f"evaluation: expected labels for {len(inputs)} inputs, found {len(labels)}")
+    correct = 0
+    nats = 0.0
+    for ids, logits in iter_logits(model, inputs, chunk=chunk):
+        part = labels[ids].to(logits.device)
+        correct += int((logits.argmax(dim=1) == part).sum())
+        nats += float(F.cross_entropy(logits.float(), part, reduction="sum"))
+    return correct / len(labels), nats / len(labels)
+
+
+def log_posteriors(
+    model: nn.Module, inputs: InputSource, ids: Tensor | None = None, chunk: int = CHUNK
+) -> Tensor:
+    """Log-posteriors [N, S] (float32, CPU) of all examples, or `ids`, by a model whose outputs are logits."""
+    outputs = iter_logits(model, inputs, ids, chunk)
+    return torch.cat([F.log_softmax(logits.float(), dim=1).cpu() for _, logits in outputs])
+
+
+def device_of(inputs: InputSource) -> torch.device:
+    """The device whose ids a source takes: its `device` attribute, the CPU where it has none."""
+    return torch.device(getattr(inputs, "device", "cpu"))
