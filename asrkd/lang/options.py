@@ -13,9 +13,9 @@ class LangOptions:
     """Modelling units, lexicon and language model."""
 
     units: Literal["phones", "subword"] = "phones"
-    """What the acoustic models tell apart: phones of a lexicon, or SentencePiece pieces learned on the training text."""
+    """What acoustic models tell apart: phones of a lexicon, or SentencePiece pieces of the training text."""
     lexicon: str | None = None
-    """Dictionary file (lexicon.txt or CMU format), or "cmudict"; none: the corpus's own. Unused with subword units."""
+    """Dictionary file (lexicon.txt or CMU format), or "cmudict"; none: the corpus's own. With phones only."""
     arpa: str | None = None
     """ARPA n-gram model to decode with (may be gzip); none: estimated from the training text."""
     order: int = 3

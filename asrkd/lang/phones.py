@@ -9,8 +9,9 @@ SILENCE = "SIL"
 # The 39 phones of the CMU pronouncing dictionary, without stress.
 # fmt: off
 ARPABET = frozenset((
-    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
-    "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
+    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY",
+    "F", "G", "HH", "IH", "IY", "JH", "K", "L", "M", "N", "NG", "OW", "OY",
+    "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
 ))
 # fmt: on
 STRESS_DIGITS = "012"
@@ -20,12 +21,12 @@ _RESERVED = re.compile(r"#\d+|<.*>")
 
 
 def remove_stress(phone: str) -> str:
-    """`AH0` -> `AH`. Only ARPAbet phones lose their digit: in other phone sets a digit is part of the name."""
+    """`AH0` -> `AH`. Only ARPAbet phones lose their digit: in other phone sets it is part of the name."""
     if phone[-1:] in STRESS_DIGITS and phone[:-1] in ARPABET:
         return phone[:-1]
     return phone
 
 
 def is_reserved(symbol: str) -> bool:
-    """Whether a word's pronunciation may not hold `symbol`: silence, disambiguation symbols, `<eps>` and its like."""
+    """Whether `symbol` may be no phone of a word: silence, a disambiguation symbol, `<eps>` and its like."""
     return symbol == SILENCE or _RESERVED.fullmatch(symbol) is not None

@@ -29,11 +29,9 @@ def read_lines(path: Path | str) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # utf-8-sig counts from after the byte-order mark; one byte-order mark holds no line end.
-        number = data[: error.start + 3].count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}:{number}: expected UTF-8, found byte 0x{error.object[error.start]:02x}"
-        ) from None
+        number = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start]
+        raise InputError(f"{path}:{number}: expected UTF-8, found byte 0x{byte:02x}") from None
     # Not splitlines(): it also splits at U+0085 and U+2028, which a word may hold.
     lines = text.replace("\r\n", "\n").split("\n")
     if lines[-1] == "":

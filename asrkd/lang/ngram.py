@@ -1,0 +1,379 @@
+"""N-gram language models: modified Kneser-Ney estimation, the ARPA format, probabilities and perplexity.
+
+Probabilities are log10 here, as in ARPA files. Everywhere else in asrkd a log is natural.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from asrkd.errors import InputError
+from asrkd.files import atomic_file
+from asrkd.lang.textfile import read_lines
+
+log = logging.getLogger(__name__)
+
+BOS = "<s>"
+EOS = "</s>"
+UNK = "<unk>"
+
+Ngram = tuple[str, ...]
+
+# What KenLM's lmplz takes with --discount_fallback: discounts of n-grams counted once, twice, three times or
+# more.
+FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
+# ARPA has no minus infinity: -99 is its customary "never" (`<s>` is never predicted).
+NEVER_LOG10 = -99.0
+# Enough that single precision readers lose nothing.
+_DIGITS = 9
+
+
+class Entry(NamedTuple):
+    """One n-gram's line of an ARPA file."""
+
+    log10_prob: float
+    log10_backoff: float
+
+
+@dataclass(frozen=True)
+class NgramModel:
+    """A back-off n-gram model, as an ARPA file holds it.
+
+    `tables[n - 1]` maps an n-gram, its words joined by single spaces, to its log10 probability and the log10
+    back-off weight of the history that it is (0.0 where the file gives none). Source: Katz 1987, as in ARPA
+    files.
+    """
+
+    tables: tuple[dict[str, Entry], ...]
+
+    @property
+    def order(self) -> int:
+        """Length of the longest n-gram, in words."""
+        return len(self.tables)
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """The words it can predict, without `<s>`, `</s>` and `<unk>`."""
+        return frozenset(self.tables[0]) - {BOS, EOS, UNK}
+
+    def ngrams(self, order: int) -> Iterator[tuple[Ngram, Entry]]:
+        """Every n-gram of that order, sorted by its words."""
+        table = self.tables[order - 1]
+        return ((tuple(key.split(" ")), table[key]) for key in sorted(table))
+
+    def log10_prob(self, history: Sequence[str], word: str) -> float:
+        """log10 p(word | history), by back-off. A word outside the model counts as `<unk>`.
+
+        `history` is oldest word first, and starts with `<s>` where the sentence does; words too old for the
+        order are ignored. Minus infinity for a word outside a model that has no `<unk>`.
+        """
+        word = self._known(word)
+        context = [self._known(old) for old in history[max(0, len(history) - self.order + 1) :]]
+        backoff = 0.0
+        while True:
+            entry = self.tables[len(context)].get(" ".join([*context, word]))
+            if entry is not None:
+                return backoff + entry.log10_prob
+            if not context:
+                return -math.inf
+            seen = self.tables[len(context) - 1].get(" ".join(context))
+            backoff += seen.log10_backoff if seen is not None else 0.0
+            del context[0]
+
+    def _known(self, word: str) -> str:
+        return word if word in self.tables[0] else UNK
+
+    def score(self, sentence: Sequence[str]) -> float:
+        """log10 probability of a sentence of words, from `<s>` to `</s>`, both added here."""
+        return sum(score for _, score in self._predictions(sentence))
+
+    def _predictions(self, sentence: Sequence[str]) -> Iterator[tuple[str, float]]:
+        padded = [BOS, *sentence, EOS]
+        for i in range(1, len(padded)):
+            yield padded[i], self.log10_prob(padded[max(0, i - self.order + 1) : i], padded[i])
+
+    def perplexity(self, sentences: Iterable[Sequence[str]], include_oov: bool = False) -> float:
+        """10 to the mean negative log10 probability of the words and sentence ends.
+
+        Words outside the vocabulary are left out of the mean unless `include_oov`: state `oov_rate` beside
+        it. InputError if there is nothing to predict.
+        """
+        total, count = 0.0, 0
+        for sentence in sentences:
+            for word, score in self._predictions(sentence):
+                if include_oov or word == EOS or word in self.vocabulary:
+                    total += score
+                    count += 1
+        if count == 0:
+            raise InputError("perplexity: expected at least one sentence, found none")
+        return 10.0 ** (-total / count)
+
+    def oov_rate(self, sentences: Iterable[Sequence[str]]) -> float:
+        """Fraction of the running words that are outside the vocabulary; 0.0 of no words."""
+        words = [word for sentence in sentences for word in sentence]
+        return sum(word not in self.vocabulary for word in words) / len(words) if words else 0.0
+
+    def write_arpa(self, path: Path | str) -> None:
+        """Write an ARPA file, gzip if its name ends in .gz; equal models give equal bytes."""
+        path = Path(path)
+        with atomic_file(path) as beside:
+            if path.suffix == ".gz":
+                # No time stamp and no name in the header: the same model gives the same bytes.
+                with beside.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+                    file.writelines(line.encode() for line in self._arpa_lines())
+            else:
+                with beside.open("w", encoding="utf-8", newline="\n") as file:
+                    file.writelines(self._arpa_lines())
+
+    def _arpa_lines(self) -> Iterator[str]:
+        yield "\\data\\\n"
+        for n, table in enumerate(self.tables, start=1):
+            yield f"ngram {n}={len(table)}\n"
+        for n, table in enumerate(self.tables, start=1):
+            yield f"\n\\{n}-grams:\n"
+            for key in sorted(table):
+                prob, backoff = table[key]
+                # The highest order is nobody's history, so it has no back-off weight.
+                weight = f"\t{_arpa_number(backoff)}" if n < self.order and backoff != 0.0 else ""
+                yield f"{_arpa_number(prob)}\t{key}{weight}\n"
+        yield "\n\\end\\\n"
+
+
+def _arpa_number(log10: float) -> str:
+    return f"{max(log10, NEVER_LOG10):.{_DIGITS}g}"
+
+
+# ---------------------------------------------------------------------------------------- estimation
+
+
+def estimate_kneser_ney(
+    sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str] | None = None
+) -> NgramModel:
+    """Interpolated modified Kneser-Ney (Chen and Goodman 1999; the estimates of KenLM's lmplz).
+
+        p(w | h) = (a(hw) - D_n(a(hw))) / sum_v a(hv)  +  gamma(h) p(w | h minus its first word)
+        gamma(h) = sum_v D_n(a(hv)) / sum_v a(hv)
+
+    a() is the count for the longest n-grams and those that begin with `<s>`, for the others the number of
+    different words seen before them. Unigrams are interpolated with the uniform distribution over the
+    vocabulary, `</s>` and `<unk>`. The weight of unseen words is just gamma(h), so backing off in the ARPA
+    model gives the interpolated probabilities themselves.
+
+    D_n(1), D_n(2), D_n(3 and more) come from how many n-grams have the counts 1 to 4 (equation 26). Small
+    texts, such as a few hundred sentences over a hundred words, leave some of these at nought or out of
+    order; where a discount would not lie in 0 < D_n(k) <= k, that whole order takes FALLBACK_DISCOUNTS, as
+    lmplz does when told to.
+
+    `vocabulary` is what can be predicted (`<s>`, `</s>`, `<unk>` aside): words of it that the sentences lack
+    get the uniform share, words of the sentences that it lacks are counted as `<unk>`. None: the words of
+    the sentences. InputError if there is no sentence, or if one contains `<s>`, `</s>` or `<unk>`.
+    """
+    if order < 1:
+        raise InputError(f"language model: expected an order of 1 or more, found {order}")
+    words = None if vocabulary is None else frozenset(vocabulary) - {BOS, EOS, UNK}
+    counts = _adjusted_counts(_raw_counts(sentences, order, words))
+    if words is None:
+        words = frozenset(ngram[0] for ngram in counts[0]) - {BOS, EOS, UNK}
+
+    probs: list[dict[Ngram, float]] = []
+    gammas: list[dict[Ngram, float]] = []  # gammas[n] of the histories of n words
+    # Order 0 is the uniform distribution: the history of a unigram is empty, and so is what it backs off to.
+    uniform = 1.0 / (len(words) + 2)
+    for n, table in enumerate(counts, start=1):
+        discounts = _discounts(table.values(), n)
+        share, gamma = _discounted(table, discounts)
+        if n == 1:
+            seen = {(word,): 0.0 for word in (*words, EOS, UNK)}
+            probs.append({w: share.get(w, 0.0) + gamma.get((), 1.0) * uniform for w in seen})
+        else:
+            probs.append({g: p + gamma[g[:-1]] * probs[-1][g[1:]] for g, p in share.items()})
+        gammas.append(gamma)
+    gammas.append({})
+    return _as_model(probs, gammas)
+
+
+def _raw_counts(
+    sentences: Iterable[Sequence[str]], order: int, words: frozenset[str] | None
+) -> list[Counter[Ngram]]:
+    """Counts of the n-grams of each order; `<s>` alone is never predicted, so it is not counted."""
+    counts: list[Counter[Ngram]] = [Counter() for _ in range(order)]
+    number = 0
+    for number, sentence in enumerate(sentences, start=1):
+        for word in sentence:
+            if word in (BOS, EOS, UNK) or word.split() != [word]:
+                raise InputError(f"language model: sentence {number}: expected a word, found {word!r}")
+        known = sentence if words is None else [word if word in words else UNK for word in sentence]
+        padded = (BOS, *known, EOS)
+        for n, table in enumerate(counts, start=1):
+            table.update(padded[i - n : i] for i in range(max(n, 2), len(padded) + 1))
+    if number == 0:
+        raise InputError("language model: expected training sentences, found none")
+    return counts
+
+
+def _adjusted_counts(raw: list[Counter[Ngram]]) -> list[Counter[Ngram]]:
+    """Counts as they are in the highest order and after `<s>`, else of different left neighbours."""
+    adjusted: list[Counter[Ngram]] = []
+    for n, table in enumerate(raw[:-1], start=1):
+        lower = Counter({ngram: count for ngram, count in table.items() if ngram[0] == BOS})
+        lower.update(longer[1:] for longer in raw[n])
+        adjusted.append(lower)
+    return [*adjusted, raw[-1]]
+
+
+def _discounts(counts: Iterable[int], order: int) -> tuple[float, float, float]:
+    """D(1), D(2) and D(3 and more) of one order: Chen and Goodman 1999, equation 26, or the fall-back."""
+    t = Counter(count for count in counts if count <= 4)
+    if all(t[k] > 0 for k in (1, 2, 3)):
+        y = t[1] / (t[1] + 2.0 * t[2])
+        found = (1 - 2 * y * t[2] / t[1], 2 - 3 * y * t[3] / t[2], 3 - 4 * y * t[4] / t[3])
+        if all(0.0 < d <= k for k, d in enumerate(found, start=1)):
+            return found
+    log.info(
+        "%d-grams: too few counts of 1 to 4 (%s) to estimate discounts; taking %s",
+        order,
+        ", ".join(str(t[k]) for k in (1, 2, 3, 4)),
+        FALLBACK_DISCOUNTS,
+    )
+    return FALLBACK_DISCOUNTS
+
+
+def _discounted(
+    counts: Counter[Ngram], discounts: tuple[float, float, float]
+) -> tuple[dict[Ngram, float], dict[Ngram, float]]:
+    """Each n-gram's discounted relative frequency, and the mass gamma each history sets aside."""
+    totals: Counter[Ngram] = Counter()
+    removed: dict[Ngram, float] = {}
+    for ngram, count in counts.items():
+        history = ngram[:-1]
+        totals[history] += count
+        removed[history] = removed.get(history, 0.0) + discounts[min(count, 3) - 1]
+    share = {g: (count - discounts[min(count, 3) - 1]) / totals[g[:-1]] for g, count in counts.items()}
+    return share, {history: mass / totals[history] for history, mass in removed.items()}
+
+
+def _as_model(probs: list[dict[Ngram, float]], gammas: list[dict[Ngram, float]]) -> NgramModel:
+    tables: list[dict[str, Entry]] = []
+    for n, table in enumerate(probs, start=1):
+        backoff = {history: math.log10(gamma) for history, gamma in gammas[n].items()}
+        entries = {" ".join(g): Entry(math.log10(p), backoff.get(g, 0.0)) for g, p in table.items()}
+        if n == 1:
+            entries[BOS] = Entry(NEVER_LOG10, backoff.get((BOS,), 0.0))
+        tables.append(entries)
+    return NgramModel(tuple(tables))
+
+
+# ------------------------------------------------------------------------------------------- reading
+
+
+def read_arpa(path: Path | str) -> NgramModel:
+    """Read an ARPA file, plain or gzip.
+
+    InputError naming file and line on a wrong count, a line that is not an n-gram, a probability above 1, a
+    word that is no unigram, or a missing `<s>` or `</s>`; on bad encoding; and on a file that ends early.
+    """
+    lines = read_lines(path)
+    position, counts = _read_header(path, lines)
+    tables: list[dict[str, Entry]] = []
+    for n, count in enumerate(counts, start=1):
+        position = _expect_line(path, lines, position, f"\\{n}-grams:")
+        unigrams = tables[0] if tables else None
+        position, table = _read_section(path, lines, position, n, unigrams, last=n == len(counts))
+        if len(table) != count:
+            where = f"{path}:{position}" if position < len(lines) else f"{path}"
+            raise InputError(f"{where}: expected {count} {n}-grams, as \\data\\ says, found {len(table)}")
+        tables.append(table)
+    _expect_line(path, lines, position, "\\end\\")
+    for word in (BOS, EOS):
+        if word not in tables[0]:
+            raise InputError(f"{path}: expected a unigram {word}, found none")
+    return NgramModel(tuple(tables))
+
+
+def _read_header(path: Path | str, lines: list[str]) -> tuple[int, list[int]]:
+    position = 0
+    # ARPA lets any text stand before \data\.
+    while position < len(lines) and lines[position].strip() != "\\data\\":
+        position += 1
+    if position == len(lines):
+        raise InputError(f"{path}: expected an ARPA language model, found no line \\data\\")
+    counts: list[int] = []
+    position += 1
+    while position < len(lines):
+        line = lines[position].strip()
+        position += 1
+        if not line:
+            continue
+        if not line.startswith("ngram "):
+            position -= 1
+            break
+        order, _, count = line[len("ngram ") :].partition("=")
+        if order.strip() != str(len(counts) + 1) or not count.strip().isdecimal():
+            raise InputError(f"{path}:{position}: expected ngram {len(counts) + 1}=COUNT, found {line!r}")
+        counts.append(int(count))
+    if not counts:
+        raise InputError(f"{path}:{position}: expected ngram 1=COUNT below \\data\\, found none")
+    return position, counts
+
+
+def _expect_line(path: Path | str, lines: list[str], position: int, expected: str) -> int:
+    """The position after the next line that is not blank, which must be `expected`."""
+    while position < len(lines) and not lines[position].strip():
+        position += 1
+    if position == len(lines):
+        raise InputError(f"{path}: expected {expected}, found the end of the file")
+    if lines[position].strip() != expected:
+        raise InputError(f"{path}:{position + 1}: expected {expected}, found {lines[position].strip()!r}")
+    return position + 1
+
+
+def _read_section(
+    path: Path | str, lines: list[str], position: int, n: int, unigrams: dict[str, Entry] | None, last: bool
+) -> tuple[int, dict[str, Entry]]:
+    """The n-grams from `position` up to the next line that begins with a backslash."""
+    table: dict[str, Entry] = {}
+    for number in range(position, len(lines)):
+        fields = lines[number].split()
+        if not fields:
+            continue
+        # A word may begin with a backslash; the first field of an n-gram, a number, does not.
+        if fields[0].startswith("\\"):
+            return number, table
+        try:
+            prob = float(fields[0])
+            backoff = float(fields[n + 1]) if len(fields) == n + 2 and not last else 0.0
+        except ValueError:
+            prob = math.nan
+        words = fields[1 : n + 1]
+        well_formed = len(words) == n and len(fields) <= n + 2 and prob <= 0.0 and not math.isnan(backoff)
+        if not well_formed or (unigrams is not None and any(word not in unigrams for word in words)):
+            raise InputError(f"{path}:{number + 1}: {_what_is_wrong(fields, n, unigrams)}")
+        key = " ".join(words)
+        if key in table:
+            raise InputError(f"{path}:{number + 1}: {n}-gram {key!r} is there twice")
+        table[key] = Entry(prob, backoff)
+    return len(lines), table
+
+
+def _what_is_wrong(fields: list[str], n: int, unigrams: dict[str, Entry] | None) -> str:
+    """The reason an n-gram's line was refused; apart from the reading loop, which is run a million times."""
+    shape = f"expected log10 probability, {n} words and at most a back-off weight"
+    if not n + 1 <= len(fields) <= n + 2:
+        return f"{shape}, found {' '.join(fields)!r}"
+    for name, field in (("probability", fields[0]), ("back-off weight", (fields + ["0"])[n + 1])):
+        try:
+            value = float(field)
+        except ValueError:
+            return f"{shape}, found {field!r} for the {name}"
+        if math.isnan(value) or (name == "probability" and value > 0.0):
+            return f"expected a log10 {name}{' of at most 0' if name == 'probability' else ''}, found {field}"
+    unknown = next(word for word in fields[1 : n + 1] if unigrams is not None and word not in unigrams)
+    return f"word {unknown} is no unigram"
