@@ -67,7 +67,7 @@ class Lexicon:
     def restrict(self, words: Iterable[str]) -> Lexicon:
         """The lexicon of `words` alone. InputError naming those it does not hold."""
         wanted = set(words)
-        _require_none(sorted(wanted - self.prons.keys()), "lexicon")
+        require_none(sorted(wanted - self.prons.keys()), "lexicon")
         return Lexicon({word: self.prons[word] for word in sorted(wanted)})
 
     def save(self, path: Path | str) -> None:
@@ -148,7 +148,7 @@ def build_lexicon(
             found[word] = (pron,)
             guessed.append(word)
     if on_unknown == "error":
-        _require_none([word for word in unknown if word not in found], str(source))
+        require_none([word for word in unknown if word not in found], str(source))
     return Lexicon(found), guessed
 
 
@@ -183,7 +183,8 @@ def _require_arpabet(dictionary: Dictionary, source: Path | str, words: list[str
         )
 
 
-def _require_none(missing: list[str], where: str) -> None:
+def require_none(missing: list[str], where: str) -> None:
+    """InputError if words are missing, naming the first few."""
     if missing:
         raise InputError(f"{where}: no pronunciation for {len(missing)} of the words: {_name_some(missing)}")
 

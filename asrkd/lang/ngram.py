@@ -368,7 +368,7 @@ def _what_is_wrong(fields: list[str], n: int, unigrams: dict[str, Entry] | None)
     shape = f"expected log10 probability, {n} words and at most a back-off weight"
     if not n + 1 <= len(fields) <= n + 2:
         return f"{shape}, found {' '.join(fields)!r}"
-    for name, field in (("probability", fields[0]), ("back-off weight", (fields + ["0"])[n + 1])):
+    for name, field in (("probability", fields[0]), ("back-off weight", [*fields, "0"][n + 1])):
         try:
             value = float(field)
         except ValueError:

@@ -21,11 +21,11 @@ class LangOptions:
     order: int = 3
     """Longest n-gram of an estimated language model, in words."""
     vocab_size: int = 80
-    """Number of SentencePiece pieces, its three special symbols included; with subword units only."""
+    """SentencePiece pieces to learn, `<unk>` and the mark of a word's beginning included; with subword only."""
     samples: int = 1
-    """Segmentations drawn for each word as pronunciations, the best first; with subword units only."""
+    """Pronunciations of a word: its best segmentation and others drawn at random; with subword only."""
     seed: int = 0
-    """Seed of the drawn segmentations."""
+    """Seed of the drawn segmentations; with subword only."""
 
     def __post_init__(self) -> None:
         for name in ("order", "vocab_size", "samples"):
