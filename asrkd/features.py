@@ -6,14 +6,19 @@ t·shift to (t+1)·shift, and an utterance of n samples has n / shift frames, ro
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import lhotse
+import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig, Recording, SupervisionSegment
 from lhotse.augmentation import Speed
@@ -28,6 +33,7 @@ from asrkd.frames import FrameStore, Utterance
 
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
 MS_PER_SEC = 1000.0
+JOBS_PER_MESSAGE = 16
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ def compute_features(
 
     Utterances come in order of speed, speaker and utt_id. A copy at another speed is `sp0.9-<utt_id>` by the
     speaker `sp0.9-<speaker>`: its spectrum is moved, so the speaker's own mean and variance would not fit it.
-    InputError, by utt_id, for audio that cannot be read or has another sampling rate, and for features that are
-    not finite.
+    InputError, by utt_id, for audio that cannot be read or has another sampling rate, and for features that
+    are not finite.
     """
     jobs = _jobs(split, options)
     described = {
@@ -136,19 +142,41 @@ def _jobs(split: CorpusSplit, options: FeatureOptions) -> list[_Job]:
 
 
 def _normalised(jobs: list[_Job], options: FeatureOptions, num_jobs: int) -> Iterator[Utterance]:
-    """Extract as threads allow, in order; hold one speaker's frames at a time."""
-    fbank = make_fbank(options)
-    with ThreadPoolExecutor(num_jobs) as pool:
-        extracted = pool.map(lambda job: _extract(job, fbank), jobs)
+    """The utterances in the order of `jobs`; a speaker's frames are held at a time."""
+    with _extracted(jobs, make_fbank(options), num_jobs) as extracted:
         progress = tqdm(zip(jobs, extracted, strict=True), total=len(jobs), desc="features", unit="utt")
         for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
             group = list(of_speaker)
-            feats = normalise([frames for _, frames in group], options.cmvn)
+            feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn)
             for (job, _), frames in zip(group, feats, strict=True):
                 yield job.utt_id, job.speaker, job.text, frames
 
 
-def _extract(job: _Job, fbank: Fbank) -> Tensor:
+@contextmanager
+def _extracted(jobs: list[_Job], fbank: Fbank, num_jobs: int) -> Iterator[Iterator[np.ndarray]]:
+    """Log-mel energies of the jobs, in order, from processes of their own.
+
+    Processes, for the many small operations of one utterance hold the interpreter; a single torch thread in
+    each, for two threads on an utterance cost more than they give.
+    """
+    if num_jobs == 1:
+        yield (_extract(job, fbank) for job in jobs)
+        return
+    forked = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(num_jobs, mp_context=forked, initializer=_start_worker) as pool:
+        try:
+            yield pool.map(partial(_extract, fbank=fbank), jobs, chunksize=JOBS_PER_MESSAGE)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # stop at once, not when all the rest is done
+            raise
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
+
+def _extract(job: _Job, fbank: Fbank) -> np.ndarray:
     """Log-mel energies [T, F] of one utterance."""
     try:
         samples = read_samples(job.recording)
@@ -156,9 +184,9 @@ def _extract(job: _Job, fbank: Fbank) -> Tensor:
         raise InputError(f"{job.utt_id}: {error}") from None
     if job.speed_factor != 1.0:
         samples = Speed(job.speed_factor)(samples, job.recording.sampling_rate)
-    feats = torch.from_numpy(fbank.extract(samples, job.recording.sampling_rate))
+    feats: np.ndarray = fbank.extract(samples, job.recording.sampling_rate)
     # here and not after normalising, where one bad utterance has spoilt all of its speaker's
-    if not bool(torch.isfinite(feats).all()):
+    if not np.isfinite(feats).all():
         raise InputError(f"{job.utt_id}: expected finite features, found NaN or infinity")
     return feats
 

@@ -24,9 +24,9 @@ class Dropped:
 class CorpusSplit:
     """One part (train, dev or test) of a corpus.
 
-    A recording and its supervision share the utt_id; a supervision's text is upper-case words, and its speaker
-    is set. `left_out` counts what the corpus's rules leave out (no fault of the data), by rule; `dropped` lists
-    what is so faulty that it has no recording. `asrkd.corpora.validate` finds the other faults.
+    A recording and its supervision share the utt_id; a supervision's text is upper-case words, and its
+    speaker is set. `left_out` counts what the corpus's rules leave out (no fault of the data), by rule;
+    `dropped` lists what is so faulty that it has no recording. `asrkd.corpora.validate` finds other faults.
     """
 
     recordings: RecordingSet

@@ -47,9 +47,9 @@ def prepare_an4(
     """Manifests of AN4's train, dev and test: FLAC, WAV or SPHERE audio under wav/, transcripts under etc/.
 
     dev is all that `num_dev_speakers` of the training speakers said (`dev_speakers` chooses them); test
-    speakers are in test alone. A transcript without audio, or with audio that has no readable header, is among
-    its part's `dropped`; audio without a transcript is a recording without a supervision. InputError if the
-    layout is not AN4's.
+    speakers are in test alone. A transcript without audio, or with audio that has no readable header, is
+    among its part's `dropped`; audio without a transcript is a recording without a supervision. InputError
+    if the layout is not AN4's.
     """
     root = _find_root(corpus_dir)
     train, test = _read_part(root, *TRAIN), _read_part(root, *TEST)

@@ -16,8 +16,8 @@ from asrkd.errors import InputError
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
 MAX_BAD = 0.01
-# Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the quietest
-# utterance of AN4 at -48 dB.
+# Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the
+# quietest utterance of AN4 at -48 dB.
 SILENCE_DB = -75.0
 NUM_NAMED = 5
 
@@ -49,7 +49,7 @@ def validate_corpus(
     max_bad: float = MAX_BAD,
     num_jobs: int = 2,
 ) -> tuple[dict[str, CorpusSplit], list[Dropped]]:
-    """`validate` on all splits at once: `max_bad` is of the whole corpus, for one in a small part is soon 1%."""
+    """`validate` on all splits at once: `max_bad` is of them all, for one in a small split is soon 1%."""
     found = {
         name: _check_split(split, name, sampling_rate, min_duration_sec, num_jobs)
         for name, split in splits.items()
