@@ -50,8 +50,8 @@ class ModelOptions:
 class AcousticDnn(nn.Module):
     """Feed-forward ReLU network from an input vector to class logits (Hinton et al. 2015, section 5).
 
-    Weights start as in He et al. (2015), N(0, 2/fan_in), but N(0, 1/fan_in) before the softmax; biases start at
-    zero. They are a function of `seed` alone.
+    Weights start as in He et al. (2015), N(0, 2/fan_in), but N(0, 1/fan_in) before the softmax; biases start
+    at zero. They are a function of `seed` alone.
     """
 
     def __init__(self, input_dim: int, num_outputs: int, options: ModelOptions, seed: int = 0) -> None:

@@ -29,12 +29,12 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    precision: str = ""
 
 
 def save_checkpoint(
     out_dir: Path,
     run_fingerprint: str,
-    precision: str,
     progress: Progress,
     model: nn.Module,
     averaged: nn.Module | None,
@@ -52,7 +52,7 @@ def save_checkpoint(
     # safetensors refuses two names for one memory; the best weights are copies, the rest are distinct.
     metadata = {
         "run_fingerprint": run_fingerprint,
-        "precision": precision,
+        "precision": progress.precision,
         "history": json.dumps(progress.history),
         "best_epoch": str(progress.best_epoch),
     }
@@ -62,12 +62,11 @@ def save_checkpoint(
 def load_checkpoint(
     out_dir: Path,
     run_fingerprint: str,
-    precision: str,
     model: nn.Module,
     averaged: nn.Module | None,
     optimizer: torch.optim.Optimizer,
 ) -> Progress:
-    """Put the last checkpoint of this run into model, average and optimiser; without one, a fresh Progress."""
+    """Put this run's last checkpoint into model, average and optimiser; without one, a fresh Progress."""
     path = out_dir / CHECKPOINT_NAME
     if not path.is_file():
         return Progress()
@@ -90,7 +89,9 @@ def load_checkpoint(
                 key = full_name.split(".", 2)[1]
                 # Adam counts its steps on the CPU; everything else lives with its parameter.
                 optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
-    return Progress(json.loads(metadata["history"]), int(metadata["best_epoch"]), _under("best.", tensors))
+    history = json.loads(metadata["history"])
+    best_weights = _under("best.", tensors)
+    return Progress(history, int(metadata["best_epoch"]), best_weights, metadata["precision"])
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,21 +33,26 @@ def iter_logits(
 
 
 def evaluate(
-    model: nn.Module, inputs: InputSource, labels: Tensor, chunk: int = CHUNK
+    model: nn.Module, inputs: InputSource, labels: Tensor, ids: Tensor | None = None, chunk: int = CHUNK
 ) -> tuple[float, float]:
     """(accuracy, cross-entropy in nats) of a model whose outputs are logits [N, S], by labels [N].
 
-    Log-posteriors count as logits, so an averaged ensemble is scored by the same call.
+    Examples whose label is negative have none and are left out; `ids` limits the rest. Log-posteriors count
+    as logits, so an averaged ensemble is scored by the same call.
     """
-    if len(inputs) != len(labels) or len(labels) == 0:
+    if len(inputs) != len(labels):
         raise InputError(f"evaluation: expected labels for {len(inputs)} inputs, found {len(labels)}")
+    ids = torch.arange(len(labels)) if ids is None else ids
+    ids = ids[labels[ids] >= 0]
+    if len(ids) == 0:
+        raise InputError("evaluation: expected at least one labelled example, found none")
     correct = 0
     nats = 0.0
-    for ids, logits in iter_logits(model, inputs, chunk=chunk):
-        part = labels[ids].to(logits.device)
+    for part_ids, logits in iter_logits(model, inputs, ids, chunk):
+        part = labels[part_ids].to(logits.device)
         correct += int((logits.argmax(dim=1) == part).sum())
         nats += float(F.cross_entropy(logits.float(), part, reduction="sum"))
-    return correct / len(labels), nats / len(labels)
+    return correct / len(ids), nats / len(ids)
 
 
 def log_posteriors(

@@ -50,14 +50,24 @@ class TrainResult:
     """float32 or bfloat16."""
 
 
+@dataclass(frozen=True)
+class DevSet:
+    """Held-out examples by which the best epoch is told."""
+
+    inputs: InputSource
+    labels: Tensor
+    ids: Tensor | None
+
+
 @dataclass
 class Run:
-    """The parts of one training that its steps share."""
+    """The parts of one training that its epochs and steps share."""
 
     model: AcousticDnn
     averaged: AcousticDnn | None
     inputs: InputSource
     objective: Objective
+    dev: DevSet | None
     optimizer: torch.optim.Optimizer
     options: TrainOptions
     device: torch.device
@@ -76,6 +86,11 @@ class Run:
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.options.epochs
 
+    @property
+    def kept_model(self) -> AcousticDnn:
+        """The weights that are evaluated and kept."""
+        return self.model if self.averaged is None else self.averaged
+
 
 def train(
     model: AcousticDnn,
@@ -87,18 +102,21 @@ def train(
     out_dir: Path,
     frame_ids: Tensor | None = None,
     description: str = "train",
+    dev_frame_ids: Tensor | None = None,
 ) -> TrainResult:
     """Train `model` in place and leave it with its best epoch's weights.
 
-    `frame_ids` [n] limits training to those examples of `inputs`. Without development data the last epoch is
-    the best. `out_dir` gets checkpoint.safetensors after every epoch, from which a killed training goes on to
-    the same bits, and at the end model.safetensors and history.json; called again when finished, it loads those.
+    `frame_ids` [n] limits training to those examples of `inputs`, dev_frame_ids evaluation; without
+    development data the last epoch is the best. `out_dir` gets checkpoint.safetensors after every epoch, from
+    which a killed training goes on to the same bits, and at the end model.safetensors and history.json; called
+    again, it loads those.
 
     InputError: a loss that is not finite (with epoch and step), data that do not fit the model.
     """
     out_dir = Path(out_dir)
     frame_ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
-    _check_data(model, inputs, dev_inputs, dev_labels, frame_ids)
+    dev = _dev_set(dev_inputs, dev_labels, dev_frame_ids)
+    _check_data(model, inputs, dev, frame_ids, options)
     out_dir.mkdir(parents=True, exist_ok=True)
     device = resolve_device(options.device)
     model.to(device)
@@ -107,15 +125,18 @@ def train(
     if finished is not None:
         return finished
     with cpu_threads(options.num_threads):
-        precision = resolve_precision(options.precision, device)
         averaged = copy.deepcopy(model).eval() if options.average_decay else None
         optimizer = make_optimizer(model, options)
-        run = Run(model, averaged, inputs, objective, optimizer, options, device, precision, frame_ids)
-        progress = load_checkpoint(out_dir, run_fingerprint, precision, model, averaged, optimizer)
-        _run_epochs(run, progress, dev_inputs, dev_labels, out_dir, run_fingerprint, description)
+        progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
+        # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
+        progress.precision = progress.precision or resolve_precision(options.precision, device)
+        run = Run(
+            model, averaged, inputs, objective, dev, optimizer, options, device, progress.precision, frame_ids
+        )
+        _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
     model.eval()
-    return _write_result(out_dir, run_fingerprint, model, progress, precision)
+    return _write_result(out_dir, run_fingerprint, model, progress)
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
@@ -130,53 +151,46 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.momentum, 0.999))
 
 
-def _run_epochs(
-    run: Run,
-    progress: Progress,
-    dev_inputs: InputSource | None,
-    dev_labels: Tensor | None,
-    out_dir: Path,
-    run_fingerprint: str,
-    description: str,
-) -> None:
-    done = len(progress.history)
+def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: str, description: str) -> None:
+    """Go on from `progress` to the last epoch, or until patience ends, with a checkpoint after each."""
     bar = tqdm(
         total=run.num_steps,
-        initial=done * run.steps_per_epoch,
+        initial=len(progress.history) * run.steps_per_epoch,
         desc=description,
         unit="step",
         disable=not run.options.show_progress,
     )
     with bar:
-        for epoch in range(done, run.options.epochs):
+        for epoch in range(len(progress.history), run.options.epochs):
             if _out_of_patience(progress, run.options):
                 break
-            start = time.perf_counter()
-            train_loss = run_epoch(run, epoch, progress.history, bar)
-            seconds = time.perf_counter() - start
-            kept = run.averaged if run.averaged is not None else run.model
-            accuracy, cross_entropy = None, None
-            if dev_inputs is not None and dev_labels is not None:
-                accuracy, cross_entropy = evaluate(kept, dev_inputs, dev_labels)
-            last_step = (epoch + 1) * run.steps_per_epoch - 1
-            progress.history.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": train_loss,
-                    "dev_loss": cross_entropy,
-                    "dev_accuracy": accuracy,
-                    "lr": learning_rate_at(run.options, last_step, run.num_steps, progress.history),
-                    "seconds": seconds,
-                    "frames_per_sec": run.frames_per_epoch / seconds,
-                }
-            )
+            progress.history.append(_train_and_evaluate(run, epoch, progress.history, bar))
             if _is_best(progress, run.options):
                 progress.best_epoch = epoch
-                progress.best_weights = {name: t.detach().clone() for name, t in kept.state_dict().items()}
-            save_checkpoint(
-                out_dir, run_fingerprint, run.precision, progress, run.model, run.averaged, run.optimizer
-            )
+                weights = run.kept_model.state_dict()
+                progress.best_weights = {name: weight.detach().clone() for name, weight in weights.items()}
+            save_checkpoint(out_dir, run_fingerprint, progress, run.model, run.averaged, run.optimizer)
             bar.set_postfix_str(_epoch_summary(progress.history[-1]))
+
+
+def _train_and_evaluate(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> dict[str, Any]:
+    """One epoch and its entry in the history."""
+    start = time.perf_counter()
+    train_loss = run_epoch(run, epoch, history, bar)
+    seconds = time.perf_counter() - start
+    accuracy, cross_entropy = None, None
+    if run.dev is not None:
+        accuracy, cross_entropy = evaluate(run.kept_model, run.dev.inputs, run.dev.labels, run.dev.ids)
+    last_step = (epoch + 1) * run.steps_per_epoch - 1
+    return {
+        "epoch": epoch,
+        "train_loss": train_loss,
+        "dev_loss": cross_entropy,
+        "dev_accuracy": accuracy,
+        "lr": learning_rate_at(run.options, last_step, run.num_steps, history),
+        "seconds": seconds,
+        "frames_per_sec": run.frames_per_epoch / seconds,
+    }
 
 
 def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> float:
@@ -263,18 +277,22 @@ def _epoch_summary(epoch: dict[str, Any]) -> str:
     return text
 
 
+def _dev_set(inputs: InputSource | None, labels: Tensor | None, ids: Tensor | None) -> DevSet | None:
+    if inputs is None and labels is None:
+        return None
+    if inputs is None or labels is None:
+        raise InputError("training: expected development inputs and labels together, found only one of them")
+    return DevSet(inputs, labels, ids)
+
+
 def _check_data(
-    model: AcousticDnn,
-    inputs: InputSource,
-    dev_inputs: InputSource | None,
-    dev_labels: Tensor | None,
-    frame_ids: Tensor,
+    model: AcousticDnn, inputs: InputSource, dev: DevSet | None, frame_ids: Tensor, options: TrainOptions
 ) -> None:
-    for name, source in (("training", inputs), ("development", dev_inputs)):
+    for name, source in (("training", inputs), ("development", None if dev is None else dev.inputs)):
         if source is not None and source.dim != model.input_dim:
             raise InputError(f"{name} inputs: expected {model.input_dim} values each, found {source.dim}")
-    if (dev_inputs is None) != (dev_labels is None):
-        raise InputError("training: expected development inputs and labels together, found only one of them")
+    if options.schedule == "newbob" and dev is None:
+        raise InputError("train.schedule: newbob expected development data, found none")
     if len(frame_ids) == 0:
         raise InputError("training: expected at least one frame, found none")
     if int(frame_ids.min()) < 0 or int(frame_ids.max()) >= len(inputs):
@@ -314,17 +332,15 @@ def _finished(out_dir: Path, run_fingerprint: str, model: AcousticDnn) -> TrainR
     return TrainResult(history, int(metadata["best_epoch"]), path, metadata["precision"])
 
 
-def _write_result(
-    out_dir: Path, run_fingerprint: str, model: AcousticDnn, progress: Progress, precision: str
-) -> TrainResult:
+def _write_result(out_dir: Path, run_fingerprint: str, model: AcousticDnn, progress: Progress) -> TrainResult:
     write_json(out_dir / HISTORY_NAME, progress.history)
     metadata = {
         "run_fingerprint": run_fingerprint,
         "history": json.dumps(progress.history),
         "best_epoch": str(progress.best_epoch),
-        "precision": precision,
+        "precision": progress.precision,
     }
     path = out_dir / MODEL_NAME
     model.save(path, metadata)
     (out_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
-    return TrainResult(progress.history, progress.best_epoch, path, precision)
+    return TrainResult(progress.history, progress.best_epoch, path, progress.precision)

@@ -1,0 +1,121 @@
+"""Several teachers as one distribution, and how much they disagree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asrkd.errors import InputError
+from asrkd.models import StackedEnsemble
+from asrkd.train.evaluate import CHUNK, iter_logits
+from asrkd.train.inputs import InputSource
+
+Mean = Literal["arithmetic", "geometric"]
+
+
+def combine(logits: Tensor, temperature: float = 1.0, mean: Mean = "arithmetic") -> Tensor:
+    """Log-probabilities [N, S] of an ensemble's logits [M, N, S] at `temperature`.
+
+    arithmetic: log of the mean over members of softmax(z_m / T). geometric: the normalised geometric mean of
+    the same, which is softmax(mean of z_m / T): the mean logits serve every temperature.
+    """
+    if logits.dim() != 3:
+        raise InputError(f"ensemble: expected logits [M, N, S], found {list(logits.shape)}")
+    if mean == "geometric":
+        return F.log_softmax(logits.mean(dim=0) / temperature, dim=1)
+    if mean == "arithmetic":
+        members = F.log_softmax(logits / temperature, dim=2)
+        return torch.logsumexp(members, dim=0) - math.log(len(logits))
+    raise InputError(f"ensemble mean: expected arithmetic or geometric, found {mean!r}")
+
+
+class AveragedEnsemble(nn.Module):
+    """A stacked ensemble as one model: inputs [N, D] -> log-posteriors [N, S], which count as logits."""
+
+    def __init__(
+        self, ensemble: StackedEnsemble, mean: Mean = "arithmetic", temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+        self.mean: Mean = mean
+        self.temperature = temperature
+
+    @property
+    def num_parameters(self) -> int:
+        return self.ensemble.num_parameters
+
+    @property
+    def macs_per_frame(self) -> int:
+        """Multiply-adds of one forward pass of one frame through every member."""
+        return self.ensemble.macs_per_frame
+
+    def forward(self, x: Tensor) -> Tensor:
+        return combine(self.ensemble(x), self.temperature, self.mean)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How the members of an ensemble differ, over a number of frames."""
+
+    pairwise: list[list[float]]
+    """[M][M]: share of frames in which the likeliest class of two members differs."""
+    mean_kl: list[float]
+    """[M]: nats a frame, KL(member || arithmetic mean of the members)."""
+    accuracy: list[float] | None
+    """[M]: share of frames right; None without labels."""
+    ensemble_accuracy: float | None
+    """Share of frames that the arithmetic mean has right; None without labels."""
+    num_frames: int
+    """Frames counted."""
+
+
+def disagreement(logits: Tensor, labels: Tensor | None = None) -> Disagreement:
+    """How the members behind logits [M, N, S] differ, at temperature 1; accuracies by labels [N]."""
+    members = F.log_softmax(logits.float(), dim=2)
+    ensemble = combine(logits.float())
+    best = members.argmax(dim=2)
+    pairwise = (best.unsqueeze(0) != best.unsqueeze(1)).double().mean(dim=2)
+    kl = (members.exp() * (members - ensemble)).sum(dim=2).double().mean(dim=1)
+    accuracy, ensemble_accuracy = None, None
+    if labels is not None:
+        accuracy = (best == labels).double().mean(dim=1).tolist()
+        ensemble_accuracy = float((ensemble.argmax(dim=1) == labels).double().mean())
+    return Disagreement(pairwise.tolist(), kl.tolist(), accuracy, ensemble_accuracy, logits.shape[1])
+
+
+def measure_disagreement(
+    ensemble: StackedEnsemble,
+    inputs: InputSource,
+    labels: Tensor | None = None,
+    ids: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Disagreement:
+    """`disagreement` over all examples, or `ids`, in chunks; labels [len(inputs)] go by the same ids."""
+    parts = []
+    for part_ids, logits in iter_logits(ensemble, inputs, ids, chunk):
+        part_labels = None if labels is None else labels[part_ids].to(logits.device)
+        parts.append(disagreement(logits, part_labels))
+    return _pool(parts)
+
+
+def _pool(parts: list[Disagreement]) -> Disagreement:
+    total = sum(part.num_frames for part in parts)
+    weights = torch.tensor([part.num_frames / total for part in parts], dtype=torch.float64)
+
+    def mean_of(values: list[list[list[float]]] | list[list[float]] | list[float]) -> Tensor:
+        return torch.tensordot(weights, torch.tensor(values, dtype=torch.float64), dims=1)
+
+    accuracy = [part.accuracy for part in parts if part.accuracy is not None]
+    ensemble_accuracy = [part.ensemble_accuracy for part in parts if part.ensemble_accuracy is not None]
+    return Disagreement(
+        pairwise=mean_of([part.pairwise for part in parts]).tolist(),
+        mean_kl=mean_of([part.mean_kl for part in parts]).tolist(),
+        accuracy=mean_of(accuracy).tolist() if accuracy else None,
+        ensemble_accuracy=float(mean_of(ensemble_accuracy)) if ensemble_accuracy else None,
+        num_frames=total,
+    )
