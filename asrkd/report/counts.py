@@ -127,7 +127,7 @@ def _median_speed(history: Sequence[Row]) -> str:
 
 
 def disagreement_table(results: Row) -> Table | None:
-    """What the members' disagreement comes to: mean over pairs, KL to the ensemble, and other scalars given."""
+    """The members' disagreement: mean over pairs, KL to the ensemble, and other scalars given."""
     found = results.get("disagreement")
     if not found:
         return None

@@ -62,7 +62,7 @@ def _gap_lines(results: Row) -> list[str]:
 
 
 def results_markdown(runs: Sequence[Row]) -> str:
-    """RESULTS.md of one or several runs of a recipe; several get a heading each, the first run's command opens it."""
+    """RESULTS.md of one or several runs of a recipe, opened by the first's command; several get headings."""
     for results in runs:
         require_keys(results)
     parts = [fenced(str(runs[0]["command"])), f"# Results: {escape(str(runs[0]['recipe']))}"]
@@ -138,7 +138,7 @@ def _escaped(table: Table) -> Table:
     bold = table.strong or (False,) * len(table.rows)
     rows = tuple(
         tuple(f"**{escape(cell)}**" if strong and cell else escape(cell) for cell in row)
-        for row, strong in zip(table.rows, bold)
+        for row, strong in zip(table.rows, bold, strict=True)
     )
     return Table(table.caption, tuple(map(escape, table.headers)), rows, table.align)
 

@@ -23,7 +23,7 @@ AUDIO_TYPES = ((b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"), (b"OggS", "audio
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: `svg` from `plots.to_svg`; `alt` says in words what it shows, `wide` lets it scroll sideways."""
+    """A picture: `svg` from `plots.to_svg`; `alt` says what it shows, `wide` lets it scroll sideways."""
 
     svg: str
     alt: str

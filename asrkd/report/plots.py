@@ -1,7 +1,7 @@
 """Plots as inline SVG whose colours are CSS variables, so that one picture serves light, dark and paper.
 
-Matplotlib draws with stand-in colours that no colour map produces; `to_svg` replaces each by `var(--name)`. Text stays
-text (small files, readable by a screen reader), and ids get a prefix, since several pictures share one page.
+Matplotlib draws with stand-in colours that no colour map produces; `to_svg` replaces each by `var(--name)`.
+Text stays text (small files), and ids get a prefix, since several pictures share one page.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.
 MARKERS = ("o", "s", "^", "D", "v", "P")
 # Measured by matplotlib, which brings it; Verdana has the same widths where a reader lacks it.
 FONT, FONT_STACK = "DejaVu Sans", "'DejaVu Sans', Verdana, sans-serif"
+# Stands out from both ends of the colour map, in light and dark.
+FRAME = "#e0218a"
 PANEL_INCHES = (4.1, 3.0)
 
 STYLE: Mapping[str, Any] = {
@@ -148,11 +150,15 @@ def curves(
     ylabel: str,
     scale: float = 1.0,
     log_y: bool = False,
+    focus: bool = False,
 ) -> str | None:
-    """One line a system over epochs; teachers share a thin grey. None when no history has the key."""
+    """One line a system over epochs, teachers in one thin grey; None when no history has the key.
+
+    `focus` fits the y axis to what follows the first eighth of training.
+    """
     styles = line_styles(roles)
+    labelled = False
     with panel(title, "epoch", ylabel) as (figure, axes):
-        drawn_teacher = False
         for name, history in histories.items():
             points = [
                 (i, epoch[key] * scale) for i, epoch in enumerate(history, 1) if epoch.get(key) is not None
@@ -160,24 +166,32 @@ def curves(
             if not points:
                 continue
             teacher = roles[name] == "teacher"
-            label = ("teachers" if not drawn_teacher else None) if teacher else name
-            drawn_teacher |= teacher
+            label = None if teacher and labelled else "teachers" if teacher else name
+            labelled |= teacher
             colour, dashes = styles[name]
+            width, order = (0.9, 2) if teacher else (1.8, 3)
             axes.plot(
-                *zip(*points, strict=True),
-                color=colour,
-                ls=dashes,
-                lw=0.9 if teacher else 1.8,
-                label=label,
-                zorder=2 if teacher else 3,
+                *zip(*points, strict=True), color=colour, ls=dashes, lw=width, zorder=order, label=label
             )
         if not axes.lines:
             return None
         if log_y:
             log_y_scale(axes)
+        if focus:
+            _focus_on_later_epochs(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend_below(figure, axes)
         return to_svg(figure, f"curves-{key.replace('_', '-')}")
+
+
+def _focus_on_later_epochs(axes: Axes) -> None:
+    """Leave out the first eighth of training, whose fall or rise would flatten the rest."""
+    heights = [np.asarray(line.get_ydata()) for line in axes.lines]
+    longest = max(map(len, heights))
+    later = np.concatenate([drawn[longest // 8 :] for drawn in heights])
+    low, high = float(later.min()), float(later.max())
+    margin = 0.05 * (high - low) or 1.0
+    axes.set_ylim(low - margin, high + margin)
 
 
 def legend_below(figure: MplFigure, axes: Axes, title: str | None = None) -> None:
@@ -201,7 +215,7 @@ def sweep_lines(
 ) -> str | None:
     """A metric against temperature or α, one line a value of the other; without a metric's values, None.
 
-    α = 0 is hard labels alone and has no temperature: a level against temperature, every line's start against α.
+    α = 0 is hard labels alone, without a temperature: a level, or where every line starts.
     """
     found = [row for row in rows if row.get(key) is not None]
     hard = next((row[key] * scale for row in found if row.get("alpha") == 0), None)
@@ -232,7 +246,7 @@ def sweep_lines(
 
 
 def log_y_scale(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers at 1, 2 and 5: powers of ten alone leave a short range unlabelled."""
+    """A logarithmic y axis labelled at 1, 2 and 5: powers of ten alone leave a short range bare."""
     axes.set_yscale("log")
     axis = axes.yaxis
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -265,27 +279,28 @@ def heat_map(
         axes.pcolormesh(
             matrix, cmap=colours, vmin=low, vmax=high, edgecolors=STAND_IN["panel"], linewidth=1.5
         )
-        for (row, column), value in np.ndenumerate(matrix):
-            if np.isfinite(value):
-                red, green, blue, _ = colours((value - low) / (high - low) if high > low else 0.5)
-                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-                colour = "#ffffff" if dark else "#101010"
-                axes.text(
-                    column + 0.5,
-                    row + 0.5,
-                    cell(float(value)),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    fontsize=8.5,
-                )
+        _write_cells(
+            axes, matrix, cell, lambda value: colours((value - low) / (high - low) if high > low else 0.5)
+        )
         if marked is not None:
-            axes.add_patch(
-                mpl.patches.Rectangle(
-                    (marked[1], marked[0]), 1, 1, fill=False, ec=STAND_IN["distilled"], lw=2.5
-                )
-            )
+            axes.add_patch(mpl.patches.Rectangle((marked[1], marked[0]), 1, 1, fill=False, ec=FRAME, lw=2.5))
         axes.set_xticks(np.arange(columns) + 0.5, x_labels)
         axes.set_yticks(np.arange(rows) + 0.5, y_labels)
         axes.invert_yaxis()
         return to_svg(figure, name)
+
+
+def _write_cells(
+    axes: Axes,
+    matrix: np.ndarray,
+    cell: Callable[[float], str],
+    colour_of: Callable[[float], tuple[float, ...]],
+) -> None:
+    for (row, column), value in np.ndenumerate(matrix):
+        if not np.isfinite(value):
+            continue
+        red, green, blue, _ = colour_of(float(value))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma, ITU-R BT.601
+        ink = "#ffffff" if dark else "#101010"
+        place = column + 0.5, row + 0.5
+        axes.text(*place, cell(float(value)), ha="center", va="center", color=ink, fontsize=8.5)

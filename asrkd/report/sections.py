@@ -1,8 +1,8 @@
-"""The sections of a speech report, each made from its part of the results, or None when that part is missing."""
+"""The sections of a speech report, each made from its part of the results, or None without that part."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from asrkd.report import speech_plots
 from asrkd.report.counts import (
     best_epoch,
-    confusion_tables,
     corpus_table,
     disagreement_table,
     dropped_table,
@@ -21,7 +20,8 @@ from asrkd.report.counts import (
     timing_table,
     training_table,
 )
-from asrkd.report.page import Figure, Hypothesis, Section, Tile, Utterance, audio_uri, render_page
+from asrkd.report.error_sections import confusions_section, utterances_section
+from asrkd.report.page import Figure, Section, Tile, render_page
 from asrkd.report.plots import curves, heat_map, sweep_lines
 from asrkd.report.systems import (
     METRICS,
@@ -40,6 +40,7 @@ from asrkd.report.tables import (
     comparisons_table,
     gap_table,
     number,
+    number_plain,
     seeds_table,
     span,
     store_table,
@@ -88,7 +89,7 @@ def summary(results: Row) -> Section | None:
         errors, accuracy = wer(system, test_set), finite(system.get("frame_accuracy"))
         if errors is not None:
             note = f"WER, 95% {span(errors.ci95, 1)}" if errors.ci95 else "word error rate"
-            tiles.append(Tile(name, f"{number(errors.percent, 1)}%", note, wanted))
+            tiles.append(Tile(name, f"{number(errors.percent, 2)}%", note, wanted))
         elif accuracy is not None:
             tiles.append(Tile(name, f"{number(accuracy, 1, 100)}%", "frame accuracy", wanted))
     for gap in gaps(results):
@@ -188,7 +189,7 @@ def sweep_section(results: Row) -> Section | None:
     metrics = (
         ("dev_frame_accuracy", "frame accuracy, %", 100.0),
         ("dev_cross_entropy", "cross-entropy, nats/frame", 1.0),
-        ("dev_wer", "word error rate, %", 1.0),
+        ("dev_wer", "WER, %", 1.0),
     )
     axes = [("temperature", "alpha")] if len({row.get("temperature") for row in rows}) > 1 else []
     axes += [("alpha", "temperature")] if len({row.get("alpha") for row in rows}) > 2 else []
@@ -197,9 +198,7 @@ def sweep_section(results: Row) -> Section | None:
         for key, ylabel, scale in metrics:
             name = ylabel.split(",")[0]
             against = "temperature" if x == "temperature" else "α"
-            svg = sweep_lines(
-                rows, x, group, key, f"{name.capitalize()} against {against}", f"dev {ylabel}", scale
-            )
+            svg = sweep_lines(rows, x, group, key, f"Dev {name} against {against}", ylabel, scale)
             if svg:
                 alt = f"Development {name} against {against}; the values are in the sweep table."
                 figures.append(Figure(svg, alt))
@@ -217,18 +216,19 @@ def training_section(results: Row) -> Section | None:
     roles = {name: role(name, system) for name, system in trained.items()}
     best = "; ".join(f"{name} best at epoch {best_epoch(system)}" for name, system in trained.items())
     wanted = (
-        ("dev_accuracy", "Development frame accuracy", "frame accuracy, %", 100.0, False),
-        ("dev_loss", "Development loss", "cross-entropy, nats/frame", 1.0, False),
-        ("train_loss", "Training loss", "objective, nats/frame", 1.0, False),
-        ("lr", "Learning rate", "learning rate", 1.0, True),
+        ("dev_accuracy", "Development frame accuracy", "frame accuracy, %", 100.0, False, True),
+        ("dev_loss", "Development loss", "cross-entropy, nats/frame", 1.0, False, True),
+        ("train_loss", "Training loss", "objective, nats/frame", 1.0, False, True),
+        ("lr", "Learning rate", "learning rate", 1.0, True, False),
     )
     figures = []
-    for key, title, ylabel, scale, log_y in wanted:
-        svg = curves(histories, roles, key, title, ylabel, scale, log_y)
+    for key, title, ylabel, scale, log_y, focus in wanted:
+        svg = curves(histories, roles, key, title, ylabel, scale, log_y, focus)
         if svg:
             figures.append(Figure(svg, f"{title} over epochs; {best}."))
     text = (
-        "Training losses of different objectives (hard, soft, with dropout) are not comparable with each other.",
+        "Training losses of different objectives (hard, soft, with dropout) are not comparable. "
+        "The axes fit what follows the first eighth of training.",
     )
     return Section("training", "Training", text=text, figures=tuple(figures), tables=(table,))
 
@@ -292,7 +292,7 @@ def alignment_section(results: Row) -> Section | None:
     plot = results.get("alignment_plot")
     if plot is not None:
         phones = " ".join(str(phone) for phone, _, _ in plot["phones"])
-        alt = f"Spectrogram of {plot['utt_id']} with its aligned phones ({phones}) and the senone of each frame."
+        alt = f"Spectrogram of {plot['utt_id']}, its aligned phones ({phones}) and the senone of each frame."
         figures.append(
             Figure(speech_plots.alignment_picture(plot), alt, f"Utterance {plot['utt_id']}.", wide=True)
         )
@@ -335,8 +335,8 @@ def _scales_map(rows: Sequence[Row], title: str, name: str) -> Figure | None:
         marked = place if row.get("chosen") else marked
     svg = heat_map(
         matrix,
-        [f"{value:g}" for value in insertion],
-        [f"{value:g}" for value in acoustic],
+        list(map(number_plain, insertion)),
+        list(map(number_plain, acoustic)),
         title,
         "insertion score",
         "acoustic scale",
@@ -349,37 +349,6 @@ def _scales_map(rows: Sequence[Row], title: str, name: str) -> Figure | None:
     return Figure(
         svg, f"{title} over acoustic scale and insertion score; the values are in the table.", caption
     )
-
-
-def confusions_section(results: Row) -> Section | None:
-    """Words taken for other words."""
-    tables = confusion_tables(results)
-    if not tables:
-        return None
-    return Section("confusions", "Confusions", tables=tuple(tables))
-
-
-def utterances_section(results: Row) -> Section | None:
-    """The worst utterances, word by word, to listen to."""
-    rows = results.get("worst_utterances")
-    if not rows:
-        return None
-    by_utt: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_utt.setdefault(str(row["utt_id"]), []).append(row)
-    utterances = tuple(_utterance(utt_id, mine) for utt_id, mine in by_utt.items())
-    text = ("What was said above, what was heard below; a dash stands for no word.",)
-    return Section("utterances", "Worst utterances", text=text, utterances=utterances)
-
-
-def _utterance(utt_id: str, rows: Sequence[Row]) -> Utterance:
-    audio = next((row["audio"] for row in rows if row.get("audio") is not None), None)
-    speaker = next((str(row["speaker"]) for row in rows if row.get("speaker")), "")
-    hypotheses = tuple(
-        Hypothesis(str(row["system"]), int(row["errors"]), tuple((ref, hyp) for ref, hyp in row["alignment"]))
-        for row in rows
-    )
-    return Utterance(utt_id, speaker, None if audio is None else audio_uri(audio, utt_id), hypotheses)
 
 
 def corpus_section(results: Row) -> Section | None:

@@ -96,7 +96,7 @@ def seed_lines(
 
 def store_curve(rows: Sequence[Mapping[str, Any]]) -> str:
     """KL to the dense posterior against bytes a frame, one line a temperature; k at each point."""
-    with panel("Size against loss", "bytes per frame", "KL to the dense posterior, nats/frame") as (
+    with panel("Size against loss", "bytes per frame", "KL to dense, nats/frame") as (
         figure,
         axes,
     ):
@@ -182,7 +182,7 @@ def alignment_picture(plot: Mapping[str, Any]) -> str:
 def _check_alignment(plot: Mapping[str, Any], feats: np.ndarray, pdf_ids: np.ndarray) -> None:
     if feats.ndim != 2 or len(feats) != len(pdf_ids):
         raise InputError(
-            f"{plot['utt_id']}: expected feats [T, F] and pdf_ids [T], found {feats.shape} and {pdf_ids.shape}"
+            f"{plot['utt_id']}: expected feats [T, F], pdf_ids [T], found {feats.shape} and {pdf_ids.shape}"
         )
     last = max((int(end) for _, _, end in plot["phones"]), default=0)
     if last > len(feats):
@@ -230,6 +230,6 @@ def _senones(axes: Axes, pdf_ids: np.ndarray, shift: float) -> None:
     starts = np.concatenate(([0], edges))
     ends = np.concatenate((edges, [len(pdf_ids)]))
     axes.hlines(pdf_ids[starts], starts * shift, ends * shift, color=STAND_IN["distilled"], lw=2)
-    axes.set_ylabel("senone\n(pdf_id)")
+    axes.set_ylabel("senone (pdf_id)")
     axes.set_xlabel("time, s")
     axes.margins(y=0.08)

@@ -1,4 +1,4 @@
-"""What a results dict says of its systems: role, test sets, WER, gap recovered; the forms DESIGN §5 allows made one."""
+"""What a results dict says of its systems: role, test sets, WER, gap; the forms DESIGN §5 allows made one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METRICS: Mapping[str, Metric] = {
 
 @dataclass(frozen=True)
 class Gap:
-    """Share of the ensemble's gain over the baseline that the student kept; None with the reason when undefined."""
+    """Share of the ensemble's gain over the baseline the student kept; None with the reason if undefined."""
 
     metric: str
     value: float | None
@@ -114,7 +114,7 @@ def rtf(system: Mapping[str, Any], test_set: str) -> float | None:
 
 
 def main_system(results: Mapping[str, Any], wanted: str) -> tuple[str, Mapping[str, Any]] | None:
-    """The system of a role that the headline speaks of: the one of that very name, else the first of the role."""
+    """The system of a role for the headline: the one of that very name, else the first of the role."""
     systems = results["systems"]
     if wanted in systems:
         return wanted, systems[wanted]

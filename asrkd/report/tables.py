@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Headers and cells as shown; `align` has an l or r a column; `roles` colours rows, `strong` marks them."""
+    """Headers and cells as shown; `align`: l or r a column; `roles` colours rows, `strong` is bold."""
 
     caption: str
     headers: tuple[str, ...]
@@ -65,8 +65,8 @@ def magnitude(value: Any) -> str:
     if shown is None:
         return MISSING
     for size, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if shown >= size:
-            return f"{shown / size:.3g}{suffix}"
+        if float(f"{shown:.3g}") >= size:
+            return f"{shown / size:#.3g}".rstrip(".") + suffix
     return f"{shown:g}"
 
 
@@ -83,7 +83,7 @@ def duration(seconds: Any) -> str:
     shown = finite(seconds)
     if shown is None:
         return MISSING
-    if shown < 60:
+    if round(shown, 1) < 60:
         return f"{shown:.1f} s"
     whole = round(shown)
     if whole < 3600:
