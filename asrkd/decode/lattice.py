@@ -1,0 +1,199 @@
+"""Lattices: every path within a beam of the best, acoustic and graph scores kept apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.files import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    import k2
+
+    from asrkd.graph import DecodingGraph
+
+KIND = "lattices"
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What turns a path's sums into one score: acoustic_scale * am + lm_scale * graph + insertion_score *
+    words."""
+
+    acoustic_scale: float = 0.1
+    """Weight of log p(frame | senone), nats."""
+    lm_scale: float = 1.0
+    """Weight of the graph's log-probabilities: language model, pronunciations and transitions."""
+    insertion_score: float = 0.0
+    """Added for each word; negative against insertions."""
+
+    def __post_init__(self) -> None:
+        if not self.acoustic_scale > 0 or not self.lm_scale >= 0:
+            raise InputError(
+                f"decoding: expected acoustic_scale > 0 and lm_scale >= 0, "
+                f"found {self.acoustic_scale} and {self.lm_scale}"
+            )
+
+
+@dataclass(frozen=True)
+class UtteranceLattice:
+    """One utterance's lattice, arcs in the order of their source states, frame by frame. Empty when nothing
+    was found."""
+
+    arcs: NDArray[Any]
+    """[arcs, 3] int32: source, destination, label (pdf_id + 1; -1 into the final state)."""
+    words_on_arc: NDArray[Any]
+    """[arcs] int32: row of the graph's `word_sequences`."""
+    am_scores: NDArray[Any]
+    """[arcs] float32: log p(frame | pdf) up to a constant, unscaled; 0 into the final state."""
+    graph_scores: NDArray[Any]
+    """[arcs] float32: the graph's score, unscaled."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lattices:
+    """The lattices of a test set, concatenated."""
+
+    utt_ids: tuple[str, ...]
+    """Utterances, in order."""
+    offsets: Tensor
+    """[N + 1] int64: arcs of utterance n are offsets[n]:offsets[n + 1]; none where the search failed."""
+    arcs: Tensor
+    """[arcs, 3] int32, as in UtteranceLattice; states count from 0 in each utterance."""
+    words_on_arc: Tensor
+    """[arcs] int32."""
+    am_scores: Tensor
+    """[arcs] float32."""
+    graph_scores: Tensor
+    """[arcs] float32."""
+    word_sequences: tuple[tuple[int, ...], ...]
+    """Word ids that an arc may put out, by `words_on_arc`."""
+    words: tuple[str, ...]
+    """Words by word id."""
+    graph_fingerprint: str
+    """Of the decoding graph."""
+
+    @staticmethod
+    def of(graph: DecodingGraph, by_utt: Mapping[str, UtteranceLattice]) -> Lattices:
+        """Put the lattices of single utterances together."""
+        lattices = list(by_utt.values())
+        return Lattices(
+            tuple(by_utt),
+            torch.tensor([0, *(len(lattice.arcs) for lattice in lattices)]).cumsum(0),
+            torch.from_numpy(np.concatenate([lattice.arcs for lattice in lattices])),
+            torch.from_numpy(np.concatenate([lattice.words_on_arc for lattice in lattices])),
+            torch.from_numpy(np.concatenate([lattice.am_scores for lattice in lattices])),
+            torch.from_numpy(np.concatenate([lattice.graph_scores for lattice in lattices])),
+            graph.word_sequences,
+            graph.words,
+            graph.fingerprint,
+        )
+
+    def utt(self, utt_id: str) -> UtteranceLattice:
+        """One utterance's lattice."""
+        row = self.utt_ids.index(utt_id)
+        part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        return UtteranceLattice(
+            self.arcs[part].numpy(),
+            self.words_on_arc[part].numpy(),
+            self.am_scores[part].numpy(),
+            self.graph_scores[part].numpy(),
+        )
+
+    def best_paths(self, scales: Scales) -> dict[str, list[str]]:
+        """Words of the best path of each utterance under `scales`; none where the lattice is empty."""
+        import k2
+
+        lattices, rows = self._non_empty
+        result: dict[str, list[str]] = {utt_id: [] for utt_id in self.utt_ids}
+        if not rows:
+            return result
+        lattices.scores = self.total_scores(scales)
+        best = k2.shortest_path(lattices, use_double_scores=True)
+        path_ends = best.arcs.row_splits(2)[best.arcs.row_splits(1).long()].tolist()
+        sequences = best.words_on_arc.tolist()
+        for position, row in enumerate(rows):
+            path = sequences[path_ends[position] : path_ends[position + 1]]
+            result[self.utt_ids[row]] = [
+                self.words[word] for arc in path for word in self.word_sequences[arc]
+            ]
+        return result
+
+    def total_scores(self, scales: Scales) -> Tensor:
+        """[arcs] float32: every arc's score under `scales`."""
+        return (
+            scales.acoustic_scale * self.am_scores
+            + scales.lm_scale * self.graph_scores
+            + scales.insertion_score * self._num_words[self.words_on_arc.long()]
+        )
+
+    @cached_property
+    def _num_words(self) -> Tensor:
+        return torch.tensor([float(len(sequence)) for sequence in self.word_sequences])
+
+    @cached_property
+    def _non_empty(self) -> tuple[k2.Fsa, list[int]]:
+        """All lattices that have a path as one FsaVec, and the rows of `utt_ids` they belong to."""
+        import k2
+
+        rows = torch.nonzero(self.offsets[1:] > self.offsets[:-1]).flatten().tolist()
+        fsas = []
+        for row in rows:
+            arcs = self.arcs[int(self.offsets[row]) : int(self.offsets[row + 1])]
+            fsas.append(k2.Fsa(torch.cat([arcs, torch.zeros(len(arcs), 1, dtype=torch.int32)], dim=1)))
+        if not fsas:
+            return None, rows
+        lattices = k2.create_fsa_vec(fsas)
+        lattices.words_on_arc = self.words_on_arc
+        return lattices, rows
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file."""
+        lengths = torch.tensor([len(sequence) for sequence in self.word_sequences], dtype=torch.int32)
+        flat = [word for sequence in self.word_sequences for word in sequence]
+        tensors = {
+            "offsets": self.offsets,
+            "arcs": self.arcs,
+            "words_on_arc": self.words_on_arc,
+            "am_scores": self.am_scores,
+            "graph_scores": self.graph_scores,
+            "sequence_lengths": lengths,
+            "sequence_words": torch.tensor(flat, dtype=torch.int32),
+        }
+        lists: dict[str, Sequence[str]] = {"utt_ids": self.utt_ids, "words": self.words}
+        metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
+        save_tensors(path, tensors, {**metadata, "kind": KIND, "graph_fingerprint": self.graph_fingerprint})
+
+    @staticmethod
+    def load(path: Path | str, graph_fingerprint: str | None = None) -> Lattices:
+        """Read what `save` wrote; InputError if it is something else or comes from another graph than the one
+        given."""
+        tensors, metadata = load_tensors(path)
+        if metadata.get("kind") != KIND:
+            raise InputError(f"{path}: expected {KIND}, found {metadata.get('kind', 'something else')}")
+        found = metadata["graph_fingerprint"]
+        if graph_fingerprint is not None and found != graph_fingerprint:
+            raise InputError(f"{path}: expected lattices of graph {graph_fingerprint}, found graph {found}")
+        lengths, flat = tensors["sequence_lengths"].tolist(), tensors["sequence_words"].tolist()
+        ends = np.cumsum(lengths).tolist()
+        return Lattices(
+            tuple(json.loads(metadata["utt_ids"])),
+            tensors["offsets"],
+            tensors["arcs"],
+            tensors["words_on_arc"],
+            tensors["am_scores"],
+            tensors["graph_scores"],
+            tuple(tuple(flat[end - length : end]) for length, end in zip(lengths, ends, strict=True)),
+            tuple(json.loads(metadata["words"])),
+            found,
+        )

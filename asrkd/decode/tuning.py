@@ -1,0 +1,86 @@
+"""Acoustic scale, LM scale and insertion score, chosen on a development set for all systems together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kaldialign
+from tqdm import tqdm
+
+from asrkd.decode.lattice import Lattices, Scales
+from asrkd.score.words import require_same_utterances
+
+ACOUSTIC_SCALES = (0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
+INSERTION_SCORES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The chosen scales and the table that they were chosen from."""
+
+    scales: Scales
+    """Of the fewest word errors over all systems."""
+    rows: tuple[dict[str, Any], ...]
+    """{acoustic_scale, lm_scale, insertion_score, errors, wer (percent, all systems), by_system, chosen} a
+    grid point."""
+
+
+def tune(
+    lattices: Mapping[str, Lattices],
+    refs: Mapping[str, Sequence[str]],
+    acoustic_scales: Sequence[float] = ACOUSTIC_SCALES,
+    insertion_scores: Sequence[float] = INSERTION_SCORES,
+    lm_scales: Sequence[float] = (1.0,),
+) -> Tuning:
+    """One set of scales for all systems: the fewest word errors summed over them, on development references.
+
+    Scales tuned for each system by itself would fit its noise. Among grid points of equally many errors the
+    one surrounded by the fewest wins, the error counts of its neighbours on the grid being the judge; then
+    the first.
+    """
+    for by_utt in lattices.values():
+        require_same_utterances(refs, dict.fromkeys(by_utt.utt_ids))
+    num_words = sum(len(ref) for ref in refs.values()) * len(lattices)
+    grid = list(itertools.product(sorted(acoustic_scales), sorted(lm_scales), sorted(insertion_scores)))
+    by_system: list[dict[str, int]] = []
+    for point in tqdm(grid, desc="tune scales", unit="point"):
+        scales = Scales(*point)
+        by_system.append({name: _errors(refs, one.best_paths(scales)) for name, one in lattices.items()})
+    errors = {point: sum(counts.values()) for point, counts in zip(grid, by_system, strict=True)}
+    axes = [sorted(set(axis)) for axis in (acoustic_scales, lm_scales, insertion_scores)]
+    best = min(grid, key=lambda point: (errors[point], _around(point, errors, axes)))
+    words_each = num_words / len(lattices)
+    rows = tuple(
+        {
+            "acoustic_scale": point[0],
+            "lm_scale": point[1],
+            "insertion_score": point[2],
+            "errors": errors[point],
+            "wer": 100.0 * errors[point] / num_words,
+            "by_system": {name: 100.0 * count / words_each for name, count in counts.items()},
+            "chosen": point == best,
+        }
+        for point, counts in zip(grid, by_system, strict=True)
+    )
+    return Tuning(Scales(*best), rows)
+
+
+def _errors(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> int:
+    return sum(kaldialign.edit_distance(list(ref), hyps[utt_id])["total"] for utt_id, ref in refs.items())
+
+
+def _around(
+    point: tuple[float, ...], errors: Mapping[tuple[float, ...], int], axes: Sequence[Sequence[float]]
+) -> float:
+    """Mean errors of the grid points one step away; infinite at a lone point."""
+    found = []
+    for axis, values in enumerate(axes):
+        place = values.index(point[axis])
+        for neighbour in (place - 1, place + 1):
+            if 0 <= neighbour < len(values):
+                found.append(errors[(*point[:axis], values[neighbour], *point[axis + 1 :])])
+    return sum(found) / len(found) if found else math.inf

@@ -1,0 +1,10 @@
+"""Decoding graphs: L, G, C and H put together by kaldifst, kept as one k2 graph.
+
+arrays.py is FSTs as numpy arrays, pronunciations.py L, grammar.py G, build.py the composition,
+decoding_graph.py what is kept and what decoders take.
+"""
+
+from asrkd.graph.build import GraphOptions, build_hclg
+from asrkd.graph.decoding_graph import DecodingGraph
+
+__all__ = ["DecodingGraph", "GraphOptions", "build_hclg"]

@@ -1,0 +1,224 @@
+"""The decoding graph as it is kept, and as k2 and Kaldi's decoders take it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.files import load_tensors, save_tensors
+from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source, to_kaldifst
+
+if TYPE_CHECKING:
+    import k2
+    import kaldifst
+
+KIND = "decoding graph"
+FINAL_LABEL = -1  # k2's label of arcs into the final state
+
+
+@dataclass(frozen=True, eq=False)
+class DecodingGraph:
+    """HCLG without epsilons. Arcs are ordered by source and label; state 0 starts, the last state alone is
+    final."""
+
+    arcs: Tensor
+    """[arcs, 3] int32: source, destination, label (pdf_id + 1, or FINAL_LABEL into the final state)."""
+    scores: Tensor
+    """[arcs] float32: language model, pronunciation and transition log-probabilities together."""
+    words_on_arc: Tensor
+    """[arcs] int32: row of `word_sequences` that the arc puts out."""
+    word_sequences: tuple[tuple[int, ...], ...]
+    """Word ids that one arc may put out; row 0 is none, row i > 0 mostly the single word i - 1."""
+    words: tuple[str, ...]
+    """Words by word id, from 0."""
+    num_pdfs: int
+    """Pdfs that the labels were made from."""
+    left_out: tuple[str, ...]
+    """Words of the language model outside the lexicon, which this graph cannot recognise."""
+    fingerprint: str
+    """Of the lexicon, language model, tree, transitions and options that it was made from."""
+
+    @cached_property
+    def num_states(self) -> int:
+        """States, the final one included."""
+        return int(self.arcs[:, 1].max()) + 1
+
+    @property
+    def num_arcs(self) -> int:
+        """Arcs, those into the final state included."""
+        return len(self.arcs)
+
+    @cached_property
+    def num_words(self) -> Tensor:
+        """[rows of word_sequences] float32: how many words each puts out."""
+        return torch.tensor([float(len(sequence)) for sequence in self.word_sequences])
+
+    def to_k2(self, every_state_final: bool = False) -> k2.Fsa:
+        """A k2.Fsa with `graph_scores` (equal to its scores) and `words_on_arc`, arc-sorted.
+
+        With `every_state_final` a path may end anywhere at no cost: for utterances that reach no final state.
+        """
+        import k2
+
+        arcs, scores, words_on_arc = self.arcs, self.scores, self.words_on_arc
+        if every_state_final:
+            last = self.num_states - 1
+            source = torch.arange(last, dtype=torch.int32)
+            ending = torch.stack(
+                [source, torch.full_like(source, last), torch.full_like(source, FINAL_LABEL)], dim=1
+            )
+            kept = arcs[:, 2] != FINAL_LABEL
+            order = torch.argsort(torch.cat([source, arcs[kept, 0]]), stable=True)
+            arcs = torch.cat([ending, arcs[kept]])[order]
+            scores = torch.cat([torch.zeros(last), scores[kept]])[order]
+            words_on_arc = torch.cat([torch.zeros_like(source), words_on_arc[kept]])[order]
+        fsa = k2.Fsa(torch.cat([arcs, scores.view(torch.int32)[:, None]], dim=1).contiguous())
+        fsa.graph_scores = scores.clone()
+        fsa.words_on_arc = words_on_arc.clone()
+        return fsa
+
+    def to_kaldifst(self) -> kaldifst.StdVectorFst:
+        """The same graph as an FST of costs for Kaldi's decoders; output labels are rows of
+        `word_sequences`."""
+        source, target, label = (column.numpy() for column in self.arcs.T)
+        ends = label == FINAL_LABEL
+        final = np.full(self.num_states, NO_FINAL, dtype=np.float32)
+        final[source[ends]] = -self.scores.numpy()[ends]
+        words = self.words_on_arc.numpy()
+        if words[ends].any():
+            raise ValueError("expected no words on arcs into the final state")
+        keep = ~ends
+        return to_kaldifst(
+            sorted_by_source(
+                source[keep], target[keep], label[keep], words[keep], -self.scores.numpy()[keep], final
+            )
+        )
+
+    def text(self, rows: NDArray[np.int32] | Tensor) -> list[str]:
+        """Words of the rows of `word_sequences` along a path."""
+        return [self.words[word] for row in rows.tolist() for word in self.word_sequences[row]]
+
+    def save(self, path: Path | str) -> None:
+        """Write one safetensors file."""
+        lengths = torch.tensor([len(sequence) for sequence in self.word_sequences], dtype=torch.int32)
+        flat = [word for sequence in self.word_sequences for word in sequence]
+        tensors = {
+            "arcs": self.arcs,
+            "scores": self.scores,
+            "words_on_arc": self.words_on_arc,
+            "sequence_lengths": lengths,
+            "sequence_words": torch.tensor(flat, dtype=torch.int32),
+        }
+        lists = {"words": self.words, "left_out": self.left_out}
+        metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
+        numbers = {"kind": KIND, "num_pdfs": str(self.num_pdfs), "fingerprint": self.fingerprint}
+        save_tensors(path, tensors, {**metadata, **numbers})
+
+    @staticmethod
+    def load(path: Path | str) -> DecodingGraph:
+        """Read what `save` wrote; InputError if it is something else."""
+        tensors, metadata = load_tensors(path)
+        if metadata.get("kind") != KIND:
+            raise InputError(f"{path}: expected a {KIND}, found {metadata.get('kind', 'something else')}")
+        lengths, flat = tensors["sequence_lengths"].tolist(), tensors["sequence_words"].tolist()
+        ends = np.cumsum(lengths).tolist()
+        return DecodingGraph(
+            tensors["arcs"],
+            tensors["scores"],
+            tensors["words_on_arc"],
+            tuple(tuple(flat[end - length : end]) for length, end in zip(lengths, ends, strict=True)),
+            tuple(json.loads(metadata["words"])),
+            int(metadata["num_pdfs"]),
+            tuple(json.loads(metadata["left_out"])),
+            metadata["fingerprint"],
+        )
+
+
+def epsilon_free(
+    fst: FstArrays, words: tuple[str, ...], num_pdfs: int, left_out: tuple[str, ...], fingerprint: str
+) -> DecodingGraph:
+    """Remove the epsilons of an FST from pdf labels to word labels (from 1) through k2, in the tropical
+    semiring."""
+    import k2
+
+    arcs, scores, olabel = _with_one_final_state(fst)
+    fsa = k2.Fsa(torch.cat([arcs, scores.view(torch.int32)[:, None]], dim=1).contiguous())
+    fsa.aux_labels = olabel
+    fsa = k2.remove_epsilon(fsa)
+    rows, sequences = _word_sequences(fsa.aux_labels, len(words))
+    arcs, kept = _trimmed(fsa.arcs.values()[:, :3])
+    return DecodingGraph(
+        arcs, fsa.scores[kept], rows[kept], sequences, words, num_pdfs, left_out, fingerprint
+    )
+
+
+def _trimmed(arcs: Tensor) -> tuple[Tensor, Tensor]:
+    """Arcs on a path from the first to the last state, states renumbered, ordered by source and label; and
+    their rows.
+
+    Not `k2.connect`: it starts k2's threads, and a process that has them cannot fork workers that search.
+    """
+    source, target, label = (column.numpy() for column in arcs.T)
+    num_states = int(target.max()) + 1
+    ones = np.ones(len(source), dtype=np.int8)
+    forward = scipy.sparse.coo_matrix((ones, (source, target)), (num_states, num_states)).tocsr()
+    reached = scipy.sparse.csgraph.breadth_first_order(forward, 0, return_predecessors=False)
+    leading = scipy.sparse.csgraph.breadth_first_order(
+        forward.T.tocsr(), num_states - 1, return_predecessors=False
+    )
+    alive = np.zeros(num_states, dtype=bool)
+    alive[np.intersect1d(reached, leading)] = True
+    if not alive.any():
+        raise InputError("decoding graph: expected a path from its start to its end, found none")
+    kept = np.flatnonzero(alive[source] & alive[target])
+    kept = kept[np.lexsort((target[kept], label[kept], source[kept]))]
+    number = (np.cumsum(alive) - 1).astype(np.int32)
+    columns = (number[source[kept]], number[target[kept]], label[kept])
+    return torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(kept)
+
+
+def _with_one_final_state(fst: FstArrays) -> tuple[Tensor, Tensor, Tensor]:
+    """k2's form: the start is state 0, the last state the only final one, entered by FINAL_LABEL arcs."""
+    number = np.arange(fst.num_states)
+    number[[0, fst.start]] = number[[fst.start, 0]]
+    ends = np.flatnonzero(np.isfinite(fst.final))
+    last = fst.num_states
+    whole = sorted_by_source(
+        np.concatenate([number[fst.src], number[ends]]),
+        np.concatenate([number[fst.dst], np.full(len(ends), last)]),
+        np.concatenate([fst.ilabel, np.full(len(ends), FINAL_LABEL)]),
+        np.concatenate([fst.olabel, np.zeros(len(ends), dtype=np.int32)]),
+        np.concatenate([-fst.cost, -fst.final[ends]]),
+        np.full(last + 1, NO_FINAL),
+    )
+    arcs = torch.from_numpy(np.stack([whole.src, whole.dst, whole.ilabel], axis=1))
+    return arcs, torch.from_numpy(whole.cost), torch.from_numpy(whole.olabel)
+
+
+def _word_sequences(
+    aux_labels: k2.RaggedTensor, num_words: int
+) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
+    """Row of each arc's words in a table whose first rows are none and each single word; longer ones
+    follow."""
+    splits = aux_labels.shape.row_splits(1).long()
+    values = aux_labels.values
+    lengths = splits[1:] - splits[:-1]
+    rows = torch.zeros(len(lengths), dtype=torch.int32)
+    single = lengths == 1
+    rows[single] = values[splits[:-1][single]].int()
+    table: dict[tuple[int, ...], int] = {(): 0, **{(word,): word + 1 for word in range(num_words)}}
+    for arc in torch.nonzero(lengths > 1).flatten().tolist():
+        sequence = tuple(label - 1 for label in values[splits[arc] : splits[arc + 1]].tolist())
+        rows[arc] = table.setdefault(sequence, len(table))
+    return rows, tuple(table)

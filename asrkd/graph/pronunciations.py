@@ -1,0 +1,101 @@
+"""L: from phones to words, with optional silence around words (Mohri, Pereira and Riley 2008, section 3)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source
+from asrkd.lang.lexicon import Lexicon, Pronunciation
+
+_START, _BETWEEN_WORDS, _BEFORE_SILENCE, _AFTER_SILENCE = range(4)
+
+
+@dataclass(frozen=True)
+class PronunciationFst:
+    """L and its phone labels: phone_id + 1, then the disambiguation symbols #0 (for back-off), #1, ..."""
+
+    fst: FstArrays
+    """Phone labels in, word labels out."""
+    disambiguation: tuple[int, ...]
+    """Phone labels of #0, #1, ...; the last one follows silence."""
+
+
+def phone_label(phone_id: int) -> int:
+    """FST label of a phone: one more, because label 0 is epsilon."""
+    return phone_id + 1
+
+
+def word_labels(lexicon: Lexicon) -> dict[str, int]:
+    """FST label of each word, from 1 in sorted order; the back-off symbol #0 has the one after the last."""
+    return {word: label for label, word in enumerate(lexicon.words, start=1)}
+
+
+def backoff_label(lexicon: Lexicon) -> int:
+    """Word label of the back-off symbol #0."""
+    return len(lexicon.words) + 1
+
+
+def disambiguated(lexicon: Lexicon) -> list[tuple[str, Pronunciation, int]]:
+    """Each (word, pronunciation, n): n > 0 where the disambiguation symbol #n must follow, as in Kaldi.
+
+    It must where another entry has the same phones or goes on from them: else L o G cannot be determinised.
+    """
+    entries = [(word, pron) for word in lexicon.words for pron in lexicon.prons[word]]
+    times = Counter(pron for _, pron in entries)
+    prefixes = {pron[:length] for pron in times for length in range(1, len(pron))}
+    used: Counter[Pronunciation] = Counter()
+    marked = []
+    for word, pron in entries:
+        if times[pron] > 1 or pron in prefixes:
+            used[pron] += 1
+        marked.append((word, pron, used[pron]))
+    return marked
+
+
+def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> PronunciationFst:
+    """Build L. Variants of a word cost nothing; silence comes before, between and after words with
+    `silence_prob`."""
+    entries = disambiguated(lexicon)
+    num_symbols = 2 + max(n for _, _, n in entries)
+    first_symbol = phone_label(len(lexicon.phones))
+    symbols = tuple(range(first_symbol, first_symbol + num_symbols))
+    arcs = _Arcs(next_state=4)
+    phone_ids = {phone: phone_id for phone_id, phone in enumerate(lexicon.phones)}
+    labels = word_labels(lexicon)
+    word_ends = {_BETWEEN_WORDS: -math.log1p(-silence_prob)}
+    if silence_prob > 0:
+        word_ends[_BEFORE_SILENCE] = -math.log(silence_prob)
+        arcs.add(_BEFORE_SILENCE, _AFTER_SILENCE, phone_label(0), 0, 0.0)
+        arcs.add(_AFTER_SILENCE, _BETWEEN_WORDS, symbols[-1], 0, 0.0)
+    for state, cost in word_ends.items():
+        arcs.add(_START, state, 0, 0, cost)
+    arcs.add(_BETWEEN_WORDS, _BETWEEN_WORDS, symbols[0], backoff_label(lexicon), 0.0)
+    for word, pron, n in entries:
+        chain = [phone_label(phone_ids[phone]) for phone in pron] + ([symbols[n]] if n else [])
+        arcs.add_word(chain, labels[word], word_ends)
+    final = [NO_FINAL] * arcs.next_state
+    final[_BETWEEN_WORDS] = 0.0
+    return PronunciationFst(sorted_by_source(*zip(*arcs.rows, strict=True), final=final), symbols)
+
+
+@dataclass
+class _Arcs:
+    next_state: int
+
+    def __post_init__(self) -> None:
+        self.rows: list[tuple[int, int, int, int, float]] = []
+
+    def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
+        self.rows.append((src, dst, ilabel, olabel, cost))
+
+    def add_word(self, chain: list[int], word_label: int, word_ends: dict[int, float]) -> None:
+        """A chain of arcs out of and back into the loop, the word on its first."""
+        state, olabel = _BETWEEN_WORDS, word_label
+        for label in chain[:-1]:
+            self.add(state, self.next_state, label, olabel, 0.0)
+            state, olabel = self.next_state, 0
+            self.next_state += 1
+        for end, cost in word_ends.items():
+            self.add(state, end, chain[-1], olabel, cost)

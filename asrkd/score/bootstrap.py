@@ -1,0 +1,227 @@
+"""How sure one may be of a metric: bootstrap intervals over utterances, paired comparisons, the gap
+recovered.
+
+Every metric is a ratio of per-utterance sums (errors over words, correct frames over frames), so that one
+bootstrap over utterances (Bisani and Ney, ICASSP 2004) serves them all: an utterance is drawn whole, with
+everything every system did on it, and intervals of differences are therefore paired. The draws are numpy's,
+seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asrkd.errors import InputError
+
+NUM_REPLICATES = 10_000
+# Rows of resampling weights held at once: 500 x 2,600 utterances x 8 bytes is 10 MB.
+REPLICATE_CHUNK = 500
+CI95 = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class UtteranceMetric:
+    """A ratio of sums over utterances: value = scale * sum(numerator) / sum(denominator)."""
+
+    name: str
+    """Key in results.json: wer, frame_accuracy or cross_entropy."""
+    utt_ids: tuple[str, ...]
+    """What the rows are of; systems are only compared over the same ones."""
+    numerator: NDArray[np.float64]
+    """Per utterance, float64 [N]: word errors, correct frames, summed cross-entropy (nats)."""
+    denominator: NDArray[np.float64]
+    """Per utterance, float64 [N]: words or frames."""
+    scale: float = 1.0
+    """100 for per cent."""
+    higher_is_better: bool = False
+    """True for accuracies."""
+
+    def __post_init__(self) -> None:
+        shape = (len(self.utt_ids),)
+        if self.numerator.shape != shape or self.denominator.shape != shape:
+            raise ValueError(
+                f"{self.name}: expected {shape[0]} rows, "
+                f"found {self.numerator.shape} and {self.denominator.shape}"
+            )
+        if not self.denominator.sum() > 0:
+            raise InputError(
+                f"{self.name}: expected something to score, found no word or frame in {shape[0]} utterances"
+            )
+
+    @property
+    def value(self) -> float:
+        """The metric over all utterances."""
+        return float(self.scale * self.numerator.sum() / self.denominator.sum())
+
+
+def mean_over_seeds(metrics: Sequence[UtteranceMetric]) -> UtteranceMetric:
+    """One metric whose per-utterance sums are the mean over seeds of the same system.
+
+    An interval of the result speaks of the choice of utterances with these seeds averaged, not of the choice
+    of seeds.
+    """
+    first = metrics[0]
+    for other in metrics[1:]:
+        _require_comparable(first, other)
+    numerator = np.mean([metric.numerator for metric in metrics], axis=0)
+    return UtteranceMetric(
+        first.name, first.utt_ids, numerator, first.denominator, first.scale, first.higher_is_better
+    )
+
+
+def interval(
+    metric: UtteranceMetric, num_replicates: int = NUM_REPLICATES, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap 95% interval of the metric over utterances."""
+    low, high = np.percentile(_replicate([metric], num_replicates, seed)[0], CI95)
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """System a less system b on the same utterances, with a paired interval."""
+
+    a: str
+    """Name of the first system."""
+    b: str
+    """Name of the second system."""
+    metric: str
+    """wer (points), frame_accuracy (fraction) or cross_entropy (nats)."""
+    delta: float
+    """value(a) - value(b)."""
+    ci95: tuple[float, float]
+    """Percentile bootstrap 95% interval of delta over utterances."""
+    p: float
+    """Two-sided bootstrap p-value of delta = 0; at least 1 / (replicates + 1)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """An entry of `comparisons` in results.json."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "metric": self.metric,
+            "delta": self.delta,
+            "ci95": list(self.ci95),
+            "p": self.p,
+        }
+
+
+def compare(
+    a: tuple[str, UtteranceMetric],
+    b: tuple[str, UtteranceMetric],
+    num_replicates: int = NUM_REPLICATES,
+    seed: int = 0,
+) -> Comparison:
+    """Paired bootstrap of two (name, metric) systems over the same utterances: InputError where they differ.
+
+    p is twice the smaller share of replicates on either side of zero (Efron and Tibshirani 1993, section
+    15.4), zeros counted on both, with one added to numerator and denominator so that it is never 0.
+    """
+    _require_comparable(a[1], b[1])
+    replicates = _replicate([a[1], b[1]], num_replicates, seed)
+    delta = replicates[0] - replicates[1]
+    low, high = np.percentile(delta, CI95)
+    smaller = min(int((delta <= 0).sum()), int((delta >= 0).sum()))
+    p = min(1.0, 2.0 * (smaller + 1) / (num_replicates + 1))
+    return Comparison(a[0], b[0], a[1].name, a[1].value - b[1].value, (float(low), float(high)), p)
+
+
+@dataclass(frozen=True)
+class GapRecovered:
+    """(distilled - baseline) / (ensemble - baseline): how much of the ensemble's gain the student has."""
+
+    value: float | None
+    """The share, None when the ensemble is no better than the baseline."""
+    ci95: tuple[float, float] | None
+    """Percentile bootstrap interval over utterances, None when too many replicates have no gain to share."""
+    reason: str | None
+    """Why `value` or `ci95` is None."""
+
+    def as_json(self) -> dict[str, Any]:
+        """value, ci95 and reason."""
+        return {
+            "value": self.value,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+            "reason": self.reason,
+        }
+
+
+def gap_recovered(
+    baseline: UtteranceMetric,
+    ensemble: UtteranceMetric,
+    distilled: UtteranceMetric,
+    num_replicates: int = NUM_REPLICATES,
+    seed: int = 0,
+) -> GapRecovered:
+    """The share of the ensemble's gain over the baseline that the distilled student recovers, with an
+    interval.
+
+    A replicate in which the ensemble is not better has no meaningful ratio. Where more than 2.5% are such,
+    the interval has no finite end (Fieller 1954) and is None with the reason; fewer are left out of the
+    percentiles.
+    """
+    _require_comparable(baseline, ensemble)
+    _require_comparable(baseline, distilled)
+    sign = 1.0 if baseline.higher_is_better else -1.0
+    gain = sign * (ensemble.value - baseline.value)
+    if gain <= 0:
+        found = f"{ensemble.value:.4g} is no better than the baseline's {baseline.value:.4g}"
+        reason = f"the ensemble's {baseline.name} {found}"
+        return GapRecovered(None, None, reason)
+    value = (distilled.value - baseline.value) / (ensemble.value - baseline.value)
+    base, top, student = _replicate([baseline, ensemble, distilled], num_replicates, seed)
+    gains = sign * (top - base)
+    without = float((gains <= 0).mean())
+    if without > CI95[0] / 100:
+        found = f"in {100 * without:.1f}% of resamples the ensemble is no better than the baseline"
+        reason = f"no finite interval: {found}"
+        return GapRecovered(value, None, reason)
+    low, high = np.percentile((sign * (student - base) / gains)[gains > 0], CI95)
+    return GapRecovered(value, (float(low), float(high)), None)
+
+
+def _require_comparable(a: UtteranceMetric, b: UtteranceMetric) -> None:
+    if a.name != b.name or a.scale != b.scale:
+        raise ValueError(f"expected the same metric, found {a.name} and {b.name}")
+    if a.utt_ids != b.utt_ids:
+        differing = next(
+            (pair for pair in zip(a.utt_ids, b.utt_ids, strict=False) if pair[0] != pair[1]),
+            ("one more", "none"),
+        )
+        raise InputError(
+            f"{a.name}: expected the same utterances, found {len(a.utt_ids)} and {len(b.utt_ids)}, "
+            f"first differing {differing[0]} and {differing[1]}"
+        )
+    if not np.array_equal(a.denominator, b.denominator):
+        row = int(np.flatnonzero(a.denominator != b.denominator)[0])
+        raise InputError(
+            f"{a.utt_ids[row]}: expected equally many words or frames in both systems, found "
+            f"{a.denominator[row]:g} and {b.denominator[row]:g}"
+        )
+
+
+def _replicate(metrics: Sequence[UtteranceMetric], num_replicates: int, seed: int) -> NDArray[np.float64]:
+    """[metrics, replicates] values under the same resampled utterances."""
+    numerators = np.stack([metric.numerator for metric in metrics])
+    denominators = np.stack([metric.denominator for metric in metrics])
+    scales = np.array([metric.scale for metric in metrics])
+    chunks = [
+        (numerators @ weights.T) / np.maximum(denominators @ weights.T, np.finfo(np.float64).tiny)
+        for weights in _resampling_weights(numerators.shape[1], num_replicates, seed)
+    ]
+    return scales[:, None] * np.concatenate(chunks, axis=1)
+
+
+def _resampling_weights(num_utts: int, num_replicates: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each utterance is drawn, [replicates, N] a chunk: N draws with replacement are one
+    multinomial."""
+    generator = np.random.default_rng(seed)
+    even = np.full(num_utts, 1.0 / num_utts)
+    for start in range(0, num_replicates, REPLICATE_CHUNK):
+        size = min(REPLICATE_CHUNK, num_replicates - start)
+        yield generator.multinomial(num_utts, even, size=size).astype(np.float64)

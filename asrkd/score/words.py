@@ -1,0 +1,150 @@
+"""Word errors by kaldialign: counts, alignments, confusions, the worst utterances."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kaldialign
+import numpy as np
+
+from asrkd.errors import InputError
+from asrkd.score.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
+
+# Opposite an inserted or deleted word in kaldialign's answer; no transcript holds it. None stands for it
+# outside.
+_GAP = "\0"
+Pair = tuple["str | None", "str | None"]
+
+
+@dataclass(frozen=True)
+class UtteranceErrors:
+    """Edit counts of one utterance and the alignment that they were read from."""
+
+    utt_id: str
+    """The utterance."""
+    ins: int
+    """Inserted words."""
+    dels: int
+    """Deleted words (`del` is a keyword)."""
+    subs: int
+    """Substituted words."""
+    words: int
+    """Words in the reference."""
+    pairs: tuple[Pair, ...]
+    """(reference word, recognised word) in order; None opposite an inserted or deleted word."""
+
+    @property
+    def errors(self) -> int:
+        """Insertions, deletions and substitutions together."""
+        return self.ins + self.dels + self.subs
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Edit counts of a test set, by utterance and in all."""
+
+    utterances: tuple[UtteranceErrors, ...]
+    """One entry an utterance, in the order of the references."""
+
+    @property
+    def ins(self) -> int:
+        """Inserted words."""
+        return sum(utt.ins for utt in self.utterances)
+
+    @property
+    def dels(self) -> int:
+        """Deleted words."""
+        return sum(utt.dels for utt in self.utterances)
+
+    @property
+    def subs(self) -> int:
+        """Substituted words."""
+        return sum(utt.subs for utt in self.utterances)
+
+    @property
+    def words(self) -> int:
+        """Words in the references."""
+        return sum(utt.words for utt in self.utterances)
+
+    @property
+    def errors(self) -> int:
+        """Insertions, deletions and substitutions together."""
+        return sum(utt.errors for utt in self.utterances)
+
+    @property
+    def percent(self) -> float:
+        """Word error rate in per cent: 100 * (ins + del + sub) / words."""
+        return 100.0 * self.errors / self.words
+
+    @property
+    def metric(self) -> UtteranceMetric:
+        """The same as a resamplable ratio."""
+        return UtteranceMetric(
+            name="wer",
+            utt_ids=tuple(utt.utt_id for utt in self.utterances),
+            numerator=np.array([utt.errors for utt in self.utterances], dtype=np.float64),
+            denominator=np.array([utt.words for utt in self.utterances], dtype=np.float64),
+            scale=100.0,
+        )
+
+    def as_json(self, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> dict[str, Any]:
+        """The `wer` entry of results.json: percent, ins, del, sub, words, ci95."""
+        return {
+            "percent": self.percent,
+            "ins": self.ins,
+            "del": self.dels,
+            "sub": self.subs,
+            "words": self.words,
+            "ci95": list(interval(self.metric, num_replicates, seed)),
+        }
+
+
+def wer(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> WordErrors:
+    """Levenshtein word errors of `hyps` against `refs`, both utt_id -> words.
+
+    Every reference needs a hypothesis (an empty one counts as deletions) and the other way round: InputError
+    otherwise.
+    """
+    require_same_utterances(refs, hyps)
+    result = WordErrors(
+        tuple(_utterance_errors(utt_id, list(ref), list(hyps[utt_id])) for utt_id, ref in refs.items())
+    )
+    if result.words == 0:
+        raise InputError(f"references: expected words, found none in {len(refs)} utterances")
+    return result
+
+
+def require_same_utterances(refs: Mapping[str, Any], hyps: Mapping[str, Any]) -> None:
+    """InputError, naming the first utterance, where one side lacks what the other has."""
+    for utt_id in refs:
+        if utt_id not in hyps:
+            raise InputError(f"{utt_id}: expected a hypothesis, found none")
+    for utt_id in hyps:
+        if utt_id not in refs:
+            raise InputError(f"{utt_id}: expected a reference, found none")
+
+
+def _utterance_errors(utt_id: str, ref: list[str], hyp: list[str]) -> UtteranceErrors:
+    counts = kaldialign.edit_distance(ref, hyp)
+    aligned = kaldialign.align(ref, hyp, _GAP)
+    pairs = tuple((None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned)
+    return UtteranceErrors(
+        utt_id, int(counts["ins"]), int(counts["del"]), int(counts["sub"]), len(ref), pairs
+    )
+
+
+def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:
+    """The `count` utterances with most errors, those of the higher rate first among equals; faultless ones
+    are left out."""
+    wrong = [utt for utt in errors.utterances if utt.errors > 0]
+    return sorted(wrong, key=lambda utt: (-utt.errors, utt.words, utt.utt_id))[:count]
+
+
+def confusions(errors: WordErrors, count: int | None = None) -> list[tuple[str | None, str | None, int]]:
+    """Differing (ref, hyp, how often), most frequent first; None opposite an inserted or deleted word."""
+    pairs = Counter(pair for utt in errors.utterances for pair in utt.pairs if pair[0] != pair[1])
+    ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
+    return [(ref, hyp, number) for (ref, hyp), number in ranked[:count]]
