@@ -1,0 +1,129 @@
+"""Small trainings for test_resume.py to kill, a process each.
+
+Reads lines `OUT_DIR OPTIMIZER DEATH`; for each forks a training, prints its process id, and when it has ended
+its exit status. Forking saves each the seconds that importing torch takes.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+import asrkd.files
+import asrkd.train.loop
+from asrkd.models import AcousticDnn, ModelOptions
+from asrkd.train import ArrayInputs, HardTargets, TrainOptions, train
+
+
+class JitteredInputs(ArrayInputs):
+    """Draws noise for every batch, so that a resumed run must draw the same."""
+
+    def batch(self, ids, generator=None):
+        values = super().batch(ids)
+        if generator is None:
+            return values
+        return values + 0.1 * torch.randn(values.shape, generator=generator)
+
+
+def kill_at(call: int, owner: object, name: str) -> None:
+    """Replace owner.name so that its call number `call` is this process's last act."""
+    original = getattr(owner, name)
+    calls = 0
+
+    def dying(*arguments, **keywords):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **keywords)
+
+    setattr(owner, name, dying)
+
+
+def slow_down(millisec: int) -> None:
+    """Make every step take longer, so that there is time to be killed from outside."""
+    original = asrkd.train.loop.run_step
+
+    def slow(*arguments):
+        time.sleep(millisec / 1000)
+        return original(*arguments)
+
+    asrkd.train.loop.run_step = slow
+
+
+def torn_checkpoint(call: int) -> None:
+    """Die half-way through the bytes of checkpoint number `call`."""
+    original = asrkd.files.save_file
+    calls = 0
+
+    def torn(tensors, path, metadata):
+        nonlocal calls
+        calls += 1
+        original(tensors, path, metadata=metadata)
+        if calls == call:
+            with open(path, "r+b") as file:
+                file.truncate(os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    asrkd.files.save_file = torn
+
+
+def train_until(out_dir: Path, optimizer: str, death: str) -> None:
+    """Train; die of SIGKILL at `death`: step:N, before-rename:N, torn:N; or never; or slowly:MILLISEC a step."""
+    moment, _, number = death.partition(":")
+    if moment == "step":
+        kill_at(int(number), asrkd.train.loop, "run_step")
+    elif moment == "before-rename":
+        kill_at(int(number), asrkd.files.os, "replace")
+    elif moment == "torn":
+        torn_checkpoint(int(number))
+    elif moment == "slowly":
+        slow_down(int(number))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(640, 12, generator=generator)
+    labels = torch.randint(7, (640,), generator=generator)
+    model = AcousticDnn(12, 7, ModelOptions(hidden_dim=24, num_layers=2, dropout=0.3, max_norm=3.0), seed=3)
+    options = TrainOptions(
+        epochs=5,
+        batch_size=64,
+        learning_rate=0.01,
+        optimizer=optimizer,
+        average_decay=0.9,
+        precision="float32",
+        num_threads=1,
+        show_progress=False,
+        seed=11,
+    )
+    inputs = JitteredInputs(x)
+    train(model, inputs, HardTargets(labels), ArrayInputs(x[:100]), labels[:100], options, out_dir)
+
+
+def train_and_exit(out_dir: Path, optimizer: str, death: str) -> NoReturn:
+    """Train, and leave whatever happens: a child must not go on to read its parent's lines."""
+    status = 1
+    try:
+        train_until(out_dir, optimizer, death)
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        os._exit(status)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        out_dir, optimizer, death = line.split()
+        pid = os.fork()
+        if pid == 0:
+            train_and_exit(Path(out_dir), optimizer, death)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""The top-k posterior store."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import asrkd.distil.store as store_module
+from asrkd.distil.ensemble import combine
+from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions
+from asrkd.distil.store import (
+    Compressed,
+    PosteriorStore,
+    StoreOptions,
+    combined_logits,
+    compress,
+    expand,
+    store_report,
+    write_store,
+)
+from asrkd.errors import InputError
+from asrkd.files import load_tensors
+from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.train import ArrayInputs
+
+NUM_CLASSES = 30
+DIM = 6
+
+
+@dataclass
+class Frames:
+    utt_ids: tuple[str, ...] = ("a-1", "b-2", "c-3")
+    offsets: Tensor = field(default_factory=lambda: torch.tensor([0, 40, 41, 100]))
+    fingerprint: str = "frames0"
+
+
+def make_ensemble(seed: int = 0, gain: float = 4.0) -> StackedEnsemble:
+    """Three random teachers, their logits spread like a trained net's."""
+    shape = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)
+    members = [AcousticDnn(DIM, NUM_CLASSES, shape, seed=seed + member) for member in range(3)]
+    for member in members:
+        with torch.no_grad():
+            member.layers[-1].weight.mul_(gain)
+    return StackedEnsemble(members)
+
+
+def make_inputs(num_frames: int = 100) -> ArrayInputs:
+    return ArrayInputs(torch.randn(num_frames, DIM, generator=torch.Generator().manual_seed(1)))
+
+
+def write(path, options=StoreOptions(), ensemble=None, **keywords) -> PosteriorStore:  # noqa: B008
+    ensemble = ensemble or make_ensemble()
+    inputs = keywords.pop("inputs", make_inputs())
+    return write_store(path, ensemble, inputs, Frames(), "tree0", options, show_progress=False, **keywords)
+
+
+def dense_probs(mean: str, temperature: float) -> Tensor:
+    with torch.no_grad():
+        return combine(make_ensemble()(make_inputs().values), temperature, mean).exp()
+
+
+@pytest.mark.parametrize(
+    ("mean", "temperatures"), [("geometric", (1.0, 2.0, 5.0, 10.0)), ("arithmetic", (2.0,))]
+)
+def test_targets_are_the_ensembles_top_and_tail(tmp_path, mean, temperatures):
+    store = write(tmp_path / "s", StoreOptions(top_k=7, mean=mean, temperatures=temperatures), chunk=33)
+    ids = torch.tensor([99, 0, 40, 41, 7])
+    for temperature in temperatures:
+        dense = dense_probs(mean, temperature)[ids]
+        found = store.targets(ids, temperature)
+        assert torch.equal(found.pdf_ids, dense.topk(7, dim=1).indices)
+        torch.testing.assert_close(found.probs, dense.gather(1, found.pdf_ids), atol=2e-3, rtol=5e-3)
+        torch.testing.assert_close(found.probs.sum(dim=1) + found.tail, torch.ones(5))
+        expected_tail = dense.scatter(1, found.pdf_ids, 0.0).sum(dim=1)
+        torch.testing.assert_close(found.tail, expected_tail, atol=2e-3, rtol=5e-3)
+
+
+def test_every_class_kept_is_dense(tmp_path):
+    store = write(tmp_path / "s", StoreOptions(top_k=50))
+    found = store.targets(torch.arange(100), 2.0)
+    assert found.pdf_ids.shape == (100, NUM_CLASSES)
+    assert found.tail.eq(0).all()
+    dense = torch.zeros(100, NUM_CLASSES).scatter(1, found.pdf_ids, found.probs)
+    torch.testing.assert_close(dense, dense_probs("geometric", 2.0), atol=2e-3, rtol=5e-3)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    k=st.integers(1, 20),
+    spread=st.floats(0.0, 40.0),
+    t=st.sampled_from([1.0, 4.0]),
+)
+@settings(max_examples=50, deadline=None)
+def test_rounding_properties(seed, k, spread, t):
+    """Whatever the logits, targets are a distribution, likeliest first, near the dense one."""
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(seed)) * spread
+    options = StoreOptions(top_k=k, temperatures=(t,))
+    rows = compress(logits, options)
+    found = expand(rows, 0, t)
+    torch.testing.assert_close(found.probs.sum(dim=1) + found.tail, torch.ones(3))
+    assert (found.probs[:, :-1] >= found.probs[:, 1:]).all()
+    dense = torch.softmax(logits / t, dim=1)
+    torch.testing.assert_close(found.probs, dense.gather(1, found.pdf_ids), atol=6e-3, rtol=1e-2)
+    assert rows.logits.max() == 0.0
+
+
+def test_class_numbers_beyond_15_bits():
+    logits = torch.zeros(1, 40_000)
+    logits[0, [39_999, 32_768, 5]] = torch.tensor([9.0, 8.0, 7.0])
+    found = expand(compress(logits, StoreOptions(top_k=3)), 0, 1.0)
+    assert found.pdf_ids.tolist() == [[39_999, 32_768, 5]]
+    with pytest.raises(InputError, match="at most 65536 classes, found 65537"):
+        compress(torch.zeros(1, 65_537), StoreOptions())
+
+
+def test_bytes_a_frame_are_what_the_file_takes(tmp_path):
+    store = write(tmp_path / "s")
+    assert store.bytes_per_frame == 20 * 2 + 20 * 2 + 4 * 4 == 96
+    tensors, metadata = load_tensors(tmp_path / "s" / "posteriors.safetensors")
+    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) == 96 * 100
+    assert metadata["fingerprint"] == store.fingerprint
+
+
+def test_utterances_are_found_by_name(tmp_path):
+    store = write(tmp_path / "s")
+    assert torch.equal(store.utt_targets("b-2", 1.0).probs, store.targets(torch.tensor([40]), 1.0).probs)
+    assert store.utt_targets("c-3", 1.0).probs.shape == (59, 20)
+    with pytest.raises(InputError, match="d-4: not in posterior store"):
+        store.utt_targets("d-4", 1.0)
+
+
+def test_a_temperature_that_is_not_kept_is_refused(tmp_path):
+    geometric = write(tmp_path / "g", StoreOptions(temperatures=(1.0, 2.0)))
+    with pytest.raises(InputError, match=r"geometric mean is kept at, \(1.0, 2.0\), found 3.0"):
+        geometric.targets(torch.tensor([0]), 3.0)
+    with pytest.raises(InputError, match="one temperature with the arithmetic mean"):
+        StoreOptions(mean="arithmetic")
+
+
+def test_another_configurations_store_is_refused(tmp_path):
+    store = write(tmp_path / "s")
+    store.require("frames0", "tree0")
+    with pytest.raises(InputError, match="expected frames frames1, found frames0"):
+        store.require("frames1", "tree0")
+    with pytest.raises(InputError, match="expected senone tree tree1, found tree0"):
+        store.require("frames0", "tree1")
+
+
+def test_fingerprint_follows_teachers_and_options(tmp_path):
+    base = write(tmp_path / "a").fingerprint
+    assert write(tmp_path / "b", ensemble=make_ensemble()).fingerprint == base
+    assert write(tmp_path / "c", ensemble=make_ensemble(seed=5)).fingerprint != base
+    assert write(tmp_path / "d", StoreOptions(top_k=9)).fingerprint != base
+
+
+class Interrupted(Exception):
+    pass
+
+
+class FailingInputs(ArrayInputs):
+    """Inputs that fail after a number of batches."""
+
+    def __init__(self, values: Tensor, batches: int) -> None:
+        super().__init__(values)
+        self.left = batches
+        self.asked: list[int] = []
+
+    def batch(self, ids, generator=None):
+        if self.left == 0:
+            raise Interrupted
+        self.left -= 1
+        self.asked += ids.tolist()
+        return super().batch(ids, generator)
+
+
+def test_interrupted_writing_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "FLUSH_FRAMES", 20)
+    whole = write(tmp_path / "whole", chunk=10)
+    values = make_inputs().values
+    with pytest.raises(Interrupted):
+        write(tmp_path / "cut", chunk=10, inputs=FailingInputs(values, 5))
+    with pytest.raises(InputError, match="no such file"):
+        PosteriorStore.open(tmp_path / "cut")
+    rest = FailingInputs(values, 100)
+    resumed = write(tmp_path / "cut", chunk=10, inputs=rest)
+    assert min(rest.asked) == 40, "four chunks were safe on the disk, the fifth was not noted"
+    assert resumed.fingerprint == whole.fingerprint
+    assert all(torch.equal(a, b) for a, b in zip(resumed._rows, whole._rows, strict=True))
+    names = sorted(path.name for path in (tmp_path / "cut").iterdir())
+    assert names == ["posteriors.safetensors", "store.json"]
+
+
+def test_a_cut_writing_of_other_teachers_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "FLUSH_FRAMES", 20)
+    with pytest.raises(Interrupted):
+        write(tmp_path / "s", chunk=10, inputs=FailingInputs(make_inputs().values, 5))
+    other = make_ensemble(seed=9)
+    expected = write(tmp_path / "fresh", ensemble=other)
+    found = write(tmp_path / "s", ensemble=other)
+    assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
+
+
+def test_frames_that_do_not_fit_are_named(tmp_path):
+    with pytest.raises(InputError, match="expected 100 inputs, found 99"):
+        write(tmp_path / "s", inputs=make_inputs(99))
+
+
+def test_a_student_learns_from_it_as_from_dense_targets(tmp_path):
+    store = write(tmp_path / "s", StoreOptions(top_k=NUM_CLASSES))
+    ids = torch.arange(100)
+    logits = torch.randn(100, NUM_CLASSES, generator=torch.Generator().manual_seed(2))
+    options = DistilOptions(alpha=1.0, temperature=2.0)
+    dense = DenseTargets(dense_probs("geometric", 2.0), 2.0)
+    from_store = Distillation(None, store, options)(logits, ids)
+    from_dense = Distillation(None, dense, options)(logits, ids)
+    torch.testing.assert_close(from_store, from_dense, rtol=1e-3, atol=0)
+
+
+def test_report_falls_with_k_and_vanishes_when_all_is_kept():
+    rows = store_report(
+        make_ensemble(), make_inputs(), StoreOptions(top_k=5), top_ks=(2, 5, 20, 30), chunk=17
+    )
+    assert [row["top_k"] for row in rows[::4]] == [2, 5, 20, 30]
+    for temperature in (1.0, 2.0, 5.0, 10.0):
+        kl = [row["kl_to_dense"] for row in rows if row["temperature"] == temperature]
+        assert kl == sorted(kl, reverse=True)
+        assert kl[-1] == pytest.approx(0.0, abs=1e-5)
+    for row in rows:
+        assert -1e-6 <= row["kl_lumped"] <= row["kl_to_dense"] + 1e-6
+        assert row["bytes_per_frame"] == 4 * row["top_k"] + 16
+        assert row["chosen"] == (row["top_k"] == 5)
+
+
+def test_report_by_hand():
+    """Dense 1/2, 1/4, 1/8, 1/8 kept with k = 1: the tail of 1/2 spread evenly over three classes."""
+    dense = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log()
+    rows = Compressed(torch.tensor([[0]]).short(), torch.zeros(1, 1).half(), torch.zeros(1, 1))
+    losses = store_module._losses(dense, expand(rows, 0, 1.0))
+    sixth = torch.tensor(6.0).log()
+    expected = 0.25 * (sixth - torch.tensor(4.0).log()) + 0.25 * (sixth - torch.tensor(8.0).log())
+    torch.testing.assert_close(losses, torch.stack([expected, torch.tensor(0.0), torch.tensor(0.5)]).double())
+
+
+def test_combined_logits_have_the_mean_as_softmax():
+    logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for mean, temperatures in (("geometric", (1.0, 4.0)), ("arithmetic", (4.0,))):
+        combined = combined_logits(logits, StoreOptions(mean=mean, temperatures=temperatures))
+        for temperature in temperatures:
+            torch.testing.assert_close(
+                torch.softmax(combined / temperature, dim=1), combine(logits, temperature, mean).exp()
+            )
