@@ -45,6 +45,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 FONT, FONT_STACK = "DejaVu Sans", "'DejaVu Sans', Verdana, sans-serif"
 # Stands out from both ends of the colour map, in light and dark.
 FRAME = "#e0218a"
+# More columns than this do not fit a panel legibly.
+PANEL_COLUMNS = 7
 PANEL_INCHES = (4.1, 3.0)
 
 STYLE: Mapping[str, Any] = {

@@ -22,7 +22,7 @@ from asrkd.report.counts import (
 )
 from asrkd.report.error_sections import confusions_section, utterances_section
 from asrkd.report.page import Figure, Section, Tile, render_page
-from asrkd.report.plots import curves, heat_map, sweep_lines
+from asrkd.report.plots import PANEL_COLUMNS, curves, heat_map, sweep_lines
 from asrkd.report.systems import (
     METRICS,
     comparison_verdict,
@@ -202,7 +202,7 @@ def sweep_section(results: Row) -> Section | None:
             if svg:
                 alt = f"Development {name} against {against}; the values are in the sweep table."
                 figures.append(Figure(svg, alt))
-    text = ("Every point is a student trained alike but for T and α; development speakers only.",)
+    text = ("Every point is a student trained alike but for T and α, scored on the development set.",)
     return Section("sweep", "Temperature and α", text=text, figures=tuple(figures), folded=(table,))
 
 
@@ -260,7 +260,7 @@ def ensemble_section(results: Row) -> Section | None:
             if len(names) > 1
             else "one member."
         )
-        figures = (Figure(svg, alt),)
+        figures = (Figure(svg, alt, wide=len(names) > PANEL_COLUMNS),)
     text = ("An ensemble gains only where its members err differently.",)
     return Section("ensemble", "Ensemble disagreement", text=text, figures=figures, tables=(table,))
 
@@ -301,7 +301,7 @@ def alignment_section(results: Row) -> Section | None:
 
 
 def scales_section(results: Row) -> Section | None:
-    """Decoding scales tuned on the development speakers."""
+    """Decoding scales tuned on the development set."""
     table = tuning_table(results)
     if table is None:
         return None
@@ -319,7 +319,7 @@ def scales_section(results: Row) -> Section | None:
         )
         figure = _scales_map(mine, ", ".join(["Dev WER, %", *named]), f"scales-{position}")
         figures += [figure] if figure else []
-    text = ("Tuned on held-out training speakers, never on the test set.",)
+    text = ("Tuned on the development set, never on the test set.",)
     return Section("scales", "Decoding scales", text=text, figures=tuple(figures), folded=(table,))
 
 
@@ -346,9 +346,8 @@ def _scales_map(rows: Sequence[Row], title: str, name: str) -> Figure | None:
         reverse=True,
     )
     caption = "The framed cell was chosen." if marked else ""
-    return Figure(
-        svg, f"{title} over acoustic scale and insertion score; the values are in the table.", caption
-    )
+    alt = f"{title} over acoustic scale and insertion score; the values are in the table."
+    return Figure(svg, alt, caption, wide=len(insertion) > PANEL_COLUMNS)
 
 
 def corpus_section(results: Row) -> Section | None:

@@ -26,8 +26,8 @@ from asrkd.report.plots import (
 )
 from asrkd.report.systems import Wer, finite
 
-INCHES_PER_SECOND = 2.4
-ALIGNMENT_INCHES = (7.0, 14.0)
+INCHES_PER_SECOND = 3.2  # a phone of 60 ms then has room for its name
+ALIGNMENT_INCHES = (7.0, 22.0)
 
 
 def wer_intervals(errors: Mapping[str, Wer], roles: Mapping[str, str], title: str, name: str) -> str:

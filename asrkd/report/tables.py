@@ -247,7 +247,7 @@ def _mean_and_deviation(rows: Iterable[Row], metric: str) -> str:
 
 
 def sweep_table(results: Row) -> Table | None:
-    """Temperature and α on the development speakers."""
+    """Temperature and α on the development set."""
     rows = results.get("sweep")
     if not rows:
         return None
@@ -263,9 +263,7 @@ def sweep_table(results: Row) -> Table | None:
         for row in rows
     )
     headers = ("temperature", "alpha", "dev frame acc. %", "dev CE nats", "dev WER %", "")
-    table = Table(
-        "Sweep on the development speakers", headers, cells, "rrrrrl", strong=tuple(chosen_rows(rows))
-    )
+    table = Table("Sweep on the development set", headers, cells, "rrrrrl", strong=tuple(chosen_rows(rows)))
     return _without_columns(table, _empty_columns(table))
 
 
@@ -294,7 +292,7 @@ def tuning_table(results: Row) -> Table | None:
     )
     headers = ("system", "acoustic scale", "LM scale", "insertion score", "dev WER %", "")
     table = Table(
-        "Decoding scales on the development speakers",
+        "Decoding scales on the development set",
         headers,
         cells,
         "lrrrrl",
