@@ -1,0 +1,201 @@
+"""Features agree with torchaudio's, are normalised per speaker, and are the same each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import RecordingSet, SupervisionSet
+from lhotse.augmentation import Speed
+
+from asrkd.corpora import CorpusSplit
+from asrkd.corpora.an4 import prepare_an4
+from asrkd.corpora.audio import probe, read_samples, supervise
+from asrkd.errors import InputError
+from asrkd.features import FeatureOptions, compute_features, make_fbank, normalise, speed_id
+
+RAW = FeatureOptions(cmvn="none")
+
+
+def speechlike(num_samples: int, seed: int) -> np.ndarray:
+    """Noise whose level and colour change, in ±1."""
+    generator = np.random.default_rng(seed)
+    samples = np.cumsum(generator.normal(size=num_samples)) * 0.01 + generator.normal(size=num_samples) * 0.1
+    samples *= np.abs(np.sin(np.arange(num_samples) / 3000))
+    return samples / np.abs(samples).max() * 0.5
+
+
+def make_split(folder: Path, speakers: dict[str, str], rate: int = 16000) -> CorpusSplit:
+    """utt_id -> speaker; lengths differ."""
+    recordings = []
+    for number, utt_id in enumerate(speakers):
+        path = folder / f"{utt_id}.wav"
+        soundfile.write(path, speechlike(rate // 2 + 501 * number, number), rate)
+        recordings.append(probe(path, utt_id))
+    return CorpusSplit(
+        RecordingSet.from_recordings(recordings),
+        SupervisionSet.from_segments(supervise(r, speakers[r.id], f"TEXT OF {r.id}") for r in recordings),
+    )
+
+
+@pytest.mark.parametrize(("rate", "low", "high"), [(16000, 20.0, -400.0), (8000, 100.0, 3800.0)])
+def test_torchaudio_agrees(rate: int, low: float, high: float):
+    """Kaldi's filter bank as torchaudio has it: within 1e-3 in natural log energy (0.0043 dB)."""
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    options = FeatureOptions(sampling_rate=rate, low_freq_hz=low, high_freq_hz=high)
+    samples = speechlike(2 * rate + 77, 0).astype(np.float32)
+    ours = make_fbank(options).extract(samples, rate)
+    theirs = kaldi.fbank(
+        torch.from_numpy(samples)[None],
+        num_mel_bins=40,
+        sample_frequency=rate,
+        low_freq=low,
+        high_freq=high,
+        dither=0.0,
+        snip_edges=False,
+    )
+    assert ours.shape == tuple(theirs.shape)
+    assert np.abs(ours - theirs.numpy()).max() < 1e-3
+
+
+def test_torchaudio_agrees_on_real_speech(an4_dir: Path):
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    recording = prepare_an4(an4_dir)["test"].recordings["an406-fcaw-b"]
+    samples = read_samples(recording)
+    ours = make_fbank(RAW).extract(samples, 16000)
+    theirs = kaldi.fbank(
+        torch.from_numpy(samples), num_mel_bins=40, high_freq=-400.0, dither=0.0, snip_edges=False
+    )
+    assert np.abs(ours - theirs.numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("num_samples", [1600, 1679, 1680, 16000, 16079, 16081])
+def test_frames_cover_the_utterance(num_samples: int):
+    samples = speechlike(num_samples, 0).astype(np.float32)
+    assert make_fbank(RAW).extract(samples, 16000).shape == (int(num_samples / 160 + 0.5), 40)
+
+
+def test_a_click_lies_in_the_frame_of_its_time():
+    samples = np.random.default_rng(0).normal(size=16000).astype(np.float32) * 1e-4
+    samples[6480] = 0.5  # 405 ms: the middle of frame 40
+    energy = make_fbank(RAW).extract(samples, 16000).mean(1)
+    assert energy[39:42].argmax() == 1
+
+
+def test_the_store_holds_the_split(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
+    store = compute_features(split, RAW, tmp_path / "store", num_jobs=1)
+    assert store.utt_ids == ("u2", "u1", "u3")
+    assert store.speakers == ("ann", "bob", "bob")
+    assert store.texts == ("TEXT OF u2", "TEXT OF u1", "TEXT OF u3")
+    assert store.frame_shift_ms == 10.0
+    samples = read_samples(split.recordings["u3"])
+    assert np.array_equal(store.utt("u3").numpy(), make_fbank(RAW).extract(samples, 16000))
+
+
+def test_each_speaker_has_mean_0_and_variance_1(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
+    store = compute_features(split, FeatureOptions(), tmp_path / "store", num_jobs=1)
+    raw = compute_features(split, RAW, tmp_path / "raw", num_jobs=1)
+    for utt_ids in (["u2"], ["u1", "u3"]):
+        frames = torch.cat([store.utt(utt_id) for utt_id in utt_ids]).double()
+        assert torch.allclose(frames.mean(0), torch.zeros(40, dtype=torch.double), atol=1e-5)
+        assert torch.allclose(frames.var(0, unbiased=False), torch.ones(40, dtype=torch.double), atol=1e-4)
+        before = torch.cat([raw.utt(utt_id) for utt_id in utt_ids]).double()
+        expected = (before - before.mean(0)) / before.std(0, unbiased=False)
+        assert torch.allclose(frames, expected, atol=1e-5)
+
+
+def test_normalising_each_utterance_and_none():
+    utterances = [torch.randn(50, 3) + 7, torch.randn(20, 3) * 4]
+    assert normalise(utterances, "none") is utterances
+    for frames in normalise(utterances, "utterance"):
+        assert torch.allclose(frames.mean(0), torch.zeros(3), atol=1e-5)
+        assert torch.allclose(frames.std(0, unbiased=False), torch.ones(3), atol=1e-4)
+
+
+def test_a_dead_band_stays_finite():
+    frames = torch.randn(50, 3)
+    frames[:, 1] = -15.9
+    assert torch.equal(normalise([frames], "speaker")[0][:, 1], torch.zeros(50))
+
+
+def test_speed_perturbed_copies_are_speakers_of_their_own(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob", "u2": "ann"})
+    options = FeatureOptions(cmvn="none", speed_factors=(0.9, 1.0, 1.1))
+    store = compute_features(split, options, tmp_path / "store", num_jobs=1)
+    assert store.utt_ids == ("sp0.9-u2", "sp0.9-u1", "u2", "u1", "sp1.1-u2", "sp1.1-u1")
+    assert store.speakers == ("sp0.9-ann", "sp0.9-bob", "ann", "bob", "sp1.1-ann", "sp1.1-bob")
+    assert store.texts[0] == "TEXT OF u2"
+    num_frames = {utt_id: len(store.utt(utt_id)) for utt_id in store.utt_ids}
+    assert num_frames["sp0.9-u1"] == pytest.approx(num_frames["u1"] / 0.9, abs=1)
+    assert num_frames["sp1.1-u1"] == pytest.approx(num_frames["u1"] / 1.1, abs=1)
+    faster = Speed(1.1)(read_samples(split.recordings["u1"]), 16000)
+    assert np.array_equal(store.utt("sp1.1-u1").numpy(), make_fbank(options).extract(faster, 16000))
+    plain = compute_features(split, RAW, tmp_path / "plain", num_jobs=1)
+    assert torch.equal(plain.utt("u1"), store.utt("u1"))
+
+
+def test_faster_speech_has_higher_pitch():
+    time = np.arange(16000) / 16000
+    tone = np.sin(2 * np.pi * 1000 * time).astype(np.float32)[None]
+    faster = Speed(1.1)(tone, 16000)[0]
+    spectrum = np.abs(np.fft.rfft(faster * np.hanning(len(faster))))
+    assert np.argmax(spectrum) * 16000 / len(faster) == pytest.approx(1100, abs=2)
+
+
+def test_speed_ids():
+    assert [speed_id("u", factor) for factor in (0.9, 1.0, 1.1)] == ["sp0.9-u", "u", "sp1.1-u"]
+
+
+def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Path):
+    split = make_split(tmp_path, {f"u{n:02}": f"spk{n % 3}" for n in range(40)})
+    options = FeatureOptions(speed_factors=(1.0, 1.1))
+    for name, num_jobs in (("a", 1), ("b", 2), ("c", 2)):
+        compute_features(split, options, tmp_path / name, num_jobs=num_jobs)
+    for file in ("feats.safetensors", "frames.json"):
+        first = (tmp_path / "a" / file).read_bytes()
+        assert first == (tmp_path / "b" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()
+
+
+def test_other_options_or_texts_give_another_fingerprint(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob"})
+    first = compute_features(split, RAW, tmp_path / "a", num_jobs=1)
+    other_options = compute_features(split, FeatureOptions(), tmp_path / "b", num_jobs=1)
+    renamed = CorpusSplit(
+        split.recordings, SupervisionSet.from_segments(supervise(r, "bob", "NEW") for r in split.recordings)
+    )
+    other_text = compute_features(renamed, RAW, tmp_path / "c", num_jobs=1)
+    assert len({first.fingerprint, other_options.fingerprint, other_text.fingerprint}) == 3
+    assert compute_features(split, RAW, tmp_path / "d", num_jobs=1).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("num_jobs", [1, 2])
+def test_a_fault_names_the_utterance_and_leaves_nothing(tmp_path: Path, num_jobs: int):
+    split = make_split(tmp_path, {"u1": "bob", "u2": "bob", "u3": "ann"})
+    samples = speechlike(8000 + 501, 1)
+    samples[100] = np.nan
+    soundfile.write(tmp_path / "u2.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(InputError, match="u2: expected finite features"):
+        compute_features(split, RAW, tmp_path / "store", num_jobs)
+    (tmp_path / "u2.wav").unlink()
+    with pytest.raises(InputError, match="u2: missing audio"):
+        compute_features(split, RAW, tmp_path / "store", num_jobs)
+    assert not (tmp_path / "store").exists()
+
+
+def test_another_sampling_rate_names_the_utterance(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob"}, rate=8000)
+    with pytest.raises(InputError, match="u1: expected a sampling rate of 16000 Hz, found 8000 Hz"):
+        compute_features(split, RAW, tmp_path / "store")
+    assert len(compute_features(split, FeatureOptions(sampling_rate=8000), tmp_path / "store", 1)) == 50
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(InputError, match="speed_factors"):
+        FeatureOptions(speed_factors=(0.0,))
+    with pytest.raises(InputError, match="cmvn: expected speaker, utterance or none, found corpus"):
+        FeatureOptions(cmvn="corpus")  # type: ignore[arg-type]

@@ -1,0 +1,192 @@
+"""Every fault is found, named and dropped; too many stop the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+
+from asrkd.corpora import CorpusSplit, Dropped
+from asrkd.corpora.audio import AudioFault, probe, supervise
+from asrkd.corpora.validate import validate, validate_corpus
+from asrkd.errors import InputError
+
+RATE = 16000
+
+
+def noise(num_samples: int = 8000, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-5000, 5000, num_samples).astype(np.int16)
+
+
+def utterance(
+    folder: Path, utt_id: str, samples: np.ndarray | None = None, text: str = "GO", rate: int = RATE, **how
+) -> tuple[Recording, SupervisionSegment]:
+    path = folder / f"{utt_id}.wav"
+    soundfile.write(path, noise() if samples is None else samples, rate, **how)
+    recording = probe(path, utt_id)
+    return recording, supervise(recording, "spk", text)
+
+
+def split_of(
+    pairs: list[tuple[Recording, SupervisionSegment]], dropped: tuple[Dropped, ...] = ()
+) -> CorpusSplit:
+    return CorpusSplit(
+        RecordingSet.from_recordings(recording for recording, _ in pairs),
+        SupervisionSet.from_segments(supervision for _, supervision in pairs),
+        dropped=dropped,
+    )
+
+
+def reason_for(folder: Path, pair: tuple[Recording, SupervisionSegment]) -> str:
+    """Why one utterance among two is dropped."""
+    good, dropped = validate(split_of([utterance(folder, "fine"), pair]), RATE, max_bad=0.5)
+    assert [s.id for s in good.supervisions] == ["fine"]
+    assert list(good.recordings.ids) == ["fine"]
+    assert [fault.utt_id for fault in dropped] == [pair[0].id]
+    return dropped[0].reason
+
+
+def test_good_utterances_pass(tmp_path: Path):
+    split = split_of([utterance(tmp_path, "a"), utterance(tmp_path, "b")])
+    good, dropped = validate(split, RATE)
+    assert dropped == []
+    assert list(good.recordings.ids) == ["a", "b"]
+    assert good.texts() == [["GO"], ["GO"]]
+
+
+def test_missing_audio(tmp_path: Path):
+    pair = utterance(tmp_path, "bad")
+    (tmp_path / "bad.wav").unlink()
+    assert reason_for(tmp_path, pair) == f"missing audio: expected {tmp_path}/bad.wav"
+
+
+def test_audio_that_is_none(tmp_path: Path):
+    pair = utterance(tmp_path, "bad")
+    (tmp_path / "bad.wav").write_bytes(b"RIFF, or so it says")
+    assert reason_for(tmp_path, pair).startswith("unreadable audio")
+
+
+@pytest.mark.parametrize("kind", ["WAV", "NIST", "FLAC"])
+def test_truncated_audio_is_not_read_as_far_as_it_goes(tmp_path: Path, kind: str):
+    path = tmp_path / "bad.audio"
+    soundfile.write(path, noise(), RATE, format=kind, subtype="PCM_16")
+    recording = probe(path, "bad")
+    path.write_bytes(path.read_bytes()[:-6000])
+    reason = reason_for(tmp_path, (recording, supervise(recording, "spk", "GO")))
+    assert reason.startswith(("truncated audio", "unreadable audio"))
+    if kind != "FLAC":  # whose length is known only by reading it
+        with pytest.raises(AudioFault, match=r"truncated audio: expected 1[67]... bytes"):
+            probe(path, "bad")
+
+
+def test_an_empty_audio_file_is_refused(tmp_path: Path):
+    (tmp_path / "bad.wav").write_bytes(b"")
+    with pytest.raises(AudioFault, match="unreadable audio"):
+        probe(tmp_path / "bad.wav", "bad")
+
+
+def test_wav_with_other_chunks_is_whole(tmp_path: Path):
+    path = tmp_path / "tagged.wav"
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        file.title = "odd"
+        file.write(noise(801))
+    assert probe(path, "tagged").num_samples == 801
+
+
+def test_wrong_sampling_rate(tmp_path: Path):
+    pair = utterance(tmp_path, "bad", rate=8000)
+    assert reason_for(tmp_path, pair) == "expected a sampling rate of 16000 Hz, found 8000 Hz"
+
+
+def test_stereo(tmp_path: Path):
+    pair = utterance(tmp_path, "bad", np.stack([noise(), noise(seed=1)], axis=1))
+    assert reason_for(tmp_path, pair) == "expected one channel, found 2"
+
+
+def test_empty_transcript(tmp_path: Path):
+    assert reason_for(tmp_path, utterance(tmp_path, "bad", text="  ")) == "empty transcript"
+
+
+def test_too_short(tmp_path: Path):
+    pair = utterance(tmp_path, "bad", noise(800))
+    assert reason_for(tmp_path, pair) == "too short: expected at least 0.1 s, found 0.050 s"
+
+
+def test_nan(tmp_path: Path):
+    samples = noise() / 32768
+    samples[17] = np.nan
+    pair = utterance(tmp_path, "bad", samples, subtype="FLOAT")
+    assert reason_for(tmp_path, pair) == "expected finite samples, found 1 NaN or infinite"
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_silence_is_equal_samples(tmp_path: Path, offset: int):
+    pair = utterance(tmp_path, "bad", np.full(8000, offset, dtype=np.int16))
+    assert reason_for(tmp_path, pair) == "silence only: all samples are equal"
+
+
+def test_dither_is_silence_and_a_whisper_is_not(tmp_path: Path):
+    dither = np.random.default_rng(0).integers(-1, 2, 8000).astype(np.int16)
+    assert reason_for(tmp_path, utterance(tmp_path, "bad", dither)).startswith("silence only: expected above")
+    assert validate(split_of([utterance(tmp_path, "whisper", dither * 30)]), RATE)[1] == []
+
+
+def test_audio_and_transcripts_without_each_other(tmp_path: Path):
+    pairs = [utterance(tmp_path, name) for name in ("a", "b", "c")]
+    split = CorpusSplit(
+        RecordingSet.from_recordings([pairs[0][0], pairs[1][0]]),
+        SupervisionSet.from_segments([pairs[1][1], pairs[2][1]]),
+    )
+    good, dropped = validate(split, RATE, max_bad=0.7)
+    assert [str(fault) for fault in dropped] == [
+        "a: missing transcript: it has audio only",
+        "c: missing audio: it has a transcript only",
+    ]
+    assert list(good.recordings.ids) == [s.id for s in good.supervisions] == ["b"]
+
+
+def test_what_was_dropped_before_counts(tmp_path: Path):
+    pairs = [utterance(tmp_path, f"u{n}") for n in range(3)]
+    split = split_of(pairs, dropped=(Dropped("gone", "missing audio"),))
+    good, dropped = validate(split, RATE, max_bad=0.25)
+    assert dropped == [Dropped("gone", "missing audio")]
+    assert good.dropped == ()
+    with pytest.raises(InputError, match="found 1 of 4: gone: missing audio"):
+        validate(split, RATE, max_bad=0.2)
+
+
+def test_too_many_bad_name_the_first_few(tmp_path: Path):
+    pairs = [utterance(tmp_path, f"u{n}", text="" if n < 7 else "GO") for n in range(10)]
+    with pytest.raises(InputError) as caught:
+        validate(split_of(pairs), RATE)
+    assert str(caught.value) == (
+        "corpus: expected at most 1.0% bad utterances (--max-bad), found 7 of 10: u0: empty transcript; "
+        "u1: empty transcript; u2: empty transcript; u3: empty transcript; u4: empty transcript; and 2 more"
+    )
+
+
+def test_the_limit_is_of_the_whole_corpus(tmp_path: Path):
+    large = split_of([utterance(tmp_path, f"u{n}") for n in range(9)])
+    small = split_of([utterance(tmp_path, "v0", text=""), utterance(tmp_path, "v1")])
+    splits, dropped = validate_corpus({"train": large, "dev": small}, RATE, max_bad=0.1)
+    assert [fault.utt_id for fault in dropped] == ["v0"]
+    assert {name: len(split.supervisions) for name, split in splits.items()} == {"train": 9, "dev": 1}
+    with pytest.raises(InputError, match="found 1 of 2"):
+        validate(small, RATE, max_bad=0.1)
+
+
+def test_an_empty_corpus_and_one_all_bad_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="expected at least one utterance"):
+        validate(split_of([]), RATE)
+    with pytest.raises(InputError, match="found 1 of 1"):
+        validate(split_of([utterance(tmp_path, "bad", text="")]), RATE, max_bad=1.0)
+
+
+def test_the_order_of_jobs_does_not_matter(tmp_path: Path):
+    pairs = [utterance(tmp_path, f"u{n:02}", None if n % 3 else np.zeros(8000, np.int16)) for n in range(20)]
+    found = [validate(split_of(pairs), RATE, max_bad=0.5, num_jobs=n)[1] for n in (1, 4)]
+    assert found[0] == found[1]
+    assert [fault.utt_id for fault in found[0]] == [f"u{n:02}" for n in range(0, 20, 3)]
