@@ -1,0 +1,184 @@
+"""Stages 0 to 3: corpus, manifests, features, lang."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lhotse import RecordingSet, SupervisionSet
+
+from asrkd.corpora import CorpusSplit
+from asrkd.corpora.validate import validate
+from asrkd.errors import InputError
+from asrkd.features import compute_features
+from asrkd.files import fingerprint, read_json, write_json
+from asrkd.frames import FrameStore
+from asrkd.lang.g2p import pronounce
+from asrkd.lang.lexicon import Lexicon, build_lexicon
+from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
+from asrkd.lang.options import LangOptions
+from asrkd.lang.subword import subword_lexicon, train_pieces
+from asrkd.speech.options import SpeechOptions
+
+SPLITS = ("train", "dev", "test")
+LEXICON_FILE = "lexicon.txt"
+ALIGN_LEXICON_FILE = "align_lexicon.txt"
+ARPA_FILE = "lm.arpa"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a recipe says of its corpus."""
+
+    name: str
+    """Name of the recipe, e.g. `an4`."""
+    prepare: Callable[[Path], Mapping[str, CorpusSplit]]
+    """Source layout -> train, dev and test."""
+    dictionary: Callable[[Path], Path | str]
+    """The pronunciation dictionary that goes with the corpus: a file of it, or "cmudict"."""
+    closed_vocabulary: bool
+    """Whether the dictionary's words are the vocabulary (else the training text's words are)."""
+    where: str
+    """Where a person gets the corpus."""
+
+
+def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
+    """Count, bytes and fingerprint (names and sizes) of the corpus' files. InputError if there is no such folder."""
+    if corpus_dir is None:
+        raise InputError(f"no --corpus-dir: {corpus.where}")
+    if not corpus_dir.is_dir():
+        raise InputError(f"--corpus-dir {corpus_dir}: no such folder; {corpus.where}")
+    sizes = {}
+    for folder, _, names in os.walk(corpus_dir):
+        for name in names:
+            path = Path(folder, name)
+            sizes[str(path.relative_to(corpus_dir))] = path.stat().st_size if path.exists() else -1
+    return {"files": len(sizes), "bytes": sum(sizes.values()), "fingerprint": fingerprint(sizes)}
+
+
+def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
+    """Validated Lhotse manifests of each split, with what was left out by rule and what was dropped as bad."""
+    assert options.corpus_dir is not None
+    left_out: dict[str, int] = {}
+    dropped = []
+    for name, split in corpus.prepare(options.corpus_dir).items():
+        kept, bad = validate(split, options.features.sampling_rate, max_bad=options.max_bad)
+        kept.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
+        kept.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
+        left_out |= split.left_out
+        dropped += [{"utt_id": one.utt_id, "split": name, "reason": one.reason} for one in bad]
+        print(f"   {name}: {len(kept.supervisions)} utterances, {len(bad)} dropped", flush=True)
+    for one in dropped:
+        print(f"   dropped {one['utt_id']} ({one['split']}): {one['reason']}", flush=True)
+    write_json(out_dir / "left_out.json", left_out)
+    write_json(out_dir / "dropped.json", dropped)
+
+
+def load_split(manifests: Path, name: str) -> CorpusSplit:
+    return CorpusSplit(
+        RecordingSet.from_file(manifests / f"{name}_recordings.jsonl.gz"),
+        SupervisionSet.from_file(manifests / f"{name}_supervisions.jsonl.gz"),
+        read_json(manifests / "left_out.json"),
+    )
+
+
+def make_features(manifests: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """One frame store a split; only the training split is perturbed in speed."""
+    for name in SPLITS:
+        factors = options.features.speed_factors if name == "train" else (1.0,)
+        store = compute_features(
+            load_split(manifests, name),
+            replace(options.features, speed_factors=factors),
+            out_dir / name,
+            num_jobs=options.num_jobs,
+        )
+        print(f"   {name}: {len(store.utt_ids)} utterances, {len(store)} frames", flush=True)
+
+
+def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """lexicon.txt, align_lexicon.txt, lm.arpa, and lang.json: guessed words, words outside the vocabulary, perplexities.
+
+    Held-out splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those
+    with a phone that training never heard stay out.
+    """
+    texts = {name: sentences(FrameStore.open(features / name)) for name in SPLITS}
+    spoken = {name: {word for sentence in text for word in sentence} for name, text in texts.items()}
+    source = lexicon_source(corpus, texts["train"], options, out_dir)
+    vocabulary = spoken["train"] | _closed_vocabulary(corpus, options)
+    lexicon, guessed = source.build(vocabulary)
+    wider, _ = source.build(vocabulary.union(*spoken.values()))
+    heard = set(lexicon.phones)
+    lexicon.save(out_dir / LEXICON_FILE)
+    wider.restrict(
+        word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons)
+    ).save(out_dir / ALIGN_LEXICON_FILE)
+    ngram = _language_model(texts["train"], lexicon, options)
+    ngram.write_arpa(out_dir / ARPA_FILE)
+    summary = {
+        "words": len(lexicon.words),
+        "phones": len(lexicon.phones),
+        "guessed_words": guessed,
+        "order": ngram.order,
+        "oov_rate": {name: ngram.oov_rate(texts[name]) for name in SPLITS},
+        "perplexity": {name: ngram.perplexity(texts[name]) for name in SPLITS},
+    }
+    write_json(out_dir / "lang.json", summary)
+    if guessed:
+        print(f"   {len(guessed)} words without a pronunciation were given one: {', '.join(guessed)}", flush=True)
+
+
+@dataclass(frozen=True)
+class LexiconSource:
+    """Where pronunciations come from: a dictionary and guesses, or SentencePiece pieces."""
+
+    file: Path | str
+    """A dictionary, or the SentencePiece model."""
+    lang: LangOptions
+
+    def build(self, words: set[str]) -> tuple[Lexicon, list[str]]:
+        """Lexicon of the words, and those whose pronunciation is a guess. A word with none at all is left out."""
+        if self.lang.units == "subword":
+            return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="leave-out"), []
+        return build_lexicon(words, self.file, pronounce, on_unknown="leave-out")
+
+
+def lexicon_source(
+    corpus: Corpus, train_text: list[list[str]], options: SpeechOptions, out_dir: Path
+) -> LexiconSource:
+    assert options.corpus_dir is not None
+    lang = options.lang
+    if lang.units == "subword":
+        lines = [" ".join(sentence) for sentence in train_text]
+        return LexiconSource(train_pieces(lines, lang.vocab_size, out_dir / "pieces"), lang)
+    return LexiconSource(lang.lexicon or corpus.dictionary(options.corpus_dir), lang)
+
+
+def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
+    """Words of the corpus' own dictionary, where that is the task's vocabulary (and is not replaced)."""
+    assert options.corpus_dir is not None
+    if not corpus.closed_vocabulary or options.lang.lexicon:
+        return set()
+    return set(Lexicon.load(corpus.dictionary(options.corpus_dir)).words)
+
+
+def _language_model(train_text: list[list[str]], lexicon: Lexicon, options: SpeechOptions) -> NgramModel:
+    if options.lang.arpa:
+        return read_arpa(options.lang.arpa)
+    return estimate_kneser_ney(train_text, options.lang.order, vocabulary=lexicon.words)
+
+
+def sentences(store: FrameStore) -> list[list[str]]:
+    """Words of each utterance, once an utterance however many speed-perturbed copies it has."""
+    seen: dict[str, list[str]] = {}
+    for utt_id, text in zip(store.utt_ids, store.texts):
+        seen.setdefault(original_utt_id(utt_id), text.split())
+    return list(seen.values())
+
+
+def original_utt_id(utt_id: str) -> str:
+    """`sp0.9-an251-fash-b` -> `an251-fash-b`."""
+    prefix, _, rest = utt_id.partition("-")
+    return rest if prefix.startswith("sp") and prefix[2:].replace(".", "", 1).isdigit() else utt_id

@@ -1,0 +1,174 @@
+"""Stages 9 to 11: decoding graph, words of every system, results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asrkd.decode import DecodeOptions, Hypotheses, decode, tune
+from asrkd.distil.ensemble import AveragedEnsemble, Mean
+from asrkd.files import read_json, write_json
+from asrkd.frames import FrameStore, SplicedFrames
+from asrkd.graph import DecodingGraph, build_hclg
+from asrkd.lang.lexicon import Lexicon
+from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.score.bootstrap import UtteranceMetric
+from asrkd.score.frames import FrameMetrics, frame_metrics
+from asrkd.speech.data import ARPA_FILE, LEXICON_FILE
+from asrkd.speech.labels import load_hmm
+from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students
+from asrkd.speech.options import SpeechOptions
+
+GRAPH_FOLDER = "graph"
+TUNING_FILE = "tuning.json"
+FRAMES_FILE = "frames.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One decoded system of one seed: a model, or several whose posteriors are averaged."""
+
+    system: str
+    """Name in results.json; runs of several seeds share it."""
+    seed: int
+    models: tuple[str, ...]
+    """Steps that trained its models."""
+
+    @property
+    def name(self) -> str:
+        return self.system if self.seed == 0 else f"{self.system}_seed{self.seed}"
+
+
+def runs(options: SpeechOptions) -> list[Run]:
+    """Every system that is decoded; students of the sweep are compared by their development figures alone."""
+    teachers = tuple(f"teachers/{member}" for member in range(options.ensemble.size))
+    found = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(teachers)]
+    found.append(Run("ensemble", 0, teachers))
+    for student in students(options):
+        if not student.is_sweep:
+            found.append(Run(student.system, student.seed, (f"students/{student.name}",)))
+    return found
+
+
+class Acoustics(Mapping[str, Tensor]):
+    """utt_id -> scaled log-likelihoods [T, S] of a run, computed when asked for."""
+
+    def __init__(self, run: Run, frames: LabelledFrames, log_prior: Tensor, exp_dir: Path, mean: Mean) -> None:
+        models = [AcousticDnn.load(exp_dir / step / MODEL_FILE) for step in run.models]
+        self.model = AveragedEnsemble(StackedEnsemble(models), mean) if len(models) > 1 else models[0]
+        self.frames = frames
+        self.log_prior = log_prior
+
+    @torch.no_grad()
+    def log_probs(self, utt_id: str) -> Tensor:
+        """Log-posteriors [T, S] at temperature 1."""
+        return F.log_softmax(self.model(self.frames.inputs.utt_batch(utt_id)), dim=1)
+
+    def __getitem__(self, utt_id: str) -> Tensor:
+        return self.log_probs(utt_id) - self.log_prior
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.frames.store.utt_ids)
+
+    def __len__(self) -> int:
+        return len(self.frames.store.utt_ids)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What decoding one split needs, whichever the system."""
+
+    graph: DecodingGraph
+    frames: LabelledFrames
+    log_prior: Tensor
+    exp_dir: Path
+    options: SpeechOptions
+
+    @classmethod
+    def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
+        frames = LabelledFrames.open(exp_dir / "features", exp_dir / "tree", split, options)
+        _, _, log_prior = load_hmm(exp_dir / "tree")
+        return cls(DecodingGraph.load(exp_dir / "graph" / GRAPH_FOLDER), frames, log_prior, exp_dir, options)
+
+    def acoustics(self, run: Run) -> Acoustics:
+        return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
+
+    def words(self, run: Run, options: DecodeOptions) -> Hypotheses:
+        return decode(
+            self.graph,
+            self.acoustics(run),
+            replace(options, num_jobs=self.options.num_jobs),
+            self.frames.store.frame_shift_ms,
+            name=run.name,
+        )
+
+    @property
+    def references(self) -> dict[str, list[str]]:
+        store = self.frames.store
+        return {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts)}
+
+
+def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 9: HCLG of the lexicon, the language model, the tree and its transitions."""
+    tree, transitions, _ = load_hmm(tree_dir)
+    arpa = options.lang.arpa or lang / ARPA_FILE
+    graph = build_hclg(Lexicon.load(lang / LEXICON_FILE), arpa, tree, transitions, options.graph)
+    graph.save(out_dir / GRAPH_FOLDER)
+    print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
+
+
+def tune_scales(chosen: Sequence[Run], exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 10, first: one set of scales for all systems, from the development speakers."""
+    decoder = Decoder.open(exp_dir, "dev", options)
+    lattices = {run.name: decoder.words(run, options.decode).lattices for run in chosen}
+    tuning = tune(lattices, decoder.references)
+    write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
+    best = next(row for row in tuning.rows if row["chosen"])
+    print(
+        f"   development WER {best['wer']:.2f} at acoustic scale {best['acoustic_scale']}, "
+        f"insertion score {best['insertion_score']}",
+        flush=True,
+    )
+
+
+def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
+    """The decoding options with the scales that tuning chose."""
+    return replace(options.decode, **read_json(tuning_dir / TUNING_FILE)["scales"])
+
+
+def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 10: words, lattices and frame scores of one system on the test set."""
+    decoder = Decoder.open(exp_dir, "test", options)
+    decoder.words(run, tuned(exp_dir / "decode" / "tuning", options)).save(out_dir)
+    acoustics = decoder.acoustics(run)
+    labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in acoustics}
+    frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in acoustics), labels)
+    accuracy, nats = frames.accuracy, frames.cross_entropy
+    write_json(
+        out_dir / FRAMES_FILE,
+        {
+            "utt_ids": accuracy.utt_ids,
+            "frames": accuracy.denominator.tolist(),
+            "correct": accuracy.numerator.tolist(),
+            "nats": nats.numerator.tolist(),
+            "parameters": acoustics.model.num_parameters,
+            "macs_per_frame": acoustics.model.macs_per_frame,
+        },
+    )
+
+
+def load_frame_metrics(saved: Mapping[str, Any]) -> FrameMetrics:
+    """Back from what `decode_test` wrote."""
+    utt_ids = tuple(saved["utt_ids"])
+    frames = np.array(saved["frames"])
+    return FrameMetrics(
+        UtteranceMetric("frame_accuracy", utt_ids, np.array(saved["correct"]), frames, higher_is_better=True),
+        UtteranceMetric("cross_entropy", utt_ids, np.array(saved["nats"]), frames),
+    )

@@ -1,0 +1,201 @@
+"""Stages 6 to 8: teachers, their posteriors, students."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from asrkd.align import Alignment
+from asrkd.align.alignment import NO_LABEL
+from asrkd.distil.ensemble import measure_disagreement
+from asrkd.distil.loss import Distillation, DistilOptions
+from asrkd.distil.store import PosteriorStore, store_report, write_store
+from asrkd.files import write_json
+from asrkd.frames import FrameStore, SplicedFrames
+from asrkd.hmm.tree import SenoneTree
+from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.speech.labels import TREE_FILE
+from asrkd.speech.options import SpeechOptions
+from asrkd.train import HardTargets, Objective, train
+
+MODEL_FILE = "model.safetensors"
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.json"
+# Teachers and students draw their seeds from ranges that never meet.
+STUDENT_SEED_OFFSET = 500
+SEEDS_A_RUN = 1000
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Spliced frames of a split and the senone of each (NO_LABEL where an utterance could not be aligned)."""
+
+    store: FrameStore
+    inputs: SplicedFrames
+    labels: Tensor
+    num_pdfs: int
+    tree_fingerprint: str
+
+    @classmethod
+    def open(cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions) -> LabelledFrames:
+        store = FrameStore.open(features / split)
+        tree = SenoneTree.load(tree_dir / TREE_FILE)
+        alignment = Alignment.load(tree_dir / f"{split}.safetensors")
+        if alignment.dropped:
+            store = store.subset(alignment.utt_ids)
+            labels = alignment.pdf_ids(tree)
+        else:
+            labels = alignment.store_labels(store, tree)
+        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
+
+    def labels_of(self, utt_id: str) -> Tensor:
+        """Senones [T] of one utterance."""
+        begin, end = self.store.span(utt_id)
+        return self.labels[begin:end]
+
+    @property
+    def frame_ids(self) -> Tensor:
+        """Ids of the labelled frames."""
+        return (self.labels != NO_LABEL).nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student: an architecture, a seed, and hard labels alone or the distillation objective."""
+
+    system: str
+    """Name in results.json, shared by its seeds."""
+    model: ModelOptions
+    seed: int = 0
+    distil: DistilOptions | None = None
+    """The objective; none: hard labels."""
+    is_sweep: bool = False
+    """Whether it is only there to compare temperatures or alphas."""
+
+    @property
+    def name(self) -> str:
+        return self.system if self.seed == 0 else f"{self.system}_seed{self.seed}"
+
+
+def students(options: SpeechOptions) -> list[Student]:
+    """Every student of a run. Baseline and distilled are alike in everything but the targets.
+
+    `baseline_dropout` is the baseline at its own best: it needs the teachers' dropout, which costs a distilled
+    student what distillation gives (soft targets are the regulariser).
+    """
+    own_best = replace(options.student, dropout=options.teacher.dropout, input_dropout=options.teacher.input_dropout)
+    found = []
+    for seed in range(options.students.seeds):
+        found.append(Student("baseline", options.student, seed))
+        found.append(Student("baseline_dropout", own_best, seed))
+        found.append(Student("distilled", options.student, seed, options.distil))
+    for dim in options.students.narrow_dims:
+        narrow = replace(options.student, hidden_dim=dim)
+        found.append(Student(f"baseline_{dim}", narrow))
+        found.append(Student(f"baseline_dropout_{dim}", replace(own_best, hidden_dim=dim)))
+        found.append(Student(f"distilled_{dim}", narrow, distil=options.distil))
+    return found + sweep_students(options)
+
+
+def sweep_students(options: SpeechOptions) -> list[Student]:
+    """Students that differ from the distilled one in temperature or alpha alone; compared on the development set."""
+    points = [(temperature, options.distil.alpha) for temperature in options.students.sweep_temperatures]
+    points += [(options.distil.temperature, alpha) for alpha in options.students.sweep_alphas]
+    chosen = (options.distil.temperature, options.distil.alpha)
+    return [
+        Student(
+            f"sweep_T{temperature:g}_alpha{alpha:g}",
+            options.student,
+            distil=replace(options.distil, temperature=temperature, alpha=alpha),
+            is_sweep=True,
+        )
+        for temperature, alpha in dict.fromkeys(points)
+        if (temperature, alpha) != chosen
+    ]
+
+
+def train_teacher(member: int, features: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 6: one member of the ensemble; members differ in initialisation and data order alone."""
+    frames, dev = _train_and_dev(features, tree_dir, options)
+    objective = HardTargets(frames.labels)
+    _train_model(frames, dev, options.teacher, objective, member, options, out_dir, f"teacher {member}")
+
+
+def train_student(
+    student: Student, features: Path, tree_dir: Path, posteriors: Path, options: SpeechOptions, out_dir: Path
+) -> None:
+    """Stage 8: one student, on hard labels or on the ensemble's posteriors."""
+    frames, dev = _train_and_dev(features, tree_dir, options)
+    objective: Objective = HardTargets(frames.labels)
+    if student.distil is not None:
+        store = PosteriorStore.open(posteriors)
+        store.require(frames.store.fingerprint, frames.tree_fingerprint)
+        objective = Distillation(frames.labels, store, student.distil)
+    seed = STUDENT_SEED_OFFSET + student.seed
+    _train_model(frames, dev, student.model, objective, seed, options, out_dir, student.name)
+
+
+def make_posteriors(
+    features: Path, tree_dir: Path, teachers: list[Path], options: SpeechOptions, out_dir: Path
+) -> None:
+    """Stage 7: the ensemble's posteriors of the training frames, top-k."""
+    frames = LabelledFrames.open(features, tree_dir, "train", options)
+    ensemble = StackedEnsemble.load([teacher / MODEL_FILE for teacher in teachers])
+    write_store(out_dir, ensemble, frames.inputs, frames.store, frames.tree_fingerprint, options.posteriors)
+    dev = LabelledFrames.open(features, tree_dir, "dev", options)
+    write_json(
+        out_dir / REPORT_FILE,
+        {
+            "store": store_report(ensemble, dev.inputs, options.posteriors),
+            "disagreement": measure_disagreement(ensemble, dev.inputs, dev.labels),
+        },
+    )
+
+
+def _train_and_dev(
+    features: Path, tree_dir: Path, options: SpeechOptions
+) -> tuple[LabelledFrames, LabelledFrames]:
+    return (
+        LabelledFrames.open(features, tree_dir, "train", options),
+        LabelledFrames.open(features, tree_dir, "dev", options),
+    )
+
+
+def _train_model(
+    frames: LabelledFrames,
+    dev: LabelledFrames,
+    shape: ModelOptions,
+    objective: Objective,
+    seed: int,
+    options: SpeechOptions,
+    out_dir: Path,
+    description: str,
+) -> None:
+    seed += SEEDS_A_RUN * options.seed
+    model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
+    train_options = replace(options.train, seed=seed, device=options.device)
+    result = train(
+        model, frames.inputs, objective, dev.inputs, dev.labels, train_options, out_dir, description=description
+    )
+    best = result.history[result.best_epoch]
+    write_json(
+        out_dir / SUMMARY_FILE,
+        {
+            "parameters": model.num_parameters,
+            "macs_per_frame": model.macs_per_frame,
+            "best_epoch": result.best_epoch + 1,
+            "dev_accuracy": best["dev_accuracy"],
+            "dev_loss": best["dev_loss"],
+            "precision": result.precision,
+            "history": result.history,
+            "tree": frames.tree_fingerprint,
+            "seed": seed,
+        },
+    )
+    print(
+        f"   {description}: development frame accuracy {best['dev_accuracy']:.4f}, cross-entropy {best['dev_loss']:.4f}",
+        flush=True,
+    )

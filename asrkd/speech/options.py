@@ -1,0 +1,101 @@
+"""Options of a speech recipe: one frozen dataclass a module, composed here, and overridden as `--section.option=value`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from asrkd.align import FlatStartOptions, ViterbiOptions
+from asrkd.decode import DecodeOptions
+from asrkd.distil.loss import DistilOptions
+from asrkd.distil.store import StoreOptions
+from asrkd.features import FeatureOptions
+from asrkd.graph import GraphOptions
+from asrkd.hmm.tree import TreeOptions
+from asrkd.lang.options import LangOptions
+from asrkd.models import ModelOptions
+from asrkd.stages import LAST_STAGE
+from asrkd.train import TrainOptions
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """Frames spliced into one input (the paper: 26 frames, predicting the 21st)."""
+
+    left: int = 20
+    """Frames before the predicted one."""
+    right: int = 5
+    """Frames after it."""
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Networks that make the frame labels: monophone rounds first, then rounds with a senone tree."""
+
+    mono_rounds: int = 2
+    """Rounds of training a monophone network and realigning with it."""
+    tree_rounds: int = 2
+    """Rounds of growing a tree, training a network on its senones and realigning with it."""
+    epochs: int = 4
+    """Passes over the data in each round."""
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """The teachers: same data and shape, another initialisation and data order."""
+
+    size: int = 5
+    """Number of teachers (M)."""
+
+
+@dataclass(frozen=True)
+class StudentsOptions:
+    """Which students are trained beside the baseline and the distilled one."""
+
+    seeds: int = 1
+    """Seeds of the baseline and of the distilled student; 3 or more show the spread."""
+    sweep_temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
+    """Temperatures compared on the development speakers (empty: no sweep)."""
+    sweep_alphas: tuple[float, ...] = ()
+    """Weights of the soft targets compared on the development speakers at the chosen temperature."""
+    narrow_dims: tuple[int, ...] = ()
+    """Hidden units of narrower students, each distilled and trained plainly."""
+
+
+@dataclass(frozen=True)
+class SpeechOptions:
+    """Everything a speech recipe decides."""
+
+    corpus_dir: Path | None = None
+    """Folder of the corpus as it was downloaded."""
+    exp_dir: Path = Path("exp/speech")
+    """Folder of everything the run makes."""
+    stage: int = 0
+    """First stage to run: 0 corpus, 1 manifests, 2 features, 3 lang, 4 align, 5 tree, 6 teachers, 7 posteriors, 8 students, 9 graph, 10 decode, 11 score, 12 report."""
+    stop_stage: int = LAST_STAGE
+    """Last stage to run."""
+    max_bad: float = 0.01
+    """Fraction of a split's utterances that may be dropped as bad before the run stops."""
+    num_jobs: int = 2
+    """Processes that read audio and decode."""
+    seed: int = 0
+    """Seed of everything random; teacher m and student s use seeds derived from it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks train: auto is cuda when there is one."""
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    lang: LangOptions = field(default_factory=LangOptions)
+    align: FlatStartOptions = field(default_factory=FlatStartOptions)
+    realign: ViterbiOptions = field(default_factory=ViterbiOptions)
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    tree: TreeOptions = field(default_factory=TreeOptions)
+    context: ContextOptions = field(default_factory=ContextOptions)
+    train: TrainOptions = field(default_factory=TrainOptions)
+    teacher: ModelOptions = field(default_factory=ModelOptions)
+    student: ModelOptions = field(default_factory=ModelOptions)
+    ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
+    posteriors: StoreOptions = field(default_factory=StoreOptions)
+    distil: DistilOptions = field(default_factory=DistilOptions)
+    students: StudentsOptions = field(default_factory=StudentsOptions)
+    graph: GraphOptions = field(default_factory=GraphOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)

@@ -1,0 +1,196 @@
+"""The ordered steps of a speech recipe, and the command that runs them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from asrkd import config
+from asrkd.errors import InputError, one_line_errors
+from asrkd.files import fingerprint, read_json, write_json
+from asrkd.report import print_table
+from asrkd.speech import data, evaluate, labels, networks, results
+from asrkd.speech.data import Corpus
+from asrkd.speech.options import SpeechOptions
+from asrkd.stages import LAST_STAGE, STAGE_NAMES, Step, run_steps
+
+
+def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
+    """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
+    exp = options.exp_dir
+    features, lang, align, tree = (exp / name for name in ("features", "lang", "align", "tree"))
+    listing = data.list_corpus(corpus, options.corpus_dir)
+    steps = [
+        Step(0, "corpus", lambda out: write_json(out / "files.json", listing), listing),
+        Step(
+            1,
+            "manifests",
+            partial(data.make_manifests, corpus, options),
+            {"max_bad": options.max_bad, "sampling_rate": options.features.sampling_rate},
+            ("corpus",),
+        ),
+        Step(2, "features", partial(data.make_features, exp / "manifests", options), options.features, ("manifests",)),
+        Step(3, "lang", partial(data.make_lang, corpus, features, options), _lang_options(options), ("features",)),
+        Step(
+            4,
+            "align",
+            partial(labels.make_alignment, features, lang, options),
+            [options.align, options.realign, options.labels, *_network_options(options), options.teacher],
+            ("features", "lang"),
+            resumable=True,
+        ),
+        Step(
+            5,
+            "tree",
+            partial(labels.make_tree, features, lang, align, options),
+            [options.tree, options.realign, options.labels, *_network_options(options), options.teacher],
+            ("features", "lang", "align"),
+            resumable=True,
+        ),
+    ]
+    steps += _network_steps(options)
+    return steps + _evaluation_steps(corpus, options, command, [step.name for step in steps])
+
+
+def _network_steps(options: SpeechOptions) -> list[Step]:
+    exp = options.exp_dir
+    features, tree = exp / "features", exp / "tree"
+    teachers = [f"teachers/{member}" for member in range(options.ensemble.size)]
+    steps = [
+        Step(
+            6,
+            name,
+            partial(networks.train_teacher, member, features, tree, options),
+            [member, options.teacher, *_network_options(options)],
+            ("features", "tree"),
+            resumable=True,
+        )
+        for member, name in enumerate(teachers)
+    ]
+    steps.append(
+        Step(
+            7,
+            "posteriors",
+            partial(networks.make_posteriors, features, tree, [exp / name for name in teachers], options),
+            options.posteriors,
+            ("features", "tree", *teachers),
+            resumable=True,
+        )
+    )
+    for student in networks.students(options):
+        inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
+        steps.append(
+            Step(
+                8,
+                f"students/{student.name}",
+                partial(networks.train_student, student, features, tree, exp / "posteriors", options),
+                [student.model, student.seed, student.distil, *_network_options(options)],
+                inputs,
+                resumable=True,
+            )
+        )
+    return steps
+
+
+def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, before: list[str]) -> list[Step]:
+    exp = options.exp_dir
+    chosen = evaluate.runs(options)
+    decoded = [f"decode/{run.name}" for run in chosen]
+    models = tuple(dict.fromkeys(step for run in chosen for step in run.models))
+    steps = [
+        Step(
+            9,
+            "graph",
+            partial(evaluate.make_graph, exp / "lang", exp / "tree", options),
+            [options.graph, _file_stamp(options.lang.arpa)],
+            ("lang", "tree"),
+        ),
+        Step(
+            10,
+            "decode/tuning",
+            partial(evaluate.tune_scales, chosen, exp, options),
+            [options.decode, options.posteriors.mean],
+            ("features", "tree", "graph", *models),
+        ),
+    ]
+    for run, name in zip(chosen, decoded):
+        steps.append(
+            Step(
+                10,
+                name,
+                partial(evaluate.decode_test, run, exp, options),
+                [options.decode, options.posteriors.mean],
+                ("features", "tree", "graph", "decode/tuning", *run.models),
+            )
+        )
+    sweeps = tuple(f"students/{student.name}" for student in networks.students(options) if student.is_sweep)
+    names = [*before, *(step.name for step in steps)]
+    steps.append(
+        Step(
+            11,
+            "score",
+            partial(results.score, corpus.name, command, names, exp, options),
+            [results.config_sha(options), command],
+            ("manifests", "features", "lang", "align", "tree", "posteriors", *models, *sweeps, "decode/tuning", *decoded),
+        )
+    )
+    steps.append(
+        Step(12, "report", partial(results.report, exp, options), None, ("manifests", "features", "tree", "score"))
+    )
+    return steps
+
+
+def _network_options(options: SpeechOptions) -> list[Any]:
+    """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
+    same = {"device": "cpu", "num_threads": 0, "show_progress": True, "seed": 0}
+    return [options.context, replace(options.train, **same), options.seed]
+
+
+def _lang_options(options: SpeechOptions) -> list[Any]:
+    return [options.lang, _file_stamp(options.lang.lexicon), _file_stamp(options.lang.arpa)]
+
+
+def _file_stamp(path: str | None) -> str | None:
+    """Fingerprint of a file named in an option, so that a change of its contents is seen."""
+    if path is None or path == "cmudict":
+        return None
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
+    return fingerprint(Path(path).read_bytes().hex())
+
+
+def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:
+    """Run a recipe's stages as its command line says; one line and exit code 2 for what a user can mend."""
+    arguments = sys.argv[1:] if argv is None else argv
+    program = f"recipes/{corpus.name}/run.sh"
+    with one_line_errors(program):
+        options = config.parse(default, arguments, program, _description(corpus))
+        steps = plan(corpus, options, shlex.join([program, *arguments]))
+        if not 0 <= options.stage <= LAST_STAGE:
+            raise InputError(f"--stage: expected 0 to {LAST_STAGE}, found {options.stage}")
+        options.exp_dir.mkdir(parents=True, exist_ok=True)
+        run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
+        config.save(options, options.exp_dir / "config.json")
+        if options.stop_stage >= STAGE_NAMES.index("report"):
+            _finish(options.exp_dir)
+
+
+def _finish(exp_dir: Path) -> None:
+    """Put the results where people look for them, and say so."""
+    found = read_json(exp_dir / "score" / results.RESULTS_FILE)
+    write_json(exp_dir / results.RESULTS_FILE, found)
+    print(print_table(found))
+    print(f"results: {exp_dir / results.RESULTS_FILE}, {exp_dir / 'report' / 'RESULTS.md'}")
+    print(f"report:  {exp_dir / 'report' / 'report.html'}")
+
+
+def _description(corpus: Corpus) -> str:
+    stages = ", ".join(f"{number} {name}" for number, name in enumerate(STAGE_NAMES))
+    return (
+        f"The {corpus.name} recipe: from a corpus to a table that compares baseline, teachers, ensemble and distilled "
+        f"student. Stages: {stages}. A stage whose options and inputs did not change is skipped."
+    )

@@ -1,0 +1,239 @@
+"""Stages 11 and 12: results.json from what the other stages left, RESULTS.md and report.html from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lhotse import RecordingSet
+
+from asrkd import provenance
+from asrkd.align import Alignment
+from asrkd.decode import Hypotheses
+from asrkd.files import fingerprint, read_json, write_json
+from asrkd.frames import FrameStore
+from asrkd.models import ModelOptions
+from asrkd.report import print_table, write_report, write_results_md
+from asrkd.score.frames import FrameMetrics
+from asrkd.score.results import (
+    assemble_results,
+    comparisons,
+    gaps_recovered,
+    seed_rows,
+    system_entry,
+    system_metrics,
+    worst_rows,
+)
+from asrkd.score.words import WordErrors, confusions, wer
+from asrkd.speech.data import SPLITS, original_utt_id
+from asrkd.speech.evaluate import FRAMES_FILE, TUNING_FILE, Run, load_frame_metrics, runs
+from asrkd.speech.labels import ROUNDS_FILE, load_hmm
+from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students
+from asrkd.speech.options import SpeechOptions
+from asrkd.stages import STAMP_FILE
+
+RESULTS_FILE = "results.json"
+NUM_CONFUSIONS = 20
+NUM_WORST = 8
+SECONDS_AN_HOUR = 3600.0
+MS_PER_SEC = 1000.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was measured of one run on the test set."""
+
+    run: Run
+    frames: FrameMetrics
+    errors: WordErrors
+    rtf: float
+    parameters: int
+    macs_per_frame: int
+
+    @classmethod
+    def of(cls, run: Run, exp_dir: Path, references: Mapping[str, Sequence[str]]) -> Scored:
+        folder = exp_dir / "decode" / run.name
+        hypotheses = Hypotheses.load(folder)
+        saved = read_json(folder / FRAMES_FILE)
+        return cls(
+            run,
+            load_frame_metrics(saved),
+            wer(references, hypotheses.words),
+            hypotheses.rtf,
+            saved["parameters"],
+            saved["macs_per_frame"],
+        )
+
+
+def score(recipe: str, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 11: results.json (DESIGN section 5)."""
+    store = FrameStore.open(exp_dir / "features" / "test")
+    references = {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts)}
+    scored = [Scored.of(run, exp_dir, references) for run in runs(options)]
+    metrics: dict[str, list[Any]] = defaultdict(list)
+    for one in scored:
+        metrics[one.run.system].append(system_metrics(one.frames, one.errors))
+    first = {one.run.system: one for one in scored if one.run.seed == 0}
+    student_of = {student.name: student for student in students(options)}
+    results = assemble_results(
+        recipe=recipe,
+        command=command,
+        git_sha=provenance.git_sha(),
+        config_sha=config_sha(options),
+        seed=options.seed if options.students.seeds == 1 else list(range(options.students.seeds)),
+        device=provenance.device_name(options.device if options.device != "auto" else "cpu"),
+        systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
+        comparisons=comparisons(metrics, _pairs(options)),
+        gap_recovered=gaps_recovered(metrics),
+        seeds=seed_rows(metrics, range(options.students.seeds)),
+        confusions={name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled")},
+        worst_utterances=worst_rows("distilled", first["distilled"].errors, NUM_WORST),
+        **_background(exp_dir, options, steps),
+    )
+    write_json(out_dir / RESULTS_FILE, results)
+    print(print_table(results), flush=True)
+
+
+def config_sha(options: SpeechOptions) -> str:
+    """Fingerprint of what decides the results: neither folders nor the range of stages."""
+    neutral = SpeechOptions()
+    same = {name: getattr(neutral, name) for name in ("corpus_dir", "exp_dir", "stage", "stop_stage", "num_jobs")}
+    return fingerprint(replace(options, **same))
+
+
+def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
+    summary = read_json(exp_dir / one.run.models[0] / SUMMARY_FILE)
+    extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
+    if len(one.run.models) == 1:
+        extra |= {"history": summary["history"], "best_epoch": summary["best_epoch"]}
+    return system_entry(
+        one.parameters,
+        one.macs_per_frame,
+        one.frames,
+        {"test": one.errors},
+        {"test": one.rtf},
+        **extra,
+    )
+
+
+def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:
+    if run.system == "ensemble":
+        return f"{len(run.models)} teachers, {options.posteriors.mean} mean"
+    student = student_of.get(run.name)
+    if student is None:
+        return f"{_shape(options.teacher)}, hard labels"
+    if student.distil is None:
+        return f"{_shape(student.model)}, hard labels"
+    return f"{_shape(student.model)}, T={student.distil.temperature:g}, α={student.distil.alpha:g}"
+
+
+def _shape(model: ModelOptions) -> str:
+    dropout = f"dropout {model.dropout:g}" if model.dropout else "no dropout"
+    return f"{model.num_layers}×{model.hidden_dim}, {dropout}"
+
+
+def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
+    found = [
+        ("distilled", "baseline"),
+        ("distilled", "baseline_dropout"),
+        ("distilled", "ensemble"),
+        ("ensemble", "baseline"),
+    ]
+    for dim in options.students.narrow_dims:
+        found += [(f"distilled_{dim}", f"baseline_{dim}"), (f"distilled_{dim}", f"baseline_dropout_{dim}")]
+    return found
+
+
+def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str]) -> dict[str, Any]:
+    """What stands beside the scores: sweep, tuning, rounds, counts, versions, times."""
+    lang = read_json(exp_dir / "lang" / "lang.json")
+    posteriors = read_json(exp_dir / "posteriors" / REPORT_FILE)
+    return {
+        "sweep": _sweep(exp_dir, options),
+        "tuning": read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"],
+        "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(exp_dir / "tree" / ROUNDS_FILE)],
+        "store": posteriors["store"],
+        "disagreement": posteriors["disagreement"],
+        "corpus": {split: _count(FrameStore.open(exp_dir / "features" / split)) for split in SPLITS},
+        "oov_rate": lang["oov_rate"],
+        "lang": lang,
+        "left_out": read_json(exp_dir / "manifests" / "left_out.json"),
+        "dropped": [(row["utt_id"], row["reason"]) for row in read_json(exp_dir / "manifests" / "dropped.json")],
+        "timing": _seconds(exp_dir, steps),
+        "environment": provenance.versions(),
+    }
+
+
+def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
+    """Development figures of every student that differs from the distilled one in temperature or alpha alone."""
+    rows = []
+    for student in students(options):
+        if student.distil is None or student.model != options.student or student.seed != 0:
+            continue
+        summary = read_json(exp_dir / "students" / student.name / SUMMARY_FILE)
+        rows.append(
+            {
+                "temperature": student.distil.temperature,
+                "alpha": student.distil.alpha,
+                "dev_frame_accuracy": summary["dev_accuracy"],
+                "dev_cross_entropy": summary["dev_loss"],
+                "chosen": student.distil == options.distil,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["temperature"], row["alpha"])) if len(rows) > 1 else []
+
+
+def _count(store: FrameStore) -> dict[str, Any]:
+    return {
+        "utterances": len(store.utt_ids),
+        "speakers": len(set(store.speakers)),
+        "hours": len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_AN_HOUR,
+        "frames": len(store),
+        "words": sum(len(text.split()) for text in store.texts),
+    }
+
+
+def _seconds(exp_dir: Path, steps: Sequence[str]) -> dict[str, float]:
+    """Seconds of each stage's steps, added up by the folder's first part."""
+    seconds: dict[str, float] = defaultdict(float)
+    for name in steps:
+        path = exp_dir / name / STAMP_FILE
+        if path.is_file():
+            seconds[name.split("/")[0]] += read_json(path)["seconds"]
+    return dict(seconds)
+
+
+def report(exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 12: RESULTS.md and the self-contained report.html."""
+    results = read_json(exp_dir / "score" / RESULTS_FILE)
+    write_results_md(results, out_dir / "RESULTS.md")
+    write_report(results, _extras(results, exp_dir), out_dir / "report.html")
+
+
+def _extras(results: Mapping[str, Any], exp_dir: Path) -> dict[str, Any]:
+    """What JSON cannot hold: audio of the worst utterances, one alignment to look at."""
+    recordings = RecordingSet.from_file(exp_dir / "manifests" / "test_recordings.jsonl.gz")
+    audio = {recording.id: recording.sources[0].source for recording in recordings}
+    worst = [{**row, "audio": audio[original_utt_id(row["utt_id"])]} for row in results["worst_utterances"]]
+    return {"worst_utterances": worst, "alignment_plot": _alignment_plot(exp_dir)}
+
+
+def _alignment_plot(exp_dir: Path) -> dict[str, Any]:
+    """The test utterance of middle length: frames, phones and senones."""
+    store = FrameStore.open(exp_dir / "features" / "test")
+    tree, _, _ = load_hmm(exp_dir / "tree")
+    alignment = Alignment.load(exp_dir / "tree" / "test.safetensors")
+    by_length = sorted(alignment.utt_ids, key=lambda utt_id: len(store.utt(utt_id)))
+    utt_id = by_length[len(by_length) // 2]
+    shift = store.frame_shift_ms / MS_PER_SEC
+    segments = alignment.segments(utt_id, store.frame_shift_ms)
+    return {
+        "utt_id": utt_id,
+        "feats": store.utt(utt_id),
+        "phones": [(one.phone, round(one.start_sec / shift), round(one.end_sec / shift)) for one in segments],
+        "pdf_ids": alignment.pdf_ids(tree)[alignment.span(utt_id)],
+        "frame_shift_ms": store.frame_shift_ms,
+    }
