@@ -2,7 +2,8 @@
 
 A stage is one or more steps (a teacher is a step of stage 6). A step fills one folder under the experiment; its stamp is a
 hash of its options and of its inputs' stamps. A step whose folder carries the stamp is skipped; any other is run into
-`<folder>.partial`, which takes the folder's place when the step ends well.
+`<folder>.partial`, which takes the folder's place when the step ends well. Each step runs in a process of its own, so
+that none inherits another's memory or threads.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from asrkd import provenance
 from asrkd.errors import InputError
 from asrkd.files import canonical, fingerprint, publish_dir, read_json, write_json
+from asrkd.own_process import call_in_own_process
 
 STAGE_NAMES = (
     "corpus",
@@ -102,7 +104,7 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     started = time.time()
     with _log_file(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
-            step.run(beside)
+            call_in_own_process(lambda: step.run(beside))
         except BaseException:
             if not step.resumable:
                 shutil.rmtree(beside, ignore_errors=True)

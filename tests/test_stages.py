@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,13 +16,17 @@ from asrkd.stages import Step, run_steps, step_stamps
 
 
 class Recorder:
-    """A step body that writes a file and counts its runs."""
+    """A step body that writes a file and counts its runs, across the processes that steps run in."""
 
     def __init__(self) -> None:
-        self.runs = 0
+        self.counter = multiprocessing.get_context("fork").Value("i", 0)
+
+    @property
+    def runs(self) -> int:
+        return self.counter.value
 
     def __call__(self, out_dir: Path) -> None:
-        self.runs += 1
+        self.counter.value += 1
         (out_dir / "value").write_text(str(self.runs))
 
 
@@ -79,24 +86,43 @@ def test_failure_leaves_nothing_half_written_and_keeps_the_old_output(tmp_path: 
 
 
 def test_resumable_step_goes_on_in_its_own_folder_only(tmp_path: Path) -> None:
-    seen: list[list[str]] = []
+    attempts = tmp_path / "attempts"
+    attempts.mkdir()
 
     def train(out_dir: Path) -> None:
-        seen.append(sorted(path.name for path in out_dir.glob("epoch*")))
-        (out_dir / f"epoch{len(seen)}").touch()
-        if len(seen) < 3:
+        number = len(list(attempts.iterdir()))
+        (attempts / str(number)).write_text(",".join(sorted(path.name for path in out_dir.glob("epoch*"))))
+        (out_dir / f"epoch{number}").touch()
+        if number < 2:
             raise KeyboardInterrupt
 
     def attempt(rate: float) -> None:
         run_steps([Step(6, "teachers/0", train, {"rate": rate}, resumable=True)], tmp_path)
 
-    with pytest.raises(KeyboardInterrupt):
-        attempt(0.1)
-    with pytest.raises(KeyboardInterrupt):
-        attempt(0.1)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            attempt(0.1)
     attempt(0.2)
-    assert seen == [[], ["epoch1"], []]
+    assert [(attempts / str(number)).read_text() for number in range(3)] == ["", "epoch0", ""]
     assert read_json(tmp_path / "teachers/0/stamp.json")["options"] == {"rate": 0.2}
+
+
+def test_a_killed_step_is_one_line_that_says_how(tmp_path: Path) -> None:
+    def killed(out_dir: Path) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(InputError, match="SIGKILL"):
+        run_steps([Step(0, "corpus", killed)], tmp_path)
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_full_disk_in_a_step_is_told_as_such(tmp_path: Path) -> None:
+    def full(out_dir: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "frames")
+
+    with pytest.raises(OSError, match="No space left") as error:
+        run_steps([Step(0, "corpus", full)], tmp_path)
+    assert error.value.errno == errno.ENOSPC
 
 
 def test_stamps_depend_on_inputs() -> None:
