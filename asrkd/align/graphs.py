@@ -126,10 +126,15 @@ class TrainingGraphs:
 
     @staticmethod
     def build(
-        texts: Sequence[str], lexicon: Lexicon, phones: tuple[str, ...], silence_prob: float = SILENCE_PROB
+        texts: Sequence[str],
+        lexicon: Lexicon,
+        phones: tuple[str, ...],
+        silence_prob: float = SILENCE_PROB,
+        with_context: bool = True,
     ) -> TrainingGraphs:
         """Graphs of these texts (words separated by spaces).
 
+        Without context, for a tree that asks nothing, a phone has one instance, not one a pair of neighbours.
         InputError for a word that the lexicon lacks or a phone that is not in `phones`.
         """
         network = _PhoneNetwork({phone: index for index, phone in enumerate(phones)}, silence_prob)
@@ -141,7 +146,7 @@ class TrainingGraphs:
                 sum(min(map(len, variants)) for variants in prons) or 1
             )  # silence alone, without words
             min_frames.append(NUM_STATES * min_phones)
-        return _expand(network, np.asarray(min_frames), len(phones))
+        return _expand(network, np.asarray(min_frames), len(phones), with_context)
 
     def compile(self, tree: SenoneTree, transitions: TransitionModel) -> CompiledGraphs:
         """With senones as labels and transition scores."""
@@ -185,7 +190,7 @@ class CompiledGraphs:
         arc_offsets = self.graphs.arc_offsets[begin : end + 1]
         num_states = NUM_STATES * np.diff(self.graphs.instance_offsets[begin : end + 1]) + 2
         span = slice(arc_offsets[0], arc_offsets[-1])
-        # k2's serialised FsaVec: how many, 0, row splits of states and of arcs, arcs. One array a batch, because
+        # k2's serialised FsaVec: how many, 0, row splits of states and of arcs, arcs. One array a batch:
         # making a k2.Fsa an utterance costs about as much as aligning it.
         flat = np.concatenate(
             [
@@ -222,26 +227,27 @@ def _prons(lexicon: Lexicon, word: str) -> tuple[tuple[str, ...], ...]:
 
 @dataclass(frozen=True)
 class _Contexts:
-    """The phones met on one side of each node, sorted by node and phone; silence knows one context only."""
+    """The phones met on one side of each node, by node and phone; a deaf node has heard silence only."""
 
     codes: Ints
     count: Ints
     first: Ints
+    deaf: NDArray[np.bool_]
     num_phones: int
 
     @staticmethod
-    def of(node: Ints, neighbour: Ints, phone: Ints, num_phones: int) -> _Contexts:
-        codes = np.unique(node * num_phones + np.where(phone[node] == SILENCE_ID, SILENCE_ID, neighbour))
-        count = np.bincount(codes // num_phones, minlength=phone.size)
-        return _Contexts(codes, count, np.cumsum(count) - count, num_phones)
+    def of(node: Ints, neighbour: Ints, deaf: NDArray[np.bool_], num_phones: int) -> _Contexts:
+        codes = np.unique(node * num_phones + np.where(deaf[node], SILENCE_ID, neighbour))
+        count = np.bincount(codes // num_phones, minlength=deaf.size)
+        return _Contexts(codes, count, np.cumsum(count) - count, deaf, num_phones)
 
-    def position(self, node: Ints, neighbour: Ints, phone: Ints) -> Ints:
+    def position(self, node: Ints, neighbour: Ints) -> Ints:
         """Place of a context in its node's list."""
-        code = node * self.num_phones + np.where(phone[node] == SILENCE_ID, SILENCE_ID, neighbour)
+        code = node * self.num_phones + np.where(self.deaf[node], SILENCE_ID, neighbour)
         return np.searchsorted(self.codes, code) - self.first[node]
 
 
-def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int) -> TrainingGraphs:
+def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_context: bool) -> TrainingGraphs:
     """Phones to triphones to HMM states."""
     phone, utt = np.asarray(network.phone), np.asarray(network.utt)
     tail, head = np.asarray(network.edges, dtype=np.int64).reshape(-1, 2).T
@@ -250,12 +256,11 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int) -> Traini
         np.asarray([weight for _, weight in nodes]) for nodes in (network.starts, network.ends)
     )
     outside = np.full_like
-    lefts = _Contexts.of(
-        np.append(head, start), np.append(phone[tail], outside(start, SILENCE_ID)), phone, num_phones
-    )
-    rights = _Contexts.of(
-        np.append(tail, end), np.append(phone[head], outside(end, SILENCE_ID)), phone, num_phones
-    )
+    deaf = phone == SILENCE_ID if with_context else np.ones(phone.size, dtype=bool)
+    to_left = np.append(phone[tail], outside(start, SILENCE_ID))
+    to_right = np.append(phone[head], outside(end, SILENCE_ID))
+    lefts = _Contexts.of(np.append(head, start), to_left, deaf, num_phones)
+    rights = _Contexts.of(np.append(tail, end), to_right, deaf, num_phones)
 
     # Instances of a node: every left context with every right one, right fastest.
     per_node = lefts.count * rights.count
@@ -267,11 +272,11 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int) -> Traini
 
     def leaving(node: Ints, neighbour: Ints, index: Ints) -> Ints:
         """Instance of the node with its index-th left context and this right neighbour."""
-        return base[node] + index * rights.count[node] + rights.position(node, neighbour, phone)
+        return base[node] + index * rights.count[node] + rights.position(node, neighbour)
 
     def entering(node: Ints, neighbour: Ints, index: Ints) -> Ints:
         """Instance of the node with this left neighbour and its index-th right context."""
-        return base[node] + lefts.position(node, neighbour, phone) * rights.count[node] + index
+        return base[node] + lefts.position(node, neighbour) * rights.count[node] + index
 
     # A phone edge joins each left context of its tail with each right context of its head.
     edge, index = _ranges(lefts.count[tail] * rights.count[head])

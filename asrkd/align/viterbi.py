@@ -64,7 +64,9 @@ def viterbi(
         raise ValueError(
             f"viterbi: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}"
         )
-    corpus = TrainingCorpus.build(store, lexicon, tree.phones, options.silence_prob, texts)
+    corpus = TrainingCorpus.build(
+        store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
+    )
     return corpus.align(tree, score_fn, transitions, options, desc)
 
 
@@ -88,6 +90,7 @@ class TrainingCorpus:
         phones: tuple[str, ...],
         silence_prob: float = SILENCE_PROB,
         texts: Mapping[str, str] | None = None,
+        with_context: bool = True,
     ) -> TrainingCorpus:
         """Graphs of the utterances that can be aligned; the others are listed in `dropped`."""
         texts = texts if texts is not None else dict(zip(store.utt_ids, store.texts, strict=True))
@@ -112,7 +115,7 @@ class TrainingCorpus:
         if not kept:
             reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(dropped.items())[:3])
             raise InputError(f"alignment: expected utterances to align, found none ({reasons})")
-        graphs = TrainingGraphs.build([texts[u] for u in kept], lexicon, phones, silence_prob)
+        graphs = TrainingGraphs.build([texts[u] for u in kept], lexicon, phones, silence_prob, with_context)
         return TrainingCorpus(store, phones, tuple(kept), tuple(frames[u] for u in kept), graphs, dropped)
 
     def align(

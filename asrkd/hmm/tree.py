@@ -68,6 +68,11 @@ class SenoneTree:
     def num_pdfs(self) -> int:
         return int((self.context == LEAF).sum())
 
+    @property
+    def is_monophone(self) -> bool:
+        """Whether no question is asked, of any phone."""
+        return bool((self.context == LEAF).all())
+
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that decides a pdf_id: phones and trees, not the gain."""
