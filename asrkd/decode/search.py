@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from asrkd.decode.workers import fork_map
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
+
+if TYPE_CHECKING:
+    import k2
 
 log = logging.getLogger(__name__)
 
@@ -182,14 +186,14 @@ class _Searcher:
         _ = self.k2_graph
 
     @cached_property
-    def k2_graph(self):
+    def k2_graph(self) -> k2.Fsa:
         return self._scaled(every_state_final=False)
 
     @cached_property
-    def k2_graph_without_ends(self):
+    def k2_graph_without_ends(self) -> k2.Fsa:
         return self._scaled(every_state_final=True)
 
-    def _scaled(self, every_state_final: bool):
+    def _scaled(self, every_state_final: bool) -> k2.Fsa:
         fsa = self.graph.to_k2(every_state_final)
         num_words = self.graph.num_words[fsa.words_on_arc.long()]
         fsa.scores = self.options.lm_scale * fsa.graph_scores + self.options.insertion_score * num_words
@@ -222,7 +226,7 @@ class _Searcher:
             raise InputError(f"{utt_id}: expected finite acoustic scores of at least one frame")
         return scores
 
-    def _lattice(self, graph, scores: Tensor) -> UtteranceLattice:
+    def _lattice(self, graph: k2.Fsa, scores: Tensor) -> UtteranceLattice:
         import k2
 
         num_frames, num_pdfs = scores.shape

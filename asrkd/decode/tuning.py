@@ -50,7 +50,9 @@ def tune(
     for point in tqdm(grid, desc="tune scales", unit="point"):
         scales = Scales(*point)
         by_system.append({name: _errors(refs, one.best_paths(scales)) for name, one in lattices.items()})
-    errors = {point: sum(counts.values()) for point, counts in zip(grid, by_system, strict=True)}
+    errors: dict[tuple[float, ...], int] = {
+        point: sum(counts.values()) for point, counts in zip(grid, by_system, strict=True)
+    }
     axes = [sorted(set(axis)) for axis in (acoustic_scales, lm_scales, insertion_scores)]
     best = min(grid, key=lambda point: (errors[point], _around(point, errors, axes)))
     words_each = num_words / len(lattices)
@@ -82,5 +84,7 @@ def _around(
         place = values.index(point[axis])
         for neighbour in (place - 1, place + 1):
             if 0 <= neighbour < len(values):
-                found.append(errors[(*point[:axis], values[neighbour], *point[axis + 1 :])])
+                stepped = list(point)
+                stepped[axis] = values[neighbour]
+                found.append(errors[tuple(stepped)])
     return sum(found) / len(found) if found else math.inf

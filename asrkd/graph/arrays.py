@@ -6,7 +6,9 @@ Whole arrays cross over at once: one call an arc took two thirds of the time to 
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,9 @@ FST_MAGIC = 2125659606
 VECTOR_VERSION = 2
 # OpenFst's property bits that claim nothing beyond "expanded, mutable": it computes the others when asked.
 VECTOR_PROPERTIES = 3
-NO_FINAL = np.float32(np.inf)
+NO_FINAL = math.inf
+# (source, destination, input label, output label, cost)
+ArcRow = tuple[int, int, int, int, float]
 _ARC = np.dtype([("ilabel", "<i4"), ("olabel", "<i4"), ("cost", "<f4"), ("dst", "<i4")])
 _CONST_STATE = np.dtype(
     [("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("ieps", "<u4"), ("oeps", "<u4")]
@@ -93,6 +97,12 @@ def sorted_by_source(
     )
 
 
+def from_rows(rows: Sequence[ArcRow], final: ArrayLike, start: int = 0) -> FstArrays:
+    """An FstArrays of arcs given one by one, in any order."""
+    src, dst, ilabel, olabel, cost = zip(*rows, strict=True)
+    return sorted_by_source(src, dst, ilabel, olabel, cost, final, start)
+
+
 def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
     """The same FST as a kaldifst.StdVectorFst."""
     counts = np.bincount(fst.src, minlength=fst.num_states)
@@ -142,8 +152,10 @@ def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
     states = np.frombuffer(content, _CONST_STATE, num_states, position)
     arcs = np.frombuffer(content, _ARC, num_arcs, position + states.nbytes)
     src = np.repeat(np.arange(num_states, dtype=np.int32), states["arcs"])
-    columns = (np.ascontiguousarray(arcs[name]) for name in ("dst", "ilabel", "olabel", "cost"))
-    return FstArrays(src, *columns, final=np.ascontiguousarray(states["final"]), start=start)
+    dst, ilabel, olabel, cost = (
+        np.ascontiguousarray(arcs[name]) for name in ("dst", "ilabel", "olabel", "cost")
+    )
+    return FstArrays(src, dst, ilabel, olabel, cost, np.ascontiguousarray(states["final"]), start)
 
 
 def _named(text: str) -> bytes:

@@ -22,6 +22,7 @@ from asrkd.graph.arrays import FstArrays, from_kaldifst, sorted_by_source, to_ka
 from asrkd.graph.decoding_graph import DecodingGraph, epsilon_free
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.pronunciations import backoff_label, pronunciation_fst, word_labels
+from asrkd.graph.word_arcs import words_on_emitting_arcs
 from asrkd.hmm.topology import NUM_STATES, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
@@ -30,6 +31,7 @@ from asrkd.lang.ngram import NgramModel, read_arpa
 log = logging.getLogger(__name__)
 
 TRIPHONE_WIDTH, TRIPHONE_CENTRE = 3, 1
+SILENCE_ID = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def build_hclg(
     lg = lexicon_and_grammar(pronunciations.fst, grammar.fst)
     log.info("LG: %d states", lg.num_states)
     states = with_states(lg, pronunciations.disambiguation, tree)
+    states, word_sequences = words_on_emitting_arcs(states, len(lexicon.words))
     looped = with_self_loops(states, tree.num_pdfs, transitions, options)
     log.info("HCLG with epsilons: %d states, %d arcs", looped.num_states, looped.num_arcs)
     made_from = {
@@ -88,6 +91,7 @@ def build_hclg(
     }
     return epsilon_free(
         looped,
+        word_sequences,
         words=lexicon.words,
         num_pdfs=tree.num_pdfs,
         left_out=grammar.left_out,
@@ -152,10 +156,10 @@ def _hmms(
     pdfs are one HMM. Labels: HMMs from 1, the symbols after them.
     """
     triphones = np.array([window for window in windows if len(window) == TRIPHONE_WIDTH], dtype=np.int64)
-    phone_ids = torch.from_numpy(np.maximum(triphones - 1, 0))
+    left, phone, right = torch.from_numpy(np.maximum(triphones - 1, SILENCE_ID)).T
     pdfs = np.stack(
         [
-            tree.pdf_ids(*phone_ids.T, torch.full((len(phone_ids),), state)).numpy()
+            tree.pdf_ids(left, phone, right, torch.full_like(phone, state)).numpy()
             for state in range(NUM_STATES)
         ],
         axis=1,
@@ -181,7 +185,7 @@ def _hmm_fst(hmm_pdfs: NDArray[np.int64], num_symbols: int, num_pdfs: int) -> Fs
     columns = [
         (np.hstack([hub, inner]), loops),
         (np.hstack([inner, hub]), loops),
-        (pdf_to_label(torch.from_numpy(hmm_pdfs)).numpy(), pdf_to_label(num_pdfs) + symbols),
+        (np.asarray(pdf_to_label(torch.from_numpy(hmm_pdfs))), 1 + num_pdfs + symbols),
         (olabel, num_hmms + 1 + symbols),
     ]
     src, dst, ilabel, out = (np.concatenate([chain.ravel(), loop]) for chain, loop in columns)

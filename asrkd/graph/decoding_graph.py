@@ -146,20 +146,30 @@ class DecodingGraph:
 
 
 def epsilon_free(
-    fst: FstArrays, words: tuple[str, ...], num_pdfs: int, left_out: tuple[str, ...], fingerprint: str
+    fst: FstArrays,
+    word_sequences: tuple[tuple[int, ...], ...],
+    words: tuple[str, ...],
+    num_pdfs: int,
+    left_out: tuple[str, ...],
+    fingerprint: str,
 ) -> DecodingGraph:
-    """Remove the epsilons of an FST from pdf labels to word labels (from 1) through k2, in the tropical
-    semiring."""
+    """Remove the epsilons of an FST from pdf labels to rows of `word_sequences`, by k2, in the tropical
+    semiring.
+
+    ValueError if an epsilon arc puts out words: see `asrkd.graph.word_arcs`.
+    """
     import k2
 
-    arcs, scores, olabel = _with_one_final_state(fst)
+    if ((fst.ilabel == 0) & (fst.olabel > 0)).any():
+        raise ValueError("expected no words on epsilon arcs")
+    arcs, scores, rows = _with_one_final_state(fst)
     fsa = k2.Fsa(torch.cat([arcs, scores.view(torch.int32)[:, None]], dim=1).contiguous())
-    fsa.aux_labels = olabel
+    fsa.words_on_arc = rows
     fsa = k2.remove_epsilon(fsa)
-    rows, sequences = _word_sequences(fsa.aux_labels, len(words))
+    rows = _one_an_arc(fsa.words_on_arc)
     arcs, kept = _trimmed(fsa.arcs.values()[:, :3])
     return DecodingGraph(
-        arcs, fsa.scores[kept], rows[kept], sequences, words, num_pdfs, left_out, fingerprint
+        arcs, fsa.scores[kept], rows[kept], word_sequences, words, num_pdfs, left_out, fingerprint
     )
 
 
@@ -206,19 +216,9 @@ def _with_one_final_state(fst: FstArrays) -> tuple[Tensor, Tensor, Tensor]:
     return arcs, torch.from_numpy(whole.cost), torch.from_numpy(whole.olabel)
 
 
-def _word_sequences(
-    aux_labels: k2.RaggedTensor, num_words: int
-) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
-    """Row of each arc's words in a table whose first rows are none and each single word; longer ones
-    follow."""
-    splits = aux_labels.shape.row_splits(1).long()
-    values = aux_labels.values
-    lengths = splits[1:] - splits[:-1]
-    rows = torch.zeros(len(lengths), dtype=torch.int32)
-    single = lengths == 1
-    rows[single] = values[splits[:-1][single]].int()
-    table: dict[tuple[int, ...], int] = {(): 0, **{(word,): word + 1 for word in range(num_words)}}
-    for arc in torch.nonzero(lengths > 1).flatten().tolist():
-        sequence = tuple(label - 1 for label in values[splits[arc] : splits[arc + 1]].tolist())
-        rows[arc] = table.setdefault(sequence, len(table))
-    return rows, tuple(table)
+def _one_an_arc(ragged: k2.RaggedTensor) -> Tensor:
+    """The value of each arc, 0 where it has none: no arc has two, since epsilon arcs had none."""
+    splits = ragged.shape.row_splits(1).long()
+    rows = torch.zeros(len(splits) - 1, dtype=torch.int32)
+    rows[splits[1:] > splits[:-1]] = ragged.values
+    return rows

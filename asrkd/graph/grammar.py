@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asrkd.errors import InputError
-from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source
+from asrkd.graph.arrays import NO_FINAL, ArcRow, FstArrays, from_rows
 from asrkd.lang.ngram import BOS, EOS, NEVER_LOG10, NgramModel
 
 LN10 = math.log(10.0)
@@ -63,7 +63,7 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
             history = history[1:]
         return states[history], cost
 
-    rows: list[tuple[int, int, int, int, float]] = []
+    rows: list[ArcRow] = []
     for history, state in states.items():
         for word, log_prob in kept.following.get(history, {}).items():
             target, cost = enter((*history, word))
@@ -71,14 +71,14 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
         if history:
             target, cost = enter(history[1:])
             rows.append((state, target, backoff_label, 0, cost - kept.backoff.get(history, 0.0)))
-    final = [-kept.ending[history] if history in kept.ending else float(NO_FINAL) for history in histories]
+    final = [-kept.ending[history] if history in kept.ending else NO_FINAL for history in histories]
     start, cost = enter((_BOS_ID,))
     if cost:  # nothing follows <s>, yet backing off from it costs: no arc enters it to carry that
         rows.append((len(final), start, backoff_label, 0, cost))
         start = len(final)
-        final.append(float(NO_FINAL))
+        final.append(NO_FINAL)
     left_out = tuple(sorted(model.vocabulary - word_labels.keys()))
-    return Grammar(sorted_by_source(*zip(*rows, strict=True), final=final, start=start), left_out)
+    return Grammar(from_rows(rows, final, start), left_out)
 
 
 def _known_ngrams(model: NgramModel, word_labels: Mapping[str, int]) -> _Kept:
@@ -91,7 +91,8 @@ def _known_ngrams(model: NgramModel, word_labels: Mapping[str, int]) -> _Kept:
                 continue
             history = tuple(labels[word] for word in context)
             if last != EOS:
-                kept.backoff[(*history, labels[last])] = log10_backoff * LN10
+                entered = (*history, labels[last])
+                kept.backoff[entered] = log10_backoff * LN10
             if log10_prob <= NEVER_LOG10:
                 continue
             if last == EOS:

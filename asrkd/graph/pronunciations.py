@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source
+from asrkd.graph.arrays import NO_FINAL, ArcRow, FstArrays, from_rows
 from asrkd.lang.lexicon import Lexicon, Pronunciation
 
 _START, _BETWEEN_WORDS, _BEFORE_SILENCE, _AFTER_SILENCE = range(4)
@@ -77,7 +77,7 @@ def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> PronunciationFst
         arcs.add_word(chain, labels[word], word_ends)
     final = [NO_FINAL] * arcs.next_state
     final[_BETWEEN_WORDS] = 0.0
-    return PronunciationFst(sorted_by_source(*zip(*arcs.rows, strict=True), final=final), symbols)
+    return PronunciationFst(from_rows(arcs.rows, final), symbols)
 
 
 @dataclass
@@ -85,7 +85,7 @@ class _Arcs:
     next_state: int
 
     def __post_init__(self) -> None:
-        self.rows: list[tuple[int, int, int, int, float]] = []
+        self.rows: list[ArcRow] = []
 
     def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
         self.rows.append((src, dst, ilabel, olabel, cost))

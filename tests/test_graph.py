@@ -1,0 +1,306 @@
+"""Decoding graphs against lexicon, language model and transition scores enumerated by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import decoding_peer as peer
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+k2 = pytest.importorskip("k2")
+pytest.importorskip("kaldifst")
+
+from asrkd.errors import InputError  # noqa: E402 - after the check for k2
+from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
+from asrkd.graph.arrays import from_kaldifst, sorted_by_source, to_kaldifst  # noqa: E402
+from asrkd.graph.build import with_self_loops  # noqa: E402
+from asrkd.graph.decoding_graph import FINAL_LABEL, epsilon_free  # noqa: E402
+from asrkd.graph.grammar import grammar_fst  # noqa: E402
+from asrkd.graph.pronunciations import backoff_label, disambiguated, word_labels  # noqa: E402
+from asrkd.graph.word_arcs import words_on_emitting_arcs  # noqa: E402
+from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
+from asrkd.hmm.tree import SenoneTree  # noqa: E402
+from asrkd.lang.lexicon import Lexicon  # noqa: E402
+from asrkd.lang.ngram import Entry, NgramModel, estimate_kneser_ney  # noqa: E402
+
+pytestmark = pytest.mark.k2
+
+# Homophones (TO, TWO), a word that begins another (A, AM), one of a single phone, one of two pronunciations.
+LEXICON = Lexicon(
+    {
+        "A": (("AH",), ("EY",)),
+        "AM": (("AH", "M"),),
+        "TO": (("T", "UW"),),
+        "TWO": (("T", "UW"),),
+        "ME": (("M", "IY"),),
+    }
+)
+TEXT = [
+    "A ME",
+    "AM A",
+    "TO ME",
+    "TWO",
+    "TWO TO TWO",
+    "AM ME TO",
+    "A A",
+    "ME TO A",
+    "TO A ME",
+    "TO ME TWO",
+    "A ME TO",
+]
+# minimize_encoded rounds the cost of each arc to multiples of 1/1024.
+ROUNDING = 2 * 2.0**-10
+
+
+def language_model(order: int = 3) -> NgramModel:
+    return estimate_kneser_ney([line.split() for line in TEXT], order, vocabulary=LEXICON.words)
+
+
+def graph_and_parts(
+    seed: int, options: GraphOptions, order: int = 3, lexicon: Lexicon = LEXICON
+) -> tuple[DecodingGraph, SenoneTree, TransitionModel, NgramModel]:
+    tree = peer.random_tree(lexicon.phones, seed)
+    transitions = peer.random_transitions(tree.num_pdfs, seed)
+    model = language_model(order)
+    return build_hclg(lexicon, model, tree, transitions, options), tree, transitions, model
+
+
+def best_score_in_graph(graph: DecodingGraph, words: tuple[str, ...]) -> float:
+    """Best score of any path that puts out exactly these words, -inf if there is none (Bellman and Ford)."""
+    wanted = [graph.words.index(word) for word in words]
+    source, target, _ = graph.arcs.long().T.numpy()
+    sequences = [graph.word_sequences[row] for row in graph.words_on_arc.tolist()]
+    best = np.full((graph.num_states, len(words) + 1), -np.inf)
+    best[0, 0] = 0.0
+    steps = [
+        (position, position + length, np.array([row for row, said in enumerate(sequences) if said == part]))
+        for position, length in itertools.product(range(len(words) + 1), range(3))
+        if position + length <= len(words)
+        for part in [tuple(wanted[position : position + length])]
+    ]
+    scores = graph.scores.double().numpy()
+    while True:
+        before = best.copy()
+        for start, end, rows in steps:
+            if len(rows):
+                np.maximum.at(best[:, end], target[rows], best[source[rows], start] + scores[rows])
+        if np.array_equal(before, best):
+            return float(best[-1, -1])
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_arrays_survive_the_way_through_openfst(data: st.DataObject) -> None:
+    num_states = data.draw(st.integers(1, 6))
+    states = st.integers(0, num_states - 1)
+    labels = st.integers(0, 9)
+    costs = st.floats(-10, 10, width=32)
+    rows = data.draw(st.lists(st.tuples(states, states, labels, labels, costs), max_size=20))
+    final = data.draw(
+        st.lists(st.sampled_from([0.0, 1.5, math.inf]), min_size=num_states, max_size=num_states)
+    )
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 5
+    fst = sorted_by_source(*columns, final=final, start=data.draw(states))
+    back = from_kaldifst(to_kaldifst(fst))
+    assert back.start == fst.start
+    for name in ("src", "dst", "ilabel", "olabel", "cost", "final"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(fst, name))
+
+
+def test_disambiguation_marks_homophones_and_prefixes() -> None:
+    assert disambiguated(LEXICON) == [
+        ("A", ("AH",), 1),
+        ("A", ("EY",), 0),
+        ("AM", ("AH", "M"), 0),
+        ("ME", ("M", "IY"), 0),
+        ("TO", ("T", "UW"), 1),
+        ("TWO", ("T", "UW"), 2),
+    ]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_grammar_gives_the_language_models_probability(order: int) -> None:
+    model = language_model(order)
+    labels = word_labels(LEXICON)
+    fst = grammar_fst(model, labels, backoff_label(LEXICON)).fst
+    arcs = {(s, i): (d, c) for s, d, i, c in zip(fst.src, fst.dst, fst.ilabel, fst.cost, strict=True)}
+    for words in peer.sentences(LEXICON.words, 3):
+        state, cost = fst.start, 0.0
+        for label in [labels[word] for word in words] + [None]:
+            # Back off only where there is no other way: what an ARPA file means.
+            while (state, label) not in arcs if label else not math.isfinite(fst.final[state]):
+                state, step = arcs[state, backoff_label(LEXICON)]
+                cost += step
+            if label:
+                state, step = arcs[state, label]
+                cost += step
+        cost += fst.final[state]
+        assert -cost == pytest.approx(model.score(words) * math.log(10), abs=1e-4)
+
+
+def test_back_off_weight_of_an_unextended_history_counts() -> None:
+    model = NgramModel(
+        (
+            {"<s>": Entry(-99.0, -0.5), "A": Entry(-0.3, -0.25), "</s>": Entry(-0.4, 0.0)},
+            {"A A": Entry(-0.1, 0.0)},
+        )
+    )
+    fst = grammar_fst(model, {"A": 1}, 2).fst
+    # <s> is followed by nothing: its weight is paid before "A", and that of "A" before the end.
+    labelled = sorted(zip(fst.ilabel.tolist(), fst.cost.tolist(), strict=True))
+    expected = [(1, 0.1), (1, 0.3), (2, 0.25), (2, 0.5)]
+    assert labelled == [(label, pytest.approx(cost * math.log(10))) for label, cost in expected]
+    assert not math.isfinite(fst.final[fst.start])
+
+
+@pytest.mark.parametrize(
+    ("seed", "order", "options"),
+    [
+        (0, 3, GraphOptions()),
+        (1, 2, GraphOptions(self_loop_scale=1.0)),
+        (2, 1, GraphOptions(silence_prob=0.0)),
+        (3, 3, GraphOptions(silence_prob=0.2, self_loop_scale=0.0)),
+    ],
+)
+def test_every_sentence_has_the_score_of_its_parts(seed: int, order: int, options: GraphOptions) -> None:
+    graph, tree, transitions, model = graph_and_parts(seed, options, order)
+    leave, _ = peer.leave_and_stay(transitions, options)
+    for words in peer.sentences(LEXICON.words, 2):
+        if not words:
+            continue  # the graph has a path of no frame for it, which no utterance takes
+        in_parts = max(
+            log_prob + leave[peer.state_pdfs(phones, tree)].sum()
+            for phones, log_prob in peer.pronunciations(words, LEXICON, options.silence_prob)
+        )
+        expected = in_parts + peer.best_backoff(model, words)
+        num_arcs = NUM_STATES * 8
+        assert best_score_in_graph(graph, words) == pytest.approx(expected, abs=ROUNDING * num_arcs / 2)
+
+
+def test_arcs_are_sorted_and_free_of_epsilons() -> None:
+    graph, tree, *_ = graph_and_parts(0, GraphOptions())
+    source, target, label = graph.arcs.long().T
+    assert torch.equal(torch.argsort(source * 10_000 + label + 1, stable=True), torch.arange(graph.num_arcs))
+    assert ((label == FINAL_LABEL) == (target == graph.num_states - 1)).all()
+    assert set(label.tolist()) <= {FINAL_LABEL, *range(1, tree.num_pdfs + 1)}
+    assert graph.num_pdfs == tree.num_pdfs
+
+
+def test_self_loops_follow_the_label_that_enters() -> None:
+    tree = peer.random_tree(LEXICON.phones, 4)
+    transitions = peer.random_transitions(tree.num_pdfs, 4)
+    # Entered by labels 1 and 2 and by epsilon: three copies, of which two loop.
+    fst = sorted_by_source(
+        [0, 0, 0, 1], [1, 1, 1, 2], [1, 2, 0, 3], [0, 0, 0, 7], [0.5, 0.0, 0.0, 1.0], [math.inf, 1.5, 0.0]
+    )
+    looped = with_self_loops(fst, tree.num_pdfs, transitions, GraphOptions(self_loop_scale=0.7))
+    loops = looped.src == looped.dst
+    assert sorted(looped.ilabel[loops]) == [1, 2, 3]
+    np.testing.assert_allclose(
+        looped.cost[loops], -0.7 * transitions.log_self_loop.numpy()[looped.ilabel[loops] - 1], rtol=1e-6
+    )
+    assert (looped.num_states, looped.num_arcs) == (5, 3 + 3 + 3)
+    assert sorted(looped.final[np.isfinite(looped.final)]) == [0.0, 1.5, 1.5, 1.5]
+    looping = dict(zip(looped.src[loops], looped.ilabel[loops], strict=True))
+    for target, label in zip(looped.dst[~loops], looped.ilabel[~loops], strict=True):
+        assert looping.get(target, 0) == label
+    leave = -0.7 * transitions.log_forward.double().numpy()
+    into_last = looped.olabel == 7
+    np.testing.assert_allclose(looped.cost[into_last], 1.0 + leave[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_words_of_homophones_survive_the_removal_of_epsilons(parallel: bool) -> None:
+    # 0 -1-> 1, then epsilon arcs that put out different words, to one state or to two.
+    second = 2 if parallel else 3
+    fst = sorted_by_source(
+        [0, 1, 1, 2, 3],
+        [1, 2, second, 4, 4],
+        [1, 0, 0, 2, 2],
+        [0, 1, 2, 3, 3],
+        [0, 0.5, 1, 0, 0],
+        [math.inf] * 4 + [0.0],
+    )
+    moved, sequences = words_on_emitting_arcs(fst, 3)
+    graph = epsilon_free(moved, sequences, ("A", "B", "C"), 2, (), "")
+    assert best_score_in_graph(graph, ("A", "C")) == -0.5
+    assert best_score_in_graph(graph, ("B", "C")) == -1.0
+    with pytest.raises(ValueError, match="words on epsilon arcs"):
+        epsilon_free(fst, sequences, ("A", "B", "C"), 2, (), "")
+
+
+def test_words_leave_epsilon_arcs_at_the_start_and_in_chains() -> None:
+    # 0 -eps:A-> 1 -1-> 2 -eps:B-> 3 -eps:C-> 4
+    fst = sorted_by_source(
+        [0, 1, 2, 3], [1, 2, 3, 4], [0, 1, 0, 0], [1, 0, 2, 3], [1, 2, 4, 8], [math.inf] * 4 + [0.0]
+    )
+    moved, sequences = words_on_emitting_arcs(fst, 3)
+    assert not (moved.olabel[moved.ilabel == 0] > 0).any()
+    graph = epsilon_free(moved, sequences, ("A", "B", "C"), 1, (), "")
+    assert graph.num_arcs == 2
+    assert graph.text(graph.words_on_arc) == ["A", "B", "C"]
+    assert graph.scores.sum() == -15.0
+
+
+def test_words_without_pronunciation_are_left_out_and_named() -> None:
+    lexicon = LEXICON.restrict(["A", "AM", "ME", "TO"])
+    model = language_model()
+    tree = SenoneTree.monophone(lexicon.phones)
+    graph = build_hclg(lexicon, model, tree, TransitionModel.uniform(tree.num_pdfs))
+    assert graph.left_out == ("TWO",)
+    assert graph.words == ("A", "AM", "ME", "TO")
+
+
+def test_an_arpa_file_and_its_model_make_the_same_graph(tmp_path: Path) -> None:
+    graph, tree, transitions, model = graph_and_parts(0, GraphOptions())
+    model.write_arpa(tmp_path / "lm.arpa")
+    other = build_hclg(LEXICON, tmp_path / "lm.arpa", tree, transitions)
+    assert torch.equal(graph.arcs, other.arcs)
+    torch.testing.assert_close(graph.scores, other.scores)
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    graph, *_ = graph_and_parts(0, GraphOptions())
+    graph.save(tmp_path / "graph.safetensors")
+    loaded = DecodingGraph.load(tmp_path / "graph.safetensors")
+    for name in ("arcs", "scores", "words_on_arc"):
+        assert torch.equal(getattr(graph, name), getattr(loaded, name))
+    assert loaded.fingerprint == graph.fingerprint
+    assert loaded.word_sequences == graph.word_sequences
+    assert (loaded.words, loaded.num_pdfs, loaded.left_out) == (graph.words, graph.num_pdfs, graph.left_out)
+
+
+def test_fingerprint_follows_what_it_was_made_from() -> None:
+    made = {
+        graph_and_parts(0, options)[0].fingerprint
+        for options in (GraphOptions(), GraphOptions(silence_prob=0.4))
+    }
+    made |= {graph_and_parts(seed, GraphOptions())[0].fingerprint for seed in (0, 1)}
+    assert len(made) == 3
+
+
+def test_parts_that_do_not_belong_together_are_refused() -> None:
+    tree = SenoneTree.monophone(("SIL", "AH"))
+    with pytest.raises(InputError, match="phones of the tree"):
+        build_hclg(LEXICON, language_model(), tree, TransitionModel.uniform(6))
+    tree = SenoneTree.monophone(LEXICON.phones)
+    with pytest.raises(InputError, match="transitions of"):
+        build_hclg(LEXICON, language_model(), tree, TransitionModel.uniform(5))
+    with pytest.raises(InputError, match="none of them"):
+        grammar_fst(language_model(), {"ELSE": 1}, 2)
+    with pytest.raises(InputError, match="silence_prob"):
+        GraphOptions(silence_prob=1.0)
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    from asrkd.files import save_tensors
+
+    save_tensors(tmp_path / "other.safetensors", {"arcs": torch.zeros(1, 3)}, {"kind": "lattices"})
+    with pytest.raises(InputError, match="expected a decoding graph, found lattices"):
+        DecodingGraph.load(tmp_path / "other.safetensors")
