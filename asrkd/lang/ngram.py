@@ -168,9 +168,9 @@ def estimate_kneser_ney(
     model gives the interpolated probabilities themselves.
 
     D_n(1), D_n(2), D_n(3 and more) come from how many n-grams have the counts 1 to 4 (equation 26). Small
-    texts, such as a few hundred sentences over a hundred words, leave some of these at nought or out of
-    order; where a discount would not lie in 0 < D_n(k) <= k, that whole order takes FALLBACK_DISCOUNTS, as
-    lmplz does when told to.
+    texts, such as a few hundred sentences over a hundred words, have none of some of these, or too many;
+    where that is so, or a discount would not lie in 0 < D_n(k) <= k, that whole order takes
+    FALLBACK_DISCOUNTS, as lmplz does when told to (it does without a count of 4, taking off all of 3).
 
     `vocabulary` is what can be predicted (`<s>`, `</s>`, `<unk>` aside): words of it that the sentences lack
     get the uniform share, words of the sentences that it lacks are counted as `<unk>`. None: the words of
@@ -232,7 +232,7 @@ def _adjusted_counts(raw: list[Counter[Ngram]]) -> list[Counter[Ngram]]:
 def _discounts(counts: Iterable[int], order: int) -> tuple[float, float, float]:
     """D(1), D(2) and D(3 and more) of one order: Chen and Goodman 1999, equation 26, or the fall-back."""
     t = Counter(count for count in counts if count <= 4)
-    if all(t[k] > 0 for k in (1, 2, 3)):
+    if all(t[k] > 0 for k in (1, 2, 3, 4)):
         y = t[1] / (t[1] + 2.0 * t[2])
         found = (1 - 2 * y * t[2] / t[1], 2 - 3 * y * t[3] / t[2], 3 - 4 * y * t[4] / t[3])
         if all(0.0 < d <= k for k, d in enumerate(found, start=1)):
@@ -288,7 +288,7 @@ def read_arpa(path: Path | str) -> NgramModel:
         unigrams = tables[0] if tables else None
         position, table = _read_section(path, lines, position, n, unigrams, last=n == len(counts))
         if len(table) != count:
-            where = f"{path}:{position}" if position < len(lines) else f"{path}"
+            where = f"{path}:{position + 1}" if position < len(lines) else f"{path}"
             raise InputError(f"{where}: expected {count} {n}-grams, as \\data\\ says, found {len(table)}")
         tables.append(table)
     _expect_line(path, lines, position, "\\end\\")
@@ -349,7 +349,7 @@ def _read_section(
             return number, table
         try:
             prob = float(fields[0])
-            backoff = float(fields[n + 1]) if len(fields) == n + 2 and not last else 0.0
+            backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
         except ValueError:
             prob = math.nan
         words = fields[1 : n + 1]
@@ -359,7 +359,7 @@ def _read_section(
         key = " ".join(words)
         if key in table:
             raise InputError(f"{path}:{number + 1}: {n}-gram {key!r} is there twice")
-        table[key] = Entry(prob, backoff)
+        table[key] = Entry(prob, 0.0 if last else backoff)
     return len(lines), table
 
 

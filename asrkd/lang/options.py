@@ -21,7 +21,7 @@ class LangOptions:
     order: int = 3
     """Longest n-gram of an estimated language model, in words."""
     vocab_size: int = 80
-    """SentencePiece pieces to learn, `<unk>` and the mark of a word's beginning included; with subword only."""
+    """SentencePiece pieces to learn, `<unk>` and the mark of word beginnings included; with subword only."""
     samples: int = 1
     """Pronunciations of a word: its best segmentation and others drawn at random; with subword only."""
     seed: int = 0

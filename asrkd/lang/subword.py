@@ -97,9 +97,9 @@ def subword_lexicon(
     word alone.
 
     A piece that begins a word is named with SentencePiece's mark (`▁SI`), one inside with a plus (`+X`). A
-    mark that is a piece by itself has no sound of its own and joins the piece behind it, so that a word's first
-    piece, the name of a spelled letter above all, is a unit apart from the same characters inside a word; there
-    may be more units than pieces for it, never more than by the number of characters.
+    mark that is a piece by itself has no sound of its own and joins the piece behind it: a word's first
+    unit, a spelled letter above all, is then never the same as within words. So there may be more units than
+    pieces.
 
     InputError, or with `on_unknown="leave-out"` no entry, for words with characters that the pieces lack;
     InputError if the model is missing or damaged.
@@ -147,6 +147,6 @@ def _segmentations(
 
 
 def _named(pieces: list[str]) -> Pronunciation:
-    """The phones of a word's pieces: a lone mark joins the piece behind it, all but the first piece take a `+`."""
+    """A word's pieces as phones: a lone mark joins the piece behind it, all but the first take a `+`."""
     first, *others = [WORD_START + pieces[1], *pieces[2:]] if pieces[0] == WORD_START else pieces
     return (first, *(INSIDE_WORD + piece for piece in others))
