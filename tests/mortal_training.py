@@ -74,7 +74,7 @@ def torn_checkpoint(call: int) -> None:
 
 
 def train_until(out_dir: Path, optimizer: str, death: str) -> None:
-    """Train; die of SIGKILL at `death`: step:N, before-rename:N, torn:N; or never; or slowly:MILLISEC a step."""
+    """Train; `death` is step:N, before-rename:N or torn:N; or never; or slowly:MILLISEC a step."""
     moment, _, number = death.partition(":")
     if moment == "step":
         kill_at(int(number), asrkd.train.loop, "run_step")
@@ -116,6 +116,8 @@ def train_and_exit(out_dir: Path, optimizer: str, death: str) -> NoReturn:
 
 
 def main() -> None:
+    # torch 2 imports its compiler, seconds of work, with the first optimiser: once here, not in every child.
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()
     for line in sys.stdin:
         out_dir, optimizer, death = line.split()
         pid = os.fork()

@@ -108,8 +108,8 @@ def train(
 
     `frame_ids` [n] limits training to those examples of `inputs`, dev_frame_ids evaluation; without
     development data the last epoch is the best. `out_dir` gets checkpoint.safetensors after every epoch, from
-    which a killed training goes on to the same bits, and at the end model.safetensors and history.json; called
-    again, it loads those.
+    which a killed training goes on to the same bits, and at the end model.safetensors and history.json;
+    called again, it loads those.
 
     InputError: a loss that is not finite (with epoch and step), data that do not fit the model.
     """
