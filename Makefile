@@ -12,6 +12,7 @@ demo: setup corpus  ## train and compare baseline, teachers, ensemble and studen
 	recipes/prompts/run.sh --corpus-dir data/prompts $(ARGS)
 
 test: setup  ## the tests; ARGS='-k name' for some of them
+	@local/setup_kenlm.sh
 	$(PYTHON) -m pytest $(ARGS)
 
 test-train: setup-train  ## the tests that need no k2, on torch 2

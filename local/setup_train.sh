@@ -12,7 +12,7 @@ stamp=$venv/asrkd-stamp
 wanted="$(cat local/requirements-train.txt pyproject.toml local/setup_train.sh | sha256sum)
 torch: ${ASRKD_TRAIN_TORCH:-$torch for the CPU}
 folder: $PWD"
-if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" ]]; then exit; fi
+if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" && -x $venv/bin/python ]]; then exit; fi
 
 uv=$(local/uv.sh)
 python=$(local/python.sh --download 3.11)

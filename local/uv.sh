@@ -30,7 +30,7 @@ if [[ ! -x $home/bin/uv || $(cat "$stamp" 2>/dev/null) != "$lock" ]]; then
         pip=("$home/pip/bin/python" -m pip)
     fi
     # --target, because Debian's own Python refuses packages beside its own (it is externally managed).
-    "${pip[@]}" install --quiet --require-hashes --only-binary :all: --target "$home" \
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "${pip[@]}" install --quiet --require-hashes --only-binary :all: --target "$home" \
         -r local/requirements-uv.txt >&2
     echo "$lock" >"$stamp"
 fi

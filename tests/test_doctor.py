@@ -1,0 +1,204 @@
+"""`asrkd doctor`: versions that fit or do not, packages that are missing or break, and never a traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrkd import doctor
+from asrkd.doctor import Check, Import
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def imported(name: str, version: str) -> Import:
+    return Import(name, version, "", {})
+
+
+def package(folder: Path, name: str, body: str, version: str = "1.13.1") -> None:
+    """A package as an installer leaves it, whose import runs `body`."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(body)
+    metadata = folder / f"{name}-{version}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packages that comes before all others, in this process and in those it starts."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    return tmp_path
+
+
+@pytest.fixture
+def few_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at torch and k2 alone: the others take seconds to import."""
+    few = {"training": ("torch",), "decoding": ("k2",), "report": (), "tests": ()}
+    monkeypatch.setattr(doctor, "PACKAGES", few)
+
+
+@pytest.mark.parametrize(
+    ("k2", "torch", "status"),
+    [
+        ("1.23.4", "1.13.1", "ok"),
+        ("1.23.4", "2.13.0", "FAIL"),
+        ("1.23.4", "1.13.0", "FAIL"),
+        ("1.24.4", "2.1.0", "warn"),
+    ],
+)
+def test_k2_runs_on_one_torch(k2: str, torch: str, status: str) -> None:
+    check = doctor.check_k2(k2, torch)
+    assert check.status == status
+    if status == "FAIL":
+        assert "1.13.1" in check.advice
+        assert torch in check.advice
+
+
+@pytest.mark.parametrize(
+    ("torchaudio", "torch", "status"),
+    [
+        ("0.13.1+cu117", "1.13.1", "ok"),
+        ("0.12.0", "1.13.1", "warn"),
+        ("2.1.0", "1.13.1", "warn"),
+        ("2.1.0", "2.1.2", "ok"),
+        ("2.1.0", "2.2.0", "warn"),
+    ],
+)
+def test_torchaudio_goes_with_its_torch(torchaudio: str, torch: str, status: str) -> None:
+    assert doctor.check_torchaudio(torchaudio, torch).status == status
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "torch", "status"),
+    [
+        ("numpy", "1.26.4", "1.13.1+cu117", "ok"),
+        ("numpy", "2.1.0", "1.13.1+cu117", "FAIL"),
+        ("numpy", "2.4.6", "2.13.0+cpu", "ok"),
+        ("lhotse", "1.32.1", "1.13.1", "ok"),
+        ("lhotse", "1.33.0", "1.13.1", "warn"),
+        ("lhotse", "1.29.0", "1.13.1", "warn"),
+    ],
+)
+def test_ranges_of_numpy_and_lhotse(name: str, version: str, torch: str, status: str) -> None:
+    check = doctor.check_package(imported(name, version), "decoding", {"torch": imported("torch", torch)})
+    assert check.status == status
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [((3, 9), "FAIL"), ((3, 10), "ok"), ((3, 11), "ok"), ((3, 12), "warn")]
+)
+def test_python_versions(version: tuple[int, int], status: str) -> None:
+    assert doctor.check_python(version, "x").status == status
+
+
+def test_a_gpu_that_this_torch_has_no_kernels_for() -> None:
+    facts = {"gpus": [["Some GPU", "sm_90"]], "archs": ["sm_70", "sm_86"], "cuda_built": "11.7"}
+    check = doctor.check_gpu(Import("torch", "1.13.1", "", facts))
+    assert check.status == "warn"
+    assert "sm_90" in check.advice
+    facts["archs"] = ["sm_90"]
+    assert doctor.check_gpu(Import("torch", "2.13.0", "", facts)) == Check("GPU", "machine", "ok", "Some GPU")
+
+
+def test_cpu_without_avx2(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name\t: Old One\nflags\t\t: fpu sse2\n")
+    assert doctor.check_cpu(cpuinfo).status == "warn"
+    cpuinfo.write_text("model name\t: New One\nflags\t\t: fpu avx2 avx512_bf16\n")
+    check = doctor.check_cpu(cpuinfo)
+    assert check.status == "ok"
+    assert "New One (avx2 avx512_bf16)" in check.found
+    assert doctor.check_cpu(tmp_path / "none").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("failing", "code"),
+    [
+        ((), 0),
+        (("kenlm",), 0),
+        (("matplotlib",), 0),
+        (("k2",), 1),
+        (("lhotse", "kenlm"), 1),
+        (("torch", "k2"), 2),
+    ],
+)
+def test_exit_codes(failing: tuple[str, ...], code: int) -> None:
+    checks = [
+        Check(name, need, ("warn" if need == "tests" else "FAIL") if name in failing else "ok", "1.0")
+        for need, names in doctor.PACKAGES.items()
+        for name in names
+    ]
+    lines, found = doctor.verdict(checks)
+    assert found == code
+    blamed = [name for name in failing if code != 2 or name == "torch"]
+    if code != 1:
+        assert all(name in "\n".join(lines) for name in blamed)
+
+
+def test_versions_are_read_as_numbers() -> None:
+    assert doctor.release("1.32.1rc2") == (1, 32, 1)
+    assert doctor.release("nightly") == ()
+    assert doctor.public("1.13.1+cu117") == "1.13.1"
+    assert doctor.public("1.23.4.dev20230224+cpu.torch1.13.1") == "1.23.4"
+
+
+def test_import_that_crashes(site: Path) -> None:
+    package(site, "crasher", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    assert "crashed Python (signal 11)" in doctor.probe("crasher").error
+
+
+def test_import_that_hangs(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(site, "hanger", "import time\ntime.sleep(100)\n")
+    monkeypatch.setattr(doctor, "IMPORT_TIMEOUT_SEC", 1)
+    assert "took more than 1 s" in doctor.probe("hanger").error
+
+
+def test_import_that_prints_and_has_no_version(site: Path) -> None:
+    package(site, "talker", "print('hello')\n", version="4.5")
+    assert doctor.probe("talker") == Import("talker", "4.5", "", {"version": ""})
+
+
+def test_package_that_is_missing() -> None:
+    found = doctor.probe("no_such_package_as_this")
+    assert found.error == "not installed"
+    check = doctor.check_package(found, "decoding", {"torch": imported("torch", "1.13.1")})
+    assert check.status == "FAIL"
+
+
+@pytest.mark.usefixtures("few_packages")
+def test_torch_without_its_cuda_libraries(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = "libcublas.so.11: cannot open shared object file: No such file or directory"
+    package(site, "torch", f"raise OSError({lost!r})\n")
+    package(site, "k2", "import torch\n")
+    assert doctor.run() == doctor.EXIT_BROKEN
+    told = capsys.readouterr().out
+    assert told.count("nvidia packages, on a machine with no GPU as well") == 2
+    assert "Nothing works yet" in told
+
+
+@pytest.mark.usefixtures("few_packages")
+def test_torch_that_k2_was_not_built_for(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = "import types\n__version__ = '2.13.0'\nversion = types.SimpleNamespace(cuda=None)\n"
+    body += "cuda = types.SimpleNamespace(is_available=lambda: False)\nget_num_threads = lambda: 1\n"
+    package(site, "torch", body, version="2.13.0")
+    package(site, "k2", "__dev_version__ = '1.23.4'\n", version="1.23.4")
+    assert doctor.run() == doctor.EXIT_TRAINS
+    told = capsys.readouterr().out
+    assert "needs torch 1.13.1 exactly, found 2.13.0" in told
+    assert "Training and distilling work; alignment and decoding do not: k2." in told
+
+
+def test_this_environment() -> None:
+    command = [sys.executable, "-m", "asrkd.doctor"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.returncode in (doctor.EXIT_DECODES, doctor.EXIT_TRAINS), done.stdout
+    has_k2 = importlib.util.find_spec("k2") is not None
+    assert (done.returncode == doctor.EXIT_DECODES) == has_k2, done.stdout
