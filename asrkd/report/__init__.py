@@ -25,14 +25,17 @@ Of the run, all optional:
     sweep           rows {temperature, alpha, dev_frame_accuracy, dev_cross_entropy, dev_wer?, chosen?: bool};
                     alpha 0 (hard labels, any temperature or null) is drawn as the level to beat
     disagreement    {pairwise: [M][M] share of frames whose best senone differs, members?: [M] names,
-                    mean_kl: nats a frame from a member to the ensemble (one or [M]), other scalars}
-    store           rows {top_k, temperature, bytes_per_frame, kl_to_dense (nats a frame), chosen?: bool}
-    alignment_rounds  rows {round, log_like_per_frame, kind?}; one kind is one model family, one plot
+                    mean_kl: nats a frame from a member to the ensemble (one or [M]), accuracy?: [M],
+                    ensemble_accuracy?, num_frames?}
+    store           rows {top_k, temperature, bytes_per_frame, kl_to_dense (nats a frame), kl_lumped?, tail?,
+                    chosen?: bool}
+    alignment_rounds  rows {round (a number or name), log_like_per_frame, kind?};
+                    one kind is one model family, one plot
     alignment_plot  {utt_id, feats [T, F], phones: [(phone, start_frame, end_frame)], pdf_ids [T],
                     frame_shift_ms, words?: [(word, start_frame, end_frame)]}; end frames are exclusive
     confusions      rows (ref, hyp, count), None for an inserted or deleted word; or {system: such rows}
     worst_utterances  rows {utt_id, system, alignment: [(ref, hyp)] with None for no word, errors, audio?,
-                    speaker?}; audio: WAV, FLAC or Ogg as bytes or a path; rows of one utt_id share a card
+                    speaker?}; audio: what libsndfile reads, bytes or a path; an utt_id has one card
     tuning          rows {acoustic_scale, insertion_score, lm_scale?, wer, chosen?: bool, system?}
     corpus          {split: {utterances, speakers, hours, frames, words, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
@@ -73,8 +76,8 @@ def write_results_md(results: Results | Sequence[Results], path: Path | str) -> 
 def write_report(results: Results, extras: Results, path: Path | str) -> None:
     """Write report.html: one file, no network, light and dark. `extras` win over `results` key by key.
 
-    InputError names the utt_id whose audio is missing or in a format that browsers do not play, or the
-    package of the extra `report` that is not installed.
+    InputError names the utt_id whose audio is missing or unreadable, or the package of the extra `report`
+    that is not installed.
     """
     try:
         # Only the page needs matplotlib and jinja2; tables and RESULTS.md are for every environment.

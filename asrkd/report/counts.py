@@ -16,11 +16,16 @@ from asrkd.report.tables import (
     keyed_table,
     magnitude,
     number,
-    scientific,
 )
 
 INSERTED, DELETED = "(inserted)", "(deleted)"
 SHOWN_CONFUSIONS = 20
+# key, what it says, digits, scale, unit
+DISAGREEMENT = (
+    ("mean_kl", "KL from a member to the ensemble, mean over members, nats/frame", 4, 1.0, ""),
+    ("accuracy", "frame accuracy of a member, mean over members", 2, 100.0, "%"),
+    ("ensemble_accuracy", "frame accuracy of the ensemble", 2, 100.0, "%"),
+)
 
 
 def corpus_table(results: Row) -> Table | None:
@@ -127,7 +132,7 @@ def _median_speed(history: Sequence[Row]) -> str:
 
 
 def disagreement_table(results: Row) -> Table | None:
-    """The members' disagreement: mean over pairs, KL to the ensemble, and other scalars given."""
+    """The members' disagreement: mean over pairs, KL to the ensemble, what the ensemble gains."""
     found = results.get("disagreement")
     if not found:
         return None
@@ -138,13 +143,13 @@ def disagreement_table(results: Row) -> Table | None:
         pairs["frames on which two members differ, mean over pairs"] = (
             f"{number(statistics.fmean(off_diagonal), 2, 100)}%"
         )
-    kl = found.get("mean_kl")
-    if kl is not None:
-        values = [float(value) for value in kl] if isinstance(kl, Sequence) else [float(kl)]
-        pairs["KL from a member to the ensemble, nats/frame"] = number(statistics.fmean(values), 4)
-    for key, value in found.items():
-        if key not in ("pairwise", "mean_kl", "members") and isinstance(value, (int, float)):
-            pairs[key.replace("_", " ")] = scientific(value)
+    for key, label, digits, scale, unit in DISAGREEMENT:
+        value = found.get(key)
+        if value is not None:
+            mean = statistics.fmean(value) if isinstance(value, Sequence) else value
+            pairs[label] = number(mean, digits, scale) + unit
+    if found.get("num_frames") is not None:
+        pairs["frames counted"] = count(found["num_frames"])
     return keyed_table("Disagreement between members", pairs, ("measure", "value")) if pairs else None
 
 

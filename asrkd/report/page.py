@@ -18,7 +18,7 @@ from markupsafe import Markup
 from asrkd.errors import InputError
 from asrkd.report.tables import Table
 
-AUDIO_TYPES = ((b"RIFF", "audio/wav"), (b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"))
+PLAYED_AS_IS = ((b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"))
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,14 @@ def pair_kind(pair: tuple[str | None, str | None]) -> str:
 
 
 def audio_uri(audio: bytes | str | Path, utt_id: str) -> str:
-    """Audio as a data URI; WAV is recoded to FLAC, which every current browser plays at about half the size.
+    """Audio as a data URI: FLAC and Ogg as they are, WAV, NIST SPHERE and the like recoded to FLAC.
 
-    InputError names the utterance when the file is missing or no WAV, FLAC or Ogg.
+    Every current browser plays FLAC, at about half the size of WAV. InputError names the utterance when the
+    file is missing or no audio that libsndfile reads.
     """
     data = audio if isinstance(audio, bytes) else _read_audio(Path(audio), utt_id)
-    media_type = next((kind for magic, kind in AUDIO_TYPES if data.startswith(magic)), None)
+    media_type = next((kind for magic, kind in PLAYED_AS_IS if data.startswith(magic)), None)
     if media_type is None:
-        raise InputError(
-            f"{utt_id}: expected WAV, FLAC or Ogg audio for the report, found bytes {data[:4]!r}"
-        )
-    if media_type == "audio/wav":
         data, media_type = _as_flac(data, utt_id), "audio/flac"
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
@@ -131,15 +128,15 @@ def _read_audio(path: Path, utt_id: str) -> bytes:
         ) from None
 
 
-def _as_flac(wav: bytes, utt_id: str) -> bytes:
+def _as_flac(data: bytes, utt_id: str) -> bytes:
     import soundfile  # with lhotse; pages without audio do without it
 
     try:
         samples: Any
-        samples, sampling_rate = soundfile.read(io.BytesIO(wav), dtype="int16")
+        samples, sampling_rate = soundfile.read(io.BytesIO(data), dtype="int16")
     except soundfile.LibsndfileError as error:
         raise InputError(
-            f"{utt_id}: expected WAV audio for the report, found a damaged file ({error})"
+            f"{utt_id}: expected audio for the report, found bytes {data[:4]!r} ({error})"
         ) from None
     flac = io.BytesIO()
     soundfile.write(flac, samples, sampling_rate, format="FLAC", subtype="PCM_16")

@@ -122,12 +122,13 @@ def store_curve(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def likelihood_rounds(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
-    """Average log-likelihood a frame over rounds of realignment."""
-    title = f"Rounds of {kind}" if kind else "Rounds of realignment"
+    """Average log-likelihood a frame over rounds of realignment, in the order given."""
+    title = f"Rounds of realignment, {kind}" if kind else "Rounds of realignment"
     with panel(title, "round", "log-likelihood per frame, nats") as (figure, axes):
-        rounds = [row["round"] for row in rows]
-        axes.plot(rounds, [row["log_like_per_frame"] for row in rows], color=SERIES[0], marker="o")
-        axes.set_xticks(rounds)
+        axes.plot([row["log_like_per_frame"] for row in rows], color=SERIES[0], marker="o")
+        names = [str(row["round"]) for row in rows]
+        slanted: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(names)), names, **(slanted if max(map(len, names)) > 3 else {}))
         return to_svg(figure, name)
 
 

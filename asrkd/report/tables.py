@@ -312,15 +312,25 @@ def store_table(results: Row) -> Table | None:
             number_plain(row.get("temperature")),
             number(row["bytes_per_frame"], 1),
             scientific(row["kl_to_dense"]),
+            scientific(row.get("kl_lumped")),
+            scientific(row.get("tail")),
             "in use" if row.get("chosen") else "",
         )
         for row in rows
     )
     table = Table(
         "Posterior store",
-        ("top k", "temperature", "bytes/frame", "KL to dense, nats/frame", ""),
+        (
+            "top k",
+            "temperature",
+            "bytes/frame",
+            "KL to dense, nats/frame",
+            "KL, tail as one class",
+            "tail mass",
+            "",
+        ),
         cells,
-        "rrrrl",
+        "rrrrrrl",
         strong=tuple(chosen_rows(rows)),
     )
     return _without_columns(table, _empty_columns(table))
