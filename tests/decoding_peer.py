@@ -68,13 +68,10 @@ def pronunciations(
 def state_pdfs(phones: Sequence[int], tree: SenoneTree) -> list[int]:
     """pdf_ids of the states of a phone sequence, silence being around it."""
     padded = [SIL, *phones, SIL]
-    return [
-        int(
-            tree.pdf_ids(*(torch.tensor(value) for value in (padded[i], padded[i + 1], padded[i + 2], state)))
-        )
-        for i in range(len(phones))
-        for state in range(NUM_STATES)
-    ]
+    left, phone, right = (
+        torch.tensor(padded[i : len(phones) + i]).repeat_interleave(NUM_STATES) for i in range(3)
+    )
+    return tree.pdf_ids(left, phone, right, torch.arange(NUM_STATES).repeat(len(phones))).tolist()
 
 
 def best_backoff(model: NgramModel, words: Sequence[str]) -> float:

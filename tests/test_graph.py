@@ -74,22 +74,22 @@ def graph_and_parts(
 def best_score_in_graph(graph: DecodingGraph, words: tuple[str, ...]) -> float:
     """Best score of any path that puts out exactly these words, -inf if there is none (Bellman and Ford)."""
     wanted = [graph.words.index(word) for word in words]
-    source, target, _ = graph.arcs.long().T.numpy()
-    sequences = [graph.word_sequences[row] for row in graph.words_on_arc.tolist()]
-    best = np.full((graph.num_states, len(words) + 1), -np.inf)
+    rows = {sequence: row for row, sequence in enumerate(graph.word_sequences)}
+    arcs = np.column_stack([graph.arcs.numpy(), graph.words_on_arc.numpy()])
+    steps = []
+    for start, end in itertools.combinations_with_replacement(range(len(words) + 1), 2):
+        chosen = np.flatnonzero(arcs[:, 3] == rows.get(tuple(wanted[start:end]), -1))
+        if len(chosen):
+            chosen = chosen[np.argsort(arcs[chosen, 1], kind="stable")]
+            targets, first = np.unique(arcs[chosen, 1], return_index=True)
+            steps.append((start, end, arcs[chosen, 0], targets, first, graph.scores.double().numpy()[chosen]))
+    best = np.full((len(words) + 1, graph.num_states), -np.inf)
     best[0, 0] = 0.0
-    steps = [
-        (position, position + length, np.array([row for row, said in enumerate(sequences) if said == part]))
-        for position, length in itertools.product(range(len(words) + 1), range(3))
-        if position + length <= len(words)
-        for part in [tuple(wanted[position : position + length])]
-    ]
-    scores = graph.scores.double().numpy()
     while True:
         before = best.copy()
-        for start, end, rows in steps:
-            if len(rows):
-                np.maximum.at(best[:, end], target[rows], best[source[rows], start] + scores[rows])
+        for start, end, sources, targets, first, scores in steps:
+            found = np.maximum.reduceat(best[start, sources] + scores, first)
+            best[end, targets] = np.maximum(best[end, targets], found)
         if np.array_equal(before, best):
             return float(best[-1, -1])
 
