@@ -10,8 +10,8 @@ from typing import Any
 
 from lhotse import RecordingSet, SupervisionSet
 
-from asrkd.corpora import CorpusSplit
-from asrkd.corpora.validate import validate
+from asrkd.corpora import CorpusSplit, total_left_out
+from asrkd.corpora.validate import validate_corpus
 from asrkd.errors import InputError
 from asrkd.features import compute_features
 from asrkd.files import fingerprint, read_json, write_json
@@ -61,20 +61,22 @@ def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
 
 def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     """Validated Lhotse manifests of each split, with what was left out by rule and what was dropped as bad."""
+    splits = corpus.prepare(_folder(options))
+    kept, bad = validate_corpus(splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs)
+    for name, split in kept.items():
+        split.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
+        split.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
+        print(f"   {name}: {len(split.supervisions)} utterances", flush=True)
+    for fault in bad:
+        print(f"   dropped {fault}", flush=True)
+    write_json(out_dir / "left_out.json", total_left_out(splits))
+    write_json(out_dir / "dropped.json", [{"utt_id": fault.utt_id, "reason": fault.reason} for fault in bad])
+
+
+def _folder(options: SpeechOptions) -> Path:
+    """The corpus folder; `list_corpus` has refused its absence before any stage runs."""
     assert options.corpus_dir is not None
-    left_out: dict[str, int] = {}
-    dropped = []
-    for name, split in corpus.prepare(options.corpus_dir).items():
-        kept, bad = validate(split, options.features.sampling_rate, max_bad=options.max_bad)
-        kept.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
-        kept.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
-        left_out |= split.left_out
-        dropped += [{"utt_id": one.utt_id, "split": name, "reason": one.reason} for one in bad]
-        print(f"   {name}: {len(kept.supervisions)} utterances, {len(bad)} dropped", flush=True)
-    for one in dropped:
-        print(f"   dropped {one['utt_id']} ({one['split']}): {one['reason']}", flush=True)
-    write_json(out_dir / "left_out.json", left_out)
-    write_json(out_dir / "dropped.json", dropped)
+    return options.corpus_dir
 
 
 def load_split(manifests: Path, name: str) -> CorpusSplit:
@@ -148,20 +150,18 @@ class LexiconSource:
 def lexicon_source(
     corpus: Corpus, train_text: list[list[str]], options: SpeechOptions, out_dir: Path
 ) -> LexiconSource:
-    assert options.corpus_dir is not None
     lang = options.lang
     if lang.units == "subword":
         lines = [" ".join(sentence) for sentence in train_text]
         return LexiconSource(train_pieces(lines, lang.vocab_size, out_dir / "pieces"), lang)
-    return LexiconSource(lang.lexicon or corpus.dictionary(options.corpus_dir), lang)
+    return LexiconSource(lang.lexicon or corpus.dictionary(_folder(options)), lang)
 
 
 def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
     """Words of the corpus' own dictionary, where that is the task's vocabulary (and is not replaced)."""
-    assert options.corpus_dir is not None
     if not corpus.closed_vocabulary or options.lang.lexicon:
         return set()
-    return set(Lexicon.load(corpus.dictionary(options.corpus_dir)).words)
+    return set(Lexicon.load(corpus.dictionary(_folder(options))).words)
 
 
 def _language_model(train_text: list[list[str]], lexicon: Lexicon, options: SpeechOptions) -> NgramModel:

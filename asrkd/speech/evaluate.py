@@ -128,7 +128,7 @@ def tune_scales(chosen: Sequence[Run], exp_dir: Path, options: SpeechOptions, ou
     """Stage 10, first: one set of scales for all systems, from the development speakers."""
     decoder = Decoder.open(exp_dir, "dev", options)
     lattices = {run.name: decoder.words(run, options.decode).lattices for run in chosen}
-    tuning = tune(lattices, decoder.references)
+    tuning = tune(lattices, decoder.references, options.tune.acoustic_scales, options.tune.insertion_scores)
     write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
     best = next(row for row in tuning.rows if row["chosen"])
     print(

@@ -64,6 +64,16 @@ class StudentsOptions:
 
 
 @dataclass(frozen=True)
+class TuneOptions:
+    """Scales tried on the development speakers, all systems together; the chosen ones decode the test set."""
+
+    acoustic_scales: tuple[float, ...] = (0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4)
+    """Weights of the acoustic scores."""
+    insertion_scores: tuple[float, ...] = (-6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0)
+    """Scores added for each word."""
+
+
+@dataclass(frozen=True)
 class SpeechOptions:
     """Everything a speech recipe decides."""
 
@@ -92,10 +102,11 @@ class SpeechOptions:
     context: ContextOptions = field(default_factory=ContextOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     teacher: ModelOptions = field(default_factory=ModelOptions)
-    student: ModelOptions = field(default_factory=ModelOptions)
+    student: ModelOptions = field(default_factory=lambda: ModelOptions(dropout=0.0))
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
     posteriors: StoreOptions = field(default_factory=StoreOptions)
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+    tune: TuneOptions = field(default_factory=TuneOptions)

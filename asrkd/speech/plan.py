@@ -113,7 +113,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             10,
             "decode/tuning",
             partial(evaluate.tune_scales, chosen, exp, options),
-            [options.decode, options.posteriors.mean],
+            [options.decode, options.tune, options.posteriors.mean],
             ("features", "tree", "graph", *models),
         ),
     ]

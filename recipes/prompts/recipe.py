@@ -15,11 +15,19 @@ CORPUS = Corpus(
     prepare=prepare_prompts,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
-    where="local/fetch_prompts.sh DIR gets it from Debian's asterisk-core-sounds-en and asterisk-core-sounds-en-wav",
+    where="local/fetch_prompts.sh DIR gets it from Debian's packages asterisk-core-sounds-en and -en-wav",
 )
 
 _BASE = SpeechOptions(exp_dir=Path("exp/prompts"))
-DEFAULT = replace(_BASE, features=replace(_BASE.features, sampling_rate=8000))
+DEFAULT = replace(
+    _BASE,
+    features=replace(_BASE.features, sampling_rate=8000),
+    # One speaker and 16 minutes: sized so that the whole recipe takes some ten minutes on two cores.
+    labels=replace(_BASE.labels, epochs=3),
+    train=replace(_BASE.train, epochs=8),
+    ensemble=replace(_BASE.ensemble, size=4),
+    decode=replace(_BASE.decode, acoustic_scale=0.2),
+)
 
 if __name__ == "__main__":
     main(CORPUS, DEFAULT)
