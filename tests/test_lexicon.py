@@ -6,7 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkd.errors import InputError
@@ -90,6 +90,7 @@ entries = st.dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(entries)
 def test_saving_and_loading_is_the_identity(tmp_path_factory: pytest.TempPathFactory, prons: dict) -> None:
     path = tmp_path_factory.mktemp("lexicon") / "lexicon.txt"
