@@ -34,9 +34,14 @@ def test_json_and_tensors_read_back(tmp_path: Path) -> None:
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_file(path) as beside:
-        beside.write_text("ne")
-        raise KeyboardInterrupt
+
+    def write() -> None:
+        with atomic_file(path) as beside:
+            beside.write_text("ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -62,7 +62,9 @@ def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
 def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     """Validated Lhotse manifests of each split, with what was left out by rule and what was dropped as bad."""
     splits = corpus.prepare(_folder(options))
-    kept, bad = validate_corpus(splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs)
+    kept, bad = validate_corpus(
+        splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs
+    )
     for name, split in kept.items():
         split.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
         split.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
@@ -101,7 +103,7 @@ def make_features(manifests: Path, options: SpeechOptions, out_dir: Path) -> Non
 
 
 def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: Path) -> None:
-    """lexicon.txt, align_lexicon.txt, lm.arpa, and lang.json: guessed words, words outside the vocabulary, perplexities.
+    """lexicon.txt, align_lexicon.txt, lm.arpa, and lang.json (guessed words, OOV rates, perplexities).
 
     Held-out splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those
     with a phone that training never heard stay out.
@@ -173,7 +175,7 @@ def _language_model(train_text: list[list[str]], lexicon: Lexicon, options: Spee
 def sentences(store: FrameStore) -> list[list[str]]:
     """Words of each utterance, once an utterance however many speed-perturbed copies it has."""
     seen: dict[str, list[str]] = {}
-    for utt_id, text in zip(store.utt_ids, store.texts):
+    for utt_id, text in zip(store.utt_ids, store.texts, strict=True):
         seen.setdefault(original_utt_id(utt_id), text.split())
     return list(seen.values())
 

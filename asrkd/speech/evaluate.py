@@ -15,7 +15,6 @@ from torch import Tensor
 from asrkd.decode import DecodeOptions, Hypotheses, decode, tune
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
-from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.graph import DecodingGraph, build_hclg
 from asrkd.lang.lexicon import Lexicon
 from asrkd.models import AcousticDnn, StackedEnsemble
@@ -112,7 +111,7 @@ class Decoder:
     @property
     def references(self) -> dict[str, list[str]]:
         store = self.frames.store
-        return {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts)}
+        return {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}
 
 
 def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """Stages 4 and 5: frame labels, from a flat start to the senones of the final tree.
 
-No Gaussian mixtures (Senior, Heigold, Bacchiani and Liao, ICASSP 2014): single-Gaussian rounds, monophone networks, then
-networks on the senones of a tree that is grown again after each realignment.
+No Gaussian mixtures (Senior, Heigold, Bacchiani and Liao, ICASSP 2014): single-Gaussian rounds, monophone networks,
+then networks on the senones of a tree that is grown again after each realignment.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from asrkd.train import HardTargets, train
 TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
+MONO = "mono"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class LabelMaker:
     def open(cls, features: Path, lang: Path, options: SpeechOptions, split: str = "train") -> LabelMaker:
         store = FrameStore.open(features / split)
         inputs = SplicedFrames(store, options.context.left, options.context.right)
-        return cls(store, inputs, Lexicon.load(lang / LEXICON_FILE if split == "train" else lang / ALIGN_LEXICON_FILE), options)
+        lexicon = LEXICON_FILE if split == "train" else ALIGN_LEXICON_FILE
+        return cls(store, inputs, Lexicon.load(lang / lexicon), options)
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str, scratch: Path) -> Round:
         """Train a network on an alignment's labels and realign with it."""
@@ -88,7 +90,8 @@ class Round:
     alignment: Alignment
 
     def as_row(self) -> dict[str, object]:
-        return {"round": self.name, "kind": "network", "log_like_per_frame": self.alignment.log_like_per_frame}
+        kind = "monophone network" if self.name.startswith(MONO) else "senone network"
+        return {"round": self.name, "kind": kind, "log_like_per_frame": self.alignment.log_like_per_frame}
 
 
 def scorer(model: AcousticDnn, inputs: SplicedFrames, log_prior: Tensor) -> Callable[[str], Tensor]:
@@ -112,7 +115,7 @@ def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: 
     monophones = SenoneTree.monophone(maker.lexicon.phones)
     scratch = out_dir / "scratch"
     for number in range(options.labels.mono_rounds):
-        done = maker.network_round(alignment, monophones, f"mono_{number}", scratch)
+        done = maker.network_round(alignment, monophones, f"{MONO}_{number}", scratch)
         alignment = done.alignment
         rows.append(done.as_row())
     shutil.rmtree(scratch, ignore_errors=True)

@@ -196,6 +196,7 @@ def _train_model(
         },
     )
     print(
-        f"   {description}: development frame accuracy {best['dev_accuracy']:.4f}, cross-entropy {best['dev_loss']:.4f}",
+        f"   {description}: development frame accuracy {best['dev_accuracy']:.4f}, "
+        f"cross-entropy {best['dev_loss']:.4f}",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""Options of a speech recipe: one frozen dataclass a module, composed here, and overridden as `--section.option=value`."""
+"""Options of a speech recipe: a frozen dataclass a module, composed here, overridden as `--section.option=value`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SpeechOptions:
     exp_dir: Path = Path("exp/speech")
     """Folder of everything the run makes."""
     stage: int = 0
-    """First stage to run: 0 corpus, 1 manifests, 2 features, 3 lang, 4 align, 5 tree, 6 teachers, 7 posteriors, 8 students, 9 graph, 10 decode, 11 score, 12 report."""
+    """First stage to run, by its number in the list above."""
     stop_stage: int = LAST_STAGE
     """Last stage to run."""
     max_bad: float = 0.01

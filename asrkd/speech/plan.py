@@ -22,7 +22,7 @@ from asrkd.stages import LAST_STAGE, STAGE_NAMES, Step, run_steps
 def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
     exp = options.exp_dir
-    features, lang, align, tree = (exp / name for name in ("features", "lang", "align", "tree"))
+    features, lang, align = (exp / name for name in ("features", "lang", "align"))
     listing = data.list_corpus(corpus, options.corpus_dir)
     steps = [
         Step(0, "corpus", lambda out: write_json(out / "files.json", listing), listing),
@@ -117,7 +117,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             ("features", "tree", "graph", *models),
         ),
     ]
-    for run, name in zip(chosen, decoded):
+    for run, name in zip(chosen, decoded, strict=True):
         steps.append(
             Step(
                 10,
@@ -135,7 +135,10 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             "score",
             partial(results.score, corpus.name, command, names, exp, options),
             [results.config_sha(options), command],
-            ("manifests", "features", "lang", "align", "tree", "posteriors", *models, *sweeps, "decode/tuning", *decoded),
+            (
+                *("manifests", "features", "lang", "align", "tree", "posteriors"),
+                *(*models, *sweeps, "decode/tuning", *decoded),
+            ),
         )
     )
     steps.append(
@@ -146,8 +149,8 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
 
 def _network_options(options: SpeechOptions) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    same = {"device": "cpu", "num_threads": 0, "show_progress": True, "seed": 0}
-    return [options.context, replace(options.train, **same), options.seed]
+    train = replace(options.train, device="cpu", num_threads=0, show_progress=True, seed=0)
+    return [options.context, train, options.seed]
 
 
 def _lang_options(options: SpeechOptions) -> list[Any]:

@@ -68,10 +68,12 @@ class Scored:
         )
 
 
-def score(recipe: str, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def score(
+    recipe: str, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path
+) -> None:
     """Stage 11: results.json (DESIGN section 5)."""
     store = FrameStore.open(exp_dir / "features" / "test")
-    references = {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts)}
+    references = {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}
     scored = [Scored.of(run, exp_dir, references) for run in runs(options)]
     metrics: dict[str, list[Any]] = defaultdict(list)
     for one in scored:
@@ -90,18 +92,26 @@ def score(recipe: str, command: str, steps: Sequence[str], exp_dir: Path, option
         gap_recovered=gaps_recovered(metrics),
         seeds=seed_rows(metrics, range(options.students.seeds)),
         confusions={name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled")},
-        worst_utterances=worst_rows("distilled", first["distilled"].errors, NUM_WORST),
+        worst_utterances=_worst(first),
         **_background(exp_dir, options, steps),
     )
     write_json(out_dir / RESULTS_FILE, results)
     print(print_table(results), flush=True)
 
 
+def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
+    """The distilled student's worst utterances, and beside each what baseline and ensemble made of it."""
+    rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
+    worst = {row["utt_id"] for row in rows}
+    for name in ("baseline", "ensemble"):
+        everything = worst_rows(name, first[name].errors, len(first[name].errors.utterances))
+        rows += [row for row in everything if row["utt_id"] in worst]
+    return rows
+
+
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of what decides the results: neither folders nor the range of stages."""
-    neutral = SpeechOptions()
-    same = {name: getattr(neutral, name) for name in ("corpus_dir", "exp_dir", "stage", "stop_stage", "num_jobs")}
-    return fingerprint(replace(options, **same))
+    return fingerprint(replace(options, corpus_dir=None, exp_dir=Path(), stage=0, stop_stage=0, num_jobs=1))
 
 
 def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
