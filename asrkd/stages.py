@@ -2,9 +2,8 @@
 
 A stage is one or more steps (a teacher is a step of stage 6). A step fills one folder under the experiment; its stamp
 is a hash of its options and of its inputs' stamps. A step whose folder carries the stamp is skipped; any other is run
-into
-`<folder>.partial`, which takes the folder's place when the step ends well. Each step runs in a process of its own, so
-that none inherits another's memory or threads.
+into `<folder>.partial`, which takes the folder's place when the step ends well. Each step runs in a process of its
+own, so that none inherits another's memory or threads.
 """
 
 from __future__ import annotations

@@ -67,9 +67,9 @@ class StudentsOptions:
 class TuneOptions:
     """Scales tried on the development speakers, all systems together; the chosen ones decode the test set."""
 
-    acoustic_scales: tuple[float, ...] = (0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4)
+    acoustic_scales: tuple[float, ...] = (0.08, 0.1, 0.15, 0.2, 0.3, 0.4)
     """Weights of the acoustic scores."""
-    insertion_scores: tuple[float, ...] = (-6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0)
+    insertion_scores: tuple[float, ...] = (-6.0, -4.5, -3.0, -1.5, 0.0)
     """Scores added for each word."""
 
 
