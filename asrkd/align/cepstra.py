@@ -12,7 +12,7 @@ from asrkd.frames import FrameStore
 
 NUM_CEPSTRA = 13
 # On either side. HTK and Kaldi take 2, but wider slopes blur the change from one phone to the next: on speech
-# whose phone times are known, boundaries within 30 ms went from 90.3% to 91.6%, and 98.4% to 98.6% (two voices).
+# with known phone times, boundaries within 30 ms went from 90.3% to 91.6% and 98.4% to 98.6% (two voices).
 DELTA_WINDOW_FRAMES = 1
 
 

@@ -4,10 +4,9 @@ Uniform segmentation between the silences that the energy shows, then rounds of 
 state (Young et al., *The HTK Book*, "flat start"). No alignment, model or time mark is needed beforehand.
 
 The first rounds give all states of a phone one Gaussian. With a Gaussian a state from the first, a
-consonant's last state learns the onset of the vowels after it and keeps it: phones of the same equal length
-to begin with are a start from which rounds of Viterbi never move those boundaries back. On speech whose phone
-times are known they came 15 ms late, and 77% (one voice) and 85% (another) within 30 ms of the truth; with
-phones first, 5 to 8 ms and 92% and 99%.
+consonant's last state learns the onset of the vowels after it and keeps it: from phones of equal length,
+rounds of Viterbi never move those boundaries back. On 120 sentences whose phone times are known (two voices)
+they came 15 ms late, 81% and 94% of them within 30 ms; with phones first 5 to 9 ms, and 92% and 99%.
 """
 
 from __future__ import annotations

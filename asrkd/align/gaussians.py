@@ -77,30 +77,29 @@ def _from_sums(
 ) -> DiagonalMixtures:
     """Maximum likelihood from frames [T, D] shared [T, C] by components; unused ones keep `prior`."""
     overall_mean, overall_variance = feats.mean(0), feats.var(0, unbiased=False)
-    centred = (feats - overall_mean).double()  # around the mean, so that E[x²] - E[x]² loses nothing
     dim, components = feats.shape[1], shares.shape[1]
-    one_hot = (pdf_ids * components)[:, None] + torch.arange(components)
-    count = torch.zeros(num_pdfs * components, dtype=torch.double)
-    total = torch.zeros(num_pdfs * components, dim, dtype=torch.double)
+    count = torch.zeros(num_pdfs, components, dtype=torch.double)
+    total = torch.zeros(num_pdfs, components, dim, dtype=torch.double)
     squares = torch.zeros_like(total)
-    for component in range(components):
-        share = shares[:, component].double()
-        weighted = centred * share[:, None]
-        count.index_add_(0, one_hot[:, component], share)
-        total.index_add_(0, one_hot[:, component], weighted)
-        squares.index_add_(0, one_hot[:, component], weighted * centred)
+    for begin in range(0, feats.shape[0], CHUNK_FRAMES):
+        chunk = slice(begin, begin + CHUNK_FRAMES)
+        pdf, share = pdf_ids[chunk], shares[chunk].double()
+        # Around the mean of all, so that E[x²] - E[x]² loses nothing.
+        centred = (feats[chunk] - overall_mean).double()
+        weighted = share[:, :, None] * centred[:, None]
+        count.index_add_(0, pdf, share)
+        total.index_add_(0, pdf, weighted)
+        squares.index_add_(0, pdf, weighted * centred[:, None])
     seen = count > 1.0
-    safe = count.clamp_min(1.0)[:, None]
+    safe = count.clamp_min(1.0)[..., None]
     mean = total / safe
     variance = torch.maximum(squares / safe - mean.square(), VARIANCE_FLOOR * overall_variance.double())
-    pooled = (count[:, None] * variance).sum(0) / count.sum()
-    variance = (1.0 - POOLED_VARIANCE) * variance + POOLED_VARIANCE * pooled
-    shape = (num_pdfs, components, dim)
-    mean = (mean.float() + overall_mean).view(shape)
-    variance = variance.float().view(shape)
-    count, seen = count.view(num_pdfs, components), seen.view(num_pdfs, components)
+    pooled = (count[..., None] * variance).sum((0, 1)) / count.sum()
+    variance = ((1.0 - POOLED_VARIANCE) * variance + POOLED_VARIANCE * pooled).float()
+    mean = mean.float() + overall_mean
     weight = (count / count.sum(1, keepdim=True).clamp_min(1.0)).clamp_min(WEIGHT_FLOOR)
     log_weight = (weight / weight.sum(1, keepdim=True)).log().float()
+    shape = (num_pdfs, components, dim)
     old = prior or DiagonalMixtures(overall_mean.expand(shape), overall_variance.expand(shape), log_weight)
     return DiagonalMixtures(
         torch.where(seen[..., None], mean, old.mean),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 VARIANCE_FLOOR = (
     0.01  # of the variance of all frames, a dimension: keeps the likelihood of a small cluster finite
 )
+CHUNK_FRAMES = 20000  # in float64 at once
 LOG_TWO_PI_E = float(np.log(2.0 * np.pi) + 1.0)
 
 
@@ -72,16 +73,19 @@ def accumulate_frames(
     base = int(columns.max()) + 1 if columns.numel() else 1
     code = ((columns[:, 0] * base + columns[:, 1]) * base + columns[:, 2]) * base + columns[:, 3]
     codes, index = torch.unique(code, return_inverse=True)
-    feats = feats.double()
-    # A sorted copy summed run by run would be exact too; index_add in float64 is as fast and plain.
-    count = torch.zeros(codes.numel(), dtype=torch.double).index_add_(0, index, torch.ones_like(feats[:, 0]))
-    total = torch.zeros(codes.numel(), feats.shape[1], dtype=torch.double).index_add_(0, index, feats)
-    squares = torch.zeros_like(total).index_add_(0, index, feats.square())
+    count = torch.bincount(index, minlength=codes.numel()).double()
+    total = torch.zeros(codes.numel(), feats.shape[1], dtype=torch.double)
+    squares = torch.zeros_like(total)
+    for begin in range(0, feats.shape[0], CHUNK_FRAMES):
+        chunk = slice(begin, begin + CHUNK_FRAMES)
+        values = feats[chunk].double()
+        total.index_add_(0, index[chunk], values)
+        squares.index_add_(0, index[chunk], values.square())
     keys = torch.stack([codes // base**3, codes // base**2 % base, codes // base % base, codes % base], dim=1)
     return TriphoneStats(
         keys.numpy(),
         count.numpy(),
         total.numpy(),
         squares.numpy(),
-        VARIANCE_FLOOR * feats.var(0, unbiased=False).numpy(),
+        VARIANCE_FLOOR * feats.var(0, unbiased=False).double().numpy(),
     )
