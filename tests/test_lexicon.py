@@ -72,20 +72,14 @@ def test_refuses_missing_file_and_damaged_gzip(tmp_path: Path) -> None:
         Lexicon.load(path)
 
 
-names = st.text(
-    st.characters(min_codepoint=33, max_codepoint=0x24F, blacklist_categories=("Zs", "Cc")), min_size=1
-)
+names = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, blacklist_categories=("Zs", "Cc")), min_size=1)
 words = st.text("ABCDEÉ'-", min_size=1, max_size=5)
 phones = names.filter(
-    lambda name: (
-        not is_reserved(name) and not name.startswith("#") and not name[0].isdigit() and name[0] != "."
-    )
+    lambda name: not is_reserved(name) and not name.startswith("#") and not name[0].isdigit() and name[0] != "."
 )
 entries = st.dictionaries(
     words,
-    st.lists(st.lists(phones, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3, unique=True).map(
-        tuple
-    ),
+    st.lists(st.lists(phones, min_size=1, max_size=4).map(tuple), min_size=1, max_size=3, unique=True).map(tuple),
     min_size=1,
 )
 
@@ -152,6 +146,21 @@ def test_guesses_are_listed_and_marked_nowhere_else(tmp_path: Path) -> None:
     assert guessed == ["YOT", "ZED"]
     assert lexicon.words == ("A", "YOT", "ZED")
     assert lexicon.prons["ZED"] == (("Z", "EH", "D"),)
+
+
+def test_words_with_hyphens_are_joined_from_what_the_dictionary_has(tmp_path: Path) -> None:
+    source = write(tmp_path / "d", "RE R IY\nRE R EY\nCALL K AO L\n")
+    lexicon, guessed = build_lexicon(["RE-CALL", "RE-ZED"], source, g2p=lambda word: ["Z", "EH", "D"])
+    assert guessed == ["RE-CALL", "RE-ZED"]
+    assert lexicon.prons["RE-CALL"] == (("R", "IY", "K", "AO", "L"), ("R", "EY", "K", "AO", "L"))
+    assert lexicon.prons["RE-ZED"][0] == ("R", "IY", "Z", "EH", "D")
+    # Without a guesser, whole parts are enough, and one missing part is not.
+    assert build_lexicon(["RE-CALL"], source)[1] == ["RE-CALL"]
+    with pytest.raises(InputError, match="1 of the words: RE-ZED"):
+        build_lexicon(["RE-CALL", "RE-ZED"], source)
+    many = build_lexicon(["RE-RE-RE-RE-RE"], source)[0].prons["RE-RE-RE-RE-RE"]
+    assert len(many) == 8
+    assert many[0] == ("R", "IY") * 5
 
 
 def test_unknown_words_are_an_error_or_left_out(tmp_path: Path) -> None:

@@ -67,9 +67,7 @@ def pronounce(word: str) -> tuple[str, ...]:
     parts = _PART.findall(plain.replace("’", "'"))
     readable = all(not c.isalnum() or "a" <= c <= "z" for c in plain)
     if not parts or not readable:
-        raise InputError(
-            f"word {word}: expected letters of the English alphabet to guess a pronunciation from"
-        )
+        raise InputError(f"word {word}: expected letters of the English alphabet to guess a pronunciation from")
     return tuple(phone for part in parts for phone in _pronounce_part(word, part))
 
 

