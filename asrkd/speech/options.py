@@ -10,6 +10,7 @@ from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.decode import DecodeOptions
 from asrkd.distil.loss import DistilOptions
 from asrkd.distil.store import StoreOptions
+from asrkd.errors import InputError
 from asrkd.features import FeatureOptions
 from asrkd.graph import GraphOptions
 from asrkd.hmm.tree import TreeOptions
@@ -110,3 +111,25 @@ class SpeechOptions:
     graph: GraphOptions = field(default_factory=GraphOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     tune: TuneOptions = field(default_factory=TuneOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stage <= LAST_STAGE:
+            raise InputError(f"--stage: expected 0 to {LAST_STAGE}, found {self.stage}")
+        if self.ensemble.size < 2:
+            raise InputError(f"--ensemble.size: expected at least 2 teachers, found {self.ensemble.size}")
+        if self.students.seeds < 1:
+            raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
+        for name in ("seed", "device"):
+            # Every network of a run takes these from the run, so a value of the section alone would be ignored.
+            if getattr(self.train, name) != getattr(TrainOptions(), name):
+                raise InputError(f"--train.{name}: give --{name}, which every network of the recipe follows")
+        self._require_temperatures()
+
+    def _require_temperatures(self) -> None:
+        wanted = {self.distil.temperature, *self.students.sweep_temperatures}
+        missing = sorted(wanted - set(self.posteriors.temperatures))
+        if missing:
+            raise InputError(
+                f"--distil.temperature and --students.sweep-temperatures: expected some of --posteriors.temperatures "
+                f"{self.posteriors.temperatures}, found {missing[0]:g}"
+            )

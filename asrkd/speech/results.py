@@ -34,6 +34,7 @@ from asrkd.speech.labels import ROUNDS_FILE, load_hmm
 from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students
 from asrkd.speech.options import SpeechOptions
 from asrkd.stages import STAMP_FILE
+from asrkd.train.devices import resolve_device
 
 RESULTS_FILE = "results.json"
 NUM_CONFUSIONS = 20
@@ -86,7 +87,7 @@ def score(
         git_sha=provenance.git_sha(),
         config_sha=config_sha(options),
         seed=options.seed if options.students.seeds == 1 else list(range(options.students.seeds)),
-        device=provenance.device_name(options.device if options.device != "auto" else "cpu"),
+        device=provenance.device_name(str(resolve_device(options.device))),
         systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
         gap_recovered=gaps_recovered(metrics),

@@ -1,0 +1,145 @@
+"""The speech recipe: which students it trains, what it refuses, and a whole run on a dozen speakers of AN4."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("k2")
+
+from asrkd.config import parse
+from asrkd.corpora.an4 import prepare_an4
+from asrkd.errors import InputError
+from asrkd.files import read_json
+from asrkd.speech import networks, plan
+from asrkd.speech.data import Corpus, original_utt_id
+from asrkd.speech.evaluate import runs
+from asrkd.speech.options import SpeechOptions, StudentsOptions
+from asrkd.stages import step_stamps
+
+pytestmark = pytest.mark.k2
+
+CORPUS = Corpus(
+    name="an4",
+    prepare=prepare_an4,
+    dictionary=lambda corpus_dir: corpus_dir / "etc" / "an4.dic",
+    closed_vocabulary=True,
+    where="get AN4",
+)
+TINY = [
+    *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
+    *("--train.epochs=3", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
+    *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "1.0", "2.0"),
+    *("--align.num-rounds=4", "--train.learning-rate=0.003", "--max-bad=0.05", "--train.batch-size=256"),
+]
+
+
+def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
+    by_name = {student.name: student for student in networks.students(SpeechOptions())}
+    baseline, distilled = by_name["baseline"], by_name["distilled"]
+    assert baseline.distil is None
+    assert distilled.distil is not None
+    assert (baseline.model, baseline.seed) == (distilled.model, distilled.seed)
+    assert by_name["baseline_dropout"].model.dropout == SpeechOptions().teacher.dropout > 0
+
+
+def test_the_sweep_covers_every_temperature_once() -> None:
+    options = SpeechOptions()
+    swept = [student.distil for student in networks.students(options) if student.distil and student.seed == 0]
+    assert sorted(one.temperature for one in swept) == sorted(options.students.sweep_temperatures)
+
+
+def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
+    options = replace(SpeechOptions(), students=StudentsOptions(seeds=2, narrow_dims=(256,)))
+    names = [run.name for run in runs(options)]
+    assert {"baseline_seed1", "distilled_seed1", "distilled_256", "baseline_256", "ensemble"} <= set(names)
+    assert not [name for name in names if name.startswith("sweep")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.seed=3"], "--train.seed: give --seed"),
+        (["--train.device=cuda"], "--train.device: give --device"),
+        (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
+        (["--ensemble.size=1"], "at least 2 teachers"),
+        (["--stage=13"], "expected 0 to 12"),
+    ],
+)
+def test_options_that_would_be_ignored_or_cannot_work_are_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(SpeechOptions(), arguments, "run.sh", "")
+
+
+def test_a_missing_corpus_says_where_to_get_it(tmp_path: Path) -> None:
+    for corpus_dir in (None, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="get AN4"):
+            plan.plan(CORPUS, SpeechOptions(corpus_dir=corpus_dir), "run.sh")
+
+
+def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) -> None:
+    def stamps(**changes: object) -> dict[str, str]:
+        options = replace(SpeechOptions(corpus_dir=tmp_path), **changes)  # type: ignore[arg-type]
+        return step_stamps(plan.plan(CORPUS, options, "run.sh"))
+
+    base = stamps()
+    longer = stamps(train=replace(SpeechOptions().train, epochs=99))
+    other_graph = stamps(graph=replace(SpeechOptions().graph, silence_prob=0.1))
+    elsewhere = stamps(device="cpu", num_jobs=1)
+    assert base["teachers/0"] != base["teachers/1"]
+    assert base["teachers/0"] != longer["teachers/0"]
+    assert base["teachers/0"] == other_graph["teachers/0"]
+    assert base["decode/ensemble"] != other_graph["decode/ensemble"]
+    assert base["teachers/0"] == elsewhere["teachers/0"]
+
+
+def test_original_utt_id() -> None:
+    assert original_utt_id("sp0.9-an251-fash-b") == "an251-fash-b"
+    assert original_utt_id("speech-1") == "speech-1"
+
+
+@pytest.fixture(scope="module")
+def small_an4(an4_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve training and two test speakers of AN4, one of the utterances truncated."""
+    root = tmp_path_factory.mktemp("an4")
+    (root / "etc").mkdir()
+    shutil.copy(an4_dir / "etc" / "an4.dic", root / "etc")
+    for split, folder, num_speakers in (("train", "an4_clstk", 12), ("test", "an4test_clstk", 2)):
+        speakers = sorted(path.name for path in (an4_dir / "wav" / folder).iterdir())[:num_speakers]
+        for speaker in speakers:
+            shutil.copytree(an4_dir / "wav" / folder / speaker, root / "wav" / folder / speaker)
+        for suffix in ("fileids", "transcription"):
+            lines = (an4_dir / "etc" / f"an4_{split}.{suffix}").read_text().splitlines()
+            kept = [line for line in lines if any(f"-{speaker}-" in line for speaker in speakers)]
+            (root / "etc" / f"an4_{split}.{suffix}").write_text("\n".join(kept) + "\n")
+    victim = sorted((root / "wav" / "an4_clstk").rglob("*.*"))[0]
+    victim.chmod(0o644)
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    return root
+
+
+@pytest.mark.slow
+def test_whole_recipe(small_an4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp"), *TINY]
+    plan.main(CORPUS, SpeechOptions(), arguments)
+    results = read_json(tmp_path / "exp" / "results.json")
+    systems = results["systems"]
+    assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
+    assert len(results["dropped"]) == 1
+    for system in systems.values():
+        assert 0.3 < system["frame_accuracy"] < 1.0
+        assert system["wer"]["percent"] < 100.0
+        assert system["rtf"] > 0
+    assert systems["ensemble"]["parameters"] == 2 * systems["teacher_0"]["parameters"]
+    assert {row["metric"] for row in results["comparisons"]} == {"frame_accuracy", "cross_entropy", "wer"}
+    report = (tmp_path / "exp" / "report" / "report.html").read_text()
+    assert "distilled" in report and "<audio" in report
+    first_line = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()[:400]
+    assert "recipes/an4/run.sh" in first_line
+
+    capsys.readouterr()
+    plan.main(CORPUS, SpeechOptions(), arguments)
+    assert "==" not in "".join(line[:2] for line in capsys.readouterr().out.splitlines())
