@@ -89,7 +89,7 @@ def speak(texts: list[str], voice: str, folder: Path) -> list[Spoken]:
     program = folder / "speak.scm"
     lines = [f'(speak "{text.capitalize()}." "{folder / str(number)}")' for number, text in enumerate(texts)]
     program.write_text("\n".join([f"(voice_{voice})", _PROGRAM, *lines]))
-    subprocess.run(["festival", "-b", str(program)], check=True, capture_output=True, timeout=300)
+    subprocess.run(["festival", "-b", str(program)], check=True, capture_output=True, timeout=900)
     return [_read(text, folder / str(number)) for number, text in enumerate(texts)]
 
 

@@ -18,7 +18,8 @@ from asrkd.lang.phones import SILENCE
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
 
-NUM_SENTENCES = 250
+# A slow voice (statistical, not of recorded diphones) says fewer.
+NUM_SENTENCES = {"kal_diphone": 250, "cmu_us_slt_arctic_hts": 120}
 FRAME_SHIFT_MS = 10.0
 TOLERANCE_SEC = 0.030 + 1e-6
 NOT_FOUND_SEC = 9.0
@@ -91,13 +92,13 @@ def test_nine_in_ten_boundaries_within_30_ms(voice: str, tmp_path: Path) -> None
     pytest.importorskip("k2")
     if voice not in available_voices():
         pytest.skip(f"festival's voice {voice} is missing (apt-get install festival {VOICES[voice]})")
-    spoken = speak(sentences(NUM_SENTENCES), voice, tmp_path)
+    spoken = speak(sentences(NUM_SENTENCES[voice]), voice, tmp_path)
     assert all(" ".join(word for word, _ in s.words_and_pronunciations()) == s.text for s in spoken)
     alignment = flat_start(store_of(spoken, tmp_path), lexicon_of(spoken))
     errors = all_errors(spoken, alignment)
     within = (errors.abs() <= TOLERANCE_SEC).float().mean().item()
     late_sec = errors.median().item()
-    print(f"{voice}: {len(errors)} boundaries, {100 * within:.1f}% within 30 ms, median {1000 * late_sec:+.1f} ms late")
+    print(f"{voice}: {100 * within:.1f}% of {len(errors)} within 30 ms, median {1000 * late_sec:+.1f} ms late")
     assert not alignment.dropped
     assert within >= 0.90
     assert abs(late_sec) <= 0.010

@@ -120,9 +120,7 @@ def test_gain_is_the_likelihood_of_leaves_less_that_of_roots(stats: TriphoneStat
 
 def test_unseen_triphone_answers_the_questions_like_its_kin() -> None:
     unseen = (3, 1, 5)  # K A N
-    tree = build_tree(
-        accumulate_frames(*draw_frames(0, leave_out=unseen)), PHONES, TreeOptions(NUM_ROOTS + 4, 10)
-    )
+    tree = build_tree(accumulate_frames(*draw_frames(0, leave_out=unseen)), PHONES, TreeOptions(NUM_ROOTS + 4, 10))
     assert one(tree, *unseen, 0) == one(tree, 4, 1, 5, 0)  # as after T, the other stop
     assert one(tree, *unseen, 0) != one(tree, 6, 1, 5, 0)
 

@@ -33,12 +33,7 @@ def cepstra(store: FrameStore, utt_ids: Sequence[str] | None = None) -> Tensor:
 
 def dct_matrix(num_bins: int, num_cepstra: int) -> Tensor:
     """Orthonormal type-II discrete cosine transform [num_bins, num_cepstra]."""
-    angle = (
-        math.pi
-        / num_bins
-        * (torch.arange(num_bins, dtype=torch.double)[:, None] + 0.5)
-        * torch.arange(num_cepstra)
-    )
+    angle = math.pi / num_bins * (torch.arange(num_bins, dtype=torch.double)[:, None] + 0.5) * torch.arange(num_cepstra)
     matrix = angle.cos() * math.sqrt(2.0 / num_bins)
     matrix[:, 0] /= math.sqrt(2.0)
     return matrix.float()

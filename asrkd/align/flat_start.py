@@ -58,9 +58,7 @@ class FlatStartOptions:
             raise InputError("flat start: expected at least one round, found none")
 
 
-def flat_start(
-    store: FrameStore, lexicon: Lexicon, options: FlatStartOptions = FlatStartOptions()
-) -> Alignment:
+def flat_start(store: FrameStore, lexicon: Lexicon, options: FlatStartOptions = FlatStartOptions()) -> Alignment:
     """Align a store (log-mel energies, mean and variance normalised) to its words, from scratch.
 
     The result's `log_like_rounds` has the log-likelihood a frame of each round, under the model that the

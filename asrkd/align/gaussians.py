@@ -63,8 +63,7 @@ class DiagonalMixtures:
         """Log-density of each frame under each senone: [T, D] -> [T, S] float32, natural log."""
         precision = 1.0 / self.variance
         constant = self.log_weight - 0.5 * (
-            (self.mean.square() * precision + self.variance.log()).sum(2)
-            + self.mean.shape[2] * math.log(2 * math.pi)
+            (self.mean.square() * precision + self.variance.log()).sum(2) + self.mean.shape[2] * math.log(2 * math.pi)
         )
         weights = torch.cat([-0.5 * precision, self.mean * precision], dim=2).flatten(0, 1)  # [S*C, 2D]
         inputs = torch.cat([feats.square(), feats], dim=1)

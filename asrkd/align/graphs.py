@@ -90,9 +90,7 @@ class _PhoneNetwork:
             try:
                 ids = self._words[prons] = [[self._phone_ids[phone] for phone in pron] for pron in prons]
             except KeyError as phone:
-                raise InputError(
-                    f"phone {phone}: in the lexicon, but the senone tree has no such phone"
-                ) from None
+                raise InputError(f"phone {phone}: in the lexicon, but the senone tree has no such phone") from None
         return ids
 
 
@@ -142,9 +140,7 @@ class TrainingGraphs:
         for utt, text in enumerate(texts):
             prons = [_prons(lexicon, word) for word in text.split()]
             network.add(utt, prons)
-            min_phones = (
-                sum(min(map(len, variants)) for variants in prons) or 1
-            )  # silence alone, without words
+            min_phones = sum(min(map(len, variants)) for variants in prons) or 1  # silence alone, without words
             min_frames.append(NUM_STATES * min_phones)
         return _expand(network, np.asarray(min_frames), len(phones), with_context)
 
@@ -252,9 +248,7 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_cont
     phone, utt = np.asarray(network.phone), np.asarray(network.utt)
     tail, head = np.asarray(network.edges, dtype=np.int64).reshape(-1, 2).T
     start, end = (np.asarray([node for node, _ in nodes]) for nodes in (network.starts, network.ends))
-    start_weight, end_weight = (
-        np.asarray([weight for _, weight in nodes]) for nodes in (network.starts, network.ends)
-    )
+    start_weight, end_weight = (np.asarray([weight for _, weight in nodes]) for nodes in (network.starts, network.ends))
     outside = np.full_like
     deaf = phone == SILENCE_ID if with_context else np.ones(phone.size, dtype=bool)
     to_left = np.append(phone[tail], outside(start, SILENCE_ID))

@@ -61,9 +61,7 @@ def viterbi(
     """
     transitions = transitions or TransitionModel.uniform(tree.num_pdfs)
     if transitions.num_pdfs != tree.num_pdfs:
-        raise ValueError(
-            f"viterbi: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}"
-        )
+        raise ValueError(f"viterbi: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}")
     corpus = TrainingCorpus.build(
         store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
     )
@@ -76,9 +74,7 @@ class TrainingCorpus:
 
     store: FrameStore
     phones: tuple[str, ...]
-    utt_ids: tuple[
-        str, ...
-    ]  # longest first: k2 wants a batch in this order, and batches of one length waste nothing
+    utt_ids: tuple[str, ...]  # longest first: k2 wants a batch in this order, and batches of one length waste nothing
     num_frames: tuple[int, ...]
     graphs: TrainingGraphs
     dropped: Mapping[str, str]
@@ -100,17 +96,13 @@ class TrainingCorpus:
         for utt_id, text in texts.items():
             words = text.split()
             unknown = [word for word in words if word not in lexicon.prons]
-            states = NUM_STATES * sum(
-                min(map(len, lexicon.prons[word])) for word in words if word not in unknown
-            )
+            states = NUM_STATES * sum(min(map(len, lexicon.prons[word])) for word in words if word not in unknown)
             if not words:
                 dropped[utt_id] = "no words"
             elif unknown:
                 dropped[utt_id] = f"word {unknown[0]} is not in the lexicon"
             elif frames[utt_id] < states:
-                dropped[utt_id] = (
-                    f"{frames[utt_id]} frames are too few for {len(words)} words, at least {states}"
-                )
+                dropped[utt_id] = f"{frames[utt_id]} frames are too few for {len(words)} words, at least {states}"
         kept = sorted((u for u in texts if u not in dropped), key=lambda u: -frames[u])
         if not kept:
             reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(dropped.items())[:3])
@@ -152,13 +144,9 @@ class TrainingCorpus:
         for index, matrix in zip(batch, scores, strict=True):
             expected = (self.num_frames[index], num_pdfs)
             if tuple(matrix.shape) != expected:
-                raise ValueError(
-                    f"{self.utt_ids[index]}: expected scores {expected}, found {tuple(matrix.shape)}"
-                )
+                raise ValueError(f"{self.utt_ids[index]}: expected scores {expected}, found {tuple(matrix.shape)}")
             if not bool(torch.isfinite(matrix).all()):
-                raise InputError(
-                    f"{self.utt_ids[index]}: expected finite acoustic scores, found NaN or infinity"
-                )
+                raise InputError(f"{self.utt_ids[index]}: expected finite acoustic scores, found NaN or infinity")
 
     def _collect(self, paths: Sequence[_Path | None]) -> Alignment:
         """Paths, longest utterance first, to an alignment in the store's order."""

@@ -47,9 +47,7 @@ def _merged_sets(stats: TriphoneStats, num_phones: int, states: tuple[int, ...])
     own = log_likelihood(count, total, squares, stats.floor)
     found: set[frozenset[int]] = set()
     while len(members) > 2:
-        merged = log_likelihood(
-            count[:, None] + count, total[:, None] + total, squares[:, None] + squares, stats.floor
-        )
+        merged = log_likelihood(count[:, None] + count, total[:, None] + total, squares[:, None] + squares, stats.floor)
         loss = own[:, None] + own - merged
         loss[np.tril_indices(len(members))] = np.inf
         first, second = np.unravel_index(int(loss.argmin()), loss.shape)

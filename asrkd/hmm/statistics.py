@@ -13,9 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from asrkd.align.alignment import Alignment
 
-VARIANCE_FLOOR = (
-    0.01  # of the variance of all frames, a dimension: keeps the likelihood of a small cluster finite
-)
+VARIANCE_FLOOR = 0.01  # of the variance of all frames, a dimension: keeps the likelihood of a small cluster finite
 CHUNK_FRAMES = 20000  # in float64 at once
 LOG_TWO_PI_E = float(np.log(2.0 * np.pi) + 1.0)
 
@@ -65,9 +63,7 @@ def accumulate(alignment: Alignment, feats: Tensor) -> TriphoneStats:
     return accumulate_frames(left, phone, right, alignment.state, feats)
 
 
-def accumulate_frames(
-    left: Tensor, phone: Tensor, right: Tensor, state: Tensor, feats: Tensor
-) -> TriphoneStats:
+def accumulate_frames(left: Tensor, phone: Tensor, right: Tensor, state: Tensor, feats: Tensor) -> TriphoneStats:
     """Statistics of frames [T, D] by (left, phone, right, state), four integer vectors [T]."""
     columns = torch.stack([x.long() for x in (left, phone, right, state)], dim=1)
     base = int(columns.max()) + 1 if columns.numel() else 1

@@ -45,9 +45,7 @@ class TransitionModel:
             )
         total = self.log_self_loop.exp() + self.log_forward.exp()
         if not torch.allclose(total, torch.ones_like(total), atol=1e-4):
-            raise ValueError(
-                f"transitions: expected pairs that sum to one, found sums down to {total.min():.4f}"
-            )
+            raise ValueError(f"transitions: expected pairs that sum to one, found sums down to {total.min():.4f}")
 
     @property
     def num_pdfs(self) -> int:
@@ -57,9 +55,7 @@ class TransitionModel:
     def uniform(num_pdfs: int, mean_frames: float = PRIOR_MEAN_FRAMES) -> TransitionModel:
         """The same for every state: `mean_frames` expected frames a visit."""
         stay = 1.0 - 1.0 / mean_frames
-        return TransitionModel(
-            torch.full((num_pdfs,), math.log(stay)), torch.full((num_pdfs,), math.log(1.0 - stay))
-        )
+        return TransitionModel(torch.full((num_pdfs,), math.log(stay)), torch.full((num_pdfs,), math.log(1.0 - stay)))
 
     @staticmethod
     def from_counts(frames: Tensor, visits: Tensor) -> TransitionModel:
@@ -85,6 +81,4 @@ class TransitionModel:
         try:
             return TransitionModel(tensors["log_self_loop"], tensors["log_forward"])
         except KeyError as missing:
-            raise InputError(
-                f"transition model: expected a tensor {missing}, found {sorted(tensors)}"
-            ) from None
+            raise InputError(f"transition model: expected a tensor {missing}, found {sorted(tensors)}") from None

@@ -76,9 +76,7 @@ class SenoneTree:
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that decides a pdf_id: phones and trees, not the gain."""
-        return fingerprint(
-            {name: value for name, value in self._as_json().items() if name != "log_likelihood_gain"}
-        )
+        return fingerprint({name: value for name, value in self._as_json().items() if name != "log_likelihood_gain"})
 
     @staticmethod
     def monophone(phones: tuple[str, ...]) -> SenoneTree:
@@ -105,9 +103,7 @@ class SenoneTree:
             ("left", "phone", "right", "state"), arrays, [len(self.phones)] * 3 + [NUM_STATES], strict=True
         ):
             if values.size and (values.min() < 0 or values.max() >= limit):
-                raise ValueError(
-                    f"tree: expected {name} in [0, {limit}), found {values.min()}..{values.max()}"
-                )
+                raise ValueError(f"tree: expected {name} in [0, {limit}), found {values.min()}..{values.max()}")
         neighbours = np.stack((arrays[0], arrays[2]))
         node = arrays[1] * NUM_STATES + arrays[3]
         return torch.from_numpy(self._walk(node, neighbours)).reshape(torch.as_tensor(phone).shape)
@@ -136,18 +132,13 @@ class SenoneTree:
             questions = np.zeros((len(content["questions"]), len(phones)), dtype=bool)
             for row, members in zip(questions, content["questions"], strict=True):
                 row[[phones.index(name) for name in members]] = True
-            nodes = {
-                name: np.asarray(content[name], dtype=np.int64)
-                for name in ("context", "question", "yes", "no")
-            }
+            nodes = {name: np.asarray(content[name], dtype=np.int64) for name in ("context", "question", "yes", "no")}
             tree = SenoneTree(phones, questions, **nodes, log_likelihood_gain=content["log_likelihood_gain"])
             expected = content["fingerprint"]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: expected a senone tree, found something else ({error!r})") from None
         if tree.fingerprint != expected:
-            raise InputError(
-                f"{path}: expected fingerprint {expected}, found {tree.fingerprint}: the file was changed"
-            )
+            raise InputError(f"{path}: expected fingerprint {expected}, found {tree.fingerprint}: the file was changed")
         return tree
 
     def _as_json(self) -> dict[str, object]:
@@ -210,9 +201,7 @@ def build_tree(stats: TriphoneStats, phones: tuple[str, ...], options: TreeOptio
         num_leaves += 1
         gain += split.gain
     asked = np.asarray(question)
-    asked[np.asarray(context) == LEAF] = np.arange(
-        num_leaves
-    )  # at a leaf the question's place holds the pdf_id
+    asked[np.asarray(context) == LEAF] = np.arange(num_leaves)  # at a leaf the question's place holds the pdf_id
     return SenoneTree(phones, questions, np.asarray(context), asked, np.asarray(yes), np.asarray(no), gain)
 
 
