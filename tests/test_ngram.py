@@ -7,7 +7,7 @@ import gzip
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -124,9 +124,7 @@ tiny_texts = st.lists(st.lists(st.sampled_from("ABC"), max_size=4), min_size=1, 
 
 @settings(deadline=None, max_examples=60)
 @given(tiny_texts, st.integers(1, 4), st.data())
-def test_back_off_gives_the_interpolated_probability(
-    text: Sentences, order: int, data: st.DataObject
-) -> None:
+def test_back_off_gives_the_interpolated_probability(text: Sentences, order: int, data: st.DataObject) -> None:
     def fall_back(counts: object, order: int) -> tuple[float, float, float]:
         return FALLBACK_DISCOUNTS
 
@@ -159,6 +157,44 @@ def test_probabilities_sum_to_one_with_estimated_discounts(caplog: pytest.LogCap
     assert [record.getMessage()[:8] for record in caplog.records] == ["1-grams:"]
     for history in histories(model):
         assert total(model, history) == pytest.approx(1.0, abs=1e-9)
+
+
+# What KenLM's lmplz (0.3.0, -o 3 --discount_fallback) made of markov_text(0, 3000, WORDS): discounts of the fall-back
+# for unigrams, 0.423611, 1.11195, 1.45163 for bigrams and 0.581572, 0.984892, 1.52991 for trigrams.
+LMPLZ_MARKOV = {
+    "W3": (-1.6872808, -0.557769),
+    "<unk>": (-2.6344035, 0.0),
+    "<s> W1": (-0.74305063, -1.3618255),
+    "W5 W7": (-1.1823686, -0.83272785),
+    "W2 W3 W5": (-0.9023318, 0.0),
+    "<s> W4 </s>": (-0.9548111, 0.0),
+    "W39 W0 W1": (-0.6490765, 0.0),
+}
+# And of AN4's 948 training transcripts, where every order has discounts of its own.
+LMPLZ_AN4 = {
+    "FIVE": (-1.6041212, -0.59114754),
+    "<unk>": (-2.8586085, 0.0),
+    "</s>": (-1.3892846, 0.0),
+    "<s> RUBOUT": (-1.2167696, -0.3070408),
+    "A B": (-1.9052057, -0.13373034),
+    "<s> ENTER SIX": (-1.054592, 0.0),
+}
+
+
+def entries(model: NgramModel, keys: Iterable[str]) -> dict[str, tuple[float, ...]]:
+    return {key: pytest.approx(tuple(model.tables[len(key.split()) - 1][key]), abs=1e-6) for key in keys}
+
+
+def test_lmplz_estimates_the_same() -> None:
+    model = estimate_kneser_ney(markov_text(0, 3000, WORDS), 3)
+    assert entries(model, LMPLZ_MARKOV) == LMPLZ_MARKOV
+
+
+def test_lmplz_estimates_the_same_on_an4(an4_dir: Path) -> None:
+    lines = (an4_dir / "etc/an4_train.transcription").read_text().splitlines()
+    model = estimate_kneser_ney([line.split()[1:-2] for line in lines], 3)
+    assert entries(model, LMPLZ_AN4) == LMPLZ_AN4
+    assert [len(table) for table in model.tables] == [102, 1256, 3121]
 
 
 def test_longer_histories_help_and_beat_nothing_known() -> None:
@@ -236,9 +272,7 @@ def test_kenlm_agrees(tmp_path: Path, order: int) -> None:
     for sentence in held_out:
         text = " ".join(sentence)
         assert model.score(sentence) == pytest.approx(peer.score(text), rel=1e-5)
-        assert model.perplexity([sentence], include_oov=True) == pytest.approx(
-            peer.perplexity(text), rel=1e-4
-        )
+        assert model.perplexity([sentence], include_oov=True) == pytest.approx(peer.perplexity(text), rel=1e-4)
         scores = [score for score, _, _ in peer.full_scores(text)]
         padded = [BOS, *sentence, EOS]
         mine = [model.log10_prob(padded[:i], padded[i]) for i in range(1, len(padded))]
@@ -247,9 +281,7 @@ def test_kenlm_agrees(tmp_path: Path, order: int) -> None:
 
 def test_an4_perplexity_agrees_with_kenlm(an4_dir: Path, tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm")
-    train = [
-        line.split()[1:-2] for line in (an4_dir / "etc/an4_train.transcription").read_text().splitlines()
-    ]
+    train = [line.split()[1:-2] for line in (an4_dir / "etc/an4_train.transcription").read_text().splitlines()]
     test = [line.split()[:-1] for line in (an4_dir / "etc/an4_test.transcription").read_text().splitlines()]
     model = estimate_kneser_ney(train, 3)
     model.write_arpa(tmp_path / "an4.arpa")
