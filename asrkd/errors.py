@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
@@ -30,6 +30,17 @@ def one_line_errors(program: str) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _leave(program, f"disk full: could not write {error.filename or 'an output'}")
+
+
+def require_same_utterances(refs: Iterable[str], hyps: Iterable[str]) -> None:
+    """InputError, naming the first utterance, where one side lacks what the other has."""
+    expected, found = dict.fromkeys(refs), dict.fromkeys(hyps)
+    for utt_id in expected:
+        if utt_id not in found:
+            raise InputError(f"{utt_id}: expected a hypothesis, found none")
+    for utt_id in found:
+        if utt_id not in expected:
+            raise InputError(f"{utt_id}: expected a reference, found none")
 
 
 def _leave(program: str, message: str) -> None:

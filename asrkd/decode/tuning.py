@@ -12,7 +12,7 @@ import kaldialign
 from tqdm import tqdm
 
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.score.words import require_same_utterances
+from asrkd.errors import require_same_utterances
 
 ACOUSTIC_SCALES = (0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
 INSERTION_SCORES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)

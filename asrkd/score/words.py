@@ -10,7 +10,7 @@ from typing import Any
 import kaldialign
 import numpy as np
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, require_same_utterances
 from asrkd.score.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
 
 # Opposite an inserted or deleted word in kaldialign's answer; no transcript holds it. None stands for it
@@ -115,16 +115,6 @@ def wer(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) ->
     if result.words == 0:
         raise InputError(f"references: expected words, found none in {len(refs)} utterances")
     return result
-
-
-def require_same_utterances(refs: Mapping[str, Any], hyps: Mapping[str, Any]) -> None:
-    """InputError, naming the first utterance, where one side lacks what the other has."""
-    for utt_id in refs:
-        if utt_id not in hyps:
-            raise InputError(f"{utt_id}: expected a hypothesis, found none")
-    for utt_id in hyps:
-        if utt_id not in refs:
-            raise InputError(f"{utt_id}: expected a reference, found none")
 
 
 def _utterance_errors(utt_id: str, ref: list[str], hyp: list[str]) -> UtteranceErrors:
