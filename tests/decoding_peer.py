@@ -51,9 +51,7 @@ def random_transitions(num_pdfs: int, seed: int) -> TransitionModel:
     return TransitionModel(torch.from_numpy(np.log(stay)).float(), torch.from_numpy(np.log1p(-stay)).float())
 
 
-def pronunciations(
-    words: Sequence[str], lexicon: Lexicon, silence_prob: float
-) -> Iterator[tuple[list[int], float]]:
+def pronunciations(words: Sequence[str], lexicon: Lexicon, silence_prob: float) -> Iterator[tuple[list[int], float]]:
     """Every phone sequence of a sentence, optional silences included, and its log-probability."""
     phone_id = {phone: index for index, phone in enumerate(lexicon.phones)}
     gaps = [False, True] if silence_prob > 0 else [False]
@@ -68,9 +66,7 @@ def pronunciations(
 def state_pdfs(phones: Sequence[int], tree: SenoneTree) -> list[int]:
     """pdf_ids of the states of a phone sequence, silence being around it."""
     padded = [SIL, *phones, SIL]
-    left, phone, right = (
-        torch.tensor(padded[i : len(phones) + i]).repeat_interleave(NUM_STATES) for i in range(3)
-    )
+    left, phone, right = (torch.tensor(padded[i : len(phones) + i]).repeat_interleave(NUM_STATES) for i in range(3))
     return tree.pdf_ids(left, phone, right, torch.arange(NUM_STATES).repeat(len(phones))).tolist()
 
 

@@ -102,9 +102,7 @@ def test_arrays_survive_the_way_through_openfst(data: st.DataObject) -> None:
     labels = st.integers(0, 9)
     costs = st.floats(-10, 10, width=32)
     rows = data.draw(st.lists(st.tuples(states, states, labels, labels, costs), max_size=20))
-    final = data.draw(
-        st.lists(st.sampled_from([0.0, 1.5, math.inf]), min_size=num_states, max_size=num_states)
-    )
+    final = data.draw(st.lists(st.sampled_from([0.0, 1.5, math.inf]), min_size=num_states, max_size=num_states))
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 5
     fst = sorted_by_source(*columns, final=final, start=data.draw(states))
     back = from_kaldifst(to_kaldifst(fst))
@@ -237,9 +235,7 @@ def test_words_of_homophones_survive_the_removal_of_epsilons(parallel: bool) -> 
 
 def test_words_leave_epsilon_arcs_at_the_start_and_in_chains() -> None:
     # 0 -eps:A-> 1 -1-> 2 -eps:B-> 3 -eps:C-> 4
-    fst = sorted_by_source(
-        [0, 1, 2, 3], [1, 2, 3, 4], [0, 1, 0, 0], [1, 0, 2, 3], [1, 2, 4, 8], [math.inf] * 4 + [0.0]
-    )
+    fst = sorted_by_source([0, 1, 2, 3], [1, 2, 3, 4], [0, 1, 0, 0], [1, 0, 2, 3], [1, 2, 4, 8], [math.inf] * 4 + [0.0])
     moved, sequences = words_on_emitting_arcs(fst, 3)
     assert not (moved.olabel[moved.ilabel == 0] > 0).any()
     graph = epsilon_free(moved, sequences, ("A", "B", "C"), 1, (), "")
@@ -277,10 +273,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 
 def test_fingerprint_follows_what_it_was_made_from() -> None:
-    made = {
-        graph_and_parts(0, options)[0].fingerprint
-        for options in (GraphOptions(), GraphOptions(silence_prob=0.4))
-    }
+    made = {graph_and_parts(0, options)[0].fingerprint for options in (GraphOptions(), GraphOptions(silence_prob=0.4))}
     made |= {graph_and_parts(seed, GraphOptions())[0].fingerprint for seed in (0, 1)}
     assert len(made) == 3
 

@@ -1,4 +1,4 @@
-"""Lattices: every path within a beam of the best, acoustic and graph scores kept apart."""
+"""Lattices: the paths near the best one, acoustic and graph scores kept apart."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from asrkd.decode.compact import UtteranceLattice
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
 
@@ -43,21 +43,6 @@ class Scales:
                 f"decoding: expected acoustic_scale > 0 and lm_scale >= 0, "
                 f"found {self.acoustic_scale} and {self.lm_scale}"
             )
-
-
-@dataclass(frozen=True)
-class UtteranceLattice:
-    """One utterance's lattice, arcs in the order of their source states, frame by frame. Empty when nothing
-    was found."""
-
-    arcs: NDArray[Any]
-    """[arcs, 3] int32: source, destination, label (pdf_id + 1; -1 into the final state)."""
-    words_on_arc: NDArray[Any]
-    """[arcs] int32: row of the graph's `word_sequences`."""
-    am_scores: NDArray[Any]
-    """[arcs] float32: log p(frame | pdf) up to a constant, unscaled; 0 into the final state."""
-    graph_scores: NDArray[Any]
-    """[arcs] float32: the graph's score, unscaled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +109,7 @@ class Lattices:
         sequences = best.words_on_arc.tolist()
         for position, row in enumerate(rows):
             path = sequences[path_ends[position] : path_ends[position + 1]]
-            result[self.utt_ids[row]] = [
-                self.words[word] for arc in path for word in self.word_sequences[arc]
-            ]
+            result[self.utt_ids[row]] = [self.words[word] for arc in path for word in self.word_sequences[arc]]
         return result
 
     def total_scores(self, scales: Scales) -> Tensor:
@@ -149,8 +132,10 @@ class Lattices:
         rows = torch.nonzero(self.offsets[1:] > self.offsets[:-1]).flatten().tolist()
         fsas = []
         for row in rows:
-            arcs = self.arcs[int(self.offsets[row]) : int(self.offsets[row + 1])]
-            fsas.append(k2.Fsa(torch.cat([arcs, torch.zeros(len(arcs), 1, dtype=torch.int32)], dim=1)))
+            source, target, _ = self.arcs[int(self.offsets[row]) : int(self.offsets[row + 1])].T
+            # k2 wants -1 on arcs into the final state; it is words_on_arc that says what the others mean.
+            label = torch.where(target == target.max(), -1, 1).int()
+            fsas.append(k2.Fsa(torch.stack([source, target, label, torch.zeros_like(label)], dim=1)))
         if not fsas:
             return None, rows
         lattices = k2.create_fsa_vec(fsas)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.decode.lattice import Lattices, Scales, UtteranceLattice
-from asrkd.decode.workers import fork_map
+from asrkd.decode.compact import UtteranceLattice, compact
+from asrkd.decode.lattice import Lattices, Scales
+from asrkd.decode.workers import fork_map, survives_a_fork
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
@@ -37,6 +38,9 @@ class DecodeOptions:
     """Width of the search (nats of the scaled score): states further below the frame's best are dropped."""
     lattice_beam: float = 4.0
     """Paths further than this (nats) below the best are left out of the lattice."""
+    whole_lattices: bool = False
+    """Keep all of these paths, frame by frame, not of each word and place the best: a hundred times the
+    size."""
     max_active: int | None = 10_000
     """States kept a frame, about; None for no limit."""
     min_active: int = 30
@@ -80,14 +84,13 @@ class Hypotheses:
     audio_sec: float
     """Seconds of speech decoded."""
     score_sec: float
-    """Seconds of one core spent in getting acoustic scores (the network, when `scores` computes them on
-    access)."""
+    """Processor seconds spent in getting acoustic scores: the network's, when `scores` computes on access."""
     search_sec: float
-    """Seconds of one core spent in the search."""
+    """Processor seconds spent in the search and in making the lattices that are kept."""
 
     @property
     def rtf(self) -> float:
-        """Real-time factor on one core: seconds of computing a second of speech."""
+        """Real-time factor: processor seconds a second of speech, as long as a core of its own would take."""
         return (self.score_sec + self.search_sec) / self.audio_sec
 
     def save(self, folder: Path | str) -> None:
@@ -151,7 +154,12 @@ def decode(
     searcher.prepare()
     utt_ids = list(scores)
     found: dict[str, _Found] = {}
-    results = fork_map(searcher, utt_ids, options.num_jobs)
+    results: Iterable[tuple[str, _Found]]
+    if survives_a_fork(_search_one_frame):
+        results = fork_map(searcher, utt_ids, options.num_jobs)
+    else:
+        log.warning("%s: k2 has been used in this process in a way that rules out forking; one job", name)
+        results = ((utt_id, searcher(utt_id)) for utt_id in utt_ids)
     for utt_id, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids)):
         found[utt_id] = result
     lattices = Lattices.of(graph, {utt_id: found[utt_id].lattice for utt_id in utt_ids})
@@ -171,6 +179,14 @@ def decode(
         if utt_ids_:
             log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids_), ", ".join(utt_ids_[:5]))
     return hypotheses
+
+
+def _search_one_frame() -> None:
+    """The smallest search: it needs k2's thread pool, which does not survive a fork once started."""
+    import k2
+
+    dense = k2.DenseFsaVec(torch.zeros(1, 1, 2), torch.tensor([[0, 0, 1]], dtype=torch.int32))
+    k2.intersect_dense_pruned(k2.create_fsa_vec([k2.linear_fsa([1])]), dense, 1.0, 1.0, 1, 10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,12 +213,13 @@ class _Searcher:
         fsa = self.graph.to_k2(every_state_final)
         num_words = self.graph.num_words[fsa.words_on_arc.long()]
         fsa.scores = self.options.lm_scale * fsa.graph_scores + self.options.insertion_score * num_words
+        fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
         return fsa
 
     def __call__(self, utt_id: str) -> _Found:
-        start = time.perf_counter()
+        start = time.process_time()
         scores = self._scores(utt_id)
-        scored = time.perf_counter()
+        scored = time.process_time()
         lattice = self._lattice(self.k2_graph, scores)
         partial = not len(lattice.arcs) and self.options.allow_partial
         if partial:
@@ -212,15 +229,14 @@ class _Searcher:
             partial and len(lattice.arcs) > 0,
             len(scores),
             scored - start,
-            time.perf_counter() - scored,
+            time.process_time() - scored,
         )
 
     def _scores(self, utt_id: str) -> Tensor:
         scores = self.acoustic[utt_id].float()
         if scores.dim() != 2 or scores.shape[1] != self.graph.num_pdfs:
             raise InputError(
-                f"{utt_id}: expected acoustic scores [frames, {self.graph.num_pdfs}], "
-                f"found {tuple(scores.shape)}"
+                f"{utt_id}: expected acoustic scores [frames, {self.graph.num_pdfs}], found {tuple(scores.shape)}"
             )
         if len(scores) == 0 or not bool(torch.isfinite(scores).all()):
             raise InputError(f"{utt_id}: expected finite acoustic scores of at least one frame")
@@ -244,12 +260,30 @@ class _Searcher:
             max_active_states=options.max_active or UNLIMITED_STATES,
             frame_idx_name="frame",
         )
-        arcs = lattice.arcs.values()[:, :3].contiguous()
-        label, frame = arcs[:, 2].long(), lattice.frame.long()
+        return self._kept(lattice, scores)
+
+    def _kept(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
+        """What is kept of the search's lattice, in numpy arrays: a pipe carries their bytes.
+
+        Tensors would be shared by way of a file of the process, which is gone when they are wanted.
+        """
+        source, target, label = lattice.arcs.values()[:, :3].T
+        frame = lattice.frame
         emitting = label > 0
-        am_scores = torch.zeros(len(arcs))
-        am_scores[emitting] = scores[frame[emitting], label[emitting] - 1]
-        columns = (arcs, lattice.words_on_arc, am_scores, lattice.graph_scores)
-        # numpy arrays: a pipe carries their bytes, while tensors would be shared by a file of the process
-        # that ends
-        return UtteranceLattice(*(column.numpy() for column in columns))
+        am_scores = torch.zeros(len(label))
+        am_scores[emitting] = scores[frame[emitting].long(), label[emitting].long() - 1]
+        whole = UtteranceLattice(
+            torch.stack([source, target, frame], dim=1).numpy(),
+            lattice.words_on_arc.numpy(),
+            am_scores.numpy(),
+            lattice.graph_scores.numpy(),
+        )
+        if self.options.whole_lattices or not len(label):
+            return whole
+        return compact(
+            whole,
+            lattice.graph_arc.numpy(),
+            lattice.scores.double().numpy(),
+            lattice.get_forward_scores(use_double_scores=True, log_semiring=False).numpy(),
+            lattice.get_backward_scores(use_double_scores=True, log_semiring=False).numpy(),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from tqdm import tqdm
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import require_same_utterances
 
-ACOUSTIC_SCALES = (0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
-INSERTION_SCORES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
+log = logging.getLogger(__name__)
+
+ACOUSTIC_SCALES = (0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
+INSERTION_SCORES = (-6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
+AXES = ("acoustic_scale", "lm_scale", "insertion_score")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Tuning:
     rows: tuple[dict[str, Any], ...]
     """{acoustic_scale, lm_scale, insertion_score, errors, wer (percent, all systems), by_system, chosen} a
     grid point."""
+    at_edge: tuple[str, ...]
+    """Scales chosen at an end of their grid: a wider grid may do better."""
 
 
 def tune(
@@ -68,7 +74,14 @@ def tune(
         }
         for point, counts in zip(grid, by_system, strict=True)
     )
-    return Tuning(Scales(*best), rows)
+    at_edge = tuple(
+        name
+        for name, value, values in zip(AXES, best, axes, strict=True)
+        if len(values) > 1 and value in (values[0], values[-1])
+    )
+    if at_edge:
+        log.warning("tune scales: %s at the end of the grid; widen it", " and ".join(at_edge))
+    return Tuning(Scales(*best), rows, at_edge)
 
 
 def _errors(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> int:

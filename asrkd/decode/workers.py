@@ -16,12 +16,31 @@ from asrkd.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+PROBE_SEC = 10.0  # far more than a search of one frame takes on a busy machine
 _DONE, _RESULT, _BAD_INPUT, _DEFECT = "done", "result", "bad input", "defect"
 
 
-def fork_map(
-    function: Callable[[Item], Result], items: list[Item], num_jobs: int
-) -> Iterator[tuple[Item, Result]]:
+def survives_a_fork(function: Callable[[], object], timeout_sec: float = PROBE_SEC) -> bool:
+    """Whether `function` ends in a forked process, tried out there.
+
+    Not so when it waits for threads that a library started in this process earlier: a fork does not copy
+    them.
+    """
+    process = multiprocessing.get_context("fork").Process(target=_probe, args=(function,), daemon=True)
+    process.start()
+    process.join(timeout_sec)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    return process.exitcode == 0
+
+
+def _probe(function: Callable[[], object]) -> None:
+    torch.set_num_threads(1)
+    function()
+
+
+def fork_map(function: Callable[[Item], Result], items: list[Item], num_jobs: int) -> Iterator[tuple[Item, Result]]:
     """Yield (item, function(item)) as they are finished, in no order, from `num_jobs` forked processes.
 
     Each process takes the next item when it is free, and computes on one thread. Nothing is sent to them:
@@ -68,9 +87,7 @@ def _receive(pipe: Connection, process: Any) -> tuple[str, int, Any]:
     return message
 
 
-def _work(
-    function: Callable[[Any], Any], items: list[Any], next_index: Synchronized[int], send: Connection
-) -> None:
+def _work(function: Callable[[Any], Any], items: list[Any], next_index: Synchronized[int], send: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer: it ends its workers
     # Threads of the parent's pools do not live on in a fork, so a second thread here would be waited for in
     # vain.

@@ -27,9 +27,7 @@ NO_FINAL = math.inf
 # (source, destination, input label, output label, cost)
 ArcRow = tuple[int, int, int, int, float]
 _ARC = np.dtype([("ilabel", "<i4"), ("olabel", "<i4"), ("cost", "<f4"), ("dst", "<i4")])
-_CONST_STATE = np.dtype(
-    [("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("ieps", "<u4"), ("oeps", "<u4")]
-)
+_CONST_STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("ieps", "<u4"), ("oeps", "<u4")])
 _WORDS_A_STATE, _WORDS_AN_ARC = (
     3,
     4,
@@ -152,9 +150,7 @@ def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
     states = np.frombuffer(content, _CONST_STATE, num_states, position)
     arcs = np.frombuffer(content, _ARC, num_arcs, position + states.nbytes)
     src = np.repeat(np.arange(num_states, dtype=np.int32), states["arcs"])
-    dst, ilabel, olabel, cost = (
-        np.ascontiguousarray(arcs[name]) for name in ("dst", "ilabel", "olabel", "cost")
-    )
+    dst, ilabel, olabel, cost = (np.ascontiguousarray(arcs[name]) for name in ("dst", "ilabel", "olabel", "cost"))
     return FstArrays(src, dst, ilabel, olabel, cost, np.ascontiguousarray(states["final"]), start)
 
 

@@ -137,17 +137,13 @@ def with_states(lg: kaldifst.StdVectorFst, disambiguation: Sequence[int], tree: 
     arrays = from_kaldifst(hclg)
     emitting = np.where(arrays.ilabel > tree.num_pdfs, 0, arrays.ilabel)
     hclg = to_kaldifst(
-        sorted_by_source(
-            arrays.src, arrays.dst, emitting, arrays.olabel, arrays.cost, arrays.final, arrays.start
-        )
+        sorted_by_source(arrays.src, arrays.dst, emitting, arrays.olabel, arrays.cost, arrays.final, arrays.start)
     )
     kaldifst.minimize_encoded(hclg)
     return from_kaldifst(hclg)
 
 
-def _hmms(
-    windows: Sequence[Sequence[int]], tree: SenoneTree
-) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
+def _hmms(windows: Sequence[Sequence[int]], tree: SenoneTree) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
     """HMM label of each of `compose_context`'s labels, pdf_ids [HMMs, states] of each HMM, number of other
     symbols.
 
@@ -158,10 +154,7 @@ def _hmms(
     triphones = np.array([window for window in windows if len(window) == TRIPHONE_WIDTH], dtype=np.int64)
     left, phone, right = torch.from_numpy(np.maximum(triphones - 1, SILENCE_ID)).T
     pdfs = np.stack(
-        [
-            tree.pdf_ids(left, phone, right, torch.full_like(phone, state)).numpy()
-            for state in range(NUM_STATES)
-        ],
+        [tree.pdf_ids(left, phone, right, torch.full_like(phone, state)).numpy() for state in range(NUM_STATES)],
         axis=1,
     )
     hmm_pdfs, hmm = np.unique(pdfs, axis=0, return_inverse=True)
@@ -194,9 +187,7 @@ def _hmm_fst(hmm_pdfs: NDArray[np.int64], num_symbols: int, num_pdfs: int) -> Fs
     return sorted_by_source(src, dst, ilabel, out, np.zeros(len(src)), final)
 
 
-def with_self_loops(
-    fst: FstArrays, num_pdfs: int, transitions: TransitionModel, options: GraphOptions
-) -> FstArrays:
+def with_self_loops(fst: FstArrays, num_pdfs: int, transitions: TransitionModel, options: GraphOptions) -> FstArrays:
     """Add what lets a path stay in a pdf: each state is split by the label that enters it, and the copy loops
     on it.
 

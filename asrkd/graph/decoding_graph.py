@@ -75,9 +75,7 @@ class DecodingGraph:
         if every_state_final:
             last = self.num_states - 1
             source = torch.arange(last, dtype=torch.int32)
-            ending = torch.stack(
-                [source, torch.full_like(source, last), torch.full_like(source, FINAL_LABEL)], dim=1
-            )
+            ending = torch.stack([source, torch.full_like(source, last), torch.full_like(source, FINAL_LABEL)], dim=1)
             kept = arcs[:, 2] != FINAL_LABEL
             order = torch.argsort(torch.cat([source, arcs[kept, 0]]), stable=True)
             arcs = torch.cat([ending, arcs[kept]])[order]
@@ -100,9 +98,7 @@ class DecodingGraph:
             raise ValueError("expected no words on arcs into the final state")
         keep = ~ends
         return to_kaldifst(
-            sorted_by_source(
-                source[keep], target[keep], label[keep], words[keep], -self.scores.numpy()[keep], final
-            )
+            sorted_by_source(source[keep], target[keep], label[keep], words[keep], -self.scores.numpy()[keep], final)
         )
 
     def text(self, rows: NDArray[np.int32] | Tensor) -> list[str]:
@@ -168,9 +164,7 @@ def epsilon_free(
     fsa = k2.remove_epsilon(fsa)
     rows = _one_an_arc(fsa.words_on_arc)
     arcs, kept = _trimmed(fsa.arcs.values()[:, :3])
-    return DecodingGraph(
-        arcs, fsa.scores[kept], rows[kept], word_sequences, words, num_pdfs, left_out, fingerprint
-    )
+    return DecodingGraph(arcs, fsa.scores[kept], rows[kept], word_sequences, words, num_pdfs, left_out, fingerprint)
 
 
 def _trimmed(arcs: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,9 +178,7 @@ def _trimmed(arcs: Tensor) -> tuple[Tensor, Tensor]:
     ones = np.ones(len(source), dtype=np.int8)
     forward = scipy.sparse.coo_matrix((ones, (source, target)), (num_states, num_states)).tocsr()
     reached = scipy.sparse.csgraph.breadth_first_order(forward, 0, return_predecessors=False)
-    leading = scipy.sparse.csgraph.breadth_first_order(
-        forward.T.tocsr(), num_states - 1, return_predecessors=False
-    )
+    leading = scipy.sparse.csgraph.breadth_first_order(forward.T.tocsr(), num_states - 1, return_predecessors=False)
     alive = np.zeros(num_states, dtype=bool)
     alive[np.intersect1d(reached, leading)] = True
     if not alive.any():

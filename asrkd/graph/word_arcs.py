@@ -57,8 +57,5 @@ def _joined(first: NDArray[np.int32], second: NDArray[np.int32], table: WordSequ
     """Rows of the concatenated sequences, new ones added to the table."""
     sequences = list(table)
     pairs, where = np.unique(np.stack([first, second]), axis=1, return_inverse=True)
-    rows = [
-        table.setdefault(sequences[a] + sequences[b], len(table))
-        for a, b in zip(*pairs.tolist(), strict=True)
-    ]
+    rows = [table.setdefault(sequences[a] + sequences[b], len(table)) for a, b in zip(*pairs.tolist(), strict=True)]
     return np.array(rows, dtype=np.int32)[where.ravel()]

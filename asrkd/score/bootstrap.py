@@ -45,8 +45,7 @@ class UtteranceMetric:
         shape = (len(self.utt_ids),)
         if self.numerator.shape != shape or self.denominator.shape != shape:
             raise ValueError(
-                f"{self.name}: expected {shape[0]} rows, "
-                f"found {self.numerator.shape} and {self.denominator.shape}"
+                f"{self.name}: expected {shape[0]} rows, found {self.numerator.shape} and {self.denominator.shape}"
             )
         if not self.denominator.sum() > 0:
             raise InputError(
@@ -69,14 +68,10 @@ def mean_over_seeds(metrics: Sequence[UtteranceMetric]) -> UtteranceMetric:
     for other in metrics[1:]:
         _require_comparable(first, other)
     numerator = np.mean([metric.numerator for metric in metrics], axis=0)
-    return UtteranceMetric(
-        first.name, first.utt_ids, numerator, first.denominator, first.scale, first.higher_is_better
-    )
+    return UtteranceMetric(first.name, first.utt_ids, numerator, first.denominator, first.scale, first.higher_is_better)
 
 
-def interval(
-    metric: UtteranceMetric, num_replicates: int = NUM_REPLICATES, seed: int = 0
-) -> tuple[float, float]:
+def interval(metric: UtteranceMetric, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> tuple[float, float]:
     """Percentile bootstrap 95% interval of the metric over utterances."""
     low, high = np.percentile(_replicate([metric], num_replicates, seed)[0], CI95)
     return float(low), float(high)

@@ -51,16 +51,13 @@ def frame_metrics(log_probs: Iterable[tuple[str, Tensor]], labels: Mapping[str, 
 def _frame_sums(utt_id: str, log_probs: Tensor, pdf_ids: Tensor) -> tuple[float, float, float]:
     if log_probs.dim() != 2 or pdf_ids.shape != log_probs.shape[:1]:
         raise InputError(
-            f"{utt_id}: expected one label a frame, "
-            f"found {tuple(pdf_ids.shape)} labels for {tuple(log_probs.shape)}"
+            f"{utt_id}: expected one label a frame, found {tuple(pdf_ids.shape)} labels for {tuple(log_probs.shape)}"
         )
     if log_probs.shape[0] == 0:
         return 0.0, 0.0, 0.0
     excess = torch.logsumexp(log_probs.float(), dim=1).abs().max().item()
     if not excess < NORMALISATION_TOLERANCE:
-        raise InputError(
-            f"{utt_id}: expected log-probabilities that sum to one, found logits (log-sum {excess:.3g})"
-        )
+        raise InputError(f"{utt_id}: expected log-probabilities that sum to one, found logits (log-sum {excess:.3g})")
     target = pdf_ids.long()
     correct = (log_probs.argmax(dim=1) == target).sum().item()
     cross_entropy = -log_probs.gather(1, target[:, None]).double().sum().item()

@@ -43,9 +43,7 @@ def system_entry(
     `frames` are those of the main test set. `extra` (description, history, ...) is added as it is.
     """
     if set(errors) != set(rtf):
-        raise ValueError(
-            f"expected wer and rtf on the same test sets, found {sorted(errors)} and {sorted(rtf)}"
-        )
+        raise ValueError(f"expected wer and rtf on the same test sets, found {sorted(errors)} and {sorted(rtf)}")
     word_errors: Any = {name: counted.as_json(seed=seed) for name, counted in errors.items()}
     factors: Any = dict(rtf)
     if len(errors) == 1:
@@ -72,9 +70,7 @@ def comparisons(
     rows = []
     for a, b in pairs:
         left, right = _over_seeds(systems, a), _over_seeds(systems, b)
-        rows += [
-            compare((a, left[name]), (b, right[name]), num_replicates, seed) for name in left if name in right
-        ]
+        rows += [compare((a, left[name]), (b, right[name]), num_replicates, seed) for name in left if name in right]
     return rows
 
 
@@ -89,10 +85,7 @@ def gaps_recovered(
     """The `gap_recovered` object: {value, ci95, reason} a metric, seeds averaged."""
     base, top, student = (_over_seeds(systems, name) for name in (baseline, ensemble, distilled))
     names = [name for name in base if name in top and name in student]
-    return {
-        name: gap_recovered(base[name], top[name], student[name], num_replicates, seed).as_json()
-        for name in names
-    }
+    return {name: gap_recovered(base[name], top[name], student[name], num_replicates, seed).as_json() for name in names}
 
 
 def seed_rows(systems: Mapping[str, Sequence[SystemMetrics]], seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -109,9 +109,7 @@ def wer(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) ->
     otherwise.
     """
     require_same_utterances(refs, hyps)
-    result = WordErrors(
-        tuple(_utterance_errors(utt_id, list(ref), list(hyps[utt_id])) for utt_id, ref in refs.items())
-    )
+    result = WordErrors(tuple(_utterance_errors(utt_id, list(ref), list(hyps[utt_id])) for utt_id, ref in refs.items()))
     if result.words == 0:
         raise InputError(f"references: expected words, found none in {len(refs)} utterances")
     return result
@@ -121,9 +119,7 @@ def _utterance_errors(utt_id: str, ref: list[str], hyp: list[str]) -> UtteranceE
     counts = kaldialign.edit_distance(ref, hyp)
     aligned = kaldialign.align(ref, hyp, _GAP)
     pairs = tuple((None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned)
-    return UtteranceErrors(
-        utt_id, int(counts["ins"]), int(counts["del"]), int(counts["sub"]), len(ref), pairs
-    )
+    return UtteranceErrors(utt_id, int(counts["ins"]), int(counts["del"]), int(counts["sub"]), len(ref), pairs)
 
 
 def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:
