@@ -160,7 +160,12 @@ def _extracted(jobs: list[_Job], fbank: Fbank, num_jobs: int) -> Iterator[Iterat
     each, for two threads on an utterance cost more than they give.
     """
     if num_jobs == 1:
-        yield (_extract(job, fbank) for job in jobs)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the workers: another number of threads rounds otherwise
+        try:
+            yield (_extract(job, fbank) for job in jobs)
+        finally:
+            torch.set_num_threads(threads)
         return
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(num_jobs, mp_context=forked, initializer=_start_worker) as pool:

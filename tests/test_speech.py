@@ -33,7 +33,10 @@ TINY = [
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
     *("--train.epochs=3", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
     *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "1.0", "2.0"),
-    *("--align.num-rounds=4", "--train.learning-rate=0.003", "--max-bad=0.05", "--train.batch-size=256"),
+    *("--align.num-phone-rounds=3", "--align.num-state-rounds=3"),
+    *("--train.learning-rate=0.003", "--train.batch-size=256", "--max-bad=0.05"),
+    *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),
+    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "0.0"),
 ]
 
 
