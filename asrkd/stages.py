@@ -65,6 +65,8 @@ class Step:
 def run_steps(steps: Sequence[Step], exp_dir: Path, first: int = 0, last: int = LAST_STAGE) -> None:
     """Run the steps of stages `first` to `last` that are not up to date.
 
+    Call it from a process that has not computed with torch or k2 yet: steps are forked (`asrkd.own_process`).
+
     Raises:
         InputError: a needed earlier output is missing or was made by another configuration; another run holds the
             experiment; or whatever a step says of its input.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from asrkd.stages import step_stamps
 
 pytestmark = pytest.mark.k2
 
+ROOT = Path(__file__).resolve().parents[1]
+
 CORPUS = Corpus(
     name="an4",
     prepare=prepare_an4,
@@ -35,6 +39,7 @@ TINY = [
     *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "1.0", "2.0"),
     *("--align.num-phone-rounds=3", "--align.num-state-rounds=3"),
     *("--train.learning-rate=0.003", "--train.batch-size=256", "--max-bad=0.05"),
+    *("--features.speed-factors", "1.0", "--students.narrow-dims"),
     *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),
     *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "0.0"),
 ]
@@ -124,10 +129,17 @@ def small_an4(an4_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """recipes/an4 as a person runs it. Its steps are forked, so this process, which has computed, cannot run them."""
+    command = [sys.executable, str(ROOT / "recipes" / "an4" / "recipe.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
 @pytest.mark.slow
-def test_whole_recipe(small_an4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_recipe(small_an4: Path, tmp_path: Path) -> None:
     arguments = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp"), *TINY]
-    plan.main(CORPUS, SpeechOptions(), arguments)
+    done = run_recipe(*arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
     results = read_json(tmp_path / "exp" / "results.json")
     systems = results["systems"]
     assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
@@ -140,9 +152,11 @@ def test_whole_recipe(small_an4: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert {row["metric"] for row in results["comparisons"]} == {"frame_accuracy", "cross_entropy", "wer"}
     report = (tmp_path / "exp" / "report" / "report.html").read_text()
     assert "distilled" in report and "<audio" in report
-    first_line = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()[:400]
-    assert "recipes/an4/run.sh" in first_line
+    assert "recipes/an4/run.sh" in (tmp_path / "exp" / "report" / "RESULTS.md").read_text()[:400]
 
-    capsys.readouterr()
-    plan.main(CORPUS, SpeechOptions(), arguments)
-    assert "==" not in "".join(line[:2] for line in capsys.readouterr().out.splitlines())
+    again = run_recipe(*arguments)
+    assert again.returncode == 0
+    assert not [line for line in again.stdout.splitlines() if line.startswith("==")]
+    refused = run_recipe(*arguments, "--stage=11", "--graph.silence-prob=0.4")
+    assert refused.returncode == 2
+    assert "another configuration" in refused.stderr and len(refused.stderr.splitlines()) == 1
