@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import asrkd
-from asrkd.errors import InputError, one_line_errors
+from asrkd.errors import InputError, boxed_sections, one_line_errors
 
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network.
 
@@ -84,16 +84,7 @@ def _deferred(verb: Callable[..., int]) -> Callable[..., Callable[[], int]]:
 
 def one_line(boxed: str) -> str:
     """The message inside the box that tyro draws around a complaint, with the first thing it suggests."""
-    sections: list[list[str]] = [[]]
-    for line in boxed.splitlines():
-        if not line.startswith("│"):
-            continue
-        text = line.strip("│ ")
-        if set(text) == {"─"}:
-            sections.append([])
-        else:
-            sections[-1].append(text)
-    told = [" ".join(section[:2]) for section in sections if section]
+    told = [" ".join(section[:2]) for section in boxed_sections(boxed)]
     return "; ".join(text for text in told if not text.startswith("For full help")) or boxed.strip()
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import dacite
 import tyro
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, boxed_sections
 from asrkd.files import read_json, write_json
 
 Config = TypeVar("Config")
@@ -41,7 +41,8 @@ def parse(default: Config, argv: list[str], program: str, description: str) -> C
     except SystemExit as exit_:
         if exit_.code in (0, None):
             raise
-        raise InputError(_first_sentence(complaint.getvalue())) from None
+        sections = boxed_sections(complaint.getvalue())
+        raise InputError(" ".join(sections[0]) if sections else complaint.getvalue().strip()) from None
     if unknown:
         raise InputError(_unknown_option(unknown[0], option_names(default)))
     return config
@@ -75,14 +76,3 @@ def _unknown_option(argument: str, known: list[str]) -> str:
     name = argument.split("=")[0]
     nearest = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.0)
     return f"unknown option {name}; the nearest is {nearest[0]} (--help lists all)"
-
-
-def _first_sentence(boxed: str) -> str:
-    """The message inside the box that tyro draws around a complaint."""
-    lines = [line.strip("│ ").strip() for line in boxed.splitlines() if line.startswith("│")]
-    until_rule = []
-    for line in lines:
-        if set(line) == {"─"}:
-            break
-        until_rule.append(line)
-    return " ".join(until_rule) or boxed.strip()

@@ -19,6 +19,30 @@ from asrkd.lang.ngram import NgramModel
 LN10 = math.log(10.0)
 SIL = 0
 
+# Homophones (TO, TWO), a word that begins another (A, AM), one of a single phone, one of two pronunciations.
+LEXICON = Lexicon(
+    {
+        "A": (("AH",), ("EY",)),
+        "AM": (("AH", "M"),),
+        "TO": (("T", "UW"),),
+        "TWO": (("T", "UW"),),
+        "ME": (("M", "IY"),),
+    }
+)
+TEXT = [
+    "A ME",
+    "AM A",
+    "TO ME",
+    "TWO",
+    "TWO TO TWO",
+    "AM ME TO",
+    "A A",
+    "ME TO A",
+    "TO A ME",
+    "TO ME TWO",
+    "A ME TO",
+]
+
 
 def random_tree(phones: tuple[str, ...], seed: int) -> SenoneTree:
     """A tree that asks one random question about the left and one about the right of every state but

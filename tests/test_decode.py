@@ -16,6 +16,7 @@ import decoding_peer as peer
 import numpy as np
 import pytest
 import torch
+from decoding_peer import LEXICON, TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -30,34 +31,11 @@ from asrkd.errors import InputError  # noqa: E402
 from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
-from asrkd.lang.lexicon import Lexicon  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
 from asrkd.score import wer  # noqa: E402
 
 pytestmark = pytest.mark.k2
 
-LEXICON = Lexicon(
-    {
-        "A": (("AH",), ("EY",)),
-        "AM": (("AH", "M"),),
-        "TO": (("T", "UW"),),
-        "TWO": (("T", "UW"),),
-        "ME": (("M", "IY"),),
-    }
-)
-TEXT = [
-    "A ME",
-    "AM A",
-    "TO ME",
-    "TWO",
-    "TWO TO TWO",
-    "AM ME TO",
-    "A A",
-    "ME TO A",
-    "TO A ME",
-    "TO ME TWO",
-    "A ME TO",
-]
 OPTIONS = GraphOptions(self_loop_scale=0.5)
 EXHAUSTIVE = DecodeOptions(beam=1e4, lattice_beam=20.0, max_active=None, acoustic_scale=1.0, num_jobs=2)
 

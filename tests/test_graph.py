@@ -10,6 +10,7 @@ import decoding_peer as peer
 import numpy as np
 import pytest
 import torch
+from decoding_peer import LEXICON, TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,29 +32,6 @@ from asrkd.lang.ngram import Entry, NgramModel, estimate_kneser_ney  # noqa: E40
 
 pytestmark = pytest.mark.k2
 
-# Homophones (TO, TWO), a word that begins another (A, AM), one of a single phone, one of two pronunciations.
-LEXICON = Lexicon(
-    {
-        "A": (("AH",), ("EY",)),
-        "AM": (("AH", "M"),),
-        "TO": (("T", "UW"),),
-        "TWO": (("T", "UW"),),
-        "ME": (("M", "IY"),),
-    }
-)
-TEXT = [
-    "A ME",
-    "AM A",
-    "TO ME",
-    "TWO",
-    "TWO TO TWO",
-    "AM ME TO",
-    "A A",
-    "ME TO A",
-    "TO A ME",
-    "TO ME TWO",
-    "A ME TO",
-]
 # minimize_encoded rounds the cost of each arc to multiples of 1/1024.
 ROUNDING = 2 * 2.0**-10
 

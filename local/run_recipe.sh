@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# What recipes/*/run.sh share: run a recipe in the project's environment, or say how to make that.
+#
+#   local/run_recipe.sh NAME OPTION...
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+name=$1
+shift
+python=${ASRKD_PYTHON:-$root/.venv/bin/python}
+if [ ! -x "$python" ]; then
+  echo "recipes/$name/run.sh: error: no $python: make the environment first, with local/setup.sh" >&2
+  exit 2
+fi
+exec "$python" "$root/recipes/$name/recipe.py" "$@"
