@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
 
 ARCHITECTURE_KEY = "architecture"
+CLIP_EPSILON = 1e-6  # torch's clip_grad_norm_ adds as much to the norm
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,7 @@ class AcousticDnn(nn.Module):
     def _drop(self, hidden: Tensor, chance: float, generator: torch.Generator | None) -> Tensor:
         if not self.training or chance == 0.0:
             return hidden
-        kept = _kept(hidden, 1.0 - chance, generator).to(hidden.dtype)
-        return hidden * kept.mul_(1.0 / (1.0 - chance))
+        return _dropped(hidden, chance, [generator])
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -110,39 +111,35 @@ class AcousticDnn(nn.Module):
 
     def save(self, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
         """Write weights, shape and `metadata` as one safetensors file."""
-        architecture = {
-            "input_dim": self.input_dim,
-            "num_outputs": self.num_outputs,
-            "options": asdict(self.options),
-        }
-        everything = {**(metadata or {}), ARCHITECTURE_KEY: json.dumps(architecture)}
-        save_tensors(path, self.state_dict(), everything)
+        save_tensors(path, self.state_dict(), {**(metadata or {}), **_architecture(self)})
 
     @classmethod
     def load(cls, path: Path | str) -> AcousticDnn:
         """The model that `save` wrote. InputError if the file is missing, damaged or not a model."""
-        tensors, metadata = load_tensors(path)
-        if ARCHITECTURE_KEY not in metadata:
-            raise InputError(f"{path}: expected a model, found tensors without {ARCHITECTURE_KEY!r}")
-        architecture = json.loads(metadata[ARCHITECTURE_KEY])
+        tensors, architecture = _load(path)
         options = ModelOptions(**architecture["options"])
         model = cls(architecture["input_dim"], architecture["num_outputs"], options)
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise InputError(f"{path}: weights do not fit the model's shape ({error})") from None
+        _take_weights(model, tensors, path)
         return model.eval()
 
 
-def _kept(hidden: Tensor, chance: float, generator: torch.Generator | None) -> Tensor:
-    """A mask of hidden's shape, true with `chance`, known to 1 part in 65,536.
+def _dropped(hidden: Tensor, chance: float, generators: Sequence[torch.Generator | None]) -> Tensor:
+    """`hidden` with values dropped by `chance` and the rest scaled up, so that their mean stays (inverted dropout)."""
+    kept = _kept(hidden, 1.0 - chance, generators).to(hidden.dtype)
+    return hidden * kept.mul_(1.0 / (1.0 - chance))
+
+
+def _kept(hidden: Tensor, chance: float, generators: Sequence[torch.Generator | None]) -> Tensor:
+    """A mask of hidden's shape, true with `chance`, known to 1 part in 65,536; each generator draws an even part.
 
     Four 16-bit numbers are cut from each 64-bit draw: on a CPU, where numbers are drawn one by one, that takes a
     seventh of the time of `bernoulli_`, which took as long as the network's forward pass.
     """
-    draws = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64, device=hidden.device)
-    draws.random_(-(2**63), None, generator=generator)
-    numbers = draws.view(torch.int16)[: hidden.numel()].view(hidden.shape)
+    size = hidden.numel() // len(generators)
+    draws = torch.empty(len(generators), (size + 3) // 4, dtype=torch.int64, device=hidden.device)
+    for row, generator in zip(draws, generators, strict=True):
+        row.random_(-(2**63), None, generator=generator)
+    numbers = draws.view(torch.int16)[:, :size].reshape(hidden.shape)
     # chance is below 1 (ModelOptions): the threshold fits 16 bits.
     return numbers < min(round(chance * 2**16), 2**16 - 1) - 2**15
 
@@ -150,7 +147,8 @@ def _kept(hidden: Tensor, chance: float, generator: torch.Generator | None) -> T
 class StackedEnsemble(nn.Module):
     """M acoustic models of one shape as one program: a batched matrix product a layer.
 
-    Inference only: dropout is off whatever the mode.
+    They stay independent: trained together (`asrkd.train.train_stacked`) each comes out as it would alone. Dropout
+    needs a generator a member, and is off without them whatever the mode.
     """
 
     def __init__(self, models: Sequence[AcousticDnn]) -> None:
@@ -165,6 +163,7 @@ class StackedEnsemble(nn.Module):
                     f"and {shapes[0]} in member 0"
                 )
         self.num_members = len(models)
+        self.options = models[0].options
         self.input_dim = models[0].input_dim
         self.num_outputs = models[0].num_outputs
         # [M, in, out], so that a layer is baddbmm(bias, hidden, weight) without a transpose at run time.
@@ -191,14 +190,95 @@ class StackedEnsemble(nn.Module):
         """Multiply-adds of one forward pass of one frame through every member."""
         return sum(weight.numel() for weight in self.weights)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [M, N, S] for inputs [N, D] that every member sees."""
-        if x.dim() != 2 or x.shape[1] != self.input_dim:
-            raise InputError(f"ensemble: expected inputs [N, {self.input_dim}], found {list(x.shape)}")
-        hidden = x.unsqueeze(0).expand(self.num_members, -1, -1)
+    def forward(self, x: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """Logits [M, N, S] for inputs [N, D] that every member sees, or [M, N, D]; generators draw dropout masks."""
+        if x.dim() == 2:
+            x = x.unsqueeze(0).expand(self.num_members, -1, -1)
+        if x.dim() != 3 or x.shape[0] != self.num_members or x.shape[2] != self.input_dim:
+            raise InputError(
+                f"ensemble: expected inputs [N, {self.input_dim}] or [{self.num_members}, N, {self.input_dim}], "
+                f"found {list(x.shape)}"
+            )
+        hidden = self._drop(x, self.options.input_dropout, generators)
         last = len(self.weights) - 1
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             if index < last:
-                hidden = F.relu_(hidden) if not hidden.requires_grad else F.relu(hidden)
+                hidden = self._drop(F.relu_(hidden), self.options.dropout, generators)
         return hidden
+
+    def _drop(self, hidden: Tensor, chance: float, generators: Sequence[torch.Generator] | None) -> Tensor:
+        if not self.training or not generators or chance == 0.0:
+            return hidden
+        return _dropped(hidden, chance, generators)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Shrink the weights into each hidden unit of each member to `max_norm`, as AcousticDnn does."""
+        limit = self.options.max_norm
+        if limit is None:
+            return
+        for weight in self.weights[:-1]:
+            norms = weight.norm(dim=1, keepdim=True)
+            weight.mul_((limit / norms).clamp_(max=1.0))
+
+    @torch.no_grad()
+    def clip_gradients_(self, limit: float) -> None:
+        """Shrink each member's gradient, over all its weights, to the norm `limit` (as clip_grad_norm_ does)."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        scale = (limit / (norms + CLIP_EPSILON)).clamp_(max=1.0).view(-1, 1, 1)
+        for gradient in gradients:
+            gradient.mul_(scale)
+
+    @torch.no_grad()
+    def members(self) -> list[AcousticDnn]:
+        """The models one by one, with copies of their weights."""
+        models = []
+        for index in range(self.num_members):
+            model = AcousticDnn(self.input_dim, self.num_outputs, self.options)
+            for layer, weight, bias in zip(model.layers, self.weights, self.biases, strict=True):
+                layer.weight.copy_(weight[index].t())
+                layer.bias.copy_(bias[index, 0])
+            models.append(model.train(self.training))
+        return models
+
+    def save(self, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+        """Write all members' weights, their shape and `metadata` as one safetensors file."""
+        save_tensors(path, self.state_dict(), {**(metadata or {}), **_architecture(self, self.num_members)})
+
+    @classmethod
+    def load_stack(cls, path: Path | str) -> StackedEnsemble:
+        """The ensemble that `save` wrote. InputError if the file is missing, damaged or no ensemble."""
+        tensors, architecture = _load(path)
+        if "num_members" not in architecture:
+            raise InputError(f"{path}: expected an ensemble, found a single model")
+        options = ModelOptions(**architecture["options"])
+        shape = architecture["input_dim"], architecture["num_outputs"], options
+        ensemble = cls([AcousticDnn(*shape) for _ in range(architecture["num_members"])])
+        _take_weights(ensemble, tensors, path)
+        return ensemble.eval()
+
+
+def _architecture(model: AcousticDnn | StackedEnsemble, num_members: int | None = None) -> dict[str, str]:
+    """What a model's file says of its shape."""
+    shape = {
+        "input_dim": model.input_dim,
+        "num_outputs": model.num_outputs,
+        "options": asdict(model.options),
+    }
+    return {ARCHITECTURE_KEY: json.dumps(shape if num_members is None else {**shape, "num_members": num_members})}
+
+
+def _load(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, metadata = load_tensors(path)
+    if ARCHITECTURE_KEY not in metadata:
+        raise InputError(f"{path}: expected a model, found tensors without {ARCHITECTURE_KEY!r}")
+    return tensors, json.loads(metadata[ARCHITECTURE_KEY])
+
+
+def _take_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise InputError(f"{path}: weights do not fit the model's shape ({error})") from None

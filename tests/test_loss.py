@@ -14,6 +14,7 @@ from asrkd.distil.loss import (
     DenseTargets,
     Distillation,
     DistilOptions,
+    LogitMatching,
     SoftTargets,
     soft_cross_entropy,
 )
@@ -154,6 +155,37 @@ def test_high_temperature_is_logit_matching():
     assert errors[1] < errors[0] / 8
     assert errors[2] < errors[1] / 8
     assert errors[2] < 1e-3
+
+
+def test_logit_matching_by_hand():
+    # Less their means: (1, -1) and (3, -3); differences of 2 and 2.
+    matching = LogitMatching(torch.tensor([[9.0, 9.0], [7.0, 1.0]], dtype=torch.float64))
+    loss = matching(torch.tensor([[2.0, 0.0]], dtype=torch.float64), torch.tensor([1]))
+    assert loss.item() == pytest.approx(0.5 * (2**2 + 2**2) / 2)
+
+
+def test_logit_matching_is_what_a_growing_temperature_tends_to():
+    """The gradient of T^2 times the soft loss, for logits of any mean, against that of the squared differences."""
+    z, v = randn(4, 10, seed=8) * 3 + 7, randn(4, 10, seed=9) * 3 - 2
+    matching = LogitMatching(v)
+    expected = gradient_of(lambda x: matching(x, torch.arange(4)), z)
+    centred = (z - z.mean(dim=1, keepdim=True)) - (v - v.mean(dim=1, keepdim=True))
+    torch.testing.assert_close(expected, centred / (10 * 4))
+    errors = []
+    for temperature in (10.0, 100.0, 1000.0):
+        soft = objective(None, v.unsqueeze(0), alpha=1.0, temperature=temperature)
+        errors.append((gradient_of(lambda x, f=soft: f(x, torch.arange(4)), z) - expected).abs().max().item())
+    assert errors[1] < errors[0] / 8
+    assert errors[2] < errors[1] / 8
+    assert errors[2] < 1e-3
+
+
+def test_logit_matching_tells_its_targets_apart_and_refuses_what_is_no_matrix():
+    v = randn(3, 4)
+    torch.testing.assert_close(LogitMatching(v).logits, LogitMatching(v + 5.0).logits)
+    assert LogitMatching(v).fingerprint != LogitMatching(v * 1.1).fingerprint
+    with pytest.raises(InputError, match=r"expected logits \[N, S\], found \[2, 3, 4\]"):
+        LogitMatching(randn(2, 3, 4))
 
 
 def objective(labels, teacher, **options) -> Distillation:

@@ -127,6 +127,31 @@ class Distillation:
         return loss
 
 
+class LogitMatching:
+    """Squared distance between the student's logits z [B, S] and the teacher's v [N, S], as an Objective.
+
+    Mean over examples and classes of (z_i - v_i)^2 / 2, each row less its mean, as equation 4 of the paper assumes.
+    Its gradient, (z_i - v_i)/S, is the limit of the soft targets' with T^2 as the temperature grows (section 2.1).
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        if logits.dim() != 2:
+            raise InputError(f"logit matching: expected logits [N, S], found {list(logits.shape)}")
+        self.logits = _centred(logits)
+
+    @property
+    def fingerprint(self) -> str:
+        return tensor_digest(self.logits, "logit matching")
+
+    def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
+        wanted = take(self.logits, ids, logits.device).to(logits.dtype)
+        return 0.5 * F.mse_loss(_centred(logits), wanted)
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
 def soft_cross_entropy(logits: Tensor, targets: SoftTargets, temperature: float) -> Tensor:
     """Mean over B of the cross-entropy between targets and the softmax of logits [B, S] at `temperature`.
 

@@ -2,8 +2,9 @@
 
 from asrkd.train.evaluate import evaluate, iter_logits, log_posteriors
 from asrkd.train.inputs import ArrayInputs, HardTargets, InputSource, Objective
-from asrkd.train.loop import TrainResult, train
+from asrkd.train.loop import train, train_stacked
 from asrkd.train.options import TrainOptions, learning_rate_at
+from asrkd.train.result import TrainResult
 
 __all__ = [
     "ArrayInputs",
@@ -17,4 +18,5 @@ __all__ = [
     "learning_rate_at",
     "log_posteriors",
     "train",
+    "train_stacked",
 ]

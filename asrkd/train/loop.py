@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +15,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, write_json
-from asrkd.models import AcousticDnn
-from asrkd.train.checkpoint import CHECKPOINT_NAME, Progress, load_checkpoint, save_checkpoint
+from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asrkd.train.devices import cpu_threads, resolve_device, resolve_precision
 from asrkd.train.evaluate import device_of, evaluate
-from asrkd.train.inputs import InputSource, Objective, tensor_digest
+from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions, learning_rate_at
+from asrkd.train.result import Model, TrainResult, fingerprint_of_run, finished_run, generator_of, write_result
 
-logger = logging.getLogger(__name__)
-
-MODEL_NAME = "model.safetensors"
-HISTORY_NAME = "history.json"
-# Options that change where and how a training runs, not what comes out of it.
-NOT_IDENTITY = ("device", "precision", "num_threads", "show_progress")
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
 LOSS_CHECK_STEPS = {"cpu": 1, "cuda": 50}
-INPUT_SAMPLE = 64
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a training came to."""
-
-    history: list[dict[str, Any]]
-    """One dict an epoch: train_loss, dev_loss, dev_accuracy, lr, seconds, frames_per_sec."""
-    best_epoch: int
-    """Index into history of the epoch whose weights were kept."""
-    model_path: Path
-    """The kept model."""
-    precision: str
-    """float32 or bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +40,8 @@ class DevSet:
 class Run:
     """The parts of one training that its epochs and steps share."""
 
-    model: AcousticDnn
-    averaged: AcousticDnn | None
+    model: Model
+    averaged: Model | None
     inputs: InputSource
     objective: Objective
     dev: DevSet | None
@@ -73,6 +50,8 @@ class Run:
     device: torch.device
     precision: str
     frame_ids: Tensor
+    seeds: tuple[int, ...]
+    checkpoint_epochs: int
 
     @property
     def steps_per_epoch(self) -> int:
@@ -80,14 +59,14 @@ class Run:
 
     @property
     def frames_per_epoch(self) -> int:
-        return self.steps_per_epoch * min(self.options.batch_size, len(self.frame_ids))
+        return self.steps_per_epoch * min(self.options.batch_size, len(self.frame_ids)) * len(self.seeds)
 
     @property
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.options.epochs
 
     @property
-    def kept_model(self) -> AcousticDnn:
+    def kept_model(self) -> Model:
         """The weights that are evaluated and kept."""
         return self.model if self.averaged is None else self.averaged
 
@@ -113,15 +92,54 @@ def train(
 
     InputError: a loss that is not finite (with epoch and step), data that do not fit the model.
     """
-    out_dir = Path(out_dir)
-    frame_ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
     dev = _dev_set(dev_inputs, dev_labels, dev_frame_ids)
+    return _train(model, (options.seed,), inputs, objective, dev, options, Path(out_dir), frame_ids, description)
+
+
+def train_stacked(
+    ensemble: StackedEnsemble,
+    seeds: Sequence[int],
+    inputs: InputSource,
+    objective: Objective,
+    options: TrainOptions,
+    out_dir: Path,
+    frame_ids: Tensor | None = None,
+    description: str = "train",
+    checkpoint_epochs: int = 1,
+) -> TrainResult:
+    """Train the members of `ensemble` in place, each as `train` would alone with its seed in `options`.
+
+    Member m draws its order, augmentation and dropout from seeds[m]; a step takes a batch of each member, so that
+    several small networks fill the device. There is no development set: members would differ in their best epochs,
+    and the last is kept. A checkpoint is written every `checkpoint_epochs` epochs: those of a stack are large.
+
+    InputError: as `train`; a seed too few or too many.
+    """
+    if len(seeds) != ensemble.num_members:
+        raise InputError(f"training: expected a seed for each of {ensemble.num_members} members, found {len(seeds)}")
+    what = inputs, objective, None, options, Path(out_dir), frame_ids, description
+    return _train(ensemble, tuple(seeds), *what, checkpoint_epochs)
+
+
+def _train(
+    model: Model,
+    seeds: tuple[int, ...],
+    inputs: InputSource,
+    objective: Objective,
+    dev: DevSet | None,
+    options: TrainOptions,
+    out_dir: Path,
+    frame_ids: Tensor | None,
+    description: str,
+    checkpoint_epochs: int = 1,
+) -> TrainResult:
+    frame_ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
     _check_data(model, inputs, dev, frame_ids, options)
     out_dir.mkdir(parents=True, exist_ok=True)
     device = resolve_device(options.device)
     model.to(device)
-    run_fingerprint = _fingerprint_of_run(model, inputs, objective, options, frame_ids)
-    finished = _finished(out_dir, run_fingerprint, model)
+    run_fingerprint = fingerprint_of_run(model, seeds, inputs, objective, options, frame_ids)
+    finished = finished_run(out_dir, run_fingerprint, model)
     if finished is not None:
         return finished
     with cpu_threads(options.num_threads):
@@ -129,21 +147,20 @@ def train(
         optimizer = make_optimizer(model, options)
         progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
         # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
-        progress.precision = progress.precision or resolve_precision(options.precision, device)
-        run = Run(
-            model, averaged, inputs, objective, dev, optimizer, options, device, progress.precision, frame_ids
-        )
-        _run_epochs(run, progress, out_dir, run_fingerprint, description)
+        precision = progress.precision = progress.precision or resolve_precision(options.precision, device)
+        shared = inputs, objective, dev, optimizer, options, device, precision, frame_ids, seeds, checkpoint_epochs
+        _run_epochs(Run(model, averaged, *shared), progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
     model.eval()
-    return _write_result(out_dir, run_fingerprint, model, progress)
+    return write_result(out_dir, run_fingerprint, model, progress)
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser of `options`; biases (vectors) are not decayed."""
+    """The optimiser of `options`; biases are not decayed."""
+    named = list(model.named_parameters())
     groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in named if "bias" not in name], "weight_decay": options.weight_decay},
+        {"params": [p for name, p in named if "bias" in name], "weight_decay": 0.0},
     ]
     if options.optimizer == "sgd":
         nesterov = options.momentum > 0
@@ -152,7 +169,7 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
 
 
 def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: str, description: str) -> None:
-    """Go on from `progress` to the last epoch, or until patience ends, with a checkpoint after each."""
+    """Go on from `progress` to the last epoch, or until patience ends, with checkpoints between."""
     bar = tqdm(
         total=run.num_steps,
         initial=len(progress.history) * run.steps_per_epoch,
@@ -169,7 +186,8 @@ def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: st
                 progress.best_epoch = epoch
                 weights = run.kept_model.state_dict()
                 progress.best_weights = {name: weight.detach().clone() for name, weight in weights.items()}
-            save_checkpoint(out_dir, run_fingerprint, progress, run.model, run.averaged, run.optimizer)
+            if (epoch + 1) % run.checkpoint_epochs == 0:
+                save_checkpoint(out_dir, run_fingerprint, progress, run.model, run.averaged, run.optimizer)
             bar.set_postfix_str(_epoch_summary(progress.history[-1]))
 
 
@@ -193,39 +211,59 @@ def _train_and_evaluate(run: Run, epoch: int, history: list[dict[str, Any]], bar
     }
 
 
+@dataclass(frozen=True)
+class EpochDraws:
+    """What is random in an epoch of one model: functions of (seed, epoch), so that a resumed one draws the same."""
+
+    ids: Tensor
+    """Training examples in the order they are taken, on the inputs' device."""
+    augmentation: torch.Generator
+    dropout: torch.Generator
+
+    @classmethod
+    def of(cls, run: Run, seed: int, epoch: int) -> EpochDraws:
+        source_device = device_of(run.inputs)
+        order = generator_of(seed, epoch, "order", torch.device("cpu"))
+        ids = run.frame_ids[torch.randperm(len(run.frame_ids), generator=order)]
+        augmentation = generator_of(seed, epoch, "augmentation", source_device)
+        return cls(ids.to(source_device), augmentation, generator_of(seed, epoch, "dropout", run.device))
+
+    def batch(self, run: Run, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs [B, D] on the training's device and their ids [B]."""
+        ids = self.ids[step * run.options.batch_size : (step + 1) * run.options.batch_size]
+        return run.inputs.batch(ids, self.augmentation).to(run.device), ids
+
+
 def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> float:
     """One pass over the training frames in the order of (seed, epoch); the mean training loss."""
-    order = _generator(run.options.seed, epoch, "order", torch.device("cpu"))
-    ids = run.frame_ids[torch.randperm(len(run.frame_ids), generator=order)]
-    source_device = device_of(run.inputs)
-    augmentation = _generator(run.options.seed, epoch, "augmentation", source_device)
-    dropout = _generator(run.options.seed, epoch, "dropout", run.device)
-    ids = ids.to(source_device)
+    draws = [EpochDraws.of(run, seed, epoch) for seed in run.seeds]
     losses = torch.zeros(run.steps_per_epoch, device=run.device)
     check_steps = LOSS_CHECK_STEPS[run.device.type]
     run.model.train()
     for step in range(run.steps_per_epoch):
-        batch_ids = ids[step * run.options.batch_size : (step + 1) * run.options.batch_size]
-        x = run.inputs.batch(batch_ids, augmentation).to(run.device)
+        batches = [member.batch(run, step) for member in draws]
         rate = learning_rate_at(run.options, epoch * run.steps_per_epoch + step, run.num_steps, history)
-        losses[step] = run_step(run, x, batch_ids, rate, dropout)
+        losses[step] = run_step(run, batches, rate, [member.dropout for member in draws])
         if (step + 1) % check_steps == 0 or step + 1 == run.steps_per_epoch:
             _check_losses(losses[: step + 1], epoch)
         bar.update(1)
     return float(losses.mean())
 
 
-def run_step(run: Run, x: Tensor, ids: Tensor, rate: float, dropout: torch.Generator) -> Tensor:
-    """One step of the optimiser on inputs x [B, D]; the loss, detached."""
+def run_step(
+    run: Run, batches: Sequence[tuple[Tensor, Tensor]], rate: float, dropout: Sequence[torch.Generator]
+) -> Tensor:
+    """One step of the optimiser on each model's inputs [B, D] and ids [B]; the mean loss, detached."""
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-        logits = run.model(x, dropout)
+        logits, ids = _forward(run.model, batches, dropout)
     loss = run.objective(logits.float(), ids)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    # The mean over all examples is 1/M of the sum of the members' means: each gets the gradient of its own.
+    loss.backward(torch.full_like(loss, len(batches)))
     if run.options.clip_norm is not None:
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.options.clip_norm)
+        _clip_gradients(run.model, run.options.clip_norm)
     run.optimizer.step()
     run.model.project_()
     if run.averaged is not None:
@@ -233,16 +271,28 @@ def run_step(run: Run, x: Tensor, ids: Tensor, rate: float, dropout: torch.Gener
     return loss.detach()
 
 
+def _forward(
+    model: Model, batches: Sequence[tuple[Tensor, Tensor]], dropout: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Logits [M B, S] and ids [M B] of all members, one after the other."""
+    if isinstance(model, AcousticDnn):
+        ((x, ids),) = batches
+        return model(x, dropout[0]), ids
+    logits = model(torch.stack([x for x, _ in batches]), dropout)
+    return logits.flatten(0, 1), torch.cat([ids for _, ids in batches])
+
+
+def _clip_gradients(model: Model, limit: float) -> None:
+    if isinstance(model, StackedEnsemble):
+        model.clip_gradients_(limit)
+    else:
+        nn.utils.clip_grad_norm_(model.parameters(), limit)
+
+
 @torch.no_grad()
 def _update_average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
     for average, current in zip(averaged.parameters(), model.parameters(), strict=True):
         average.lerp_(current, 1.0 - decay)
-
-
-def _generator(seed: int, epoch: int, purpose: str, device: torch.device) -> torch.Generator:
-    """Random numbers as a function of (seed, epoch, purpose): nothing to store, no stream shifts another."""
-    digest = hashlib.sha256(f"{seed} {epoch} {purpose}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _check_losses(losses: Tensor, epoch: int) -> None:
@@ -286,7 +336,7 @@ def _dev_set(inputs: InputSource | None, labels: Tensor | None, ids: Tensor | No
 
 
 def _check_data(
-    model: AcousticDnn, inputs: InputSource, dev: DevSet | None, frame_ids: Tensor, options: TrainOptions
+    model: Model, inputs: InputSource, dev: DevSet | None, frame_ids: Tensor, options: TrainOptions
 ) -> None:
     for name, source in (("training", inputs), ("development", None if dev is None else dev.inputs)):
         if source is not None and source.dim != model.input_dim:
@@ -298,49 +348,3 @@ def _check_data(
     if int(frame_ids.min()) < 0 or int(frame_ids.max()) >= len(inputs):
         found = f"{int(frame_ids.min())} to {int(frame_ids.max())}"
         raise InputError(f"frame ids: expected 0 to {len(inputs) - 1}, found {found}")
-
-
-def _fingerprint_of_run(
-    model: AcousticDnn, inputs: InputSource, objective: Objective, options: TrainOptions, frame_ids: Tensor
-) -> str:
-    """Tells a training from any other: options, initial weights, targets, and a sample of the inputs."""
-    identity = {name: value for name, value in asdict(options).items() if name not in NOT_IDENTITY}
-    sample = frame_ids[torch.linspace(0, len(frame_ids) - 1, min(INPUT_SAMPLE, len(frame_ids))).long()]
-    device = device_of(inputs)
-    sampled = inputs.batch(sample.to(device), _generator(options.seed, 0, "augmentation", device))
-    parts = {
-        "options": identity,
-        "model": asdict(model.options),
-        "weights": [tensor_digest(parameter) for parameter in model.parameters()],
-        "objective": objective.fingerprint,
-        "frame_ids": tensor_digest(frame_ids),
-        "inputs": tensor_digest(sampled),
-    }
-    return fingerprint(parts)
-
-
-def _finished(out_dir: Path, run_fingerprint: str, model: AcousticDnn) -> TrainResult | None:
-    path = out_dir / MODEL_NAME
-    if not path.is_file():
-        return None
-    tensors, metadata = load_tensors(path)
-    if metadata.get("run_fingerprint") != run_fingerprint:
-        return None
-    model.load_state_dict(tensors)
-    model.eval()
-    history = json.loads(metadata["history"])
-    return TrainResult(history, int(metadata["best_epoch"]), path, metadata["precision"])
-
-
-def _write_result(out_dir: Path, run_fingerprint: str, model: AcousticDnn, progress: Progress) -> TrainResult:
-    write_json(out_dir / HISTORY_NAME, progress.history)
-    metadata = {
-        "run_fingerprint": run_fingerprint,
-        "history": json.dumps(progress.history),
-        "best_epoch": str(progress.best_epoch),
-        "precision": progress.precision,
-    }
-    path = out_dir / MODEL_NAME
-    model.save(path, metadata)
-    (out_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
-    return TrainResult(progress.history, progress.best_epoch, path, progress.precision)
