@@ -73,9 +73,7 @@ def test_members_equal_models_trained_alone(changes: dict, targets: str, tmp_pat
     losses = []
     for seed, member in zip(SEEDS, ensemble.members(), strict=True):
         alone = untrained(seed)
-        result = train(
-            alone, inputs, objective, None, None, replace(options, seed=seed), tmp_path / f"alone{seed}"
-        )
+        result = train(alone, inputs, objective, None, None, replace(options, seed=seed), tmp_path / f"alone{seed}")
         losses.append([epoch["train_loss"] for epoch in result.history])
         for found, expected in zip(member.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(found, expected, **TOLERANCE)

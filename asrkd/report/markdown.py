@@ -44,7 +44,7 @@ def terminal_text(results: Row) -> str:
     """The systems table, gap recovered and out-of-vocabulary rate as plain text."""
     require_keys(results)
     table = compact_systems_table(results)
-    lines = [_tabulate(table, "simple"), *_gap_lines(results)]
+    lines = [plain_table(table), *_gap_lines(results)]
     oov = oov_text(results)
     return "\n".join([*lines, *([oov] if oov else [])])
 
@@ -77,8 +77,8 @@ def results_markdown(runs: Sequence[Row]) -> str:
 
 def _run_parts(results: Row, heading: str) -> list[str]:
     provenance = provenance_pairs(results)
-    parts = [" · ".join(f"{key} `{_inline_code(value)}`" for key, value in provenance.items())]
-    parts += _table_parts([systems_table(results)], "")
+    parts = [" · ".join(f"{key} `{inline_code(value)}`" for key, value in provenance.items())]
+    parts += table_parts([systems_table(results)], "")
     oov = oov_text(results)
     parts += [oov] if oov else []
     tuning = tuning_table(results)
@@ -95,7 +95,7 @@ def _run_parts(results: Row, heading: str) -> list[str]:
     for title, tables in groups:
         present = [table for table in tables if table is not None]
         if present:
-            parts += [f"{heading} {title}", *_table_parts(present, title)]
+            parts += [f"{heading} {title}", *table_parts(present, title)]
     return parts
 
 
@@ -114,7 +114,8 @@ def _first_rows(table: Table, shown: int) -> Table:
     )
 
 
-def _table_parts(tables: Sequence[Table], title: str) -> list[str]:
+def table_parts(tables: Sequence[Table], title: str) -> list[str]:
+    """Paragraphs of Markdown: each table with its note, and its caption unless that is the title above."""
     parts = []
     for table in tables:
         if title and table.caption != title:
@@ -122,6 +123,11 @@ def _table_parts(tables: Sequence[Table], title: str) -> list[str]:
         parts.append(_tabulate(_escaped(table), "github"))
         parts += [escape(table.note)] if table.note else []
     return parts
+
+
+def plain_table(table: Table) -> str:
+    """A table as text for a terminal."""
+    return _tabulate(table, "simple")
 
 
 def _tabulate(table: Table, style: str) -> str:
@@ -152,7 +158,8 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])\()", r"\\\1", entities)
 
 
-def _inline_code(text: str) -> str:
+def inline_code(text: str) -> str:
+    """Text that fits between two backticks."""
     return " ".join(text.split()).replace("`", "'")
 
 

@@ -1,0 +1,73 @@
+"""How long the full profile would take on this machine, extrapolated from what a shorter run measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from asrkd.digits.data import DigitData
+from asrkd.digits.options import DigitsOptions
+from asrkd.digits.variants import Variant, students, teacher
+
+# A training step costs about three forward passes: one forward, one for the weights' gradients, one for the inputs'.
+FLOP_A_MAC_TRAINED = 6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The rate of one training that was run."""
+
+    macs: int
+    """Multiply-adds of one digit through one network."""
+    flop: float
+    seconds: float
+    jittered: bool
+
+
+def macs_of(variant: Variant, input_dim: int, num_outputs: int) -> int:
+    dims = [input_dim] + [variant.model.hidden_dim] * variant.model.num_layers + [num_outputs]
+    return sum(before * after for before, after in pairwise(dims))
+
+
+def training_flop(macs: int, digits: int, epochs: int, seeds: int) -> float:
+    return float(FLOP_A_MAC_TRAINED * macs * digits * epochs * seeds)
+
+
+def nearest(measured: Sequence[Measured], macs: int, jittered: bool) -> Measured:
+    """The measured training most like another: jittered (and with dropout) or not, then nearest in size."""
+    return min(measured, key=lambda one: (one.jittered != jittered, abs(math.log(one.macs / macs))))
+
+
+def extrapolate(
+    full: DigitsOptions,
+    short: DigitsOptions,
+    data: DigitData,
+    measured: Sequence[Measured],
+    posteriors_seconds: float,
+    input_dim: int,
+    num_outputs: int,
+) -> dict[str, Any]:
+    """Seconds and floating-point operations of the full profile at the measured rates; evaluation is not counted."""
+    flop, seconds = 0.0, 0.0
+    for variant in [teacher(full), *students(full)]:
+        macs = macs_of(variant, input_dim, num_outputs)
+        cost = training_flop(macs, len(data.ids_for(variant, full.seed)), variant.train.epochs, variant.seeds)
+        like = nearest(measured, macs, variant.jitter > 0)
+        flop += cost
+        seconds += cost * like.seconds / like.flop
+    passes = _passes(full) / _passes(short)
+    return {
+        "training_flop": flop,
+        "training_seconds": seconds,
+        "posteriors_seconds": posteriors_seconds * passes,
+        "seconds": seconds + posteriors_seconds * passes,
+    }
+
+
+def _passes(options: DigitsOptions) -> int:
+    """Passes of the training digits through one teacher."""
+    views = (2 * options.teacher.jitter + 1) ** 2 if options.teacher.translations else 1
+    return options.teacher.size * views

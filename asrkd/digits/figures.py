@@ -1,0 +1,153 @@
+"""Pictures of the digits report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as MplFigure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from asrkd.digits.tables import axes_of
+from asrkd.report.plots import (
+    MARKERS,
+    PANEL_COLUMNS,
+    SERIES,
+    STAND_IN,
+    STYLE,
+    heat_map,
+    legend_below,
+    panel,
+    role_colour,
+    to_svg,
+)
+from asrkd.report.tables import Row, number_plain
+
+TILE_INCHES = 0.62
+TILES_A_ROW = 12
+FILTERS_SHOWN = 48
+
+
+def error_dots(results: Row, names: Sequence[str], roles: Mapping[str, str]) -> str:
+    """Errors of every seed, a row a variant, with the paper's figure marked."""
+    with panel("Errors by seed", "errors", "", (6.2, 0.45 * len(names) + 1.3)) as (figure, axes):
+        for place, name in enumerate(names):
+            system = results["systems"][name]
+            colour = role_colour(roles.get(name, "other"))
+            axes.plot(system["errors"], [place] * len(system["errors"]), "o", color=colour, alpha=0.7)
+            axes.plot([system["mean"]], [place], "|", color=colour, ms=16, mew=2, label="mean" if place == 0 else None)
+            if system["paper_errors"] is not None:
+                label = "paper" if place == 0 else None
+                axes.plot([system["paper_errors"]], [place], "x", color=STAND_IN["ink"], ms=8, mew=2, label=label)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        legend_below(figure, axes)
+        return to_svg(figure, "errors-by-seed")
+
+
+def sweep_map(rows: Sequence[Row]) -> tuple[str, bool]:
+    """Mean errors over temperature and width, the best of each width comparable by colour; whether it is wide."""
+    widths, temperatures = axes_of(rows)
+    matrix = np.full((len(widths), len(temperatures)), np.nan)
+    for row in rows:
+        matrix[widths.index(row["width"]), temperatures.index(row["temperature"])] = row["mean"]
+    svg = heat_map(
+        matrix,
+        [number_plain(temperature) for temperature in temperatures],
+        [str(width) for width in widths],
+        "Mean errors",
+        "temperature T",
+        "units a layer",
+        "sweep-map",
+        lambda value: f"{value:.0f}",
+        reverse=True,
+    )
+    return svg, len(temperatures) > PANEL_COLUMNS
+
+
+def width_lines(rows: Sequence[Row]) -> str:
+    """Errors against temperature, relative to each width's best, a line a width."""
+    widths, _ = axes_of(rows)
+    with panel("Errors against temperature", "temperature T", "errors above the width's best, %") as (figure, axes):
+        for place, width in enumerate(widths):
+            mine = sorted((row["temperature"], row["mean"]) for row in rows if row["width"] == width)
+            best = max(1.0, min(mean for _, mean in mine))
+            points = [(temperature, 100 * (mean / best - 1)) for temperature, mean in mine]
+            colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=f"{width} units")
+        axes.set_xscale("log")
+        temperatures = sorted({row["temperature"] for row in rows})
+        axes.set_xticks(temperatures, [number_plain(t) for t in temperatures])
+        axes.minorticks_off()
+        legend_below(figure, axes)
+        return to_svg(figure, "sweep-lines")
+
+
+def points_line(rows: Sequence[Row], key: str, title: str, xlabel: str) -> str:
+    """Mean errors along one axis, with a bar of one standard deviation each way."""
+    with panel(title, xlabel, "errors") as (figure, axes):
+        places = [row[key] for row in rows]
+        spreads = [row["deviation"] or 0.0 for row in rows]
+        axes.errorbar(places, [row["mean"] for row in rows], yerr=spreads, color=SERIES[0], marker="o", capsize=3)
+        axes.set_xticks(places, [number_plain(place) for place in places])
+        return to_svg(figure, f"points-{key}")
+
+
+def soft_target_bars(rows: Sequence[Row], images: Tensor, temperature: float) -> str:
+    """A digit a column, and below it what the teachers say of it: at T = 1, and at the students' temperature."""
+    with mpl.rc_context(dict(STYLE)):
+        figure = MplFigure(figsize=(1.15 * len(rows) + 0.4, 4.0), layout="constrained")
+        axes = figure.subplots(3, len(rows), squeeze=False, gridspec_kw={"height_ratios": [1.1, 1.0, 1.0]})
+        for column, (row, image) in enumerate(zip(rows, images, strict=True)):
+            show_image(axes[0, column], image.numpy())
+            axes[0, column].set_title(f"a {row['label']}")
+            for line, key, name in ((1, "probs", "T=1"), (2, "softened", f"T={temperature:g}")):
+                _bars(axes[line, column], row[key], row["label"])
+                if column == 0:
+                    axes[line, 0].set_ylabel(name)
+        return to_svg(figure, "soft-targets")
+
+
+def _bars(axes: Axes, probs: Sequence[float], label: int) -> None:
+    colours = [STAND_IN["distilled"] if place == label else STAND_IN["baseline"] for place in range(len(probs))]
+    axes.bar(range(len(probs)), probs, color=colours)
+    axes.set_xticks(range(len(probs)), [str(place) for place in range(len(probs))], fontsize=6)
+    axes.set_yticks([])
+    axes.grid(False)
+
+
+def show_image(axes: Axes, image: NDArray, signed: bool = False) -> None:
+    """An image without axes: ink dark on white, or signed weights from blue to red about zero."""
+    if signed:
+        limit = float(np.abs(image).max()) or 1.0
+        axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    else:
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+
+
+def mosaic(images: NDArray, captions: Sequence[str], name: str, signed: bool = False) -> str:
+    """Images [N, H, W] in rows of TILES_A_ROW, each under its caption."""
+    columns = min(TILES_A_ROW, len(images))
+    rows = -(-len(images) // columns)
+    height = TILE_INCHES * (1.0 if not any(captions) else 1.35)
+    with mpl.rc_context(dict(STYLE)):
+        figure = MplFigure(figsize=(TILE_INCHES * columns, height * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(images) :]:
+            axes.set_visible(False)
+        for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+            show_image(axes, image, signed)
+            axes.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=2)
+        return to_svg(figure, name)
+
+
+def filters(weights: Tensor, side: int) -> NDArray:
+    """Weights into the first hidden units [in, out] as images [FILTERS_SHOWN, side, side], the strongest first."""
+    strongest = weights.norm(dim=0).argsort(descending=True)[:FILTERS_SHOWN]
+    return weights[:, strongest].t().reshape(-1, side, side).numpy()

@@ -1,0 +1,83 @@
+"""Stages 6 to 8: teachers, their logits for every training digit, students."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from asrkd.corpora.mnist import NUM_CLASSES
+from asrkd.digits.data import DigitData
+from asrkd.digits.images import JitteredImages, mean_logits, member_logits
+from asrkd.digits.options import DigitsOptions
+from asrkd.digits.variants import Variant
+from asrkd.distil.ensemble import disagreement
+from asrkd.files import load_tensors, save_tensors, write_json
+from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.train import InputSource, train_stacked
+from asrkd.train.devices import resolve_device
+
+MODEL_FILE = "model.safetensors"
+SUMMARY_FILE = "summary.json"
+LOGITS_FILE = "logits.safetensors"
+DISAGREEMENT_FILE = "disagreement.json"
+
+
+def train_variant(
+    variant: Variant, corpus: Path, posteriors: Path | None, options: DigitsOptions, out_dir: Path
+) -> None:
+    """Stages 6 and 8: the stack of a variant's seeds, and a summary of how it was trained."""
+    data = DigitData.open(corpus, options)
+    device = resolve_device(options.device)
+    logits = None if posteriors is None else load_tensors(posteriors / LOGITS_FILE)[0]["logits"].to(device)
+    inputs = JitteredImages(data.train.images.to(device), variant.jitter)
+    objective = variant.lesson.objective(data.train.labels.to(device), logits)
+    ids = data.ids_for(variant, options.seed)
+    seeds = variant.member_seeds(options.seed)
+    stack = StackedEnsemble([AcousticDnn(inputs.dim, NUM_CLASSES, variant.model, seed) for seed in seeds])
+    result = train_stacked(
+        stack,
+        seeds,
+        inputs,
+        objective,
+        replace(variant.train, device=options.device),
+        out_dir,
+        ids,
+        variant.name,
+        options.checkpoint_epochs,
+    )
+    seconds = sum(epoch["seconds"] for epoch in result.history)
+    seen = sum(epoch["seconds"] * epoch["frames_per_sec"] for epoch in result.history)
+    write_json(
+        out_dir / SUMMARY_FILE,
+        {
+            "seeds": seeds,
+            "digits": len(ids),
+            "epochs": len(result.history),
+            "parameters": stack.num_parameters // len(seeds),
+            "macs_per_digit": stack.macs_per_frame // len(seeds),
+            "precision": result.precision,
+            "seconds": seconds,
+            "digits_per_sec": seen / seconds,
+            "train_loss": result.history[-1]["train_loss"],
+        },
+    )
+    print(f"   {variant.name}: loss {result.history[-1]['train_loss']:.4f}, {seen / seconds:.0f} digits/s", flush=True)
+
+
+def make_posteriors(corpus: Path, teachers: Path, options: DigitsOptions, out_dir: Path) -> None:
+    """Stage 7: every teacher's logits for every training digit, as they serve all temperatures and sizes."""
+    data = DigitData.open(corpus, options)
+    device = resolve_device(options.device)
+    ensemble = load_stack(teachers, device)
+    images = JitteredImages(data.train.images.to(device), options.teacher.jitter)
+    sources: list[InputSource] = images.translations() if options.teacher.translations else [images]
+    save_tensors(out_dir / LOGITS_FILE, {"logits": mean_logits(ensemble, sources)}, {"views": str(len(sources))})
+    judged = JitteredImages(data.judged.images.to(device), max_shift=0)
+    write_json(out_dir / DISAGREEMENT_FILE, disagreement(member_logits(ensemble, judged), data.judged.labels))
+
+
+def load_stack(folder: Path, device: torch.device) -> StackedEnsemble:
+    """The trained networks of a step."""
+    return StackedEnsemble.load_stack(folder / MODEL_FILE).to(device)

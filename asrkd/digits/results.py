@@ -1,0 +1,322 @@
+"""Stage 11: results.json from the trained networks."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asrkd import provenance
+from asrkd.corpora.mnist import NUM_CLASSES, SIDE
+from asrkd.digits import paper
+from asrkd.digits.data import DigitData
+from asrkd.digits.estimate import Measured, extrapolate, training_flop
+from asrkd.digits.images import JitteredImages
+from asrkd.digits.judge import CONTROLS, Findings, judge_claims
+from asrkd.digits.networks import DISAGREEMENT_FILE, LOGITS_FILE, SUMMARY_FILE, load_stack
+from asrkd.digits.options import EXPERIMENTS, DigitsOptions
+from asrkd.digits.score import (
+    Repaired,
+    Scored,
+    disagreement_percent,
+    logits_of,
+    repair_biases,
+    score_variant,
+)
+from asrkd.digits.variants import (
+    ALL_CLASSES,
+    HardLabels,
+    SoftLabels,
+    Variant,
+    alpha_points,
+    logit_matching,
+    matching_points,
+    students,
+    students_of,
+    teacher,
+    teacher_points,
+    width_points,
+)
+from asrkd.files import fingerprint, load_tensors, read_json, save_tensors, write_json
+from asrkd.stages import STAMP_FILE
+from asrkd.train import iter_logits
+from asrkd.train.devices import resolve_device
+
+RESULTS_FILE = "results.json"
+PREDICTIONS_FILE = "predictions.safetensors"
+LABELS = {
+    "quick": "Quick profile: reduced length, few seeds, not the paper's comparison.",
+    "full": "Full profile.",
+}
+REMAINING_SHOWN = 60
+
+
+def step_name(variant: Variant) -> str:
+    """Folder of a variant's networks."""
+    return "teachers" if variant.name == "teacher" else f"students/{variant.name}"
+
+
+def score(
+    command: str, steps: Sequence[str], exp_dir: Path, options: DigitsOptions, full: DigitsOptions, out_dir: Path
+) -> None:
+    """Stage 11: errors of every variant, repaired biases, verdicts on the claims, as results.json."""
+    data = DigitData.open(exp_dir / "corpus", options)
+    findings = measure(exp_dir, data, options)
+    results = {
+        "recipe": "mnist",
+        "profile": options.profile,
+        "label": LABELS[options.profile],
+        "command": command,
+        "git_sha": provenance.git_sha(),
+        "config_sha": config_sha(options),
+        "seed": options.seed,
+        "temperature": options.student.distil.temperature,
+        "device": provenance.device_name(str(resolve_device(options.device))),
+        "judged_on": f"{len(data.judged.labels):,} {data.judged_name} digits",
+        "corpus": {"train": len(data.train.labels), "judged": len(data.judged.labels), "held out": data.num_held_out},
+        "systems": {name: _system(one, exp_dir, data, options) for name, one in findings.scored.items()},
+        "transfer": {name: _transfer(name, findings) for name in findings.repaired},
+        "claims": _claims(findings),
+        "remaining_errors": remaining_errors(findings.scored["distilled"]),
+        "dark_knowledge": dark_knowledge(_teacher_logits(exp_dir), data, options),
+        "disagreement": read_json(exp_dir / "posteriors" / DISAGREEMENT_FILE),
+        "timing": _seconds(exp_dir, steps),
+        "environment": provenance.versions(),
+        **_comparisons(findings),
+    }
+    if options.profile == "quick":
+        results["full_profile_estimate"] = _estimate(results["systems"], exp_dir, data, options, full)
+    write_json(out_dir / RESULTS_FILE, results)
+    predictions = {name: one.predictions.to(torch.uint8) for name, one in findings.scored.items()}
+    save_tensors(out_dir / PREDICTIONS_FILE, predictions, {"config_sha": config_sha(options)})
+
+
+def measure(exp_dir: Path, data: DigitData, options: DigitsOptions) -> Findings:
+    """Predictions of every variant, before and after its biases are repaired."""
+    device = resolve_device(options.device)
+    scored: dict[str, Scored] = {}
+    repaired: dict[str, list[Repaired]] = {}
+    reasons: dict[str, str] = {}
+    for variant in [teacher(options), *students(options)]:
+        folder = exp_dir / step_name(variant)
+        scored[variant.name], logits = score_variant(variant, folder, data, device)
+        if variant.name in paper.TRANSFER:
+            held_out = logits_of(load_stack(folder, device), data.tuning, device)
+            classes = paper.TRANSFER[variant.name].classes
+            repaired[variant.name], reason = repair_biases(scored[variant.name], logits, held_out, data, classes)
+            reasons |= {variant.name: reason} if reason else {}
+    return Findings(options, scored, repaired, reasons)
+
+
+def config_sha(options: DigitsOptions) -> str:
+    """Fingerprint of what decides the results: neither folders nor the range of stages."""
+    return fingerprint(replace(options, corpus_dir=Path(), exp_dir=Path(), stage=0, stop_stage=0))
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Errors of each seed, their mean and standard deviation, the best and the worst."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {
+        "errors": list(values),
+        "mean": statistics.fmean(values),
+        "deviation": deviation,
+        "best": min(values),
+        "worst": max(values),
+    }
+
+
+def _system(one: Scored, exp_dir: Path, data: DigitData, options: DigitsOptions) -> dict[str, Any]:
+    variant = one.variant
+    folder = exp_dir / step_name(variant)
+    entry = {
+        "experiments": [n for n in options.experiments if n in EXPERIMENTS and _serves(variant, n, options)],
+        "description": describe(variant),
+        "paper_errors": paper.ERRORS.get(variant.name),
+        **_spread(one.outcome.errors.tolist()),
+        **read_json(folder / SUMMARY_FILE),
+    }
+    if variant.fraction < 1.0:
+        entry["learnt_accuracy"] = _learnt_accuracy(variant, folder, data, options)
+        entry["judged_accuracy"] = (1.0 - one.outcome.wrong.mean(axis=1)).tolist()
+    return entry
+
+
+def _serves(variant: Variant, experiment: int, options: DigitsOptions) -> bool:
+    if variant.name == "teacher":
+        return experiment == 1
+    return variant.name in {one.name for one in students_of(experiment, options)}
+
+
+def _learnt_accuracy(variant: Variant, folder: Path, data: DigitData, options: DigitsOptions) -> list[float]:
+    """Share of the learnt digits that each network has right."""
+    device = resolve_device(options.device)
+    ids = data.ids_for(variant, options.seed)
+    inputs = JitteredImages(data.train.images.to(device), max_shift=0)
+    stack = load_stack(folder, device)
+    predicted = torch.cat([logits.argmax(dim=2).cpu() for _, logits in iter_logits(stack, inputs, ids)], dim=1)
+    return (predicted == data.train.labels[ids]).double().mean(dim=1).tolist()
+
+
+def describe(variant: Variant) -> str:
+    """A variant in a few words."""
+    model = variant.model
+    parts = [f"{model.num_layers}×{model.hidden_dim}"]
+    if model.dropout or model.input_dropout:
+        parts.append(f"dropout {model.input_dropout:g}/{model.dropout:g}")
+    parts += [f"max-norm {model.max_norm:g}"] if model.max_norm else []
+    parts += [f"±{variant.jitter} px"] if variant.jitter else []
+    lesson = variant.lesson
+    if isinstance(lesson, HardLabels):
+        parts.append("hard labels" + (f", smoothed {lesson.label_smoothing:g}" if lesson.label_smoothing else ""))
+    elif isinstance(lesson, SoftLabels):
+        distil = lesson.distil
+        parts.append(f"T={distil.temperature:g}, α={distil.alpha:g}, {_count(lesson.teachers, 'teacher')}")
+    else:
+        parts.append(f"squared logit differences, {_count(lesson.teachers, 'teacher')}")
+    if variant.classes != ALL_CLASSES:
+        parts.append("classes " + "".join(map(str, variant.classes)))
+    parts += [f"{100 * variant.fraction:g}% of the digits"] if variant.fraction < 1.0 else []
+    return ", ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _transfer(name: str, findings: Findings) -> dict[str, Any]:
+    """Rows of experiments 3 and 4: before, and after each way of finding the shift."""
+    wanted = paper.TRANSFER[name]
+    before = findings.scored[name]
+    rows = [{"way": "before", **_transfer_row(before, wanted.classes)}]
+    for one in findings.repaired[name]:
+        rows.append({"way": one.way, **_transfer_row(one.scored, wanted.classes), "shifts": one.shifts})
+    judged = int(torch.isin(before.labels, torch.tensor(wanted.classes)).sum())
+    return {"paper": wanted, "rows": rows, "judged_of_classes": judged, "no_match": findings.no_match.get(name)}
+
+
+def _transfer_row(scored: Scored, classes: Sequence[int]) -> dict[str, Any]:
+    errors = _spread(scored.outcome.errors.tolist())
+    return {**errors, "errors_on_classes": scored.errors_on(classes)}
+
+
+def _comparisons(findings: Findings) -> dict[str, Any]:
+    """What experiments 2, 5, 6 and 7 compare, each where it was made."""
+    options, made = findings.options, set(findings.options.experiments)
+    found: dict[str, Any] = {}
+
+    def row(variant: Variant, **point: Any) -> dict[str, Any]:
+        return {**point, "variant": variant.name, **_spread(findings.scored[variant.name].outcome.errors.tolist())}
+
+    if 2 in made:
+        found["sweep"] = [row(v, width=width, temperature=t) for (width, t), v in width_points(options)]
+    if 5 in made:
+        matched = findings.scored[logit_matching(options).name]
+        found["matching"] = [
+            row(v, temperature=t, differing_percent=disagreement_percent(findings.scored[v.name], matched).tolist())
+            for t, v in matching_points(options)
+        ]
+        found["matching"].append(row(matched.variant, temperature=None, differing_percent=None))
+    if 6 in made:
+        found["alphas"] = [row(v, alpha=alpha) for alpha, v in alpha_points(options)]
+        found["teachers"] = [row(v, teachers=size) for size, v in teacher_points(options)]
+    if 7 in made:
+        found["controls"] = _control_rows(findings)
+    return found
+
+
+def _control_rows(findings: Findings) -> list[dict[str, Any]]:
+    """Of the distilled student's gain over the baseline, the part that each control has by itself."""
+    baseline, distilled = (findings.scored[name].outcome.mean for name in ("baseline", "distilled"))
+    rows = []
+    for name in ("baseline", *CONTROLS, "distilled"):
+        errors = _spread(findings.scored[name].outcome.errors.tolist())
+        share = (baseline - errors["mean"]) / (baseline - distilled) if baseline > distilled else None
+        rows.append({"variant": name, **errors, "share_of_gain": share})
+    return rows
+
+
+def _claims(findings: Findings) -> list[dict[str, Any]]:
+    judged = judge_claims(findings)
+    return [
+        {
+            "key": claim.key,
+            "experiment": claim.experiment,
+            "text": claim.text,
+            "verdict": judged[claim.key].verdict,
+            "evidence": judged[claim.key].evidence,
+        }
+        for claim in paper.CLAIMS
+    ]
+
+
+def remaining_errors(scored: Scored, shown: int = REMAINING_SHOWN) -> list[dict[str, Any]]:
+    """The judged digits that most seeds get wrong: number, class, what each seed says."""
+    wrong = torch.from_numpy(scored.outcome.wrong).sum(dim=0)
+    ranked = torch.sort(wrong, descending=True, stable=True).indices[:shown]
+    return [
+        {"digit": int(i), "label": int(scored.labels[i]), "predicted": scored.predictions[:, i].tolist()}
+        for i in ranked
+        if wrong[i] > 0
+    ]
+
+
+def dark_knowledge(logits: Tensor, data: DigitData, options: DigitsOptions) -> list[dict[str, Any]]:
+    """Of each class the learnt digit whose soft targets tell the most: right, and of the greatest entropy at T = 1."""
+    labels = data.train.labels[: data.num_learnt]
+    combined = logits[:, : data.num_learnt].mean(dim=0)
+    probs = torch.softmax(combined, dim=1)
+    entropy = torch.special.entr(probs).sum(dim=1)
+    entropy[combined.argmax(dim=1) != labels] = -1.0
+    temperature = options.student.distil.temperature
+    found = []
+    for label in range(NUM_CLASSES):
+        mine = (labels == label).nonzero().squeeze(1)
+        if len(mine) == 0 or entropy[mine].max() < 0:
+            continue
+        digit = int(mine[entropy[mine].argmax()])
+        softened = torch.softmax(combined[digit] / temperature, dim=0)
+        found.append({"digit": digit, "label": label, "probs": probs[digit].tolist(), "softened": softened.tolist()})
+    return found
+
+
+def _teacher_logits(exp_dir: Path) -> Tensor:
+    return load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[0]["logits"]
+
+
+def _seconds(exp_dir: Path, steps: Sequence[str]) -> dict[str, float]:
+    """Seconds of each stage's steps, added up by the folder's first part."""
+    seconds: dict[str, float] = defaultdict(float)
+    for name in steps:
+        path = exp_dir / name / STAMP_FILE
+        if path.is_file():
+            seconds[name.split("/")[0]] += read_json(path)["seconds"]
+    return dict(seconds)
+
+
+def _estimate(
+    systems: Mapping[str, Mapping[str, Any]],
+    exp_dir: Path,
+    data: DigitData,
+    options: DigitsOptions,
+    full: DigitsOptions,
+) -> dict[str, Any]:
+    """The full profile's time on this device, from the rates that this run measured."""
+    jittered = {v.name for v in [teacher(options), *students(options)] if v.jitter}
+    measured = [
+        Measured(
+            one["macs_per_digit"],
+            training_flop(one["macs_per_digit"], one["digits"], one["epochs"], len(one["seeds"])),
+            one["seconds"],
+            name in jittered,
+        )
+        for name, one in systems.items()
+    ]
+    posteriors = read_json(exp_dir / "posteriors" / STAMP_FILE)["seconds"]
+    full = replace(full, judge=options.judge, held_out=options.held_out)
+    return extrapolate(full, options, data, measured, posteriors, SIDE * SIDE, NUM_CLASSES)

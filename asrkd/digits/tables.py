@@ -1,0 +1,195 @@
+"""Tables of the digits results, each made from its part of results.json, or None without that part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from asrkd.digits.claims import UNMEASURED, tally
+from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain
+
+HEADLINE = ("teacher", "baseline", "distilled")
+ROLES = {"teacher": "teacher", "baseline": "baseline", "distilled": "distilled"}
+SPREAD_HEADERS = ("mean", "± sd", "best", "worst")
+
+
+def spread_cells(row: Row) -> tuple[str, str, str, str]:
+    """Mean, standard deviation over seeds, best and worst."""
+    return number(row["mean"], 1), number(row["deviation"], 1), count(row["best"]), count(row["worst"])
+
+
+def headline_table(results: Row) -> Table:
+    """Experiment 1: the paper's column and ours."""
+    return _systems(results, "Errors", HEADLINE)
+
+
+def systems_table(results: Row) -> Table:
+    """Every variant."""
+    return _systems(results, "All networks", list(results["systems"]))
+
+
+def _systems(results: Row, caption: str, names: Sequence[str]) -> Table:
+    rows = []
+    for name in names:
+        system = results["systems"][name]
+        rows.append(
+            (
+                name,
+                count(system["paper_errors"]),
+                *spread_cells(system),
+                count(len(system["seeds"])),
+                count(system["digits"]),
+                count(system["epochs"]),
+                magnitude(system["parameters"]),
+                magnitude(system["digits_per_sec"]),
+                system["description"],
+            )
+        )
+    headers = ("networks", "paper", *SPREAD_HEADERS, "seeds", "digits", "epochs", "params", "digits/s", "what")
+    roles = tuple(ROLES.get(name, "other") for name in names)
+    note = f"Errors on {results['judged_on']}; the paper's are of one network. Digits/s are of all seeds together."
+    strong = tuple(name == "distilled" for name in names)
+    return Table(caption, headers, tuple(rows), "lrrrrrrrrrrl", roles=roles, strong=strong, note=note)
+
+
+def transfer_tables(results: Row) -> list[Table]:
+    """Experiments 3 and 4: errors before and after the biases are moved, in three ways."""
+    return [_transfer(name, found) for name, found in results["transfer"].items()]
+
+
+def _transfer(name: str, found: Mapping[str, Any]) -> Table:
+    paper = found["paper"]
+    classes = " and ".join(map(str, paper["classes"]))
+    of_paper = {"before": (paper["before"], paper["before_on_classes"], None)}
+    of_paper["tuned on the judged digits"] = (paper["after"], paper["after_on_classes"], paper["shift"])
+    rows = []
+    for row in found["rows"]:
+        errors, on_classes, shift = of_paper.get(row["way"], (None, None, None))
+        shifts = row.get("shifts")
+        rows.append(
+            (
+                row["way"],
+                count(errors),
+                *spread_cells(row),
+                count(on_classes),
+                number(sum(row["errors_on_classes"]) / len(row["errors_on_classes"]), 1),
+                number(shift, 1, signed=True),
+                number(sum(shifts) / len(shifts), 1, signed=True) if shifts else MISSING,
+            )
+        )
+    headers = ("biases", "paper", *SPREAD_HEADERS, f"paper on {classes}", f"on {classes}", "paper's shift", "shift")
+    note = (
+        "Tuned on the judged digits is the paper's way, and sees their labels; held-out digits are training digits "
+        "that the student never learnt; the class prior needs no label of the digits it is matched on. "
+        f"On {classes}: mean errors of {found['judged_of_classes']} digits."
+    )
+    if found["no_match"]:
+        note += f" No biases match the prior: {found['no_match']}."
+    return Table(name, headers, tuple(rows), "lrrrrrrrrr", note=note)
+
+
+def sweep_table(results: Row) -> Table | None:
+    """Experiment 2: mean errors, a row a width, a column a temperature."""
+    rows = results.get("sweep")
+    if not rows:
+        return None
+    widths, temperatures = axes_of(rows)
+    means = {(row["width"], row["temperature"]): row for row in rows}
+    cells = tuple(
+        (str(width), *(_mean_and_deviation(means[width, temperature]) for temperature in temperatures))
+        for width in widths
+    )
+    headers = ("units a layer", *(f"T={number_plain(temperature)}" for temperature in temperatures))
+    return Table("Temperature and width", headers, cells, "l" + "r" * len(temperatures), note="Mean errors ± sd.")
+
+
+def axes_of(rows: Sequence[Row]) -> tuple[list[int], list[float]]:
+    """Widths and temperatures of the sweep, in order."""
+    return sorted({row["width"] for row in rows}), sorted({row["temperature"] for row in rows})
+
+
+def _mean_and_deviation(row: Row) -> str:
+    return f"{number(row['mean'], 1)} ± {number(row['deviation'], 1)}"
+
+
+def matching_table(results: Row) -> Table | None:
+    """Experiment 5: errors at each temperature, and on how many digits logit matching differs."""
+    rows = results.get("matching")
+    if not rows:
+        return None
+    cells = []
+    for row in rows:
+        differing = row["differing_percent"]
+        point = "logit matching" if row["temperature"] is None else f"T={number_plain(row['temperature'])}"
+        mean = sum(differing) / len(differing) if differing else None
+        cells.append((point, *spread_cells(row), number(mean, 2)))
+    headers = ("student", *SPREAD_HEADERS, "classed otherwise, %")
+    return Table("Logit matching", headers, tuple(cells), "lrrrrr", note="Seed by seed against logit matching.")
+
+
+def points_table(results: Row, key: str, point: str, caption: str) -> Table | None:
+    """Experiment 6: errors along one axis."""
+    rows = results.get(key)
+    if not rows:
+        return None
+    cells = tuple((number_plain(row[point]), *spread_cells(row)) for row in rows)
+    return Table(caption, (point, *SPREAD_HEADERS), cells, "rrrrr")
+
+
+def small_set_table(results: Row) -> Table | None:
+    """Experiment 6: accuracy on the learnt digits and on the judged ones, hard labels against soft targets."""
+    systems = {name: one for name, one in results["systems"].items() if "learnt_accuracy" in one}
+    if not systems:
+        return None
+    cells = tuple(
+        (
+            name,
+            count(system["digits"]),
+            number(sum(system["learnt_accuracy"]) / len(system["learnt_accuracy"]), 2, 100),
+            number(sum(system["judged_accuracy"]) / len(system["judged_accuracy"]), 2, 100),
+        )
+        for name, system in systems.items()
+    )
+    headers = ("student", "digits learnt", "accuracy on them, %", "on the judged, %")
+    note = "The paper's table is of speech: hard labels 67.3 and 44.5, soft targets 65.4 and 57.0."
+    return Table("A small part of the digits", headers, cells, "lrrr", note=note)
+
+
+def controls_table(results: Row) -> Table | None:
+    """Experiment 7: of the distilled student's gain, the part that each control has by itself."""
+    rows = results.get("controls")
+    if not rows:
+        return None
+    cells = tuple((row["variant"], *spread_cells(row), _percent(row["share_of_gain"])) for row in rows)
+    headers = ("student", *SPREAD_HEADERS, "of the distilled gain")
+    return Table("Controls", headers, cells, "lrrrrr", roles=tuple(ROLES.get(row["variant"], "other") for row in rows))
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{number(share, 0, 100)}%"
+
+
+def claims_table(results: Row) -> Table:
+    """The scorecard."""
+    rows = tuple((claim["text"], claim["verdict"], claim["evidence"] or MISSING) for claim in results["claims"])
+    strong = tuple(claim["verdict"] != UNMEASURED for claim in results["claims"])
+    note = "Judged by tests of our own networks, at the 5% level; how is in asrkd/digits/claims.py."
+    return Table("Scorecard", ("claim", "verdict", "evidence"), rows, "lll", strong=strong, note=note)
+
+
+def tally_text(results: Row) -> str:
+    """How many claims came to each verdict."""
+    return f"Of {len(results['claims'])} claims: {tally([claim['verdict'] for claim in results['claims']])}."
+
+
+def estimate_text(results: Row) -> str | None:
+    """The full profile's time on this device, and how it was come by."""
+    estimate = results.get("full_profile_estimate")
+    if not estimate:
+        return None
+    return (
+        f"The full profile on this device ({results['device']}): about {duration(estimate['seconds'])}, extrapolated, "
+        f"not measured: {estimate['training_flop'] / 1e12:,.0f} TFLOP of training at the rates of this run's networks "
+        f"of the nearest size ({duration(estimate['training_seconds'])}), and the teachers' soft targets "
+        f"({duration(estimate['posteriors_seconds'])})."
+    )
