@@ -4,10 +4,10 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-TRAIN_TESTS := align bias cli config distil doctor ensemble files frames imports lexicon loss models \
-	ngram resume stages store topology train tree
+TRAIN_TESTS := align bias cli config digits distil doctor ensemble files frames imports lexicon loss mnist models \
+	ngram resume stacked stages store topology train tree
 
-.PHONY: help demo test test-train lint lock setup setup-train corpus
+.PHONY: help demo test test-train lint lock setup setup-train corpus mnist
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,3 +37,6 @@ setup-train:  ## make .venv-train (Python 3.11, torch 2, no k2)
 
 corpus:  ## fetch the prompts corpus into data/prompts
 	@local/fetch_prompts.sh data/prompts
+
+mnist:  ## fetch MNIST into data/mnist
+	@local/fetch_mnist.sh data/mnist

@@ -29,7 +29,7 @@ LAYERS = [
     {"decode"},
     {"score"},
     {"report"},
-    {"speech"},
+    {"speech", "digits"},
     {"cli"},
 ]
 ORDER = {name: row for row, names in enumerate(LAYERS) for name in names}
@@ -196,6 +196,19 @@ def test_training_and_distilling_need_neither_k2_nor_lhotse(name: str) -> None:
     seen: set[Path] = set()
     wrong = [str(f) for file in files for f in reached(file, seen) if f.target.split(".")[0] in NOT_THERE]
     assert not wrong, "\n".join(wrong)
+
+
+def test_digits_stand_beside_speech_and_need_neither_k2_nor_lhotse() -> None:
+    """Only the report's pictures need more than training does, and the plan imports them as they are drawn."""
+    seen: set[Path] = set()
+    files = [file for file in FILES if part(file) == "digits"]
+    assert files
+    found = [f for file in files for f in reached(file, seen, at_import=True)]
+    assert not [str(f) for f in found if f.target.split(".")[0] in NOT_THERE - {"matplotlib"}]
+    planned = reached(PACKAGE / "digits" / "plan.py", set())
+    assert not [str(f) for f in planned if f.target.split(".")[0] == "matplotlib"]
+    beside = {"digits": "asrkd.speech", "speech": "asrkd.digits"}
+    assert not [str(f) for f in IMPORTS if f.target.startswith(beside.get(part(f.file), "no module"))]
 
 
 def test_make_test_train_runs_every_test_that_needs_no_k2() -> None:

@@ -1,4 +1,4 @@
-"""Models trained together come out as each would alone: order, augmentation, dropout, clipping and max-norm are its own."""
+"""Models trained together come out as each would alone: order, augmentation, dropout and clipping are its own."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ from asrkd.report.plots import (
 )
 from asrkd.report.tables import Row, number_plain
 
+MAX_PIXEL = 255
 TILE_INCHES = 0.62
+CAPTION_PIXELS, GAP_PIXELS = 12, 2
 TILES_A_ROW = 12
 FILTERS_SHOWN = 48
 
@@ -119,31 +121,33 @@ def _bars(axes: Axes, probs: Sequence[float], label: int) -> None:
     axes.grid(False)
 
 
-def show_image(axes: Axes, image: NDArray, signed: bool = False) -> None:
-    """An image without axes: ink dark on white, or signed weights from blue to red about zero."""
-    if signed:
-        limit = float(np.abs(image).max()) or 1.0
-        axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    else:
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+def show_image(axes: Axes, image: NDArray) -> None:
+    """Ink dark on white, without axes."""
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=MAX_PIXEL, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
 
 
 def mosaic(images: NDArray, captions: Sequence[str], name: str, signed: bool = False) -> str:
-    """Images [N, H, W] in rows of TILES_A_ROW, each under its caption."""
+    """Images [N, H, W] in rows of TILES_A_ROW, a caption above each; `signed` draws weights from blue to red.
+
+    One picture for all of them: an axes a tile would make the page ten times as large.
+    """
+    height, width = images.shape[1:]
+    gap = (CAPTION_PIXELS if any(captions) else GAP_PIXELS), GAP_PIXELS
     columns = min(TILES_A_ROW, len(images))
     rows = -(-len(images) // columns)
-    height = TILE_INCHES * (1.0 if not any(captions) else 1.35)
-    with mpl.rc_context(dict(STYLE)):
-        figure = MplFigure(figsize=(TILE_INCHES * columns, height * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat[len(images) :]:
-            axes.set_visible(False)
-        for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-            show_image(axes, image, signed)
-            axes.set_title(caption, fontsize=7, fontweight="normal", loc="center", pad=2)
+    canvas = np.full((rows * (height + gap[0]), columns * (width + gap[1])), np.nan)
+    figure_size = TILE_INCHES * columns, TILE_INCHES * rows * (height + gap[0]) / (width + gap[1])
+    with panel("", "", "", figure_size) as (figure, axes):
+        for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            down, right = place // columns * (height + gap[0]) + gap[0], place % columns * (width + gap[1])
+            scale = (float(np.abs(image).max()) or 1.0) if signed else MAX_PIXEL
+            canvas[down : down + height, right : right + width] = image / scale
+            axes.text(right + width / 2, down - 1.5, caption, ha="center", va="bottom", fontsize=7)
+        axes.imshow(canvas, cmap="RdBu_r" if signed else "gray_r", vmin=-1 if signed else 0, vmax=1)
+        axes.set_axis_off()
         return to_svg(figure, name)
 
 

@@ -1,0 +1,212 @@
+"""MNIST's files and images: the idx format, checksums, shifts that never wrap, targets averaged over shifts."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from toy_digits import NUM_TEST, NUM_TRAIN, idx_bytes, write_corpus
+
+from asrkd.corpora.mnist import MNIST_MD5, Digits, load_mnist, parse_idx, verify_mnist
+from asrkd.digits.images import JitteredImages, mean_logits, member_logits
+from asrkd.errors import InputError
+from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def mnist_dir() -> Path:
+    path = Path(os.environ.get("ASRKD_MNIST", ROOT / "data" / "mnist"))
+    if not path.is_dir():
+        pytest.skip(f"no MNIST: {path} is missing (make mnist, or set ASRKD_MNIST)")
+    return path
+
+
+def test_idx_of_images_and_labels() -> None:
+    images = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+    found = parse_idx(idx_bytes(images), 3, "images")
+    assert found.dtype == torch.uint8
+    assert found.tolist() == images.tolist()
+    assert parse_idx(idx_bytes(np.array([7, 0, 9])), 1, "labels").tolist() == [7, 0, 9]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda whole: whole[:-1], r"expected 24 bytes for \[2, 3, 4\], found 23"),
+        (lambda whole: whole + b"\0", r"expected 24 bytes for \[2, 3, 4\], found 25"),
+        (lambda whole: b"\0\0\x0d\x03" + whole[4:], "expected the idx magic number 00000803, found 00000d03"),
+        (lambda whole: b"\0\0\x08\x01" + whole[4:], "expected the idx magic number 00000803, found 00000801"),
+        (lambda whole: whole[:9], "expected an idx header of 16 bytes, found 9"),
+        (lambda whole: b"", "found nothing"),
+        (lambda whole: b"<!DOCTYPE html>", "found 3c21444f"),
+    ],
+)
+def test_a_bad_idx_file_is_named(spoil, message: str) -> None:
+    with pytest.raises(InputError, match=f"^some/file: .*{message}"):
+        parse_idx(spoil(idx_bytes(np.zeros((2, 3, 4)))), 3, "some/file")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_corpus_is_read_plain_or_gzipped(tmp_path: Path, zipped: bool) -> None:
+    checksums = write_corpus(tmp_path)
+    if zipped:
+        for path in list(tmp_path.iterdir()):
+            (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    digits = load_mnist(tmp_path, checksums)
+    assert {split: len(one.labels) for split, one in digits.items()} == {"train": NUM_TRAIN, "test": NUM_TEST}
+    assert verify_mnist(tmp_path, checksums) == checksums
+    assert digits["train"].labels.bincount(minlength=10).min() > 20
+
+
+def test_another_file_is_refused_by_name_with_both_checksums(tmp_path: Path) -> None:
+    checksums = write_corpus(tmp_path)
+    bad = tmp_path / "train-labels-idx1-ubyte"
+    content = bytearray(bad.read_bytes())
+    content[-1] ^= 1
+    bad.write_bytes(bytes(content))
+    expected = (
+        rf"train-labels-idx1-ubyte: expected content of MD5 {checksums[bad.name]}, found [0-9a-f]{{32}} \(608 bytes"
+    )
+    with pytest.raises(InputError, match=expected):
+        load_mnist(tmp_path, checksums)
+    with pytest.raises(InputError, match="train-images-idx3-ubyte: expected content of MD5 6bbc9ace"):
+        verify_mnist(tmp_path)  # made-up digits are not MNIST
+
+
+def test_missing_and_truncated_files_are_named(tmp_path: Path) -> None:
+    checksums = write_corpus(tmp_path)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    whole = gzip.compress(path.read_bytes())
+    path.unlink()
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte: expected this file, .*fetch_mnist.sh"):
+        verify_mnist(tmp_path, checksums)
+    (tmp_path / f"{path.name}.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte.gz: expected a whole gzip file"):
+        verify_mnist(tmp_path, checksums)
+    (tmp_path / f"{path.name}.gz").write_bytes(b"not gzip at all")
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte.gz: expected a whole gzip file"):
+        verify_mnist(tmp_path, checksums)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        verify_mnist(tmp_path / "nowhere", checksums)
+
+
+def test_digits_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected images \[2, 28, 28\]"):
+        Digits(torch.zeros(3, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.long))
+    with pytest.raises(InputError, match="labels of 0 to 9, found 0 to 10"):
+        Digits(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([0, 10]))
+
+
+def test_the_fetcher_checks_the_same_sums_and_names_what_to_do(tmp_path: Path) -> None:
+    script = ROOT / "local" / "fetch_mnist.sh"
+    assert all(f"{md5}  {name}" in script.read_text() for name, md5 in MNIST_MD5.items())
+    bare = tmp_path / "bin"  # a machine with the shell's own tools but without npm
+    bare.mkdir()
+    for tool in ("bash", "dirname", "env"):
+        (bare / tool).symlink_to(subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip())
+    out = tmp_path / "mnist"
+    done = subprocess.run([script, out], capture_output=True, text=True, env={"PATH": str(bare)})
+    assert done.returncode == 2
+    assert "no npm here" in done.stderr and "--corpus-dir" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not out.exists() and not out.with_name("mnist.partial").exists()
+
+
+def test_mnist_itself(mnist_dir: Path) -> None:
+    digits = load_mnist(mnist_dir)
+    train, test = digits["train"], digits["test"]
+    assert (len(train.labels), len(test.labels)) == (60_000, 10_000)
+    assert int((test.labels == 3).sum()) == 1010  # the paper's count of test threes
+    assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    inputs = JitteredImages(train.images[:1000])
+    assert inputs.batch(torch.arange(1000)).mean().item() == pytest.approx(0.13, abs=0.01)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    max_shift=st.integers(0, 3),
+    height=st.integers(4, 9),
+    width=st.integers(4, 9),
+)
+@settings(max_examples=80, deadline=None)
+def test_jitter_shifts_with_zeros_and_never_wraps(seed: int, max_shift: int, height: int, width: int) -> None:
+    """Every image of a batch is the original moved by one shift of the range, the uncovered rest zero."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(1, 256, (5, height, width), generator=generator).to(torch.uint8)
+    inputs = JitteredImages(images, max_shift)
+    moved = inputs.batch(torch.arange(5), generator).view(5, height, width)
+    for image, found in zip(images, moved, strict=True):
+        shifts = range(-max_shift, max_shift + 1)
+        candidates = [shifted(image, down, right) for down in shifts for right in shifts]
+        assert any(torch.equal(found, candidate) for candidate in candidates)
+    assert torch.equal(inputs.batch(torch.arange(5)), images.flatten(1) / 255)
+
+
+def shifted(image: Tensor, down: int, right: int) -> Tensor:
+    """The image moved by so many pixels, pixel by pixel."""
+    height, width = image.shape
+    found = torch.zeros(height, width)
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row - down < height and 0 <= column - right < width:
+                found[row, column] = image[row - down, column - right] / 255
+    return found
+
+
+def test_translations_are_named_by_direction() -> None:
+    image = torch.zeros(1, 5, 5, dtype=torch.uint8)
+    image[0, 2, 2] = 255
+    inputs = JitteredImages(image, 2)
+    assert inputs.translated(torch.tensor([0]), 1, -2).view(5, 5)[3, 0] == 1.0
+    assert inputs.dim == 25 and len(inputs) == 1
+    assert len(inputs.translations()) == 25
+
+
+def test_every_shift_of_the_range_is_drawn_alike() -> None:
+    image = torch.zeros(1, 5, 5, dtype=torch.uint8)
+    image[0, 2, 2] = 255
+    drawn = JitteredImages(image, 2).batch(torch.zeros(25_000, dtype=torch.long), torch.Generator().manual_seed(1))
+    counts = drawn.sum(dim=0)
+    assert counts.sum() == 25_000  # two pixels from the border: the dot is never shifted out
+    assert counts.min() > 850 and counts.max() < 1150  # 1,000 each, within five standard deviations
+
+
+def linear_stack(weights: list[list[float]]) -> StackedEnsemble:
+    """Members that pass 4 inputs through one hidden layer unchanged (they are positive) to weighted sums."""
+    members = []
+    for row in weights:
+        model = AcousticDnn(4, 2, ModelOptions(hidden_dim=4, num_layers=1, dropout=0.0))
+        with torch.no_grad():
+            model.layers[0].weight.copy_(torch.eye(4))
+            model.layers[1].weight.copy_(torch.tensor([row, [0.0] * 4]))
+        members.append(model)
+    return StackedEnsemble(members)
+
+
+def test_logits_averaged_over_translations_by_hand() -> None:
+    """A 2x2 image with one lit pixel under 9 shifts."""
+    images = torch.tensor([[[255, 0], [0, 0]]], dtype=torch.uint8)
+    inputs = JitteredImages(images, 1)
+    stack = linear_stack([[1.0, 10.0, 100.0, 1000.0], [0.0, 0.0, 0.0, 9.0]])
+    assert member_logits(stack, inputs)[:, 0, 0].tolist() == [1.0, 0.0]
+    # The one lit pixel stands at each of the four places under one shift, and is shifted out by the other five.
+    averaged = mean_logits(stack, inputs.translations())
+    assert averaged.shape == (2, 1, 2)
+    assert averaged[:, 0, 0].tolist() == pytest.approx([1111.0 / 9, 1.0])
+
+
+def test_bad_images_are_named() -> None:
+    with pytest.raises(InputError, match=r"expected bytes \[N, H, W\], found torch.float32"):
+        JitteredImages(torch.zeros(2, 3, 3))
+    with pytest.raises(InputError, match="at least 0 pixels, found -1"):
+        JitteredImages(torch.zeros(2, 3, 3, dtype=torch.uint8), -1)
