@@ -122,7 +122,7 @@ def data_of(corpus, tmp_path_factory: pytest.TempPathFactory):
 def test_stamps_follow_what_decides_a_network_and_nothing_else(corpus) -> None:
     def stamps(**changes: object) -> dict[str, str]:
         options = replace(SMALL, corpus_dir=corpus[0], **changes)  # type: ignore[arg-type]
-        return step_stamps(plan(options, SMALL, "run.sh", corpus[1]))
+        return step_stamps(plan(options, PROFILES, "run.sh", corpus[1]))
 
     base = stamps()
     elsewhere = stamps(device="auto", exp_dir=Path("x"), checkpoint_epochs=99)
@@ -376,7 +376,7 @@ def test_a_whole_run_leaves_results_for_every_variant_and_claim(whole_run) -> No
     assert results["transfer"]["no_3"]["rows"][0]["errors"] == results["systems"]["no_3"]["errors"]
     assert len(results["sweep"]) == 8 and len(results["controls"]) == 5
     assert results["controls"][0]["share_of_gain"] in (0.0, None)
-    assert "Full profile" in printed and "results:" in printed
+    assert "Full profile." in printed and "Options differ" not in printed and "results:" in printed
 
 
 def test_a_report_has_every_figure_and_the_results_open_with_the_command(whole_run) -> None:
@@ -426,7 +426,8 @@ def test_the_quick_profile_is_labelled_and_says_what_it_did_not_measure(tmp_path
     assert UNMEASURED not in {by_experiment[number] for number in (1, 3, 4)}
     assert results["full_profile_estimate"]["seconds"] > 0
     assert "extrapolated, not measured" in (tmp_path / "exp" / "report" / "RESULTS.md").read_text()
-    assert PROFILES["quick"].profile == "quick"
+    assert "Options differ from the profile's" in results["label"], "the judge was changed"
+    assert results["systems"]["teacher"]["paper_errors"] is None, "the paper counts on test digits"
 
 
 def test_a_wrong_corpus_is_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -129,6 +130,11 @@ class DigitsOptions:
         self._require_teachers()
         self._require_nothing_ignored()
 
+    @property
+    def judges_test(self) -> bool:
+        """Whether errors are counted on the test digits, as the paper's are."""
+        return self.judge == "test"
+
     def _require_teachers(self) -> None:
         if 6 in self.experiments and max(self.compared.teachers) > self.teacher.size:
             raise InputError(
@@ -151,3 +157,6 @@ class DigitsOptions:
                     raise InputError(f"--{section}.{name}: give --{name}, which every network of the recipe follows")
             if train.patience is not None or train.schedule == "newbob":
                 raise InputError(f"--{section}: expected neither patience nor newbob, for every length here is fixed")
+
+
+Profiles = Mapping[Profile, DigitsOptions]

@@ -38,7 +38,8 @@ def _summary(results: Row) -> Section:
     tiles = []
     for name in tables.HEADLINE:
         system = results["systems"][name]
-        note = f"errors, {len(system['seeds'])} seeds; the paper: {system['paper_errors']}"
+        of_paper = f"; the paper: {system['paper_errors']}" if system["paper_errors"] else ""
+        note = f"errors, {len(system['seeds'])} seeds{of_paper}"
         tiles.append(Tile(name, share_text(system), note, tables.ROLES[name]))
     return Section("summary", "Summary", text=(tables.tally_text(results),), tiles=tuple(tiles))
 

@@ -13,7 +13,7 @@ from asrkd import config
 from asrkd.corpora.mnist import MNIST_MD5, verify_mnist
 from asrkd.digits import networks, results
 from asrkd.digits.data import make_corpus
-from asrkd.digits.options import EXPERIMENTS, DigitsOptions, Profile
+from asrkd.digits.options import EXPERIMENTS, DigitsOptions, Profile, Profiles
 from asrkd.digits.report import RESULTS_MD, report, terminal_text
 from asrkd.digits.results import RESULTS_FILE, step_name
 from asrkd.digits.variants import students, teacher
@@ -22,11 +22,10 @@ from asrkd.files import read_json, write_json
 from asrkd.stages import STAGE_NAMES, Step, run_steps
 
 PROGRAM = "recipes/mnist/run.sh"
-Profiles = Mapping[Profile, DigitsOptions]
 
 
 def plan(
-    options: DigitsOptions, full: DigitsOptions, command: str, checksums: Mapping[str, str] = MNIST_MD5
+    options: DigitsOptions, profiles: Profiles, command: str, checksums: Mapping[str, str] = MNIST_MD5
 ) -> list[Step]:
     """Every step in order. InputError if a file of the corpus is missing or not the one expected."""
     exp = options.exp_dir
@@ -63,18 +62,17 @@ def plan(
                 resumable=True,
             )
         )
-    return [*steps, *_last_steps(options, full, command, [step.name for step in steps])]
+    return [*steps, *_last_steps(options, profiles, command, [step.name for step in steps])]
 
 
-def _last_steps(options: DigitsOptions, full: DigitsOptions, command: str, before: list[str]) -> list[Step]:
+def _last_steps(options: DigitsOptions, profiles: Profiles, command: str, before: list[str]) -> list[Step]:
     exp = options.exp_dir
-    estimated = results.config_sha(full) if options.profile == "quick" else None
     return [
         Step(
             11,
             "score",
-            partial(results.score, command, before, exp, options, full),
-            [results.config_sha(options), command, estimated],
+            partial(results.score, command, before, exp, options, profiles),
+            [results.config_sha(options), command, {name: results.config_sha(one) for name, one in profiles.items()}],
             tuple(before),
         ),
         Step(12, "report", partial(report, exp, options), None, ("corpus", "teachers", *_headline(before), "score")),
@@ -90,7 +88,7 @@ def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[s
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(PROGRAM):
         options = config.parse(profiles[chosen_profile(arguments)], arguments, PROGRAM, _description())
-        steps = plan(options, profiles["full"], shlex.join([PROGRAM, *arguments]), checksums)
+        steps = plan(options, profiles, shlex.join([PROGRAM, *arguments]), checksums)
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
         config.save(options, options.exp_dir / "config.json")

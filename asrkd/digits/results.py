@@ -20,7 +20,7 @@ from asrkd.digits.estimate import Measured, extrapolate, training_flop
 from asrkd.digits.images import JitteredImages
 from asrkd.digits.judge import CONTROLS, Findings, judge_claims
 from asrkd.digits.networks import DISAGREEMENT_FILE, LOGITS_FILE, SUMMARY_FILE, load_stack
-from asrkd.digits.options import EXPERIMENTS, DigitsOptions
+from asrkd.digits.options import EXPERIMENTS, DigitsOptions, Profiles
 from asrkd.digits.score import (
     Repaired,
     Scored,
@@ -63,7 +63,7 @@ def step_name(variant: Variant) -> str:
 
 
 def score(
-    command: str, steps: Sequence[str], exp_dir: Path, options: DigitsOptions, full: DigitsOptions, out_dir: Path
+    command: str, steps: Sequence[str], exp_dir: Path, options: DigitsOptions, profiles: Profiles, out_dir: Path
 ) -> None:
     """Stage 11: errors of every variant, repaired biases, verdicts on the claims, as results.json."""
     data = DigitData.open(exp_dir / "corpus", options)
@@ -71,7 +71,7 @@ def score(
     results = {
         "recipe": "mnist",
         "profile": options.profile,
-        "label": LABELS[options.profile],
+        "label": label_of(options, profiles[options.profile]),
         "command": command,
         "git_sha": provenance.git_sha(),
         "config_sha": config_sha(options),
@@ -91,7 +91,7 @@ def score(
         **_comparisons(findings),
     }
     if options.profile == "quick":
-        results["full_profile_estimate"] = _estimate(results["systems"], exp_dir, data, options, full)
+        results["full_profile_estimate"] = _estimate(results["systems"], exp_dir, data, options, profiles["full"])
     write_json(out_dir / RESULTS_FILE, results)
     predictions = {name: one.predictions.to(torch.uint8) for name, one in findings.scored.items()}
     save_tensors(out_dir / PREDICTIONS_FILE, predictions, {"config_sha": config_sha(options)})
@@ -115,8 +115,14 @@ def measure(exp_dir: Path, data: DigitData, options: DigitsOptions) -> Findings:
 
 
 def config_sha(options: DigitsOptions) -> str:
-    """Fingerprint of what decides the results: neither folders nor the range of stages."""
-    return fingerprint(replace(options, corpus_dir=Path(), exp_dir=Path(), stage=0, stop_stage=0))
+    """Fingerprint of what decides the results: neither folders nor stages, nor how often a training is noted."""
+    return fingerprint(replace(options, corpus_dir=Path(), exp_dir=Path(), stage=0, stop_stage=0, checkpoint_epochs=1))
+
+
+def label_of(options: DigitsOptions, profile: DigitsOptions) -> str:
+    """What a reader must know of a run before its figures."""
+    changed = config_sha(replace(options, device="auto")) != config_sha(replace(profile, device="auto"))
+    return LABELS[options.profile] + (" Options differ from the profile's: see the command." if changed else "")
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def _system(one: Scored, exp_dir: Path, data: DigitData, options: DigitsOptions)
     entry = {
         "experiments": [n for n in options.experiments if n in EXPERIMENTS and _serves(variant, n, options)],
         "description": describe(variant),
-        "paper_errors": paper.ERRORS.get(variant.name),
+        "paper_errors": paper.ERRORS.get(variant.name) if options.judges_test else None,
         **_spread(one.outcome.errors.tolist()),
         **read_json(folder / SUMMARY_FILE),
     }
@@ -197,7 +203,14 @@ def _transfer(name: str, findings: Findings) -> dict[str, Any]:
     for one in findings.repaired[name]:
         rows.append({"way": one.way, **_transfer_row(one.scored, wanted.classes), "shifts": one.shifts})
     judged = int(torch.isin(before.labels, torch.tensor(wanted.classes)).sum())
-    return {"paper": wanted, "rows": rows, "judged_of_classes": judged, "no_match": findings.no_match.get(name)}
+    comparable = findings.options.judges_test
+    return {
+        "classes": wanted.classes,
+        "paper": wanted if comparable else None,
+        "rows": rows,
+        "judged_of_classes": judged,
+        "no_match": findings.no_match.get(name),
+    }
 
 
 def _transfer_row(scored: Scored, classes: Sequence[int]) -> dict[str, Any]:

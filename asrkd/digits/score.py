@@ -23,7 +23,7 @@ from asrkd.models import StackedEnsemble
 
 # Biases are tried in steps of a tenth, as the paper states them (3.5, 7.6), and far enough for a 2-class transfer set.
 SHIFTS = [step / 10 for step in range(-200, 201)]
-TUNED_ON_JUDGED = "tuned on the judged digits"
+TUNED_ON_JUDGED = "tuned on the judged digits (the paper's way)"
 TUNED_HELD_OUT = "tuned on held-out digits"
 PRIOR_ONE_SHIFT = "class prior, one shift"
 PRIOR_ALL = "class prior, every bias"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asrkd.digits.claims import UNMEASURED, tally
+from asrkd.digits.score import TUNED_ON_JUDGED
 from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain
 
 HEADLINE = ("teacher", "baseline", "distilled")
@@ -53,15 +54,16 @@ def _systems(results: Row, caption: str, names: Sequence[str]) -> Table:
 
 
 def transfer_tables(results: Row) -> list[Table]:
-    """Experiments 3 and 4: errors before and after the biases are moved, in three ways."""
+    """Experiments 3 and 4: errors before and after the biases are moved, a row a way."""
     return [_transfer(name, found) for name, found in results["transfer"].items()]
 
 
 def _transfer(name: str, found: Mapping[str, Any]) -> Table:
-    paper = found["paper"]
-    classes = " and ".join(map(str, paper["classes"]))
-    of_paper = {"before": (paper["before"], paper["before_on_classes"], None)}
-    of_paper["tuned on the judged digits"] = (paper["after"], paper["after_on_classes"], paper["shift"])
+    classes = " and ".join(map(str, found["classes"]))
+    paper, of_paper = found["paper"], {}
+    if paper:
+        of_paper["before"] = paper["before"], paper["before_on_classes"], None
+        of_paper[TUNED_ON_JUDGED] = paper["after"], paper["after_on_classes"], paper["shift"]
     rows = []
     for row in found["rows"]:
         errors, on_classes, shift = of_paper.get(row["way"], (None, None, None))
@@ -79,7 +81,7 @@ def _transfer(name: str, found: Mapping[str, Any]) -> Table:
         )
     headers = ("biases", "paper", *SPREAD_HEADERS, f"paper on {classes}", f"on {classes}", "paper's shift", "shift")
     note = (
-        "Tuned on the judged digits is the paper's way, and sees their labels; held-out digits are training digits "
+        "The paper's way sees the labels it is judged by; held-out digits are training digits "
         "that the student never learnt; the class prior needs no label of the digits it is matched on. "
         f"On {classes}: mean errors of {found['judged_of_classes']} digits."
     )

@@ -19,6 +19,7 @@ _SOFT = replace(_SGD, learning_rate=0.05, warmup_fraction=0.02, clip_norm=5.0)
 FULL = DigitsOptions(
     profile="full",
     exp_dir=Path("exp/mnist"),
+    checkpoint_epochs=25,
     teacher=TeacherOptions(size=10, train=replace(_SGD, epochs=600, learning_rate=0.1)),
     student=StudentOptions(
         seeds=5,
