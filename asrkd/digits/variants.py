@@ -190,7 +190,7 @@ def _small_set(options: DigitsOptions) -> list[Variant]:
     train = options.compared.train
     train = replace(train, epochs=round(train.epochs / part))
     soft = SoftLabels(small.distil, options.teacher.size)
-    hard_train = replace(options.student.hard, epochs=train.epochs)
+    hard_train = replace(options.student.hard, epochs=train.epochs, batch_size=train.batch_size)
     return [
         Variant("small_set_hard", HardLabels(), small.model, hard_train, small.seeds, fraction=part),
         Variant("small_set_soft", soft, small.model, train, small.seeds, fraction=part),

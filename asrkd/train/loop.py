@@ -117,8 +117,18 @@ def train_stacked(
     """
     if len(seeds) != ensemble.num_members:
         raise InputError(f"training: expected a seed for each of {ensemble.num_members} members, found {len(seeds)}")
-    what = inputs, objective, None, options, Path(out_dir), frame_ids, description
-    return _train(ensemble, tuple(seeds), *what, checkpoint_epochs)
+    return _train(
+        ensemble,
+        tuple(seeds),
+        inputs,
+        objective,
+        None,
+        options,
+        Path(out_dir),
+        frame_ids,
+        description,
+        checkpoint_epochs,
+    )
 
 
 def _train(
@@ -147,9 +157,22 @@ def _train(
         optimizer = make_optimizer(model, options)
         progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
         # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
-        precision = progress.precision = progress.precision or resolve_precision(options.precision, device)
-        shared = inputs, objective, dev, optimizer, options, device, precision, frame_ids, seeds, checkpoint_epochs
-        _run_epochs(Run(model, averaged, *shared), progress, out_dir, run_fingerprint, description)
+        progress.precision = progress.precision or resolve_precision(options.precision, device)
+        run = Run(
+            model,
+            averaged,
+            inputs,
+            objective,
+            dev,
+            optimizer,
+            options,
+            device,
+            progress.precision,
+            frame_ids,
+            seeds,
+            checkpoint_epochs,
+        )
+        _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
     model.eval()
     return write_result(out_dir, run_fingerprint, model, progress)

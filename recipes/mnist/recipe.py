@@ -11,10 +11,10 @@ from asrkd.train import TrainOptions
 
 # Stochastic gradient descent with momentum, as in the paper's time: no decay of weights, a rate that falls to zero.
 _SGD = TrainOptions(
-    optimizer="sgd", momentum=0.9, weight_decay=0.0, schedule="linear", warmup_fraction=0.0, batch_size=128
+    optimizer="sgd", momentum=0.9, weight_decay=0.0, schedule="linear", warmup_fraction=0.0, batch_size=256
 )
 # At T=20 the soft loss starts out twenty times steeper than later: rates of 0.1 diverge, clipping tames the start.
-_SOFT = replace(_SGD, learning_rate=0.05, warmup_fraction=0.02, clip_norm=5.0)
+_SOFT = replace(_SGD, learning_rate=0.05, warmup_fraction=0.02, clip_norm=5.0, batch_size=128)
 
 FULL = DigitsOptions(
     profile="full",
@@ -35,12 +35,10 @@ QUICK = DigitsOptions(
     profile="quick",
     exp_dir=Path("exp/mnist_quick"),
     experiments=(1, 3, 4),
-    teacher=TeacherOptions(
-        size=2, translations=False, train=replace(_SGD, epochs=10, learning_rate=0.1, batch_size=256)
-    ),
+    teacher=TeacherOptions(size=2, translations=False, train=replace(_SGD, epochs=10, learning_rate=0.1)),
     student=StudentOptions(
         seeds=2,
-        hard=replace(_SGD, epochs=5, learning_rate=0.1, batch_size=256),
+        hard=replace(_SGD, epochs=5, learning_rate=0.1),
         soft=replace(_SOFT, epochs=8, batch_size=256),
     ),
     compared=ComparedOptions(train=replace(_SOFT, epochs=2, batch_size=256), teachers=(1, 2)),
