@@ -223,6 +223,16 @@ def test_the_same_networks_are_not_better_than_themselves() -> None:
     assert claims.welch(np.array([4, 4]), np.array([5, 5]), "less") == 0.0
 
 
+def test_more_seeds_do_not_tilt_the_signs() -> None:
+    """Networks that err alike, each on digits of its own: ten of them err on five times as many digits as two."""
+    own = (
+        np.eye(100, dtype=bool).reshape(10, 10, 100).sum(axis=1).astype(bool)
+    )  # seed m errs on digits 10 m to 10 m + 9
+    two, ten = Outcome(own[:2]), Outcome(own[::-1])
+    assert claims.fewer_over_digits(two, ten) > 0.5
+    assert claims.fewer_over_digits(ten, two) > 0.5
+
+
 def test_every_control_must_be_beaten() -> None:
     ours = outcome(40, 42, 39)
     worse, same = outcome(90, 95, 88, seed=1), outcome(41, 39, 43, seed=2)

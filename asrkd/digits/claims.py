@@ -53,8 +53,12 @@ def unmeasured(reason: str = "") -> Judgement:
 
 
 def fewer_over_digits(a: Outcome, b: Outcome) -> float:
-    """p of the exact sign test that a has more digits right than b, one-sided."""
-    difference = a.wrong.mean(axis=0) - b.wrong.mean(axis=0)
+    """p of the exact sign test that a has more digits right than b, one-sided.
+
+    Of as many seeds each: of more seeds, more digits are wrong in at least one, which tilts the signs.
+    """
+    seeds = min(len(a.wrong), len(b.wrong))
+    difference = a.wrong[:seeds].sum(axis=0) - b.wrong[:seeds].sum(axis=0)
     better, worse = int((difference < 0).sum()), int((difference > 0).sum())
     if better + worse == 0:
         return 1.0
