@@ -181,6 +181,6 @@ def shown_p(p: float) -> str:
 
 
 def tally(verdicts: Sequence[str]) -> str:
-    """How many claims came to each verdict, in words."""
+    """How many claims came to each verdict."""
     counts = {verdict: list(verdicts).count(verdict) for verdict in (HOLDS, PART, FAILS, UNMEASURED)}
-    return "; ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    return ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)

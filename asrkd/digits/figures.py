@@ -26,6 +26,7 @@ from asrkd.report.plots import (
 )
 from asrkd.report.tables import Row, number_plain
 
+# Images are embedded as they are (interpolation "none") and enlarged by the reader's browser: a third of the bytes.
 MAX_PIXEL = 255
 TILE_INCHES = 0.62
 CAPTION_PIXELS, GAP_PIXELS = 12, 2
@@ -107,23 +108,24 @@ def soft_target_bars(rows: Sequence[Row], images: Tensor, temperature: float) ->
             show_image(axes[0, column], image.numpy())
             axes[0, column].set_title(f"a {row['label']}")
             for line, key, name in ((1, "probs", "T=1"), (2, "softened", f"T={temperature:g}")):
-                _bars(axes[line, column], row[key], row["label"])
+                _bars(axes[line, column], row[key], row["label"], numbered=line == 2)
                 if column == 0:
                     axes[line, 0].set_ylabel(name)
         return to_svg(figure, "soft-targets")
 
 
-def _bars(axes: Axes, probs: Sequence[float], label: int) -> None:
+def _bars(axes: Axes, probs: Sequence[float], label: int, numbered: bool) -> None:
     colours = [STAND_IN["distilled"] if place == label else STAND_IN["baseline"] for place in range(len(probs))]
     axes.bar(range(len(probs)), probs, color=colours)
-    axes.set_xticks(range(len(probs)), [str(place) for place in range(len(probs))], fontsize=6)
+    places = range(len(probs)) if numbered else ()
+    axes.set_xticks(places, [str(place) for place in places], fontsize=6)
     axes.set_yticks([])
     axes.grid(False)
 
 
 def show_image(axes: Axes, image: NDArray) -> None:
     """Ink dark on white, without axes."""
-    axes.imshow(image, cmap="gray_r", vmin=0, vmax=MAX_PIXEL, interpolation="nearest")
+    axes.imshow(image, cmap="gray_r", vmin=0, vmax=MAX_PIXEL, interpolation="none")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -146,7 +148,8 @@ def mosaic(images: NDArray, captions: Sequence[str], name: str, signed: bool = F
             scale = (float(np.abs(image).max()) or 1.0) if signed else MAX_PIXEL
             canvas[down : down + height, right : right + width] = image / scale
             axes.text(right + width / 2, down - 1.5, caption, ha="center", va="bottom", fontsize=7)
-        axes.imshow(canvas, cmap="RdBu_r" if signed else "gray_r", vmin=-1 if signed else 0, vmax=1)
+        colours, lowest = ("RdBu_r", -1.0) if signed else ("gray_r", 0.0)
+        axes.imshow(canvas, cmap=colours, vmin=lowest, vmax=1.0, interpolation="none")
         axes.set_axis_off()
         return to_svg(figure, name)
 

@@ -68,7 +68,7 @@ def _narrow_best(findings: Findings) -> Judgement:
 def _threes_blamed(findings: Findings) -> Judgement:
     scored = findings.scored["no_3"]
     threes = round(float(np.mean(scored.errors_on((3,)))))
-    what = "errors are on threes (means over seeds)"
+    what = "errors (means over seeds) are on threes"
     return claims.share_above(threes, round(scored.outcome.mean), 0.5, what)
 
 
@@ -90,7 +90,7 @@ def _threes_known(findings: Findings) -> Judgement:
     scored = _honest(findings, "no_3").scored
     total = int((scored.labels == 3).sum())
     right = total - round(float(np.mean(scored.errors_on((3,)))))
-    judgement = claims.share_above(right, total, paper.THREES_WANTED, "threes right (mean over seeds)")
+    judgement = claims.share_above(right, total, paper.THREES_WANTED, "threes (mean over seeds) are right")
     if judgement.verdict == claims.FAILS and right > total / 2:
         return Judgement(claims.PART, judgement.evidence)
     return judgement

@@ -22,7 +22,7 @@ from asrkd.errors import InputError
 from asrkd.models import StackedEnsemble
 
 # Biases are tried in steps of a tenth, as the paper states them (3.5, 7.6), and far enough for a 2-class transfer set.
-SHIFTS = [step / 10 for step in range(-200, 201)]
+SHIFTS = [step / 10 for step in range(-120, 121)]
 TUNED_ON_JUDGED = "tuned on the judged digits (the paper's way)"
 TUNED_HELD_OUT = "tuned on held-out digits"
 PRIOR_ONE_SHIFT = "class prior, one shift"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asrkd.digits.claims import UNMEASURED, tally
+from asrkd.digits.claims import tally
 from asrkd.digits.score import TUNED_ON_JUDGED
 from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain
 
@@ -174,9 +174,8 @@ def _percent(share: float | None) -> str:
 def claims_table(results: Row) -> Table:
     """The scorecard."""
     rows = tuple((claim["text"], claim["verdict"], claim["evidence"] or MISSING) for claim in results["claims"])
-    strong = tuple(claim["verdict"] != UNMEASURED for claim in results["claims"])
     note = "Judged by tests of our own networks, at the 5% level; how is in asrkd/digits/claims.py."
-    return Table("Scorecard", ("claim", "verdict", "evidence"), rows, "lll", strong=strong, note=note)
+    return Table("Scorecard", ("claim", "verdict", "evidence"), rows, "lll", note=note)
 
 
 def tally_text(results: Row) -> str:
