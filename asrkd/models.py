@@ -164,6 +164,7 @@ class StackedEnsemble(nn.Module):
                 )
         self.num_members = len(models)
         self.options = models[0].options
+        self.alike = all(model.options == self.options for model in models)
         self.input_dim = models[0].input_dim
         self.num_outputs = models[0].num_outputs
         # [M, in, out], so that a layer is baddbmm(bias, hidden, weight) without a transpose at run time.

@@ -361,7 +361,7 @@ def test_descriptions_name_what_differs() -> None:
 def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment, timeout=1200
     )
 
 

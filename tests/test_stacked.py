@@ -160,6 +160,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     inputs, labels = examples()
     with pytest.raises(InputError, match="a seed for each of 3 members, found 2"):
         train_stacked(stack(), SEEDS[:2], inputs, HardTargets(labels), SGD, tmp_path)
+    mixed = StackedEnsemble([untrained(1), untrained(2, replace(SHAPE, dropout=0.1))])
+    with pytest.raises(InputError, match="members of one dropout and max-norm"):
+        train_stacked(mixed, SEEDS[:2], inputs, HardTargets(labels), SGD, tmp_path)
     with pytest.raises(InputError, match=r"or \[3, N, 9\], found \[2, 5, 9\]"):
         stack()(torch.zeros(2, 5, 9))
     untrained(1).save(tmp_path / "single.safetensors")

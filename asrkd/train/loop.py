@@ -113,8 +113,10 @@ def train_stacked(
     several small networks fill the device. There is no development set: members would differ in their best epochs,
     and the last is kept. A checkpoint is written every `checkpoint_epochs` epochs: those of a stack are large.
 
-    InputError: as `train`; a seed too few or too many.
+    InputError: as `train`; a seed too few or too many; members of different dropout or max-norm.
     """
+    if not ensemble.alike:
+        raise InputError("training: expected members of one dropout and max-norm, found several in the stack")
     if len(seeds) != ensemble.num_members:
         raise InputError(f"training: expected a seed for each of {ensemble.num_members} members, found {len(seeds)}")
     return _train(
