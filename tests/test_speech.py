@@ -135,6 +135,18 @@ def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
+def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:
+    arpa = tmp_path / "lower.arpa"
+    arpa.write_text(
+        "\\data\\\nngram 1=4\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 <unk>\n-1 yes\n\n\\end\\\n", encoding="utf-8"
+    )
+    where = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp")]
+    refused = run_recipe(*where, *TINY, f"--lang.arpa={arpa}", "--stop-stage=3")
+    assert refused.returncode == 2
+    last = refused.stderr.splitlines()[-1]
+    assert str(arpa) in last and "such as yes" in last and "upper case" in last
+
+
 @pytest.mark.slow
 def test_whole_recipe(small_an4: Path, tmp_path: Path) -> None:
     arguments = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp"), *TINY]
