@@ -99,6 +99,7 @@ def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) ->
     elsewhere = stamps(device="cpu", num_jobs=1)
     assert base["teachers/0"] != base["teachers/1"]
     assert base["teachers/0"] != longer["teachers/0"]
+    assert base["tree"] == longer["tree"], "the networks that make the labels have epochs of their own"
     assert base["teachers/0"] == other_graph["teachers/0"]
     assert base["decode/ensemble"] != other_graph["decode/ensemble"]
     assert base["teachers/0"] == elsewhere["teachers/0"]
