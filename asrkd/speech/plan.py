@@ -82,13 +82,14 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
         )
     )
     for student in networks.students(options):
+        as_student = replace(options, train=networks.student_training(student, options))
         inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
         steps.append(
             Step(
                 8,
                 f"students/{student.name}",
                 partial(networks.train_student, student, features, tree, exp / "posteriors", options),
-                [student.model, student.seed, student.distil, *_network_options(options)],
+                [student.model, student.seed, student.distil, *_network_options(as_student)],
                 inputs,
                 resumable=True,
             )
