@@ -54,6 +54,17 @@ def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
     assert by_name["baseline_dropout"].model.dropout == SpeechOptions().teacher.dropout > 0
 
 
+def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
+    options = replace(SpeechOptions(corpus_dir=tmp_path), students=StudentsOptions(soft_learning_rate=3e-3))
+    by_name = {student.name: student for student in networks.students(options)}
+    assert networks.student_training(by_name["baseline"], options) == options.train
+    assert networks.student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
+    before = step_stamps(plan.plan(CORPUS, SpeechOptions(corpus_dir=tmp_path), "run.sh"))
+    after = step_stamps(plan.plan(CORPUS, options, "run.sh"))
+    changed = {name for name in after if name.startswith(("teachers", "students")) and before[name] != after[name]}
+    assert changed == {f"students/{student.name}" for student in by_name.values() if student.distil}
+
+
 def test_the_sweep_covers_every_temperature_once() -> None:
     options = SpeechOptions()
     swept = [student.distil for student in networks.students(options) if student.distil and student.seed == 0]
