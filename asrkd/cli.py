@@ -11,6 +11,7 @@ import functools
 import io
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import asrkd
@@ -35,7 +36,24 @@ def doctor() -> int:
     return checks.run()
 
 
-VERBS: dict[str, Callable[..., int]] = {"doctor": doctor}
+def results(runs: tuple[Path, ...], out: Path) -> int:
+    """Write one RESULTS.md of several finished runs, say of phones and of subword units.
+
+    Args:
+        runs: results.json files, or the folders of runs that hold one; the first run's command opens the page.
+        out: the Markdown file to write.
+    """
+    from asrkd.files import read_json
+    from asrkd.report import write_results_md
+
+    if not runs:
+        raise InputError("--runs: expected at least one results.json or folder that holds one, found none")
+    write_results_md([read_json(run / "results.json" if run.is_dir() else run) for run in runs], out)
+    print(f"wrote {out}")
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {"doctor": doctor, "results": results}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +65,19 @@ def save_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], metadata
     """Write tensors and string metadata as one safetensors file, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(Path(path)) as beside:
-        save_file(contiguous, str(beside), metadata=dict(metadata))
+        try:
+            save_file(contiguous, str(beside), metadata=dict(metadata))
+        except SafetensorError as error:
+            raise _system_error(error, path) from error
+
+
+def _system_error(error: SafetensorError, path: Path | str) -> Exception:
+    """The OSError (a full disk, say) that safetensors tells of in its message alone; else the error itself."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None:
+        return error
+    code = int(number.group(1))
+    return OSError(code, os.strerror(code), str(path))
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -107,7 +107,9 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     with _log_file(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
             call_in_own_process(lambda: step.run(beside))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(beside)  # a write knows no name: tell at least whose output it was
             if not step.resumable:
                 shutil.rmtree(beside, ignore_errors=True)
             raise

@@ -11,4 +11,6 @@ if [ ! -x "$python" ]; then
   echo "recipes/$name/run.sh: error: no $python: make the environment first, with local/setup.sh" >&2
   exit 2
 fi
+# In a log, a bar that moves on every 30 seconds is enough.
+[ -t 2 ] || export TQDM_MININTERVAL="${TQDM_MININTERVAL:-30}"
 exec "$python" "$root/recipes/$name/recipe.py" "$@"

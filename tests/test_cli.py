@@ -82,6 +82,20 @@ def test_verbs_take_options_and_their_errors_are_one_line(
     assert "int" in complaint(["shout", "--times", "many"], capsys)
 
 
+@pytest.mark.parametrize("recipe", ["an4", "prompts"])
+def test_committed_results_are_what_results_json_says(recipe: str, tmp_path: Path) -> None:
+    folder = ROOT / "recipes" / recipe
+    runs = [str(path) for path in sorted(folder.glob("results*.json"))]
+    assert cli.main(["results", "--runs", *runs, "--out", str(tmp_path / "R.md")]) == 0
+    assert (tmp_path / "R.md").read_text() == (folder / "RESULTS.md").read_text()
+
+
+def test_results_of_a_folder_that_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(["results", "--runs", str(tmp_path), "--out", str(tmp_path / "R.md")], capsys)
+    assert str(tmp_path / "results.json") in said
+    assert not (tmp_path / "R.md").exists()
+
+
 def test_without_tyro(tmp_path: Path) -> None:
     (tmp_path / "tyro.py").write_text("raise ModuleNotFoundError(\"No module named 'tyro'\", name='tyro')\n")
     done = subprocess.run(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +46,24 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write()
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_the_system_refuses_is_an_oserror_that_names_the_file(tmp_path: Path) -> None:
+    """safetensors has errors of its own; a limit on file sizes stands for the full disk."""
+    path = tmp_path / "big.safetensors"
+    script = (
+        "import resource, signal, sys, torch\n"
+        "from asrkd.files import save_tensors\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n"
+        "    save_tensors(sys.argv[1], {'x': torch.zeros(1000)}, {})\n"
+        "except OSError as error:\n"
+        "    print(error.errno, error.filename)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(errno.EFBIG), str(path)]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

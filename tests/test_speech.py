@@ -54,6 +54,17 @@ def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
     assert by_name["baseline_dropout"].model.dropout == SpeechOptions().teacher.dropout > 0
 
 
+def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
+    options = replace(SpeechOptions(corpus_dir=tmp_path), students=StudentsOptions(soft_learning_rate=3e-3))
+    by_name = {student.name: student for student in networks.students(options)}
+    assert networks.student_training(by_name["baseline"], options) == options.train
+    assert networks.student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
+    before = step_stamps(plan.plan(CORPUS, SpeechOptions(corpus_dir=tmp_path), "run.sh"))
+    after = step_stamps(plan.plan(CORPUS, options, "run.sh"))
+    changed = {name for name in after if name.startswith(("teachers", "students")) and before[name] != after[name]}
+    assert changed == {f"students/{student.name}" for student in by_name.values() if student.distil}
+
+
 def test_the_sweep_covers_every_temperature_once() -> None:
     options = SpeechOptions()
     swept = [student.distil for student in networks.students(options) if student.distil and student.seed == 0]
@@ -99,6 +110,7 @@ def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) ->
     elsewhere = stamps(device="cpu", num_jobs=1)
     assert base["teachers/0"] != base["teachers/1"]
     assert base["teachers/0"] != longer["teachers/0"]
+    assert base["tree"] == longer["tree"], "the networks that make the labels have epochs of their own"
     assert base["teachers/0"] == other_graph["teachers/0"]
     assert base["decode/ensemble"] != other_graph["decode/ensemble"]
     assert base["teachers/0"] == elsewhere["teachers/0"]
@@ -133,6 +145,18 @@ def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
     """recipes/an4 as a person runs it. Its steps are forked, so this process, which has computed, cannot run them."""
     command = [sys.executable, str(ROOT / "recipes" / "an4" / "recipe.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:
+    arpa = tmp_path / "lower.arpa"
+    arpa.write_text(
+        "\\data\\\nngram 1=4\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 <unk>\n-1 yes\n\n\\end\\\n", encoding="utf-8"
+    )
+    where = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp")]
+    refused = run_recipe(*where, *TINY, f"--lang.arpa={arpa}", "--stop-stage=3")
+    assert refused.returncode == 2
+    last = refused.stderr.splitlines()[-1]
+    assert str(arpa) in last and "such as yes" in last and "upper case" in last
 
 
 @pytest.mark.slow

@@ -117,7 +117,8 @@ def systems_table(results: Row) -> Table:
         "RTF",
         "what",
     )
-    table = Table("Systems", headers, tuple(rows), "llrrrrrrrrrrrl", roles=tuple(roles), strong=tuple(strong))
+    note = "Of a student trained from several seeds, the first is shown here." if results.get("seeds") else ""
+    table = Table("Systems", headers, tuple(rows), "llrrrrrrrrrrrl", tuple(roles), tuple(strong), note)
     hidden = {"test set"} if len(sets) == 1 else set()
     return _without_columns(table, hidden | _empty_columns(table))
 
@@ -170,13 +171,9 @@ def comparisons_table(results: Row) -> Table | None:
             )
         )
     headers = ("a", "b", "test set", "metric", "a − b", "95% interval", "p", "reading")
-    table = Table(
-        "Paired comparisons",
-        headers,
-        tuple(cells),
-        "llllrrrl",
-        note="Both systems scored on the same utterances; an interval that includes zero separates nothing.",
-    )
+    averaged = ", the seeds of a student averaged in each" if results.get("seeds") else ""
+    note = f"Both systems scored on the same utterances{averaged}; an interval that includes zero separates nothing."
+    table = Table("Paired comparisons", headers, tuple(cells), "llllrrrl", note=note)
     return _without_columns(table, _empty_columns(table))
 
 

@@ -168,7 +168,13 @@ def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
 
 def _language_model(train_text: list[list[str]], lexicon: Lexicon, options: SpeechOptions) -> NgramModel:
     if options.lang.arpa:
-        return read_arpa(options.lang.arpa)
+        ngram = read_arpa(options.lang.arpa)
+        if ngram.vocabulary.isdisjoint(lexicon.words):
+            raise InputError(
+                f"{options.lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
+                f"but such as {min(ngram.vocabulary, default='none')} (words are upper case here)"
+            )
+        return ngram
     return estimate_kneser_ney(train_text, options.lang.order, vocabulary=lexicon.words)
 
 

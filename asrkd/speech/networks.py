@@ -18,7 +18,7 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.speech.labels import TREE_FILE
 from asrkd.speech.options import SpeechOptions
-from asrkd.train import HardTargets, Objective, train
+from asrkd.train import HardTargets, Objective, TrainOptions, train
 
 MODEL_FILE = "model.safetensors"
 SUMMARY_FILE = "summary.json"
@@ -135,7 +135,14 @@ def train_student(
         store.require(frames.store.fingerprint, frames.tree_fingerprint)
         objective = Distillation(frames.labels, store, student.distil)
     seed = STUDENT_SEED_OFFSET + student.seed
-    _train_model(frames, dev, student.model, objective, seed, options, out_dir, student.name)
+    as_student = replace(options, train=student_training(student, options))
+    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name)
+
+
+def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
+    """How a student is trained. Soft targets bear a higher rate than hard labels, which they would only overfit."""
+    rate = options.students.soft_learning_rate
+    return options.train if student.distil is None or rate is None else replace(options.train, learning_rate=rate)
 
 
 def make_posteriors(

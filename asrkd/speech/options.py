@@ -56,6 +56,8 @@ class StudentsOptions:
 
     seeds: int = 1
     """Seeds of the baseline and of the distilled student; 3 or more show the spread."""
+    soft_learning_rate: float | None = None
+    """Highest learning rate of students that learn soft targets; none: train.learning_rate, as on hard labels."""
     sweep_temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
     """Temperatures compared on the development speakers (empty: no sweep)."""
     sweep_alphas: tuple[float, ...] = ()

@@ -39,7 +39,7 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
             4,
             "align",
             partial(labels.make_alignment, features, lang, options),
-            [options.align, options.realign, options.labels, *_network_options(options), options.teacher],
+            [options.align, *_label_options(options)],
             ("features", "lang"),
             resumable=True,
         ),
@@ -47,7 +47,7 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
             5,
             "tree",
             partial(labels.make_tree, features, lang, align, options),
-            [options.tree, options.realign, options.labels, *_network_options(options), options.teacher],
+            [options.tree, *_label_options(options)],
             ("features", "lang", "align"),
             resumable=True,
         ),
@@ -82,13 +82,14 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
         )
     )
     for student in networks.students(options):
+        as_student = replace(options, train=networks.student_training(student, options))
         inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
         steps.append(
             Step(
                 8,
                 f"students/{student.name}",
                 partial(networks.train_student, student, features, tree, exp / "posteriors", options),
-                [student.model, student.seed, student.distil, *_network_options(options)],
+                [student.model, student.seed, student.distil, *_network_options(as_student)],
                 inputs,
                 resumable=True,
             )
@@ -151,6 +152,12 @@ def _network_options(options: SpeechOptions) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
     train = replace(options.train, device="cpu", num_threads=0, show_progress=True, seed=0)
     return [options.context, train, options.seed]
+
+
+def _label_options(options: SpeechOptions) -> list[Any]:
+    """What decides the networks that make the labels: all but the epochs of those that come after them."""
+    as_trained = replace(options, train=replace(options.train, epochs=options.labels.epochs))
+    return [options.realign, options.labels, options.teacher, *_network_options(as_trained)]
 
 
 def _lang_options(options: SpeechOptions) -> list[Any]:

@@ -91,6 +91,7 @@ def score(
         systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
         gap_recovered=gaps_recovered(metrics),
+        variant=options.lang.units,
         seeds=seed_rows(metrics, range(options.students.seeds)),
         confusions={name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled")},
         worst_utterances=_worst(first),

@@ -27,8 +27,10 @@ DEFAULT = replace(
     lang=replace(_BASE.lang, order=4),
     # An epoch of three speeds is worth three.
     labels=replace(_BASE.labels, mono_rounds=1, epochs=1),
-    train=replace(_BASE.train, epochs=4),
-    students=replace(_BASE.students, narrow_dims=(256,)),
+    train=replace(_BASE.train, epochs=6),
+    teacher=replace(_BASE.teacher, dropout=0.1),
+    distil=replace(_BASE.distil, alpha=1.0),
+    students=replace(_BASE.students, soft_learning_rate=3e-3, sweep_alphas=(0.5, 0.9), narrow_dims=(256,)),
     decode=replace(_BASE.decode, acoustic_scale=0.2),
 )
 
