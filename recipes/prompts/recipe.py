@@ -24,7 +24,8 @@ DEFAULT = replace(
     features=replace(_BASE.features, sampling_rate=8000),
     # One speaker and 16 minutes: sized so that the whole recipe takes some ten minutes on two cores.
     labels=replace(_BASE.labels, epochs=3),
-    train=replace(_BASE.train, epochs=8),
+    train=replace(_BASE.train, epochs=10, batch_size=256),
+    teacher=replace(_BASE.teacher, dropout=0.1),
     ensemble=replace(_BASE.ensemble, size=4),
     decode=replace(_BASE.decode, acoustic_scale=0.2),
 )
