@@ -109,6 +109,11 @@ def test_the_profile_is_found_before_the_options_are_read() -> None:
     assert chosen_profile([]) == chosen_profile(["--profile"]) == chosen_profile(["--profile=slow"]) == "full"
 
 
+def test_committed_results_are_what_results_json_says() -> None:
+    folder = ROOT / "recipes" / "mnist"
+    assert results_markdown(read_json(folder / "results.json")) == (folder / "RESULTS.md").read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     folder = tmp_path_factory.mktemp("digits")
