@@ -12,6 +12,7 @@ import fcntl
 import logging
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,16 @@ def step_stamps(steps: Sequence[Step]) -> dict[str, str]:
         inputs = {name: stamps[name] for name in step.inputs}
         stamps[step.name] = fingerprint({"name": step.name, "options": step.options, "inputs": inputs})
     return stamps
+
+
+def stage_seconds(exp_dir: Path, steps: Sequence[str]) -> dict[str, float]:
+    """Seconds of each stage's steps, added up by the folder's first part."""
+    seconds: dict[str, float] = defaultdict(float)
+    for name in steps:
+        path = exp_dir / name / STAMP_FILE
+        if path.is_file():
+            seconds[name.split("/")[0]] += read_json(path)["seconds"]
+    return dict(seconds)
 
 
 def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +43,7 @@ from asrkd.digits.variants import (
     width_points,
 )
 from asrkd.files import fingerprint, load_tensors, read_json, save_tensors, write_json
-from asrkd.stages import STAMP_FILE
+from asrkd.stages import STAMP_FILE, stage_seconds
 from asrkd.train import iter_logits
 from asrkd.train.devices import resolve_device
 
@@ -86,7 +85,7 @@ def score(
         "remaining_errors": remaining_errors(findings.scored["distilled"]),
         "dark_knowledge": dark_knowledge(_teacher_logits(exp_dir), data, options),
         "disagreement": read_json(exp_dir / "posteriors" / DISAGREEMENT_FILE),
-        "timing": _seconds(exp_dir, steps),
+        "timing": stage_seconds(exp_dir, steps),
         "environment": provenance.versions(),
         **_comparisons(findings),
     }
@@ -300,16 +299,6 @@ def dark_knowledge(logits: Tensor, data: DigitData, options: DigitsOptions) -> l
 
 def _teacher_logits(exp_dir: Path) -> Tensor:
     return load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[0]["logits"]
-
-
-def _seconds(exp_dir: Path, steps: Sequence[str]) -> dict[str, float]:
-    """Seconds of each stage's steps, added up by the folder's first part."""
-    seconds: dict[str, float] = defaultdict(float)
-    for name in steps:
-        path = exp_dir / name / STAMP_FILE
-        if path.is_file():
-            seconds[name.split("/")[0]] += read_json(path)["seconds"]
-    return dict(seconds)
 
 
 def _estimate(

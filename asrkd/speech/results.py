@@ -33,7 +33,7 @@ from asrkd.speech.evaluate import FRAMES_FILE, TUNING_FILE, Run, load_frame_metr
 from asrkd.speech.labels import ROUNDS_FILE, load_hmm
 from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students
 from asrkd.speech.options import SpeechOptions
-from asrkd.stages import STAMP_FILE
+from asrkd.stages import stage_seconds
 from asrkd.train.devices import resolve_device
 
 RESULTS_FILE = "results.json"
@@ -174,7 +174,7 @@ def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str]) -> 
         "lang": lang,
         "left_out": read_json(exp_dir / "manifests" / "left_out.json"),
         "dropped": [(row["utt_id"], row["reason"]) for row in read_json(exp_dir / "manifests" / "dropped.json")],
-        "timing": _seconds(exp_dir, steps),
+        "timing": stage_seconds(exp_dir, steps),
         "environment": provenance.versions(),
     }
 
@@ -206,16 +206,6 @@ def _count(store: FrameStore) -> dict[str, Any]:
         "frames": len(store),
         "words": sum(len(text.split()) for text in store.texts),
     }
-
-
-def _seconds(exp_dir: Path, steps: Sequence[str]) -> dict[str, float]:
-    """Seconds of each stage's steps, added up by the folder's first part."""
-    seconds: dict[str, float] = defaultdict(float)
-    for name in steps:
-        path = exp_dir / name / STAMP_FILE
-        if path.is_file():
-            seconds[name.split("/")[0]] += read_json(path)["seconds"]
-    return dict(seconds)
 
 
 def report(exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
