@@ -41,11 +41,11 @@ DEFAULT = replace(
     distil=replace(_BASE.distil, alpha=1.0),
     students=replace(_BASE.students, soft_learning_rate=3e-3),
     decode=replace(_BASE.decode, acoustic_scale=0.3),
-    # A bigram of phones says less than one of words: insertions are held back by less.
+    # A bigram of phones and a score of leaving each: what words need against insertions, phones need for them.
     tune=replace(
         _BASE.tune,
         acoustic_scales=(0.1, 0.15, 0.2, 0.3, 0.4, 0.6),
-        insertion_scores=(-3.0, -1.5, 0.0, 1.5, 3.0),
+        insertion_scores=(-1.5, 0.0, 1.5, 3.0, 4.5),
     ),
 )
 
