@@ -133,6 +133,15 @@ def test_the_parts_have_their_speakers_and_no_sa(tree: Path, lower: bool) -> Non
     assert np.array_equal(samples[0] * 32768, np.frombuffer(audio.read_bytes()[HEADER_BYTES:], "<i2"))
 
 
+def test_a_recoded_copy_of_the_audio_is_taken_where_it_is_the_only_one(tree: Path) -> None:
+    folder = next(tree.rglob("MDAB0"))
+    shutil.copy(folder / "SX37.WAV", folder / "SX37.WAV.wav")
+    (folder / "SX127.WAV").rename(folder / "SX127.WAV.wav")
+    recordings = prepare_timit(tree)["test"].recordings
+    names = {name: Path(recordings[f"MDAB0-{name}"].sources[0].source).name for name in ("SX37", "SX127")}
+    assert names == {"SX37": "SX37.WAV", "SX127": "SX127.WAV.wav"}
+
+
 def test_lhotse_prepares_the_same_but_for_what_the_module_says(tree: Path) -> None:
     from lhotse.recipes.timit import prepare_timit as prepare_as_lhotse
 

@@ -81,7 +81,7 @@ def reference_phones(supervision: SupervisionSegment) -> list[str]:
     return [item.symbol for item in supervision.alignment["phone"] if item.symbol != GLOTTAL_STOP]
 
 
-def read_marks(path: Path, sampling_rate: int = SAMPLING_RATE) -> list[AlignmentItem]:
+def read_marks(path: Path) -> list[AlignmentItem]:
     """Phones of the 48, SIL and Q with their times, from lines of `first_sample end_sample phone`.
 
     InputError, naming file and line, for what is no such line, times out of order, and an unknown phone.
@@ -99,7 +99,7 @@ def read_marks(path: Path, sampling_rate: int = SAMPLING_RATE) -> list[Alignment
             raise InputError(f"{path}:{number}: expected times in order, found {start} to {end} after {before}")
         if phone not in TO_48:
             raise InputError(f"{path}:{number}: expected one of TIMIT's 61 phones, found {fields[2]!r}")
-        items.append(AlignmentItem(TO_48[phone], start / sampling_rate, (end - start) / sampling_rate))
+        items.append(AlignmentItem(TO_48[phone], start / SAMPLING_RATE, (end - start) / SAMPLING_RATE))
         before = start
     return items
 

@@ -26,6 +26,7 @@ from asrkd.report.page import Figure, Section, Tile, render_page
 from asrkd.report.plots import PANEL_COLUMNS, curves, heat_map, sweep_lines
 from asrkd.report.systems import (
     comparison_verdict,
+    error_unit,
     finite,
     gaps,
     main_system,
@@ -33,7 +34,6 @@ from asrkd.report.systems import (
     require_keys,
     role,
     test_sets,
-    unit,
     wer,
 )
 from asrkd.report.tables import (
@@ -92,7 +92,7 @@ def summary(results: Row) -> Section | None:
         errors, accuracy = wer(system, test_set), finite(system.get("frame_accuracy"))
         if errors is not None:
             rate = shapes["wer"].label
-            note = f"{rate}, 95% {span(errors.ci95, 1)}" if errors.ci95 else f"{unit(results)} error rate"
+            note = f"{rate}, 95% {span(errors.ci95, 1)}" if errors.ci95 else f"{error_unit(results)} error rate"
             tiles.append(Tile(name, f"{number(errors.percent, 2)}%", note, wanted))
         elif accuracy is not None:
             tiles.append(Tile(name, f"{number(accuracy, 1, 100)}%", "frame accuracy", wanted))
@@ -126,7 +126,7 @@ def _reading(results: Row) -> str | None:
 
 def systems_section(results: Row) -> Section:
     """The main table and its picture."""
-    systems, rate = results["systems"], f"{unit(results)} error rate"
+    systems, rate = results["systems"], f"{error_unit(results)} error rate"
     roles = {name: role(name, system) for name, system in systems.items()}
     sets = test_sets(results)
     figures = []

@@ -34,14 +34,14 @@ METRICS = {
 ERROR_RATES = {"word": "WER", "phone": "PER"}
 
 
-def unit(results: Mapping[str, Any]) -> str:
+def error_unit(results: Mapping[str, Any]) -> str:
     """What errors are counted in: word or phone."""
     return str(results.get("unit", "word"))
 
 
 def metrics(results: Mapping[str, Any]) -> Mapping[str, Metric]:
     """METRICS as these results call them: an error rate of phones is a PER."""
-    return METRICS | {"wer": replace(METRICS["wer"], label=ERROR_RATES[unit(results)])}
+    return METRICS | {"wer": replace(METRICS["wer"], label=ERROR_RATES[error_unit(results)])}
 
 
 @dataclass(frozen=True)

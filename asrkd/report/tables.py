@@ -11,6 +11,7 @@ from asrkd.report.systems import (
     METRICS,
     chosen_rows,
     comparison_verdict,
+    error_unit,
     finite,
     gaps,
     interval,
@@ -18,7 +19,6 @@ from asrkd.report.systems import (
     role,
     rtf,
     test_sets,
-    unit,
     wer,
 )
 
@@ -113,7 +113,7 @@ def systems_table(results: Row) -> Table:
         "ins",
         "del",
         "sub",
-        f"{unit(results)}s",
+        f"{error_unit(results)}s",
         "params",
         "MACs/frame",
         "RTF",
@@ -147,7 +147,7 @@ def _system_row(name: str, system: Row, test_set: str, first: bool) -> tuple[str
 
 def compact_systems_table(results: Row) -> Table:
     """The main table without what a terminal line has no room for."""
-    return _without_columns(systems_table(results), {f"{unit(results)}s", "MACs/frame", "what"})
+    return _without_columns(systems_table(results), {f"{error_unit(results)}s", "MACs/frame", "what"})
 
 
 def comparisons_table(results: Row) -> Table | None:
