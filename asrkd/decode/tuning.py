@@ -54,7 +54,7 @@ def tune(
 
     Scales tuned for each system by itself would fit its noise. Among grid points of equally many errors the
     one surrounded by the fewest wins, the error counts of its neighbours on the grid being the judge; then
-    the first.
+    the first. `count_errors` counts those of an utterance.
     """
     for by_utt in lattices.values():
         require_same_utterances(refs, dict.fromkeys(by_utt.utt_ids))
