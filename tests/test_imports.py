@@ -20,7 +20,7 @@ TESTS = ROOT / "tests"
 # Imports go from a later row to an earlier one. Within a row they may go either way, short of a cycle.
 LAYERS = [
     {"errors"},
-    {"files", "provenance", "own_process", "doctor"},
+    {"files", "provenance", "own_process", "ragged", "doctor"},
     {"config", "stages"},
     {"corpora", "lang", "hmm", "models"},
     {"features", "frames", "graph"},
