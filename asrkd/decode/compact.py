@@ -75,12 +75,15 @@ def _best_arcs(
 def _follow(
     states: NDArray[Any], best_arcs: NDArray[np.int64], next_state: NDArray[np.int32], kept: NDArray[np.bool_]
 ) -> None:
-    """Mark the arcs of the best paths from all states at once, a step of each in a round."""
+    """Mark the arcs of the best paths from all states at once, a step of each in a round, up to what is marked."""
+    marked = np.zeros(len(best_arcs), dtype=bool)
     while states.size:
+        marked[states] = True
         arcs = best_arcs[states]
         arcs = arcs[arcs >= 0]
         kept[arcs] = True
-        states = np.unique(next_state[arcs])
+        states = next_state[arcs]
+        states = states[~marked[states]]
 
 
 def _without_chains(lattice: UtteranceLattice, kept: NDArray[np.int64]) -> UtteranceLattice:
