@@ -53,7 +53,71 @@ def results(runs: tuple[Path, ...], out: Path) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[..., int]] = {"doctor": doctor, "results": results}
+def plan(
+    hours: float = 100.0,
+    copies: int = 1,
+    senones: int = 2000,
+    teachers: int = 10,
+    teacher_layers: int = 5,
+    teacher_width: int = 1024,
+    student_layers: int = 4,
+    student_width: int = 512,
+    epochs: int = 10,
+    batch_size: int = 1024,
+    top_k: int = 20,
+    device: str = "auto",
+    devices: int = 1,
+    flops: float | None = None,
+    run: Path | None = None,
+) -> int:
+    """Say what an ensemble and its student will cost before anything runs: arithmetic, time, disk, memory.
+
+    Counts follow from the numbers below; rates are measured on this device by a few seconds of training the very
+    networks, unless --flops gives them.
+
+    Args:
+        hours: hours of speech to train on.
+        copies: copies of it at other speeds, itself among them.
+        senones: classes.
+        teachers: size of the ensemble.
+        teacher_layers: hidden layers of a teacher.
+        teacher_width: units in each of them.
+        student_layers: hidden layers of the student.
+        student_width: units in each of them.
+        epochs: passes over the frames, of teachers and student.
+        batch_size: frames a step.
+        top_k: classes kept of each frame's posteriors.
+        device: where the networks train and are measured: cpu, cuda, or auto.
+        devices: devices that work side by side.
+        flops: floating-point operations a second that a device keeps up; none: measured here.
+        run: folder of a finished run: plan that one instead, and say beside it what happened.
+    """
+    from asrkd.distil.store import StoreOptions
+    from asrkd.models import ModelOptions
+    from asrkd.speech import forecast
+    from asrkd.train import TrainOptions
+
+    if run is not None:
+        print(forecast.page_of_run(run, device, flops))
+        return 0
+    options = forecast.PlanOptions(
+        hours=hours,
+        copies=copies,
+        senones=senones,
+        teachers=teachers,
+        teacher=ModelOptions(teacher_width, teacher_layers, dropout=0.1),
+        student=ModelOptions(student_width, student_layers, dropout=0.0),
+        store=StoreOptions(top_k=top_k),
+        train=TrainOptions(epochs=epochs, batch_size=batch_size),
+        device=device,
+        devices=devices,
+        flops=flops,
+    )
+    print(forecast.page(options))
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {"doctor": doctor, "results": results, "plan": plan}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,84 @@
+"""Plans: counts worked by hand, rates that scale them, and a finished run held against its plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asrkd import cli
+from asrkd.distil.store import StoreOptions
+from asrkd.errors import InputError
+from asrkd.models import AcousticDnn, ModelOptions
+from asrkd.speech.forecast import Cost, Network, PlanOptions, Rates, forecast, measure_rates
+from asrkd.train import TrainOptions
+
+SMALL = PlanOptions(
+    hours=1.0,
+    copies=2,
+    features=4,
+    context=3,
+    senones=7,
+    teachers=3,
+    teacher=ModelOptions(5, 2, dropout=0.0),
+    student=ModelOptions(2, 1, dropout=0.0),
+    store=StoreOptions(top_k=4, temperatures=(1.0, 2.0)),
+    train=TrainOptions(epochs=10, batch_size=8),
+    device="cpu",
+)
+
+
+def test_a_network_counts_as_the_model_does() -> None:
+    network = Network(12, 7, SMALL.teacher)
+    model = AcousticDnn(12, 7, SMALL.teacher)
+    assert network.parameters == model.num_parameters == 12 * 5 + 5 + 5 * 5 + 5 + 5 * 7 + 7
+    assert network.forward_flop == 2 * model.macs_per_frame == 2 * (60 + 25 + 35)
+    # gradients of the weights of all layers, and of the inputs of all layers but the first
+    assert network.training_flop == 240 + 240 + 2 * (25 + 35)
+
+
+def test_costs_by_hand() -> None:
+    frames = 2 * 360_000
+    features, teachers, posteriors, student = forecast(SMALL, Rates(1e9, 2e9, 4e9, measured=False))
+    assert features.disk_bytes == frames * 4 * 4
+    assert teachers.flop == 3 * 10 * frames * 600
+    assert teachers.seconds == pytest.approx(teachers.flop / 1e9)
+    assert teachers.disk_bytes == 3 * 4 * 137
+    assert posteriors.flop == 3 * frames * 240
+    assert posteriors.seconds == pytest.approx(posteriors.flop / 4e9)
+    assert posteriors.disk_bytes == frames * (4 * 4 + 2 * 4), "ids and logits of 4 classes, tails at 2 temperatures"
+    assert student.seconds == pytest.approx(10 * frames * (6 * (24 + 14) - 2 * 24) / 2e9)
+    # weights, gradients and two moments; the frames; labels and a row of the store for each
+    assert student.memory_bytes > 16 * (24 + 2 + 14 + 7) + features.disk_bytes + frames * (8 + 24)
+
+
+def test_devices_work_on_whole_pieces() -> None:
+    cost = Cost("teachers", seconds=100.0, side_by_side=10)
+    assert cost.wall_seconds(1) == pytest.approx(100.0)
+    assert cost.wall_seconds(4) == pytest.approx(30.0), "ten pieces on four devices are three rounds"
+    assert cost.wall_seconds(20) == pytest.approx(10.0)
+
+
+def test_rates_are_measured_unless_given() -> None:
+    measured = measure_rates(SMALL)
+    assert measured.measured and min(measured.teacher, measured.student, measured.scoring) > 0
+    given = measure_rates(PlanOptions(flops=3e12))
+    assert given == Rates(3e12, 3e12, 3e12, measured=False)
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["plan", "--hours", "10", "--flops", "1e12"]) == 0
+    said = capsys.readouterr().out
+    assert "3,600,000 frames" in said and "posteriors" in said and "as given" in said
+    for arguments, complaint in (
+        (["--hours=-1", "--flops", "1e12"], "--hours: expected a positive number, found -1"),
+        (["--run", str(tmp_path)], f"{tmp_path}: expected a finished run"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["plan", *arguments])
+        assert exit_.value.code == 2 and complaint in capsys.readouterr().err
+
+
+def test_impossible_plans_are_refused() -> None:
+    with pytest.raises(InputError, match="--flops"):
+        PlanOptions(flops=0.0)
