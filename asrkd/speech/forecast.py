@@ -64,8 +64,9 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         for name in ("hours", "copies", "frame_shift_ms", "features", "context", "senones", "teachers", "devices"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--{name.replace('_', '-')}: expected a positive number, found {getattr(self, name):g}")
+            value = getattr(self, name)
+            if value <= 0:
+                raise InputError(f"--{name.replace('_', '-')}: expected a positive number, found {value:g}")
         if self.flops is not None and self.flops <= 0:
             raise InputError(f"--flops: expected a positive rate, found {self.flops}")
 

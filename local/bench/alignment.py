@@ -1,0 +1,84 @@
+"""Alignment: frames a second on one core, from features to pdf_ids, and where the time goes.
+
+    .venv/bin/python local/bench/alignment.py --exp-dir exp/an4
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from bench import Table, finished_run, main, verdict
+
+from asrkd import config
+from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
+from asrkd.models import AcousticDnn
+from asrkd.speech.labels import LabelMaker, load_hmm, scorer
+from asrkd.speech.networks import MODEL_FILE
+from asrkd.speech.options import SpeechOptions
+
+GOAL = 40_000.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is aligned."""
+
+    exp_dir: Path | None = None
+    """folder of a finished run"""
+    utterances: int = 300
+    """utterances, from the first"""
+
+
+def measure(options: Options) -> Table:
+    """The table of this benchmark."""
+    exp = finished_run(options.exp_dir)
+    chosen = replace(config.load(SpeechOptions, exp / "config.json"), exp_dir=exp)
+    maker = LabelMaker.open(exp / "features", exp / "lang", chosen)
+    tree, transitions, log_prior = load_hmm(exp / "tree")
+    model = AcousticDnn.load(exp / "teachers" / "0" / MODEL_FILE)
+    store = maker.store
+    texts = {utt_id: store.texts[store.index(utt_id)] for utt_id in store.utt_ids[: options.utterances]}
+    frames = len(store.frame_ids(texts))
+    torch.set_num_threads(1)
+    score = scorer(model, maker.inputs, log_prior)
+    seconds: dict[str, float] = {}
+
+    def timed(part: str, work: Callable[[], object]) -> object:
+        start = time.perf_counter()
+        found = work()
+        seconds[part] = time.perf_counter() - start
+        return found
+
+    corpus = timed("graphs", lambda: TrainingCorpus.build(store, maker.lexicon, tree.phones, texts=texts))
+    assert isinstance(corpus, TrainingCorpus)
+    scores = timed("network", lambda: {utt_id: score(utt_id) for utt_id in corpus.utt_ids})
+    assert isinstance(scores, dict)
+
+    def align() -> object:
+        return corpus.align(tree, scores.__getitem__, transitions, ViterbiOptions()).pdf_ids(tree)
+
+    timed("Viterbi by k2, pdf_ids", align)
+    total = sum(seconds.values())
+    rows = [
+        (part, f"{taken:.2f}", f"{frames / taken:,.0f}", f"{taken / total:.0%}") for part, taken in seconds.items()
+    ]
+    rows.append(("features to pdf_ids", f"{total:.2f}", f"{frames / total:,.0f}", "100%"))
+    return Table(
+        f"{len(texts)} utterances, {frames:,} frames, {tree.num_pdfs} senones, network of "
+        f"{model.num_parameters / 1e6:.2f} M parameters, one thread",
+        ("part", "s", "frames/s", "of the time"),
+        rows,
+        (
+            f"Floor: {2e-6 * model.macs_per_frame:.1f} MFLOP a frame in the network.",
+            f"Goal: {GOAL:,.0f} frames/s: {verdict(frames / total, GOAL)}.",
+        ),
+        {**seconds, "frames": frames},
+    )
+
+
+if __name__ == "__main__":
+    main(Options, measure, __doc__)
