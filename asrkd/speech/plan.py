@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from asrkd import config
+from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import fingerprint, read_json, write_json
 from asrkd.report import print_table
-from asrkd.speech import data, evaluate, labels, networks, results
+from asrkd.speech import data, evaluate, labels, networks, own_teacher, results
 from asrkd.speech.data import Corpus
 from asrkd.speech.options import SpeechOptions
 from asrkd.stages import STAGE_NAMES, Step, run_steps
@@ -56,10 +57,16 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     return steps + _evaluation_steps(corpus, options, command, [step.name for step in steps])
 
 
-def _network_steps(options: SpeechOptions) -> list[Step]:
+def _teaching_steps(options: SpeechOptions) -> list[Step]:
+    """Teachers and their posteriors; the posteriors alone where another system teaches."""
     exp = options.exp_dir
     features, tree = exp / "features", exp / "tree"
-    teachers = [f"teachers/{member}" for member in range(options.ensemble.size)]
+    source = options.posteriors_from
+    if source is not None:
+        decides = [options.posteriors, PosteriorStore.open(source).fingerprint]
+        take = partial(own_teacher.take_posteriors, source, features, tree, options)
+        return [Step(7, "posteriors", take, decides, ("features", "tree"))]
+    teachers = networks.teachers(options)
     steps = [
         Step(
             6,
@@ -81,6 +88,13 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
             resumable=True,
         )
     )
+    return steps
+
+
+def _network_steps(options: SpeechOptions) -> list[Step]:
+    exp = options.exp_dir
+    features, tree = exp / "features", exp / "tree"
+    steps = _teaching_steps(options)
     for student in networks.students(options):
         as_student = replace(options, train=networks.student_training(student, options))
         inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
