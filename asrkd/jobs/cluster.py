@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
@@ -50,8 +50,12 @@ def _require_workers(client: Any, address: str) -> None:
     for name, worker in workers.items():
         if worker["nthreads"] != 1:
             raise InputError(f"worker {name}: expected one thread, found {worker['nthreads']}; start it as {ADVICE}")
-    here = provenance.versions()
-    for name, there in client.run(provenance.versions).items():
+    require_same_versions(provenance.versions(), client.run(provenance.versions))
+
+
+def require_same_versions(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:
+    """InputError for a worker whose code or libraries are not those of this process."""
+    for name, there in workers.items():
         wrong = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
         if wrong:
             key = wrong[0]

@@ -19,6 +19,7 @@ from asrkd.files import write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.tree import SenoneTree
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.ranks import ALONE, Ranks
 from asrkd.speech.labels import TREE_FILE
 from asrkd.speech.options import SpeechOptions
 from asrkd.train import HardTargets, Objective, TrainOptions, train
@@ -42,9 +43,13 @@ class LabelledFrames:
     tree_fingerprint: str
 
     @classmethod
-    def open(cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions) -> LabelledFrames:
+    def open(
+        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: Ranks = ALONE
+    ) -> LabelledFrames:
+        """Of several `ranks`, each holds every size-th utterance's frames in memory."""
         store, labels, tree = labelled_store(features, tree_dir, split)
-        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        held = None if ranks.size == 1 else store.utt_ids[ranks.rank :: ranks.size]
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=held)
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
     def labels_of(self, utt_id: str) -> Tensor:
@@ -214,7 +219,7 @@ def _train_and_dev(
     features: Path, tree_dir: Path, options: SpeechOptions
 ) -> tuple[LabelledFrames, LabelledFrames]:
     return (
-        LabelledFrames.open(features, tree_dir, "train", options),
+        LabelledFrames.open(features, tree_dir, "train", options, Ranks.of_environment()),
         LabelledFrames.open(features, tree_dir, "dev", options),
     )
 
@@ -235,6 +240,8 @@ def _train_model(
     result = train(
         model, frames.inputs, objective, dev.inputs, dev.labels, train_options, out_dir, description=description
     )
+    if not Ranks.of_environment().leads:
+        return
     best = result.history[result.best_epoch]
     write_json(
         out_dir / SUMMARY_FILE,

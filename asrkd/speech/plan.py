@@ -75,6 +75,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             [member, options.teacher, *_network_options(options)],
             ("features", "tree"),
             resumable=True,
+            shared=True,
         )
         for member, name in enumerate(teachers)
     ]
@@ -106,6 +107,7 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
                 [student.model, student.seed, student.distil, *_network_options(as_student)],
                 inputs,
                 resumable=True,
+                shared=True,
             )
         )
     return steps
@@ -195,7 +197,9 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
         options = config.parse(default, arguments, program, _description(corpus))
         steps = plan(corpus, options, shlex.join([program, *arguments]))
         options.exp_dir.mkdir(parents=True, exist_ok=True)
-        run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
+        run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
+        if options.only is not None:
+            return  # one of several jobs: what stands beside the results is the whole run's to write
         config.save(options, options.exp_dir / "config.json")
         if options.stop_stage >= STAGE_NAMES.index("report"):
             _finish(options.exp_dir)
