@@ -86,12 +86,12 @@ def import_posteriors(
 
     from asrkd import config
     from asrkd.distil import own_teacher
-    from asrkd.speech.options import SpeechOptions
+    from asrkd.distil.store import StoreOptions
     from asrkd.speech.own_teacher import frames_to_import
 
     given = {"mean": mean, "top_k": top_k, "temperatures": temperatures}
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    options = replace(config.load(SpeechOptions, exp_dir / "config.json").posteriors, **wanted)
+    options = replace(config.load(StoreOptions, exp_dir / "config.json", "posteriors"), **wanted)
     store, accuracies = own_teacher.import_posteriors(teachers, kind, frames_to_import(exp_dir), options, out)
     for teacher, accuracy in zip(teachers, accuracies, strict=True):
         print(f"{teacher}: {100 * accuracy:.2f}% of the training frames agree with their labels")

@@ -62,6 +62,7 @@ class Acoustics(Mapping[str, Tensor]):
     """utt_id -> scaled log-likelihoods [T, S] of a run, computed when asked for."""
 
     def __init__(self, run: Run, frames: LabelledFrames, log_prior: Tensor, exp_dir: Path, mean: Mean) -> None:
+        self.run = run
         models = [AcousticDnn.load(exp_dir / step / MODEL_FILE) for step in run.models]
         self.model = AveragedEnsemble(StackedEnsemble(models), mean) if len(models) > 1 else models[0]
         self.frames = frames
@@ -103,16 +104,16 @@ class Decoder:
     def acoustics(self, run: Run) -> Acoustics:
         return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
 
-    def words(self, run: Run, options: DecodeOptions) -> Hypotheses:
+    def words(self, acoustics: Acoustics, options: DecodeOptions, name: str) -> Hypotheses:
         jobs = self.options.jobs
-        work = DecodeWork(run, options, self.split, self.exp_dir, self.options)
+        work = DecodeWork(acoustics.run, options, self.split, self.exp_dir, self.options)
         return decode(
             self.graph,
-            self.acoustics(run),
+            acoustics,
             replace(options, num_jobs=self.options.num_jobs),
             self.frames.store.frame_shift_ms,
-            run.name,
-            partial(jobs.map, work) if jobs.on_cluster else None,
+            name=name,
+            elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
         )
 
     @property
@@ -148,7 +149,9 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
 def tune_scales(chosen: Sequence[Run], exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, first: one set of scales for all systems, from the development speakers."""
     decoder = Decoder.open(exp_dir, "dev", options)
-    lattices = {run.name: decoder.words(run, options.decode).lattices for run in chosen}
+    lattices = {
+        run.name: decoder.words(decoder.acoustics(run), options.decode, run.name).lattices for run in chosen
+    }
     tuning = tune(lattices, decoder.references, options.tune.acoustic_scales, options.tune.insertion_scores)
     write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
     best = next(row for row in tuning.rows if row["chosen"])
@@ -167,8 +170,8 @@ def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
 def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10: words, lattices and frame scores of one system on the test set."""
     decoder = Decoder.open(exp_dir, "test", options)
-    decoder.words(run, tuned(exp_dir / "decode" / "tuning", options)).save(out_dir)
     acoustics = decoder.acoustics(run)
+    decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name).save(out_dir)
     labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in acoustics}
     frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in acoustics), labels)
     accuracy, nats = frames.accuracy, frames.cross_entropy

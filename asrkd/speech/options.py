@@ -134,6 +134,10 @@ class SpeechOptions:
             # Every network of a run takes these from the run, so a value of the section alone would be ignored.
             if getattr(self.train, name) != getattr(TrainOptions(), name):
                 raise InputError(f"--train.{name}: give --{name}, which every network of the recipe follows")
+        for section in ("align", "realign", "decode"):
+            one: FlatStartOptions | ViterbiOptions | DecodeOptions = getattr(self, section)
+            if one.num_jobs != type(one)().num_jobs:
+                raise InputError(f"--{section}.num-jobs: give --num-jobs, which every step of the recipe follows")
         _ = self.jobs
         self._require_temperatures()
 
