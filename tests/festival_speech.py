@@ -84,11 +84,12 @@ def sentences(number: int, seed: int = 0) -> list[str]:
     return list(made)
 
 
-def speak(texts: list[str], voice: str, folder: Path) -> list[Spoken]:
-    """Have festival speak the texts, in `folder`."""
+def speak(texts: list[str], voice: str, folder: Path, stretch: float = 1.0) -> list[Spoken]:
+    """Have festival speak the texts, in `folder`, this many times as slowly as it would."""
     program = folder / "speak.scm"
     lines = [f'(speak "{text.capitalize()}." "{folder / str(number)}")' for number, text in enumerate(texts)]
-    program.write_text("\n".join([f"(voice_{voice})", _PROGRAM, *lines]))
+    setting = f"(Parameter.set 'Duration_Stretch {stretch})"
+    program.write_text("\n".join([f"(voice_{voice})", setting, _PROGRAM, *lines]))
     subprocess.run(["festival", "-b", str(program)], check=True, capture_output=True, timeout=900)
     return [_read(text, folder / str(number)) for number, text in enumerate(texts)]
 

@@ -20,11 +20,9 @@ pytest.importorskip("kaldifst")
 from asrkd.errors import InputError  # noqa: E402 - after the check for k2
 from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.graph.arrays import from_kaldifst, sorted_by_source, to_kaldifst  # noqa: E402
-from asrkd.graph.build import with_self_loops  # noqa: E402
-from asrkd.graph.decoding_graph import FINAL_LABEL, epsilon_free  # noqa: E402
+from asrkd.graph.decoding_graph import FINAL_LABEL  # noqa: E402
 from asrkd.graph.grammar import grammar_fst  # noqa: E402
 from asrkd.graph.pronunciations import backoff_label, disambiguated, word_labels  # noqa: E402
-from asrkd.graph.word_arcs import words_on_emitting_arcs  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.lexicon import Lexicon  # noqa: E402
@@ -166,60 +164,6 @@ def test_arcs_are_sorted_and_free_of_epsilons() -> None:
     assert ((label == FINAL_LABEL) == (target == graph.num_states - 1)).all()
     assert set(label.tolist()) <= {FINAL_LABEL, *range(1, tree.num_pdfs + 1)}
     assert graph.num_pdfs == tree.num_pdfs
-
-
-def test_self_loops_follow_the_label_that_enters() -> None:
-    tree = peer.random_tree(LEXICON.phones, 4)
-    transitions = peer.random_transitions(tree.num_pdfs, 4)
-    # Entered by labels 1 and 2 and by epsilon: three copies, of which two loop.
-    fst = sorted_by_source(
-        [0, 0, 0, 1], [1, 1, 1, 2], [1, 2, 0, 3], [0, 0, 0, 7], [0.5, 0.0, 0.0, 1.0], [math.inf, 1.5, 0.0]
-    )
-    looped = with_self_loops(fst, tree.num_pdfs, transitions, GraphOptions(self_loop_scale=0.7))
-    loops = looped.src == looped.dst
-    assert sorted(looped.ilabel[loops]) == [1, 2, 3]
-    np.testing.assert_allclose(
-        looped.cost[loops], -0.7 * transitions.log_self_loop.numpy()[looped.ilabel[loops] - 1], rtol=1e-6
-    )
-    assert (looped.num_states, looped.num_arcs) == (5, 3 + 3 + 3)
-    assert sorted(looped.final[np.isfinite(looped.final)]) == [0.0, 1.5, 1.5, 1.5]
-    looping = dict(zip(looped.src[loops], looped.ilabel[loops], strict=True))
-    for target, label in zip(looped.dst[~loops], looped.ilabel[~loops], strict=True):
-        assert looping.get(target, 0) == label
-    leave = -0.7 * transitions.log_forward.double().numpy()
-    into_last = looped.olabel == 7
-    np.testing.assert_allclose(looped.cost[into_last], 1.0 + leave[2], rtol=1e-5)
-
-
-@pytest.mark.parametrize("parallel", [True, False])
-def test_words_of_homophones_survive_the_removal_of_epsilons(parallel: bool) -> None:
-    # 0 -1-> 1, then epsilon arcs that put out different words, to one state or to two.
-    second = 2 if parallel else 3
-    fst = sorted_by_source(
-        [0, 1, 1, 2, 3],
-        [1, 2, second, 4, 4],
-        [1, 0, 0, 2, 2],
-        [0, 1, 2, 3, 3],
-        [0, 0.5, 1, 0, 0],
-        [math.inf] * 4 + [0.0],
-    )
-    moved, sequences = words_on_emitting_arcs(fst, 3)
-    graph = epsilon_free(moved, sequences, ("A", "B", "C"), 2, (), "")
-    assert best_score_in_graph(graph, ("A", "C")) == -0.5
-    assert best_score_in_graph(graph, ("B", "C")) == -1.0
-    with pytest.raises(ValueError, match="words on epsilon arcs"):
-        epsilon_free(fst, sequences, ("A", "B", "C"), 2, (), "")
-
-
-def test_words_leave_epsilon_arcs_at_the_start_and_in_chains() -> None:
-    # 0 -eps:A-> 1 -1-> 2 -eps:B-> 3 -eps:C-> 4
-    fst = sorted_by_source([0, 1, 2, 3], [1, 2, 3, 4], [0, 1, 0, 0], [1, 0, 2, 3], [1, 2, 4, 8], [math.inf] * 4 + [0.0])
-    moved, sequences = words_on_emitting_arcs(fst, 3)
-    assert not (moved.olabel[moved.ilabel == 0] > 0).any()
-    graph = epsilon_free(moved, sequences, ("A", "B", "C"), 1, (), "")
-    assert graph.num_arcs == 2
-    assert graph.text(graph.words_on_arc) == ["A", "B", "C"]
-    assert graph.scores.sum() == -15.0
 
 
 def test_words_without_pronunciation_are_left_out_and_named() -> None:

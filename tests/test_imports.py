@@ -20,7 +20,7 @@ TESTS = ROOT / "tests"
 # Imports go from a later row to an earlier one. Within a row they may go either way, short of a cycle.
 LAYERS = [
     {"errors"},
-    {"files", "provenance", "own_process", "ranks", "doctor"},
+    {"files", "provenance", "own_process", "ragged", "ranks", "doctor"},
     {"config", "stages", "jobs"},
     {"corpora", "lang", "hmm", "models"},
     {"features", "frames", "graph"},

@@ -9,7 +9,7 @@ import re
 import wave
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -676,6 +676,37 @@ class TestAudio:
             path.write_bytes(content)
         with pytest.raises(InputError, match="an9-fash-b"):
             audio_uri(path, "an9-fash-b")
+
+
+class TestPhones:
+    """Results that count phones, whose alignment was compared with marks by hand."""
+
+    MARKS: ClassVar = {
+        "boundaries": 1386,
+        "mean_ms": 21.06,
+        "median_ms": 14.5,
+        "median_late_ms": -10.28,
+        "within_10_ms": 0.352,
+        "within_20_ms": 0.653,
+        "within_30_ms": 0.815,
+    }
+
+    def test_are_called_so_everywhere(
+        self, results: dict[str, Any], extras: dict[str, Any], tmp_path: Path
+    ) -> None:
+        phones = {**results, "unit": "phone", "boundaries": {"train": self.MARKS}}
+        phones = {key: value for key, value in phones.items() if key != "corpus"}
+        write_results_md(phones, tmp_path / "RESULTS.md")
+        markdown = (tmp_path / "RESULTS.md").read_text()
+        shown = [print_table(phones), markdown, re.sub(r"base64,[^\"']*", "", rendered(phones, extras, tmp_path)[0])]
+        for text in shown:
+            assert "PER" in text and "WER" not in text
+        assert "phone error rate" in shown[2] and "word error rate" not in shown[2].lower()
+        assert markdown_rows(markdown, "split")[1][1:] == ["1,386", "21.1", "14.5", "−10.3", "35.2", "65.3", "81.5"]
+
+    def test_marks_have_their_table_on_the_page(self, results: dict[str, Any], tmp_path: Path) -> None:
+        _, page = rendered({**minimal(results), "boundaries": {"dev": self.MARKS}}, {}, tmp_path)
+        assert cell(page.tables["Boundaries against marks by hand"], "dev", "within 20 ms, %") == "65.3"
 
 
 class TestAlignmentPlot:

@@ -20,6 +20,7 @@ from asrkd.errors import InputError
 from asrkd.hmm.topology import NUM_STATES, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
+from asrkd.ragged import ranges
 
 if TYPE_CHECKING:
     import k2
@@ -273,12 +274,12 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_cont
         return base[node] + lefts.position(node, neighbour) * rights.count[node] + index
 
     # A phone edge joins each left context of its tail with each right context of its head.
-    edge, index = _ranges(lefts.count[tail] * rights.count[head])
+    edge, index = ranges(lefts.count[tail] * rights.count[head])
     from_instance = leaving(tail[edge], phone[head[edge]], index // rights.count[head[edge]])
     to_instance = entering(head[edge], phone[tail[edge]], index % rights.count[head[edge]])
-    begin, index = _ranges(rights.count[start])
+    begin, index = ranges(rights.count[start])
     begin_instance = entering(start[begin], outside(begin, SILENCE_ID), index)
-    finish, index = _ranges(lefts.count[end])
+    finish, index = ranges(lefts.count[end])
     end_instance = leaving(end[finish], outside(finish, SILENCE_ID), index)
 
     num_instances = np.bincount(utt[node_of], minlength=min_frames.size)
@@ -309,12 +310,6 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_cont
         np.concatenate(leaves), np.concatenate(enters), np.concatenate(weights),
         left, phone[node_of], right, utt[node_of], num_instances, min_frames,
     )  # fmt: skip
-
-
-def _ranges(counts: Ints) -> tuple[Ints, Ints]:
-    """For counts c_0, c_1, …: which count (0 c_0 times, 1 c_1 times …) and the index within it."""
-    which = np.repeat(np.arange(counts.size), counts)
-    return which, np.arange(which.size) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _order_arcs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,13 @@ log = logging.getLogger(__name__)
 ACOUSTIC_SCALES = (0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 INSERTION_SCORES = (-6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
 AXES = ("acoustic_scale", "lm_scale", "insertion_score")
+CountErrors = Callable[[Sequence[str], Sequence[str]], int]
+"""Reference and recognised words -> errors."""
+
+
+def word_errors(ref: Sequence[str], hyp: Sequence[str]) -> int:
+    """Insertions, deletions and substitutions."""
+    return int(kaldialign.edit_distance(list(ref), list(hyp))["total"])
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,13 @@ def tune(
     acoustic_scales: Sequence[float] = ACOUSTIC_SCALES,
     insertion_scores: Sequence[float] = INSERTION_SCORES,
     lm_scales: Sequence[float] = (1.0,),
+    count_errors: CountErrors = word_errors,
 ) -> Tuning:
     """One set of scales for all systems: the fewest word errors summed over them, on development references.
 
     Scales tuned for each system by itself would fit its noise. Among grid points of equally many errors the
     one surrounded by the fewest wins, the error counts of its neighbours on the grid being the judge; then
-    the first.
+    the first. `count_errors` counts those of an utterance.
     """
     for by_utt in lattices.values():
         require_same_utterances(refs, dict.fromkeys(by_utt.utt_ids))
@@ -55,7 +63,7 @@ def tune(
     by_system: list[dict[str, int]] = []
     for point in tqdm(grid, desc="tune scales", unit="point"):
         scales = Scales(*point)
-        by_system.append({name: _errors(refs, one.best_paths(scales)) for name, one in lattices.items()})
+        by_system.append({name: _errors(refs, one.best_paths(scales), count_errors) for name, one in lattices.items()})
     errors: dict[tuple[float, ...], int] = {
         point: sum(counts.values()) for point, counts in zip(grid, by_system, strict=True)
     }
@@ -84,8 +92,10 @@ def tune(
     return Tuning(Scales(*best), rows, at_edge)
 
 
-def _errors(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> int:
-    return sum(kaldialign.edit_distance(list(ref), hyps[utt_id])["total"] for utt_id, ref in refs.items())
+def _errors(
+    refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]], count_errors: CountErrors
+) -> int:
+    return sum(count_errors(ref, hyps[utt_id]) for utt_id, ref in refs.items())
 
 
 def _around(

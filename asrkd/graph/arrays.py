@@ -64,6 +64,11 @@ class FstArrays:
         """Arcs."""
         return len(self.src)
 
+    def where(self, chosen: NDArray[np.bool_]) -> FstArrays:
+        """The same states with the chosen arcs alone."""
+        src, dst, ilabel, olabel = (column[chosen] for column in (self.src, self.dst, self.ilabel, self.olabel))
+        return FstArrays(src, dst, ilabel, olabel, self.cost[chosen], self.final, self.start)
+
     def digest(self) -> str:
         """SHA-256 of all arrays, for fingerprints."""
         digest = hashlib.sha256(str(self.start).encode())

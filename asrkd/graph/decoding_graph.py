@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
-from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source, to_kaldifst
+from asrkd.graph.arrays import NO_FINAL, sorted_by_source, to_kaldifst
+from asrkd.graph.hmm_states import FINAL_LABEL, ExpandedArcs
 
 if TYPE_CHECKING:
     import k2
     import kaldifst
 
 KIND = "decoding graph"
-FINAL_LABEL = -1  # k2's label of arcs into the final state
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +103,22 @@ class DecodingGraph:
         """Words of the rows of `word_sequences` along a path."""
         return [self.words[word] for row in rows.tolist() for word in self.word_sequences[row]]
 
+    @staticmethod
+    def of(
+        expanded: ExpandedArcs, words: tuple[str, ...], num_pdfs: int, left_out: tuple[str, ...], fingerprint: str
+    ) -> DecodingGraph:
+        """The graph of LG's expanded arcs."""
+        return DecodingGraph(
+            torch.from_numpy(expanded.arcs),
+            torch.from_numpy(-expanded.cost),
+            torch.from_numpy(expanded.words),
+            expanded.word_sequences,
+            words,
+            num_pdfs,
+            left_out,
+            fingerprint,
+        )
+
     def save(self, path: Path | str) -> None:
         """Write one safetensors file."""
         lengths = torch.tensor([len(sequence) for sequence in self.word_sequences], dtype=torch.int32)
@@ -139,78 +153,3 @@ class DecodingGraph:
             tuple(json.loads(metadata["left_out"])),
             metadata["fingerprint"],
         )
-
-
-def epsilon_free(
-    fst: FstArrays,
-    word_sequences: tuple[tuple[int, ...], ...],
-    words: tuple[str, ...],
-    num_pdfs: int,
-    left_out: tuple[str, ...],
-    fingerprint: str,
-) -> DecodingGraph:
-    """Remove the epsilons of an FST from pdf labels to rows of `word_sequences`, by k2, in the tropical
-    semiring.
-
-    ValueError if an epsilon arc puts out words: see `asrkd.graph.word_arcs`.
-    """
-    import k2
-
-    if ((fst.ilabel == 0) & (fst.olabel > 0)).any():
-        raise ValueError("expected no words on epsilon arcs")
-    arcs, scores, rows = _with_one_final_state(fst)
-    fsa = k2.Fsa(torch.cat([arcs, scores.view(torch.int32)[:, None]], dim=1).contiguous())
-    fsa.words_on_arc = rows
-    fsa = k2.remove_epsilon(fsa)
-    rows = _one_an_arc(fsa.words_on_arc)
-    arcs, kept = _trimmed(fsa.arcs.values()[:, :3])
-    return DecodingGraph(arcs, fsa.scores[kept], rows[kept], word_sequences, words, num_pdfs, left_out, fingerprint)
-
-
-def _trimmed(arcs: Tensor) -> tuple[Tensor, Tensor]:
-    """Arcs on a path from the first to the last state, states renumbered, ordered by source and label; and
-    their rows.
-
-    Not `k2.connect`: it starts k2's threads, and a process that has them cannot fork workers that search.
-    """
-    source, target, label = (column.numpy() for column in arcs.T)
-    num_states = int(target.max()) + 1
-    ones = np.ones(len(source), dtype=np.int8)
-    forward = scipy.sparse.coo_matrix((ones, (source, target)), (num_states, num_states)).tocsr()
-    reached = scipy.sparse.csgraph.breadth_first_order(forward, 0, return_predecessors=False)
-    leading = scipy.sparse.csgraph.breadth_first_order(forward.T.tocsr(), num_states - 1, return_predecessors=False)
-    alive = np.zeros(num_states, dtype=bool)
-    alive[np.intersect1d(reached, leading)] = True
-    if not alive.any():
-        raise InputError("decoding graph: expected a path from its start to its end, found none")
-    kept = np.flatnonzero(alive[source] & alive[target])
-    kept = kept[np.lexsort((target[kept], label[kept], source[kept]))]
-    number = (np.cumsum(alive) - 1).astype(np.int32)
-    columns = (number[source[kept]], number[target[kept]], label[kept])
-    return torch.from_numpy(np.stack(columns, axis=1)), torch.from_numpy(kept)
-
-
-def _with_one_final_state(fst: FstArrays) -> tuple[Tensor, Tensor, Tensor]:
-    """k2's form: the start is state 0, the last state the only final one, entered by FINAL_LABEL arcs."""
-    number = np.arange(fst.num_states)
-    number[[0, fst.start]] = number[[fst.start, 0]]
-    ends = np.flatnonzero(np.isfinite(fst.final))
-    last = fst.num_states
-    whole = sorted_by_source(
-        np.concatenate([number[fst.src], number[ends]]),
-        np.concatenate([number[fst.dst], np.full(len(ends), last)]),
-        np.concatenate([fst.ilabel, np.full(len(ends), FINAL_LABEL)]),
-        np.concatenate([fst.olabel, np.zeros(len(ends), dtype=np.int32)]),
-        np.concatenate([-fst.cost, -fst.final[ends]]),
-        np.full(last + 1, NO_FINAL),
-    )
-    arcs = torch.from_numpy(np.stack([whole.src, whole.dst, whole.ilabel], axis=1))
-    return arcs, torch.from_numpy(whole.cost), torch.from_numpy(whole.olabel)
-
-
-def _one_an_arc(ragged: k2.RaggedTensor) -> Tensor:
-    """The value of each arc, 0 where it has none: no arc has two, since epsilon arcs had none."""
-    splits = ragged.shape.row_splits(1).long()
-    rows = torch.zeros(len(splits) - 1, dtype=torch.int32)
-    rows[splits[1:] > splits[:-1]] = ragged.values
-    return rows

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from asrkd.errors import InputError
-from asrkd.graph.arrays import NO_FINAL, ArcRow, FstArrays, from_rows
+from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source
 from asrkd.lang.ngram import BOS, EOS, NEVER_LOG10, NgramModel
 
 LN10 = math.log(10.0)
-_BOS_ID = -1  # stands for <s> in a history; no word label is negative
-
-History = tuple[int, ...]
+NOTHING = ""  # the history of a unigram
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,6 @@ class Grammar:
     """Words of the model outside the lexicon, sorted; their n-grams are not in G."""
 
 
-@dataclass
-class _Kept:
-    """The n-grams of known words, by history, in word labels; natural logs."""
-
-    following: dict[History, dict[int, float]] = field(default_factory=dict)
-    ending: dict[History, float] = field(default_factory=dict)
-    backoff: dict[History, float] = field(default_factory=dict)
-
-    def histories(self) -> list[History]:
-        """Every history that something follows, the empty one first, the others by length."""
-        found = (self.following.keys() | self.ending.keys()) - {()}
-        return [(), *sorted(found, key=lambda history: (len(history), history))]
-
-
 def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label: int) -> Grammar:
     """Build G of the words in `word_labels`; back-off arcs carry `backoff_label` in and epsilon out.
 
@@ -47,56 +35,83 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
     back-off weight stands on the arcs that would enter it, which is exact because whatever follows backs off.
     InputError if the model has none of the words, or no sentence could end.
     """
-    kept = _known_ngrams(model, word_labels)
-    if not kept.following.get(()):
+    states = _states(model, word_labels)
+    if NOTHING not in states or word_labels.keys().isdisjoint(model.vocabulary):
         raise InputError("language model: expected words of the lexicon, found none of them")
-    if () not in kept.ending:
-        raise InputError(f"language model: expected a unigram {EOS}, found none")
-    histories = kept.histories()
-    states = {history: state for state, history in enumerate(histories)}
+    arcs = _Arcs()
+    final = np.full(len(states), NO_FINAL)
 
-    def enter(history: History) -> tuple[int, float]:
+    def enter(history: str) -> tuple[int, float]:
         """State of a history or of what it backs off to, and the cost of that."""
         cost = 0.0
         while history not in states:
-            cost -= kept.backoff.get(history, 0.0)
-            history = history[1:]
+            cost += _backoff_cost(model, history)
+            history = _shorter(history)
         return states[history], cost
 
-    rows: list[ArcRow] = []
+    for history, word, log10_prob in _known_ngrams(model, word_labels):
+        if word == EOS:
+            final[states[history]] = -log10_prob * LN10
+            continue
+        target, cost = enter(f"{history} {word}" if history else word)
+        label = word_labels[word]
+        arcs.add(states[history], target, label, label, cost - log10_prob * LN10)
+    if not math.isfinite(final[states[NOTHING]]):
+        raise InputError(f"language model: expected a unigram {EOS}, found none")
     for history, state in states.items():
-        for word, log_prob in kept.following.get(history, {}).items():
-            target, cost = enter((*history, word))
-            rows.append((state, target, word, word, cost - log_prob))
         if history:
-            target, cost = enter(history[1:])
-            rows.append((state, target, backoff_label, 0, cost - kept.backoff.get(history, 0.0)))
-    final = [-kept.ending[history] if history in kept.ending else NO_FINAL for history in histories]
-    start, cost = enter((_BOS_ID,))
+            target, cost = enter(_shorter(history))
+            arcs.add(state, target, backoff_label, 0, cost + _backoff_cost(model, history))
+    start, cost = enter(BOS)
     if cost:  # nothing follows <s>, yet backing off from it costs: no arc enters it to carry that
-        rows.append((len(final), start, backoff_label, 0, cost))
-        start = len(final)
-        final.append(NO_FINAL)
+        arcs.add(len(final), start, backoff_label, 0, cost)
+        start, final = len(final), np.append(final, NO_FINAL)
     left_out = tuple(sorted(model.vocabulary - word_labels.keys()))
-    return Grammar(from_rows(rows, final, start), left_out)
+    return Grammar(arcs.fst(final, start), left_out)
 
 
-def _known_ngrams(model: NgramModel, word_labels: Mapping[str, int]) -> _Kept:
-    labels = {**word_labels, BOS: _BOS_ID}
-    kept = _Kept()
+class _Arcs:
+    """Arcs given one by one, kept as numbers: a tuple an arc would take ten times the memory."""
+
+    def __init__(self) -> None:
+        self.labels = tuple(array("i") for _ in range(4))
+        self.cost = array("f")
+
+    def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
+        for column, value in zip(self.labels, (src, dst, ilabel, olabel), strict=True):
+            column.append(value)
+        self.cost.append(cost)
+
+    def fst(self, final: NDArray[np.float64], start: int) -> FstArrays:
+        src, dst, ilabel, olabel = (np.asarray(column) for column in self.labels)
+        return sorted_by_source(src, dst, ilabel, olabel, np.asarray(self.cost), final, start)
+
+
+def _states(model: NgramModel, word_labels: Mapping[str, int]) -> dict[str, int]:
+    """Every history that something follows, the empty one first, the others by length."""
+    extended = {history for history, _, _ in _known_ngrams(model, word_labels)}
+    ordered = sorted(extended, key=lambda history: (history.count(" ") + bool(history), history))
+    return {history: state for state, history in enumerate(ordered)}
+
+
+def _known_ngrams(model: NgramModel, word_labels: Mapping[str, int]) -> Iterator[tuple[str, str, float]]:
+    """(history, word, log10 probability) of the n-grams of known words that can happen."""
+    known = {*word_labels, BOS}
+    knows_all = word_labels.keys() >= model.vocabulary
     for table in model.tables:
-        for ngram, (log10_prob, log10_backoff) in table.items():
-            *context, last = ngram.split(" ")
-            if any(word not in labels for word in context) or (last not in labels and last != EOS):
+        for ngram, (log10_prob, _) in table.items():
+            history, _, word = ngram.rpartition(" ")
+            if log10_prob <= NEVER_LOG10 or (word != EOS and word not in word_labels):
                 continue
-            history = tuple(labels[word] for word in context)
-            if last != EOS:
-                entered = (*history, labels[last])
-                kept.backoff[entered] = log10_backoff * LN10
-            if log10_prob <= NEVER_LOG10:
-                continue
-            if last == EOS:
-                kept.ending[history] = log10_prob * LN10
-            elif last != BOS:
-                kept.following.setdefault(history, {})[labels[last]] = log10_prob * LN10
-    return kept
+            if knows_all or not history or known.issuperset(history.split(" ")):
+                yield history, word, log10_prob
+
+
+def _shorter(history: str) -> str:
+    """The history without its oldest word."""
+    return history.partition(" ")[2]
+
+
+def _backoff_cost(model: NgramModel, history: str) -> float:
+    entry = model.tables[history.count(" ")].get(history)
+    return 0.0 if entry is None else -entry.log10_backoff * LN10

@@ -12,16 +12,6 @@ from asrkd.lang.lexicon import Lexicon, Pronunciation
 _START, _BETWEEN_WORDS, _BEFORE_SILENCE, _AFTER_SILENCE = range(4)
 
 
-@dataclass(frozen=True)
-class PronunciationFst:
-    """L and its phone labels: phone_id + 1, then the disambiguation symbols #0 (for back-off), #1, ..."""
-
-    fst: FstArrays
-    """Phone labels in, word labels out."""
-    disambiguation: tuple[int, ...]
-    """Phone labels of #0, #1, ...; the last one follows silence."""
-
-
 def phone_label(phone_id: int) -> int:
     """FST label of a phone: one more, because label 0 is epsilon."""
     return phone_id + 1
@@ -54,13 +44,16 @@ def disambiguated(lexicon: Lexicon) -> list[tuple[str, Pronunciation, int]]:
     return marked
 
 
-def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> PronunciationFst:
-    """Build L. Variants of a word cost nothing; silence comes before, between and after words with
-    `silence_prob`."""
+def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> FstArrays:
+    """Build L: phone labels in (phone_id + 1, then the disambiguation symbols), word labels out.
+
+    The symbols are #0 for backing off, #1, #2, ... after words, and a last one after silence. Variants of a word cost
+    nothing; silence comes before, between and after words with `silence_prob`.
+    """
     entries = disambiguated(lexicon)
     num_symbols = 2 + max(n for _, _, n in entries)
     first_symbol = phone_label(len(lexicon.phones))
-    symbols = tuple(range(first_symbol, first_symbol + num_symbols))
+    symbols = range(first_symbol, first_symbol + num_symbols)
     arcs = _Arcs(next_state=4)
     phone_ids = {phone: phone_id for phone_id, phone in enumerate(lexicon.phones)}
     labels = word_labels(lexicon)
@@ -77,7 +70,7 @@ def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> PronunciationFst
         arcs.add_word(chain, labels[word], word_ends)
     final = [NO_FINAL] * arcs.next_state
     final[_BETWEEN_WORDS] = 0.0
-    return PronunciationFst(from_rows(arcs.rows, final), symbols)
+    return from_rows(arcs.rows, final)
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from asrkd.errors import InputError
@@ -21,7 +23,10 @@ PRIOR_MEAN_FRAMES = 2.0  # frames in one state before anything is counted
 PRIOR_VISITS = 2.0  # weight of that belief, in visits to a state
 
 
-def pdf_to_label(pdf_id: Tensor | int) -> Tensor | int:
+PdfIds = TypeVar("PdfIds", int, Tensor, NDArray[np.integer[Any]])
+
+
+def pdf_to_label(pdf_id: PdfIds) -> PdfIds:
     """FSA label of a pdf_id: one more, because label 0 is epsilon. The only place where labels are made."""
     return pdf_id + 1
 

@@ -19,6 +19,7 @@ Of a system (its name starts with baseline, distilled, ensemble or teacher, or `
 
 Of the run, all optional:
     variant         names the run where RESULTS.md shows several, say "phones" and "subword"
+    unit            what wer counts: "word" (default), or "phone", and it is called PER
     comparisons     rows {a, b, metric, delta, ci95, p, test_set?}; delta = a - b, of wer in percent points
     gap_recovered   {metric: value}; a value is a number, null, or {value, ci95, reason}
     seeds           rows {seed, system, frame_accuracy?, cross_entropy?, wer?}
@@ -33,6 +34,8 @@ Of the run, all optional:
                     one kind is one model family, one plot
     alignment_plot  {utt_id, feats [T, F], phones: [(phone, start_frame, end_frame)], pdf_ids [T],
                     frame_shift_ms, words?: [(word, start_frame, end_frame)]}; end frames are exclusive
+    boundaries      {split: {boundaries, mean_ms, median_ms, median_late_ms, within_10_ms, within_20_ms,
+                    within_30_ms}}: the alignment against phones marked by hand; shares are fractions
     confusions      rows (ref, hyp, count), None for an inserted or deleted word; or {system: such rows}
     worst_utterances  rows {utt_id, system, alignment: [(ref, hyp)] with None for no word, errors, audio?,
                     speaker?}; audio: what libsndfile reads, bytes or a path; an utt_id has one card

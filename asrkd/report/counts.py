@@ -18,6 +18,7 @@ from asrkd.report.tables import (
     number,
 )
 
+BOUNDARY_LIMITS_MS = (10, 20, 30)
 INSERTED, DELETED = "(inserted)", "(deleted)"
 SHOWN_CONFUSIONS = 20
 # key, what it says, digits, scale, unit
@@ -52,6 +53,33 @@ def oov_text(results: Row) -> str | None:
     rates = rate if isinstance(rate, Mapping) else {"test": rate}
     shown = ", ".join(f"{name} {number(value, 2, 100)}%" for name, value in rates.items())
     return f"Running words outside the language model: {shown}."
+
+
+def boundary_table(results: Row) -> Table | None:
+    """How far the alignment's boundaries are from those that people marked, a row a split."""
+    splits = results.get("boundaries")
+    if not splits:
+        return None
+    rows = tuple(
+        (
+            name,
+            count(found["boundaries"]),
+            *(number(found[key], 1) for key in ("mean_ms", "median_ms")),
+            number(found["median_late_ms"], 1, signed=True),
+            *(number(found[f"within_{limit}_ms"], 1, 100) for limit in BOUNDARY_LIMITS_MS),
+        )
+        for name, found in splits.items()
+    )
+    return Table(
+        "Boundaries against marks by hand",
+        (
+            *("split", "boundaries", "mean error, ms", "median error, ms", "median lateness, ms"),
+            *(f"within {limit} ms, %" for limit in BOUNDARY_LIMITS_MS),
+        ),
+        rows,
+        "l" + "r" * (4 + len(BOUNDARY_LIMITS_MS)),
+        note="Starts of phones, and ends before a pause; errors without their sign.",
+    )
 
 
 def left_out_table(results: Row) -> Table | None:

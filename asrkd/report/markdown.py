@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from tabulate import tabulate
 
 from asrkd.report.counts import (
+    boundary_table,
     confusion_tables,
     corpus_table,
     dropped_table,
@@ -18,7 +19,7 @@ from asrkd.report.counts import (
     timing_table,
     training_table,
 )
-from asrkd.report.systems import METRICS, gaps, require_keys
+from asrkd.report.systems import gaps, metrics, require_keys
 from asrkd.report.tables import (
     NO_GAIN,
     Row,
@@ -50,9 +51,9 @@ def terminal_text(results: Row) -> str:
 
 
 def _gap_lines(results: Row) -> list[str]:
-    lines = []
+    lines, shapes = [], metrics(results)
     for gap in gaps(results):
-        label = METRICS[gap.metric].label if gap.metric in METRICS else gap.metric
+        label = shapes[gap.metric].label if gap.metric in shapes else gap.metric
         if gap.value is None:
             lines.append(f"Gap recovered, {label}: undefined ({gap.reason or NO_GAIN}).")
         else:
@@ -88,6 +89,7 @@ def _run_parts(results: Row, heading: str) -> list[str]:
         ("Posterior store", (store_table(results),)),
         ("Decoding scales", (_first_rows(tuning, SHOWN_TUNING_ROWS) if tuning else None,)),
         ("Training", (training_table(results),)),
+        ("Alignment", (boundary_table(results),)),
         ("Confusions", [_first_rows(table, SHOWN_CONFUSION_ROWS) for table in confusion_tables(results)]),
         ("Corpus", (corpus_table(results), left_out_table(results), dropped_table(results))),
         ("Time and environment", (timing_table(results), environment_table(results))),

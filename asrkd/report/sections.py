@@ -10,6 +10,7 @@ import numpy as np
 from asrkd.report import speech_plots
 from asrkd.report.counts import (
     best_epoch,
+    boundary_table,
     corpus_table,
     disagreement_table,
     dropped_table,
@@ -24,11 +25,12 @@ from asrkd.report.error_sections import confusions_section, utterances_section
 from asrkd.report.page import Figure, Section, Tile, render_page
 from asrkd.report.plots import PANEL_COLUMNS, curves, heat_map, sweep_lines
 from asrkd.report.systems import (
-    METRICS,
     comparison_verdict,
+    error_unit,
     finite,
     gaps,
     main_system,
+    metrics,
     require_keys,
     role,
     test_sets,
@@ -80,6 +82,7 @@ def speech_page(results: Row) -> str:
 def summary(results: Row) -> Section | None:
     """Headline figures: WER of baseline, ensemble and student, and the gap recovered."""
     test_set = test_sets(results)[0]
+    shapes = metrics(results)
     tiles = []
     for wanted in ("baseline", "ensemble", "distilled"):
         found = main_system(results, wanted)
@@ -88,13 +91,14 @@ def summary(results: Row) -> Section | None:
         name, system = found
         errors, accuracy = wer(system, test_set), finite(system.get("frame_accuracy"))
         if errors is not None:
-            note = f"WER, 95% {span(errors.ci95, 1)}" if errors.ci95 else "word error rate"
+            rate = shapes["wer"].label
+            note = f"{rate}, 95% {span(errors.ci95, 1)}" if errors.ci95 else f"{error_unit(results)} error rate"
             tiles.append(Tile(name, f"{number(errors.percent, 2)}%", note, wanted))
         elif accuracy is not None:
             tiles.append(Tile(name, f"{number(accuracy, 1, 100)}%", "frame accuracy", wanted))
     for gap in gaps(results):
         if gap.value is not None:
-            label = METRICS[gap.metric].label if gap.metric in METRICS else gap.metric
+            label = shapes[gap.metric].label if gap.metric in shapes else gap.metric
             note = f"of the ensemble’s gain in {label}"
             note += f", 95% {span(gap.ci95, 0, 100)}" if gap.ci95 else ""
             tiles.append(Tile("gap recovered", f"{number(gap.value, 0, 100)}%", note))
@@ -110,7 +114,7 @@ def _reading(results: Row) -> str | None:
     """The student against the baseline in one sentence, from the paired comparisons."""
     found = []
     for row in results.get("comparisons") or ():
-        metric = METRICS.get(row["metric"])
+        metric = metrics(results).get(row["metric"])
         if (row["a"], row["b"]) == ("distilled", "baseline") and metric:
             shown = number(row["delta"], metric.digits, metric.scale, signed=True)
             bounds = span(row.get("ci95"), metric.digits, metric.scale, signed=True)
@@ -122,15 +126,15 @@ def _reading(results: Row) -> str | None:
 
 def systems_section(results: Row) -> Section:
     """The main table and its picture."""
-    systems = results["systems"]
+    systems, rate = results["systems"], f"{error_unit(results)} error rate"
     roles = {name: role(name, system) for name, system in systems.items()}
     sets = test_sets(results)
     figures = []
     for position, test_set in enumerate(sets):
         errors = {name: found for name, system in systems.items() if (found := wer(system, test_set))}
         if errors:
-            title = "Word error rate" if len(sets) == 1 else f"Word error rate, {test_set}"
-            svg = speech_plots.wer_intervals(errors, roles, title, f"wer-{position}")
+            title = rate.capitalize() if len(sets) == 1 else f"{rate.capitalize()}, {test_set}"
+            svg = speech_plots.wer_intervals(errors, roles, title, f"{rate}, %", f"wer-{position}")
             shown = "; ".join(f"{name} {number(found.percent, 2)}%" for name, found in errors.items())
             figures.append(
                 Figure(svg, f"{title} by system: {shown}.", "Bars are 95% intervals over utterances.")
@@ -139,7 +143,7 @@ def systems_section(results: Row) -> Section:
         ("frame_accuracy", "frame accuracy, %"),
         ("cross_entropy", "cross-entropy, nats/frame"),
     ):
-        shape = METRICS[key]
+        shape = metrics(results)[key]
         values = {
             name: v * shape.scale
             for name, system in systems.items()
@@ -170,7 +174,7 @@ def comparisons_section(results: Row) -> Section | None:
         for name in dict.fromkeys(row["system"] for row in rows)
     }
     figures = []
-    for key, shape in METRICS.items():
+    for key, shape in metrics(results).items():
         unit = "%" if shape.unit == "points" else shape.unit
         title = f"{shape.label[0].upper()}{shape.label[1:]} by seed"
         svg = speech_plots.seed_lines(rows, key, roles, title, f"{shape.label}, {unit}", shape.scale)
@@ -186,16 +190,16 @@ def sweep_section(results: Row) -> Section | None:
     if table is None:
         return None
     rows = results["sweep"]
-    metrics = (
+    measures = (
         ("dev_frame_accuracy", "frame accuracy, %", 100.0),
         ("dev_cross_entropy", "cross-entropy, nats/frame", 1.0),
-        ("dev_wer", "WER, %", 1.0),
+        ("dev_wer", f"{metrics(results)['wer'].label}, %", 1.0),
     )
     axes = [("temperature", "alpha")] if len({row.get("temperature") for row in rows}) > 1 else []
     axes += [("alpha", "temperature")] if len({row.get("alpha") for row in rows}) > 2 else []
     figures = []
     for x, group in axes:
-        for key, ylabel, scale in metrics:
+        for key, ylabel, scale in measures:
             name = ylabel.split(",")[0]
             against = "temperature" if x == "temperature" else "α"
             svg = sweep_lines(rows, x, group, key, f"Dev {name} against {against}", ylabel, scale)
@@ -297,7 +301,10 @@ def alignment_section(results: Row) -> Section | None:
             Figure(speech_plots.alignment_picture(plot), alt, f"Utterance {plot['utt_id']}.", wide=True)
         )
     text = ("Log-likelihoods are comparable within one model family only.",) if len(by_kind) > 1 else ()
-    return Section("alignment", "Alignment", text=text, figures=tuple(figures)) if figures else None
+    tables = _present(boundary_table(results))
+    if not figures and not tables:
+        return None
+    return Section("alignment", "Alignment", text=text, figures=tuple(figures), tables=tables)
 
 
 def scales_section(results: Row) -> Section | None:
@@ -317,7 +324,7 @@ def scales_section(results: Row) -> Section | None:
             if lm_scale is not None and len({row.get("lm_scale") for row in rows}) > 1
             else []
         )
-        figure = _scales_map(mine, ", ".join(["Dev WER, %", *named]), f"scales-{position}")
+        figure = _scales_map(mine, ", ".join([f"Dev {metrics(results)['wer'].label}, %", *named]), f"scales-{position}")
         figures += [figure] if figure else []
     text = ("Tuned on the development set, never on the test set.",)
     return Section("scales", "Decoding scales", text=text, figures=tuple(figures), folded=(table,))

@@ -30,10 +30,10 @@ INCHES_PER_SECOND = 3.2  # a phone of 60 ms then has room for its name
 ALIGNMENT_INCHES = (7.0, 22.0)
 
 
-def wer_intervals(errors: Mapping[str, Wer], roles: Mapping[str, str], title: str, name: str) -> str:
+def wer_intervals(errors: Mapping[str, Wer], roles: Mapping[str, str], title: str, xlabel: str, name: str) -> str:
     """A dot and its 95% interval a system, from top to bottom."""
     size = (PANEL_INCHES[0], 1.1 + 0.28 * len(errors))
-    with panel(title, "word error rate, %", "", size) as (figure, axes):
+    with panel(title, xlabel, "", size) as (figure, axes):
         axes.grid(axis="y", visible=False)
         for position, (system, found) in enumerate(errors.items()):
             colour = role_colour(roles[system])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asrkd.errors import InputError
@@ -25,11 +25,23 @@ class Metric:
     higher_is_better: bool
 
 
-METRICS: Mapping[str, Metric] = {
+METRICS = {
     "frame_accuracy": Metric("frame accuracy", "points", 100.0, 2, True),
     "cross_entropy": Metric("cross-entropy", "nats/frame", 1.0, 4, False),
     "wer": Metric("WER", "points", 1.0, 2, False),
 }
+
+ERROR_RATES = {"word": "WER", "phone": "PER"}
+
+
+def error_unit(results: Mapping[str, Any]) -> str:
+    """What errors are counted in: word or phone."""
+    return str(results.get("unit", "word"))
+
+
+def metrics(results: Mapping[str, Any]) -> Mapping[str, Metric]:
+    """METRICS as these results call them: an error rate of phones is a PER."""
+    return METRICS | {"wer": replace(METRICS["wer"], label=ERROR_RATES[error_unit(results)])}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from asrkd.report.systems import (
     METRICS,
     chosen_rows,
     comparison_verdict,
+    error_unit,
     finite,
     gaps,
     interval,
+    metrics,
     role,
     rtf,
     test_sets,
@@ -106,12 +108,12 @@ def systems_table(results: Row) -> Table:
         "test set",
         "frame acc. %",
         "CE nats",
-        "WER %",
+        f"{metrics(results)['wer'].label} %",
         "95% interval",
         "ins",
         "del",
         "sub",
-        "words",
+        f"{error_unit(results)}s",
         "params",
         "MACs/frame",
         "RTF",
@@ -145,7 +147,7 @@ def _system_row(name: str, system: Row, test_set: str, first: bool) -> tuple[str
 
 def compact_systems_table(results: Row) -> Table:
     """The main table without what a terminal line has no room for."""
-    return _without_columns(systems_table(results), {"words", "MACs/frame", "what"})
+    return _without_columns(systems_table(results), {f"{error_unit(results)}s", "MACs/frame", "what"})
 
 
 def comparisons_table(results: Row) -> Table | None:
@@ -155,7 +157,7 @@ def comparisons_table(results: Row) -> Table | None:
         return None
     cells = []
     for row in rows:
-        metric = METRICS.get(row["metric"])
+        metric = metrics(results).get(row["metric"])
         label = f"{metric.label} ({metric.unit})" if metric else str(row["metric"])
         scale, digits = (metric.scale, metric.digits) if metric else (1.0, 4)
         cells.append(
@@ -190,9 +192,10 @@ def gap_table(results: Row) -> Table | None:
     found = gaps(results)
     if not found:
         return None
+    shapes = metrics(results)
     rows = tuple(
         (
-            METRICS[gap.metric].label if gap.metric in METRICS else gap.metric,
+            shapes[gap.metric].label if gap.metric in shapes else gap.metric,
             f"{number(gap.value, 1, 100)}%" if gap.value is not None else MISSING,
             span(gap.ci95, 1, 100),
             gap.reason or ("" if gap.value is not None else NO_GAIN),
@@ -215,18 +218,19 @@ def seeds_table(results: Row) -> Table | None:
     if not rows:
         return None
     names = list(dict.fromkeys(str(row["system"]) for row in rows))
-    metrics = [name for name in METRICS if any(finite(row.get(name)) is not None for row in rows)]
+    measured = [name for name in METRICS if any(finite(row.get(name)) is not None for row in rows)]
     cells = []
     for name in names:
         mine = [row for row in rows if row["system"] == name]
         seeds = ", ".join(str(row["seed"]) for row in mine)
-        cells.append((name, seeds, *(_mean_and_deviation(mine, metric) for metric in metrics)))
-    shown = {"frame_accuracy": "frame acc. %", "cross_entropy": "CE nats", "wer": "WER %"}
+        cells.append((name, seeds, *(_mean_and_deviation(mine, metric) for metric in measured)))
+    rate = f"{metrics(results)['wer'].label} %"
+    shown = {"frame_accuracy": "frame acc. %", "cross_entropy": "CE nats", "wer": rate}
     return Table(
         "Over seeds",
-        ("system", "seeds", *(shown[metric] for metric in metrics)),
+        ("system", "seeds", *(shown[metric] for metric in measured)),
         tuple(cells),
-        "ll" + "r" * len(metrics),
+        "ll" + "r" * len(measured),
         roles=tuple(role(name, results["systems"].get(name, {})) for name in names),
         note="Mean ± standard deviation over seeds.",
     )
@@ -259,7 +263,8 @@ def sweep_table(results: Row) -> Table | None:
         )
         for row in rows
     )
-    headers = ("temperature", "alpha", "dev frame acc. %", "dev CE nats", "dev WER %", "")
+    rate = f"dev {metrics(results)['wer'].label} %"
+    headers = ("temperature", "alpha", "dev frame acc. %", "dev CE nats", rate, "")
     table = Table("Sweep on the development set", headers, cells, "rrrrrl", strong=tuple(chosen_rows(rows)))
     return _without_columns(table, _empty_columns(table))
 
@@ -287,7 +292,7 @@ def tuning_table(results: Row) -> Table | None:
         )
         for row in rows
     )
-    headers = ("system", "acoustic scale", "LM scale", "insertion score", "dev WER %", "")
+    headers = ("system", "acoustic scale", "LM scale", "insertion score", f"dev {metrics(results)['wer'].label} %", "")
     table = Table(
         "Decoding scales on the development set",
         headers,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,8 @@ class UtteranceErrors:
     words: int
     """Words in the reference."""
     pairs: tuple[Pair, ...]
-    """(reference word, recognised word) in order; None opposite an inserted or deleted word."""
+    """(reference word, recognised word) in order; None opposite an inserted or deleted word. Optional words
+    that were rightly left out stand in no pair."""
 
     @property
     def errors(self) -> int:
@@ -102,24 +104,52 @@ class WordErrors:
         }
 
 
-def wer(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> WordErrors:
+def wer(
+    refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]], optional: Collection[str] = ()
+) -> WordErrors:
     """Levenshtein word errors of `hyps` against `refs`, both utt_id -> words.
 
+    A reference word in `optional` may be missing without an error (it still counts as a word, as in sclite).
     Every reference needs a hypothesis (an empty one counts as deletions) and the other way round: InputError
     otherwise.
     """
     require_same_utterances(refs, hyps)
-    result = WordErrors(tuple(_utterance_errors(utt_id, list(ref), list(hyps[utt_id])) for utt_id, ref in refs.items()))
+    result = WordErrors(tuple(utterance_errors(utt_id, ref, hyps[utt_id], optional) for utt_id, ref in refs.items()))
     if result.words == 0:
         raise InputError(f"references: expected words, found none in {len(refs)} utterances")
     return result
 
 
-def _utterance_errors(utt_id: str, ref: list[str], hyp: list[str]) -> UtteranceErrors:
-    counts = kaldialign.edit_distance(ref, hyp)
-    aligned = kaldialign.align(ref, hyp, _GAP)
-    pairs = tuple((None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned)
-    return UtteranceErrors(utt_id, int(counts["ins"]), int(counts["del"]), int(counts["sub"]), len(ref), pairs)
+def utterance_errors(
+    utt_id: str, ref: Sequence[str], hyp: Sequence[str], optional: Collection[str] = ()
+) -> UtteranceErrors:
+    """Edit counts and alignment of one utterance."""
+    aligned = kaldialign.align(list(ref), list(hyp), _GAP)
+    pairs = [(None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned]
+    if optional:
+        pairs = _spare_optional(pairs, optional)
+    ins = sum(a is None for a, _ in pairs)
+    dels = sum(b is None for _, b in pairs)
+    subs = sum(a != b for a, b in pairs) - ins - dels
+    return UtteranceErrors(utt_id, ins, dels, subs, len(ref), tuple(pairs))
+
+
+def _spare_optional(pairs: Sequence[Pair], optional: Collection[str]) -> list[Pair]:
+    """The alignment without those optional words that were left out.
+
+    Of equally short alignments kaldialign takes any; here, as in sclite, that which leaves out optional words. So
+    in each run of errors as many as there are deletions go, and the rest are matched anew.
+    """
+    kept: list[Pair] = []
+    for is_match, run in itertools.groupby(pairs, key=lambda pair: pair[0] == pair[1]):
+        if is_match:
+            kept += run
+            continue
+        ref, hyp = ([word for word in side if word is not None] for side in zip(*run, strict=True))
+        for word in [word for word in ref if word in optional][: max(0, len(ref) - len(hyp))]:
+            ref.remove(word)
+        kept += itertools.zip_longest(ref, hyp)
+    return kept
 
 
 def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.subword import subword_lexicon, train_pieces
 from asrkd.speech.options import SpeechOptions
+from asrkd.speech.scoring import Scoring
 
 SPLITS = ("train", "dev", "test")
 LEXICON_FILE = "lexicon.txt"
@@ -43,6 +44,10 @@ class Corpus:
     """Whether the dictionary's words are the vocabulary (else the training text's words are)."""
     where: str
     """Where a person gets the corpus."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
+    scoring: Scoring = field(default_factory=Scoring)
+    """What counts as an error."""
 
 
 def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
@@ -62,17 +67,30 @@ def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
 def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     """Validated Lhotse manifests of each split, with what was left out by rule and what was dropped as bad."""
     splits = corpus.prepare(_folder(options))
+    _require_whole(corpus, splits, options)
     kept, bad = validate_corpus(
         splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs
     )
     for name, split in kept.items():
         split.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
         split.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
-        print(f"   {name}: {len(split.supervisions)} utterances", flush=True)
+        whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
+        print(f"   {name}: {len(split.supervisions)}{whole} utterances", flush=True)
     for fault in bad:
         print(f"   dropped {fault}", flush=True)
     write_json(out_dir / "left_out.json", total_left_out(splits))
     write_json(out_dir / "dropped.json", [{"utt_id": fault.utt_id, "reason": fault.reason} for fault in bad])
+
+
+def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
+    """InputError if a split lacks more utterances than may be bad."""
+    for name, expected in corpus.sizes.items():
+        found = splits[name].num_utterances
+        if found < (1 - options.max_bad) * expected:
+            raise InputError(
+                f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
+                f"(--max-bad {options.max_bad:g} may be missing)"
+            )
 
 
 def _folder(options: SpeechOptions) -> Path:

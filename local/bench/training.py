@@ -1,0 +1,153 @@
+"""Training: frames a second of a network on hard labels, beside a plain PyTorch loop over the same frames.
+
+    .venv/bin/python local/bench/training.py
+    .venv-train/bin/python local/bench/training.py --device cuda --layers 8 --width 2560 --senones 14000
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from bench import Table, main, quickest, verdict
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from asrkd.frames import FrameStore, SplicedFrames
+from asrkd.models import AcousticDnn, ModelOptions
+from asrkd.train import HardTargets, TrainOptions, train
+from asrkd.train.devices import resolve_device, resolve_precision
+
+FEATURES, LEFT, RIGHT = 40, 20, 5
+PEAK_GOAL, PEER_GOAL = 0.6, 2.5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is trained."""
+
+    device: str = "cpu"
+    """cpu or cuda"""
+    layers: int = 5
+    """hidden layers"""
+    width: int = 1024
+    """units a layer"""
+    senones: int = 2000
+    """classes"""
+    frames: int = 60_000
+    """frames an epoch"""
+    batch_size: int = 1024
+    """frames a step"""
+    dropout: float = 0.0
+    """dropout of the hidden units"""
+    peer: bool = True
+    """time the plain loop too"""
+
+
+class Windows(Dataset):
+    """The peer's data set: spliced frames one by one."""
+
+    def __init__(self, frames: Tensor, labels: Tensor) -> None:
+        self.frames, self.labels = frames, labels
+
+    def __len__(self) -> int:
+        return len(self.frames) - LEFT - RIGHT
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.frames[index : index + LEFT + 1 + RIGHT].flatten(), self.labels[index]
+
+
+def peer_rate(options: Options, frames: Tensor, labels: Tensor) -> float:
+    """Frames a second of the loop that a PyTorch user writes first, in float32."""
+    layers: list[nn.Module] = []
+    size = (LEFT + 1 + RIGHT) * FEATURES
+    for _ in range(options.layers):
+        layers += [nn.Linear(size, options.width), nn.ReLU(), nn.Dropout(options.dropout)]
+        size = options.width
+    model = nn.Sequential(*layers, nn.Linear(size, options.senones)).to(options.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loader = DataLoader(Windows(frames, labels), batch_size=options.batch_size, shuffle=True, drop_last=True)
+    seen, start = 0, time.perf_counter()
+    for x, y in loader:
+        loss = F.cross_entropy(model(x.to(options.device)), y.to(options.device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen += len(x)
+        loss.item()
+    return seen / (time.perf_counter() - start)
+
+
+def own_rate(options: Options, inputs: SplicedFrames, labels: Tensor) -> tuple[float, str]:
+    """Frames a second of the second of two epochs of asrkd's loop, and the arithmetic it chose."""
+    model = AcousticDnn(inputs.dim, options.senones, ModelOptions(options.width, options.layers, options.dropout))
+    train_options = TrainOptions(
+        epochs=2, batch_size=options.batch_size, device=options.device, show_progress=False
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(model, inputs, HardTargets(labels), None, None, train_options, Path(folder))
+    return result.history[1]["frames_per_sec"], result.precision
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Floating-point operations a second of square matrix products: what this machine can do at best."""
+    a = torch.randn(size, size).to(device, dtype)
+    b = torch.randn(size, size).to(device, dtype)
+
+    def multiply() -> None:
+        torch.mm(a, b).flatten()[0].item()
+
+    multiply()
+    return 2.0 * size**3 / quickest({"mm": multiply}, repeats=20)["mm"]
+
+
+def flop_a_frame(options: Options, input_dim: int) -> int:
+    """Forward, gradients of the weights, gradients of the inputs of all layers but the first."""
+    first = input_dim * options.width
+    macs = first + (options.layers - 1) * options.width**2 + options.width * options.senones
+    return 6 * macs - 2 * first
+
+
+def measure(options: Options) -> Table:
+    """The table of this benchmark."""
+    device = resolve_device(options.device)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(options.frames + LEFT + RIGHT, FEATURES, generator=generator)
+    labels = torch.randint(options.senones, (options.frames + LEFT + RIGHT,), generator=generator)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FrameStore.write(
+            Path(folder, "frames"), [("utt", "speaker", "", frames)], {"frame_shift_ms": 10.0}, "bench"
+        )
+        inputs = SplicedFrames(store, LEFT, RIGHT, device=device)
+        rate, precision = own_rate(options, inputs, labels.to(device))
+    kind = torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
+    peak = product_rate(device, kind, 2048 if device.type == "cpu" else 8192)
+    flop = flop_a_frame(options, inputs.dim)
+    rows = [("asrkd", precision, f"{rate:,.0f}", f"{rate * flop / 1e9:,.0f}", f"{rate * flop / peak:.0%}", "1.00")]
+    notes = [
+        f"Floor: {flop / 1e6:.1f} MFLOP a frame; square products of this machine run at {peak / 1e9:,.0f} GFLOP/s.",
+        f"Goal: {PEAK_GOAL:.0%} of that rate: {verdict(rate * flop / peak, PEAK_GOAL)}.",
+    ]
+    if options.peer:
+        peer = peer_rate(options, frames, labels)
+        rows.append(
+            ("plain loop, DataLoader", "float32", f"{peer:,.0f}", f"{peer * flop / 1e9:,.0f}",
+             f"{peer * flop / peak:.0%}", f"{peer / rate:.2f}")
+        )  # fmt: skip
+        notes.append(f"Goal: {PEER_GOAL} times the plain loop: {rate / peer:.2f} times, {verdict(rate / peer, PEER_GOAL)}.")
+    return Table(
+        f"{options.layers}x{options.width}, {options.senones} senones, batches of {options.batch_size}, "
+        f"dropout {options.dropout:g}",
+        ("loop", "arithmetic", "frames/s", "GFLOP/s", "of the product rate", "relative"),
+        rows,
+        tuple(notes),
+        {"frames_per_sec": rate, "flop_a_frame": flop, "product_flops": peak},
+    )
+
+
+if __name__ == "__main__":
+    main(Options, measure, __doc__)
