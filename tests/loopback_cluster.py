@@ -51,6 +51,9 @@ class Cluster:
         self.processes.append(process)
         return process.pid
 
+    def stop_scheduler(self) -> None:
+        self.processes[0].terminate()
+
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 

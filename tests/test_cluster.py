@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import pytest
 pytest.importorskip("distributed")
 
 from cluster_work import Deadly, Squares
+from distributed.comm import CommClosedError
 from loopback_cluster import Cluster, cluster
 
 from asrkd.errors import InputError
 from asrkd.jobs import Jobs, in_order
-from asrkd.jobs.cluster import require_same_versions
+from asrkd.jobs.cluster import require_same_versions, require_workers
 from asrkd.jobs.executor import map_on
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +77,35 @@ def test_a_worker_killed_half_way_loses_nothing(tmp_path: Path) -> None:
         assert [found[number] for number in range(40)] == EXPECTED
         workers = {file.name.split("_")[2] for file in tmp_path.glob("done_*")}
         assert workers == {str(process.pid) for process in started.processes[1:]}, "both had begun"
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_an_error_not_a_wait(tmp_path: Path) -> None:
+    (tmp_path / "dask").mkdir()
+    with cluster(tmp_path / "dask") as started:
+        found = Jobs(1, "dask", started.address).map(Squares(tmp_path, sleep_sec=0.05), range(400))
+        next(found)
+        started.stop_scheduler()
+        with pytest.raises(InputError, match="run the same command again"):
+            list(found)
+
+
+class LosingClient:
+    """A client whose second worker is lost while it is asked."""
+
+    def wait_for_workers(self, count: int, timeout: int) -> None:
+        pass
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {"a": {"nthreads": 1}, "b": {"nthreads": 1}}}
+
+    def run(self, function: Callable[[], Any], on_error: str) -> dict[str, Any]:
+        assert on_error == "return"
+        return {"a": function(), "b": CommClosedError("in <TCP (closed)>")}
+
+
+def test_a_worker_lost_while_it_is_asked_is_passed_over() -> None:
+    require_workers(LosingClient(), "tcp://127.0.0.1:1")
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ def connected(address: str) -> Iterator[Executor]:
     """
     try:
         from distributed import Client, KilledWorker
+        from distributed.comm import CommClosedError
     except ImportError:
         raise InputError("--executor dask: distributed is not installed (pip install 'asrkd[cluster]')") from None
     try:
@@ -31,16 +32,20 @@ def connected(address: str) -> Iterator[Executor]:
     except (OSError, ValueError) as error:  # ValueError: no address at all
         raise InputError(f"--scheduler {address}: no Dask scheduler answers there ({_first_line(error)})") from None
     with client:
-        _require_workers(client, address)
         try:
+            require_workers(client, address)
             yield client.get_executor(pure=False)
+        except CommClosedError as error:
+            raise InputError(
+                f"--scheduler {address}: lost the scheduler ({_first_line(error)}); run the same command again to go on"
+            ) from None
         except KilledWorker as error:
             raise InputError(
                 f"--scheduler {address}: one piece of work ended several workers (out of memory?): {_first_line(error)}"
             ) from None
 
 
-def _require_workers(client: Any, address: str) -> None:
+def require_workers(client: Any, address: str) -> None:
     """InputError unless there are workers, each of one thread and with the versions that are installed here."""
     try:
         client.wait_for_workers(1, timeout=WORKERS_SEC)
@@ -50,7 +55,11 @@ def _require_workers(client: Any, address: str) -> None:
     for name, worker in workers.items():
         if worker["nthreads"] != 1:
             raise InputError(f"worker {name}: expected one thread, found {worker['nthreads']}; start it as {ADVICE}")
-    require_same_versions(provenance.versions(), client.run(provenance.versions))
+    answers = client.run(provenance.versions, on_error="return")
+    # One that was lost just now has not answered: it will not compute either.
+    require_same_versions(
+        provenance.versions(), {name: there for name, there in answers.items() if not isinstance(there, OSError)}
+    )
 
 
 def require_same_versions(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:
