@@ -19,7 +19,7 @@ from loopback_cluster import Cluster, cluster
 
 from asrkd.errors import InputError
 from asrkd.jobs import Jobs, in_order
-from asrkd.jobs.cluster import require_same_versions, require_workers
+from asrkd.jobs.cluster import require_same_code, require_workers
 from asrkd.jobs.executor import map_on
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,11 +122,11 @@ def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
 
 
 def test_workers_of_other_versions_are_refused() -> None:
-    require_same_versions({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}})
+    require_same_code({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}})
     with pytest.raises(InputError, match=r"worker b: expected torch 1\.13\.1, as here, found 2\.13\.0"):
-        require_same_versions({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}, "b": {"torch": "2.13.0"}})
+        require_same_code({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}, "b": {"torch": "2.13.0"}})
     with pytest.raises(InputError, match=r"worker a: expected k2 None, as here, found 1\.23"):
-        require_same_versions({}, {"a": {"k2": "1.23"}})
+        require_same_code({}, {"a": {"k2": "1.23"}})
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="no Dask scheduler answers there"):
         results(Jobs(1, "dask", "nonsense"), Squares(tmp_path))
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"distributed is not installed \(pip install 'asrkd\[cluster\]'\)"):
+    with pytest.raises(InputError, match="distributed is not installed: `make setup` brings it"):
         results(Jobs(1, "dask", "tcp://127.0.0.1:1"), Squares(tmp_path))
     with pytest.raises(InputError, match="--executor dask: expected an address"):
         Jobs(1, "dask")

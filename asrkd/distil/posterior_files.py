@@ -91,8 +91,7 @@ def _kaldi_reader() -> Callable[[str], Matrix]:
     try:
         import kaldi_native_io
     except ImportError:
-        advice = "pip install 'asrkd[kaldi]'"
-        raise InputError(f"Kaldi archives: kaldi_native_io is not installed ({advice})") from None
+        raise InputError("Kaldi archives: kaldi_native_io is not installed: `make setup` brings it") from None
 
     def read(where: str) -> Matrix:
         try:

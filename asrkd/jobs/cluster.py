@@ -26,7 +26,7 @@ def connected(address: str) -> Iterator[Executor]:
         from distributed import Client, KilledWorker
         from distributed.comm import CommClosedError
     except ImportError:
-        raise InputError("--executor dask: distributed is not installed (pip install 'asrkd[cluster]')") from None
+        raise InputError("--executor dask: distributed is not installed: `make setup` brings it") from None
     try:
         client = Client(address, timeout=CONNECT_SEC, set_as_default=False)
     except (OSError, ValueError) as error:  # ValueError: no address at all
@@ -55,14 +55,14 @@ def require_workers(client: Any, address: str) -> None:
     for name, worker in workers.items():
         if worker["nthreads"] != 1:
             raise InputError(f"worker {name}: expected one thread, found {worker['nthreads']}; start it as {ADVICE}")
-    answers = client.run(provenance.versions, on_error="return")
+    answers = client.run(provenance.code, on_error="return")
     # One that was lost just now has not answered: it will not compute either.
-    require_same_versions(
-        provenance.versions(), {name: there for name, there in answers.items() if not isinstance(there, OSError)}
+    require_same_code(
+        provenance.code(), {name: there for name, there in answers.items() if not isinstance(there, OSError)}
     )
 
 
-def require_same_versions(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:
+def require_same_code(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:
     """InputError for a worker whose code or libraries are not those of this process."""
     for name, there in workers.items():
         wrong = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
