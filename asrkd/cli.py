@@ -12,7 +12,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import asrkd
 from asrkd.errors import InputError, boxed_sections, one_line_errors
@@ -117,7 +117,60 @@ def plan(
     return 0
 
 
-VERBS: dict[str, Callable[..., int]] = {"doctor": doctor, "results": results, "plan": plan}
+def posteriors() -> int:
+    """Posteriors of another system, as a teacher: `asrkd posteriors import --help`."""
+    raise NotImplementedError("GROUPS has the verbs behind it")
+
+
+def import_posteriors(
+    exp_dir: Path,
+    teachers: tuple[Path, ...],
+    out: Path,
+    kind: Literal["log-posteriors", "logits"] = "log-posteriors",
+    mean: Literal["arithmetic", "geometric"] | None = None,
+    top_k: int | None = None,
+    temperatures: tuple[float, ...] | None = None,
+) -> int:
+    """Make a posterior store of what other systems say of a run's training frames, for its students to learn from.
+
+    Each dump holds a matrix [frames, senones] of every training utterance, rows and columns in the run's order. It is
+    a folder of <utt_id>.npy, one .npz, or the .scp of Kaldi archives. All is checked before anything is written:
+    utterances, frames, classes, finite values, sums, and that the classes are these senones at all.
+
+    Args:
+        exp_dir: a run that has its features and senones (stages 0 to 5), and its config.json.
+        teachers: dumps of posteriors, one or several, which are averaged.
+        out: folder of the store, for `--posteriors-from` of the same run.
+        kind: log-posteriors (natural log, each frame's sum to one) or logits, as they come before the softmax.
+        mean: how several teachers are averaged; as the run's --posteriors.mean if not given.
+        top_k: classes kept for each frame; as the run's --posteriors.top-k if not given.
+        temperatures: temperatures students can learn at; as the run's --posteriors.temperatures if not given.
+    """
+    from dataclasses import replace
+
+    from asrkd import config
+    from asrkd.distil import own_teacher
+    from asrkd.distil.store import StoreOptions
+    from asrkd.speech.own_teacher import frames_to_import
+
+    given = {"mean": mean, "top_k": top_k, "temperatures": temperatures}
+    wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options = replace(config.load(StoreOptions, exp_dir / "config.json", "posteriors"), **wanted)
+    store, accuracies = own_teacher.import_posteriors(teachers, kind, frames_to_import(exp_dir), options, out)
+    for teacher, accuracy in zip(teachers, accuracies, strict=True):
+        print(f"{teacher}: {100 * accuracy:.2f}% of the training frames agree with their labels")
+    print(f"wrote {out}: {len(store.utt_ids)} utterances, {len(store)} frames; go on with --posteriors-from {out}")
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {
+    "doctor": doctor,
+    "plan": plan,
+    "posteriors": posteriors,
+    "results": results,
+}
+# Verbs that are two words.
+GROUPS: dict[str, dict[str, Callable[..., int]]] = {"posteriors": {"import": import_posteriors}}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,14 +190,18 @@ def dispatch(arguments: list[str]) -> int:
     except ImportError as error:
         advice = "run `make setup`, or `python -m asrkd.doctor`"
         raise InputError(f"{error.name} is not installed: {advice}") from None
+    verbs, program, description = VERBS, "asrkd", DESCRIPTION
+    if arguments and arguments[0] in GROUPS:
+        verbs, program, description = GROUPS[arguments[0]], f"asrkd {arguments[0]}", str(VERBS[arguments[0]].__doc__)
+        arguments = arguments[1:]
     complaint = io.StringIO()
     try:
         # tyro calls the verb as it reads the options; deferred, so that tyro's own complaint alone is caught.
         with contextlib.redirect_stderr(complaint):
             chosen = tyro.extras.subcommand_cli_from_dict(
-                {verb: _deferred(function) for verb, function in VERBS.items()},
-                prog="asrkd",
-                description=DESCRIPTION,
+                {verb: _deferred(function) for verb, function in verbs.items()},
+                prog=program,
+                description=description,
                 args=arguments or ["--help"],
             )
     except SystemExit as exit_:

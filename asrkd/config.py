@@ -63,11 +63,14 @@ def save(config: Any, path: Path) -> None:
     write_json(path, config)
 
 
-def load(config_type: type[Config], path: Path) -> Config:
-    """Read a configuration back. InputError if a key is unknown or a value has the wrong type."""
+def load(config_type: type[Config], path: Path, section: str | None = None) -> Config:
+    """Read a configuration, or a section of one, back. InputError for an unknown key or a value of the wrong type."""
     settings = dacite.Config(strict=True, cast=[Path, tuple])
+    found = read_json(path)
     try:
-        return dacite.from_dict(config_type, read_json(path), settings)
+        return dacite.from_dict(config_type, found if section is None else found[section], settings)
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: expected a configuration with {section}, found none") from None
     except dacite.DaciteError as error:
         raise InputError(f"{path}: {error}") from None
 

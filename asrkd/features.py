@@ -6,14 +6,9 @@ t·shift to (t+1)·shift, and an utterance of n samples has n / shift frames, ro
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +25,11 @@ from asrkd.corpora.audio import AudioFault, read_samples
 from asrkd.errors import InputError
 from asrkd.files import fingerprint
 from asrkd.frames import FrameStore, Utterance
+from asrkd.jobs import HERE, Jobs, in_order, one_thread
 
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
 MS_PER_SEC = 1000.0
-JOBS_PER_MESSAGE = 16
+SHARD_UTTERANCES = 16
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,8 @@ class FeatureOptions:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One utterance to extract at one speed."""
+class _Extraction:
+    """One utterance at one speed."""
 
     utt_id: str
     speaker: str
@@ -76,7 +72,7 @@ class _Job:
 
 
 def compute_features(
-    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, num_jobs: int = 2
+    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, jobs: Jobs = HERE
 ) -> FrameStore:
     """Features of a validated split, written to a frame store in `out_dir` (whole or not at all).
 
@@ -85,14 +81,14 @@ def compute_features(
     InputError, by utt_id, for audio that cannot be read or has another sampling rate, and for features that
     are not finite.
     """
-    jobs = _jobs(split, options)
+    extractions = _extractions(split, options)
     described = {
         "options": options,
         "lhotse": lhotse.__version__,
-        "utterances": [[job.utt_id, job.speaker, job.text, job.recording.num_samples] for job in jobs],
+        "utterances": [[one.utt_id, one.speaker, one.text, one.recording.num_samples] for one in extractions],
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
-    rows = _normalised(jobs, options, num_jobs)
+    rows = _normalised(extractions, options, jobs)
     return FrameStore.write(out_dir, rows, metadata, fingerprint(described))
 
 
@@ -117,10 +113,10 @@ def speed_id(name: str, speed_factor: float) -> str:
     return name if speed_factor == 1.0 else f"sp{speed_factor:g}-{name}"
 
 
-def _jobs(split: CorpusSplit, options: FeatureOptions) -> list[_Job]:
+def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extraction]:
     recordings = {recording.id: recording for recording in split.recordings}
 
-    def job(supervision: SupervisionSegment, speed_factor: float) -> _Job:
+    def extraction(supervision: SupervisionSegment, speed_factor: float) -> _Extraction:
         if supervision.recording_id not in recordings:
             raise InputError(f"{supervision.id}: expected audio for its transcript, found none")
         recording = recordings[supervision.recording_id]
@@ -129,7 +125,7 @@ def _jobs(split: CorpusSplit, options: FeatureOptions) -> list[_Job]:
                 f"{supervision.id}: expected a sampling rate of {options.sampling_rate} Hz, "
                 f"found {recording.sampling_rate} Hz"
             )
-        return _Job(
+        return _Extraction(
             utt_id=speed_id(supervision.id, speed_factor),
             speaker=speed_id(str(supervision.speaker), speed_factor),
             text=supervision.text or "",
@@ -138,61 +134,46 @@ def _jobs(split: CorpusSplit, options: FeatureOptions) -> list[_Job]:
         )
 
     by_speaker = sorted(split.supervisions, key=lambda s: (str(s.speaker), s.id))
-    return [job(supervision, factor) for factor in options.speed_factors for supervision in by_speaker]
+    return [extraction(supervision, factor) for factor in options.speed_factors for supervision in by_speaker]
 
 
-def _normalised(jobs: list[_Job], options: FeatureOptions, num_jobs: int) -> Iterator[Utterance]:
-    """The utterances in the order of `jobs`; a speaker's frames are held at a time."""
-    with _extracted(jobs, make_fbank(options), num_jobs) as extracted:
-        progress = tqdm(zip(jobs, extracted, strict=True), total=len(jobs), desc="features", unit="utt")
-        for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
-            group = list(of_speaker)
+@dataclass(frozen=True)
+class _Extractor:
+    """Log-mel energies of shards of utterances; many a message, for one utterance takes a few milliseconds."""
+
+    options: FeatureOptions
+
+    def open(self) -> Callable[[Sequence[_Extraction]], list[np.ndarray]]:
+        fbank = make_fbank(self.options)
+        return lambda shard: [_extract(one, fbank) for one in shard]
+
+
+def _normalised(extractions: list[_Extraction], options: FeatureOptions, jobs: Jobs) -> Iterator[Utterance]:
+    """The utterances in the order of `extractions`; a speaker's frames are held at a time."""
+    shards = [extractions[n : n + SHARD_UTTERANCES] for n in range(0, len(extractions), SHARD_UTTERANCES)]
+    extracted = chain.from_iterable(in_order(jobs.map(_Extractor(options), shards)))
+    pairs = zip(extractions, extracted, strict=True)
+    progress = tqdm(pairs, total=len(extractions), desc="features", unit="utt")
+    for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
+        group = list(of_speaker)
+        with one_thread():
             feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn)
-            for (job, _), frames in zip(group, feats, strict=True):
-                yield job.utt_id, job.speaker, job.text, frames
+        for (one, _), frames in zip(group, feats, strict=True):
+            yield one.utt_id, one.speaker, one.text, frames
 
 
-@contextmanager
-def _extracted(jobs: list[_Job], fbank: Fbank, num_jobs: int) -> Iterator[Iterator[np.ndarray]]:
-    """Log-mel energies of the jobs, in order, from processes of their own.
-
-    Processes, for the many small operations of one utterance hold the interpreter; a single torch thread in
-    each, for two threads on an utterance cost more than they give.
-    """
-    if num_jobs == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as in the workers: another number of threads rounds otherwise
-        try:
-            yield (_extract(job, fbank) for job in jobs)
-        finally:
-            torch.set_num_threads(threads)
-        return
-    forked = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(num_jobs, mp_context=forked, initializer=_start_worker) as pool:
-        try:
-            yield pool.map(partial(_extract, fbank=fbank), jobs, chunksize=JOBS_PER_MESSAGE)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # stop at once, not when all the rest is done
-            raise
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-
-
-def _extract(job: _Job, fbank: Fbank) -> np.ndarray:
+def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
     """Log-mel energies [T, F] of one utterance."""
     try:
-        samples = read_samples(job.recording)
+        samples = read_samples(one.recording)
     except AudioFault as error:
-        raise InputError(f"{job.utt_id}: {error}") from None
-    if job.speed_factor != 1.0:
-        samples = Speed(job.speed_factor)(samples, job.recording.sampling_rate)
-    feats: np.ndarray = fbank.extract(samples, job.recording.sampling_rate)
+        raise InputError(f"{one.utt_id}: {error}") from None
+    if one.speed_factor != 1.0:
+        samples = Speed(one.speed_factor)(samples, one.recording.sampling_rate)
+    feats: np.ndarray = fbank.extract(samples, one.recording.sampling_rate)
     # here and not after normalising, where one bad utterance has spoilt all of its speaker's
     if not np.isfinite(feats).all():
-        raise InputError(f"{job.utt_id}: expected finite features, found NaN or infinity")
+        raise InputError(f"{one.utt_id}: expected finite features, found NaN or infinity")
     return feats
 
 

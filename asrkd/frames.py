@@ -262,6 +262,19 @@ class SplicedFrames:
         """Number of frame ids of the store; labels [len] are indexed by the same ids."""
         return len(self.store)
 
+    @property
+    def held(self) -> Tensor | None:
+        """Whether each frame id is held in memory, [len]; None where all are."""
+        return None if self._holds_all else self._rows >= 0
+
+    def sample(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A few spliced frames [B, dim], held or not: the utterances of those that are not are read for them."""
+        if self._holds_all:
+            return self.batch(ids, generator)
+        positions = torch.searchsorted(self.store.offsets, ids.cpu(), right=True) - 1
+        utt_ids = [self.store.utt_ids[position] for position in positions.unique().tolist()]
+        return SplicedFrames(self.store, self.left, self.right, self.device, utt_ids).batch(ids)
+
     def batch(
         self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
     ) -> Tensor:

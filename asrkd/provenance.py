@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -33,6 +34,17 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code() -> dict[str, str]:
+    """What decides what is computed: a digest of this package's sources, and the versions of what it uses."""
+    here = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        digest.update(f"{file.relative_to(here)} ".encode() + file.read_bytes())
+    used = {name: version for name, version in versions().items() if name != "git_sha"}
+    return {"asrkd": digest.hexdigest()[:12], **used}
 
 
 def device_name(device: str) -> str:

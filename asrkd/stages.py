@@ -8,13 +8,14 @@ own, so that none inherits another's memory or threads.
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import logging
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from asrkd import provenance
 from asrkd.errors import InputError
 from asrkd.files import canonical, fingerprint, publish_dir, read_json, write_json
 from asrkd.own_process import call_in_own_process
+from asrkd.ranks import Ranks
 
 STAGE_NAMES = (
     "corpus",
@@ -61,33 +63,58 @@ class Step:
     """Names of the steps whose folders it reads."""
     resumable: bool = False
     """Whether an interrupted run goes on from its own `.partial` folder (training does, from its checkpoint)."""
+    shared: bool = False
+    """Whether it is one training, which processes started by torchrun can share."""
 
 
-def run_steps(steps: Sequence[Step], exp_dir: Path, first: int = 0, last: int = LAST_STAGE) -> None:
-    """Run the steps of stages `first` to `last` that are not up to date.
+def run_steps(
+    steps: Sequence[Step], exp_dir: Path, first: int = 0, last: int = LAST_STAGE, only: str | None = None
+) -> None:
+    """Run the steps of stages `first` to `last` that are not up to date; of these `only` one, where it is named.
 
-    Call it from a process that has not computed with torch or k2 yet: steps are forked (`asrkd.own_process`).
+    A step that is run alone holds itself, not the experiment: other machines may run other steps meanwhile. Call it
+    from a process that has not computed with torch or k2 yet: steps are forked (`asrkd.own_process`).
 
     Raises:
         InputError: a needed earlier output is missing or was made by another configuration; another run holds the
-            experiment; or whatever a step says of its input.
+            experiment or the step; or whatever a step says of its input.
     """
-    if first > last:
-        raise InputError(f"--stage {first} comes after --stop-stage {last}")
+    ranks = Ranks.of_environment()
+    chosen = _chosen(steps, first, last, only, ranks)
     stamps = step_stamps(steps)
     by_name = {step.name: step for step in steps}
-    chosen = [step for step in steps if first <= step.stage <= last]
-    with _sole_run(exp_dir):
+    with _held(exp_dir, only) if ranks.leads else nullcontext():
         for place, step in enumerate(chosen, start=1):
             label = f"stage {step.stage} of {LAST_STAGE} ({step.name}, step {place} of {len(chosen)})"
             if _made_stamp(exp_dir / step.name) == stamps[step.name]:
-                print(f"-- {label}: up to date", flush=True)
+                _tell(ranks, f"-- {label}: up to date")
                 continue
             for name in step.inputs:
                 _require(exp_dir, by_name[name], stamps[name], needed_by=step)
-            print(f"== {label}", flush=True)
-            seconds = _run_step(step, stamps, exp_dir)
-            print(f"   done in {seconds:.1f} s", flush=True)
+            _tell(ranks, f"== {label}")
+            seconds = _run_step(step, stamps, exp_dir) if ranks.leads else _help_with(step, exp_dir)
+            _tell(ranks, f"   done in {seconds:.1f} s")
+
+
+def _chosen(steps: Sequence[Step], first: int, last: int, only: str | None, ranks: Ranks) -> list[Step]:
+    """The steps to run. InputError for a range or a name that has none, or one that torchrun cannot share out."""
+    if first > last:
+        raise InputError(f"--stage {first} comes after --stop-stage {last}")
+    chosen = [step for step in steps if first <= step.stage <= last and only in (None, step.name)]
+    if only is not None and not chosen:
+        names = [step.name for step in steps]
+        nearest = difflib.get_close_matches(only, names, n=1, cutoff=0.0)
+        where = f"in stages {first} to {last}" if only in names else f"the nearest is {nearest[0]}"
+        raise InputError(f"--only: expected the name of a step, found {only} ({where})")
+    if ranks.size > 1 and (only is None or not chosen[0].shared):
+        able = ", ".join(step.name for step in steps if step.shared) or "none in this recipe"
+        raise InputError(f"torchrun: expected --only with a step that processes can share ({able}), found {only}")
+    return chosen
+
+
+def _tell(ranks: Ranks, line: str) -> None:
+    if ranks.leads:
+        print(line, flush=True)
 
 
 def step_stamps(steps: Sequence[Step]) -> dict[str, str]:
@@ -109,9 +136,21 @@ def stage_seconds(exp_dir: Path, steps: Sequence[str]) -> dict[str, float]:
     return dict(seconds)
 
 
-def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
+def _partial(step: Step, exp_dir: Path) -> Path:
+    """The folder that a step fills; it takes its place when the step ends well."""
     folder = exp_dir / step.name
-    beside = folder.with_name(f"{folder.name}.partial")
+    return folder.with_name(f"{folder.name}.partial")
+
+
+def _help_with(step: Step, exp_dir: Path) -> float:
+    """Compute a step that another process runs: what is written is that one's."""
+    started = time.time()
+    call_in_own_process(lambda: step.run(_partial(step, exp_dir)))
+    return time.time() - started
+
+
+def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
+    beside = _partial(step, exp_dir)
     stamp = stamps[step.name]
     _open_partial(beside, stamp, keep=step.resumable)
     started = time.time()
@@ -137,7 +176,7 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
             **provenance.versions(),
         },
     )
-    publish_dir(beside, folder)
+    publish_dir(beside, exp_dir / step.name)
     return seconds
 
 
@@ -167,14 +206,29 @@ def _require(exp_dir: Path, step: Step, stamp: str, needed_by: Step) -> None:
 
 
 @contextmanager
-def _sole_run(exp_dir: Path) -> Iterator[None]:
-    """Hold the experiment, so that two runs cannot write over each other; the lock dies with the process."""
+def _held(exp_dir: Path, only: str | None) -> Iterator[None]:
+    """Hold the experiment, so that two runs cannot write over each other; the locks die with the process.
+
+    A run of one step shares the experiment with others of its kind and holds its step alone.
+    """
     exp_dir.mkdir(parents=True, exist_ok=True)
-    with open(exp_dir / ".lock", "w") as lock:
+    with _locked(exp_dir / ".lock", shared=only is not None, what=f"{exp_dir}: another run is using this experiment"):
+        if only is None:
+            yield
+            return
+        path = exp_dir / ".locks" / only.replace("/", "_")
+        path.parent.mkdir(exist_ok=True)
+        with _locked(path, shared=False, what=f"{exp_dir}: another run is making {only}"):
+            yield
+
+
+@contextmanager
+def _locked(path: Path, shared: bool, what: str) -> Iterator[None]:
+    with open(path, "a+") as lock:  # both reading and writing, which a network file system wants of a shared lock
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{exp_dir}: another run is using this experiment") from None
+            raise InputError(what) from None
         yield
 
 

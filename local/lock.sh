@@ -28,7 +28,7 @@ compile() { # NAME ARGUMENTS...: writes $beside/NAME, starting from the versions
 }
 
 # --fork-strategy fewest: one version for both Pythons wherever there is one.
-compile requirements.txt pyproject.toml local/requirements.in --extra decode --extra report --extra dev \
+compile requirements.txt pyproject.toml local/requirements.in --extra decode --extra report --extra cluster --extra kaldi --extra dev \
     --universal --python-version 3.10 --fork-strategy fewest --only-binary :all: --no-emit-package k2
 echo "$k2_lines" >>"$beside/requirements.txt"
 

@@ -26,11 +26,11 @@ pytest.importorskip("kaldifst")
 
 from asrkd.decode import DecodeOptions, Hypotheses, Lattices, Scales, decode, tune  # noqa: E402 - after k2's check
 from asrkd.decode.compact import UtteranceLattice, compact  # noqa: E402
-from asrkd.decode.workers import fork_map  # noqa: E402
 from asrkd.errors import InputError  # noqa: E402
 from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
+from asrkd.jobs.forked import fork_map  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
 from asrkd.score import wer  # noqa: E402
 
@@ -357,14 +357,14 @@ AFTER_K2S_THREADS = """
 import logging, sys
 sys.path.insert(0, "tests")
 from test_decode import Task, decode
-from asrkd.decode.search import _search_one_frame
+from asrkd.align.k2_threads import search_one_frame
 
 logging.basicConfig(level=logging.WARNING)
 task = Task()
 scores, _ = task.utterances()
 first = {"utt0": scores["utt0"]}
 before = decode(task.graph, first).words
-_search_one_frame()
+search_one_frame()
 assert decode(task.graph, first).words == before
 """
 

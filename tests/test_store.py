@@ -1,14 +1,14 @@
 """The top-k posterior store."""
 
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from toy_posteriors import NUM_CLASSES, make_ensemble, make_inputs, write
 
 import asrkd.distil.store as store_module
+import asrkd.distil.store_file as store_file
 from asrkd.distil.ensemble import combine
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions
 from asrkd.distil.store import (
@@ -19,42 +19,10 @@ from asrkd.distil.store import (
     compress,
     expand,
     store_report,
-    write_store,
 )
 from asrkd.errors import InputError
 from asrkd.files import load_tensors
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.train import ArrayInputs
-
-NUM_CLASSES = 30
-DIM = 6
-
-
-@dataclass
-class Frames:
-    utt_ids: tuple[str, ...] = ("a-1", "b-2", "c-3")
-    offsets: Tensor = field(default_factory=lambda: torch.tensor([0, 40, 41, 100]))
-    fingerprint: str = "frames0"
-
-
-def make_ensemble(seed: int = 0, gain: float = 4.0) -> StackedEnsemble:
-    """Three random teachers, their logits spread like a trained net's."""
-    shape = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)
-    members = [AcousticDnn(DIM, NUM_CLASSES, shape, seed=seed + member) for member in range(3)]
-    for member in members:
-        with torch.no_grad():
-            member.layers[-1].weight.mul_(gain)
-    return StackedEnsemble(members)
-
-
-def make_inputs(num_frames: int = 100) -> ArrayInputs:
-    return ArrayInputs(torch.randn(num_frames, DIM, generator=torch.Generator().manual_seed(1)))
-
-
-def write(path, options=StoreOptions(), ensemble=None, **keywords) -> PosteriorStore:  # noqa: B008
-    ensemble = ensemble or make_ensemble()
-    inputs = keywords.pop("inputs", make_inputs())
-    return write_store(path, ensemble, inputs, Frames(), "tree0", options, show_progress=False, **keywords)
 
 
 def dense_probs(mean: str, temperature: float) -> Tensor:
@@ -177,7 +145,7 @@ class FailingInputs(ArrayInputs):
 
 
 def test_interrupted_writing_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "FLUSH_FRAMES", 20)
+    monkeypatch.setattr(store_file, "FLUSH_FRAMES", 20)
     whole = write(tmp_path / "whole", chunk=10)
     values = make_inputs().values
     with pytest.raises(Interrupted):
@@ -194,7 +162,7 @@ def test_interrupted_writing_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
 
 def test_a_cut_writing_of_other_teachers_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "FLUSH_FRAMES", 20)
+    monkeypatch.setattr(store_file, "FLUSH_FRAMES", 20)
     with pytest.raises(Interrupted):
         write(tmp_path / "s", chunk=10, inputs=FailingInputs(make_inputs().values, 5))
     other = make_ensemble(seed=9)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ from asrkd.align.alignment import Alignment
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
-from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
+from asrkd.align.viterbi import Batches, TrainingCorpus, ViterbiOptions
 from asrkd.errors import InputError
 from asrkd.frames import FrameStore
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
@@ -51,18 +51,24 @@ class FlatStartOptions:
     batch_utterances: int = 8
     """utterances aligned at once"""
     num_jobs: int = 1
-    """batches aligned at the same time, one thread each"""
+    """processes, one thread each"""
 
     def __post_init__(self) -> None:
         if self.num_phone_rounds + self.num_state_rounds < 1:
             raise InputError("flat start: expected at least one round, found none")
 
 
-def flat_start(store: FrameStore, lexicon: Lexicon, options: FlatStartOptions = FlatStartOptions()) -> Alignment:
+def flat_start(
+    store: FrameStore,
+    lexicon: Lexicon,
+    options: FlatStartOptions = FlatStartOptions(),
+    elsewhere: Callable[[GaussianScorer, TransitionModel, ViterbiOptions], Batches] | None = None,
+) -> Alignment:
     """Align a store (log-mel energies, mean and variance normalised) to its words, from scratch.
 
     The result's `log_like_rounds` has the log-likelihood a frame of each round, under the model that the
-    round before gave; `dropped` the utterances that could not be aligned. InputError if none could.
+    round before gave; `dropped` the utterances that could not be aligned. `elsewhere` says, for the Gaussians and
+    transitions of a round, what aligns in place of this machine. InputError if nothing could be aligned.
     """
     corpus = TrainingCorpus.build(store, lexicon, lexicon.phones, options.silence_prob, with_context=False)
     tree = SenoneTree.monophone(lexicon.phones)
@@ -81,14 +87,15 @@ def flat_start(store: FrameStore, lexicon: Lexicon, options: FlatStartOptions = 
         labels = alignment.pdf_ids(tree)
         frames = feats[alignment.frame_ids(store)]
         if kind == "phone":
-            scorer = _Scorer(store, feats, _one_gaussian_a_phone(frames, labels, tree.num_pdfs))
+            scorer = GaussianScorer(store, feats, _one_gaussian_a_phone(frames, labels, tree.num_pdfs))
         else:
             mixtures = _improve(mixtures, frames, labels, tree.num_pdfs, split)
-            scorer = _Scorer(store, feats, mixtures)
+            scorer = GaussianScorer(store, feats, mixtures)
         if number > 1:
             transitions = TransitionModel.estimate(alignment, tree)
         desc = f"flat start, round {number} of {len(rounds)}"
-        alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc)
+        batches = elsewhere and elsewhere(scorer, transitions, viterbi_options)
+        alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc, batches)
         log_likes.append(alignment.log_like_per_frame)
         log.info("%s: log-likelihood %.3f a frame", desc, log_likes[-1])
         if kind == "phone":
@@ -133,7 +140,9 @@ def spread_states(alignment: Alignment) -> Alignment:
 
 
 @dataclass(frozen=True)
-class _Scorer:
+class GaussianScorer:
+    """utt_id -> log-likelihoods [T, S] of an utterance's cepstra, which are rows of `feats`."""
+
     store: FrameStore
     feats: Tensor
     mixtures: DiagonalMixtures

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,14 +15,22 @@ from tqdm import tqdm
 
 from asrkd.align.alignment import Alignment
 from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
+from asrkd.align.k2_threads import k2_jobs
 from asrkd.errors import InputError
 from asrkd.frames import FrameStore
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
+from asrkd.jobs import InMemory
 from asrkd.lang.lexicon import Lexicon
 
 ScoreFn = Callable[[str], Tensor]
 """utt_id -> acoustic scores [T, S], log-likelihoods up to a constant a frame."""
+
+Batch = tuple[str, ...]
+"""Utterances aligned together, longest first."""
+
+Batches = Callable[[Sequence[Batch]], Iterable[tuple[int, list["AlignedUtterance | None"]]]]
+"""Aligns batches somewhere: gives (number of a batch, the path of each of its utterances), in any order."""
 
 IMPOSSIBLE = -1e30  # score of a label that no arc may take
 
@@ -40,7 +48,7 @@ class ViterbiOptions:
     output_beam: float = 0.5
     """nats around the best path that k2 keeps; any number above its rounding will do"""
     num_jobs: int = 1
-    """batches aligned at the same time, one thread each"""
+    """processes, one thread each"""
 
 
 def viterbi(
@@ -52,12 +60,14 @@ def viterbi(
     options: ViterbiOptions = ViterbiOptions(),
     texts: Mapping[str, str] | None = None,
     desc: str = "align",
+    elsewhere: Batches | None = None,
 ) -> Alignment:
     """The likeliest state of every frame, given each utterance's words.
 
     score_fn(utt_id) -> [T, S]. texts: utt_id -> words, the store's own if not given; only those utterances
     are aligned. An utterance that cannot be (a word without pronunciation, fewer frames than states, no path)
-    is named, with the reason, in the result's `dropped`. InputError if nothing could be aligned.
+    is named, with the reason, in the result's `dropped`. `elsewhere` aligns the batches in place of this machine.
+    InputError if nothing could be aligned.
     """
     transitions = transitions or TransitionModel.uniform(tree.num_pdfs)
     if transitions.num_pdfs != tree.num_pdfs:
@@ -65,7 +75,24 @@ def viterbi(
     corpus = TrainingCorpus.build(
         store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
     )
-    return corpus.align(tree, score_fn, transitions, options, desc)
+    return corpus.align(tree, score_fn, transitions, options, desc, elsewhere)
+
+
+def align_batch(
+    store: FrameStore,
+    lexicon: Lexicon,
+    tree: SenoneTree,
+    score_fn: ScoreFn,
+    transitions: TransitionModel,
+    options: ViterbiOptions,
+    batch: Batch,
+) -> list[AlignedUtterance | None]:
+    """The paths of one batch of utterances, longest first, with graphs made for it alone: work for `elsewhere`."""
+    texts = {utt_id: store.texts[store.index(utt_id)] for utt_id in batch}
+    corpus = TrainingCorpus.build(
+        store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
+    )
+    return corpus.aligner(tree, score_fn, transitions, options)(range(len(batch)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +100,14 @@ class TrainingCorpus:
     """Utterances of a store and their training graphs, for one alignment after another."""
 
     store: FrameStore
+    lexicon: Lexicon
     phones: tuple[str, ...]
     utt_ids: tuple[str, ...]  # longest first: k2 wants a batch in this order, and batches of one length waste nothing
+    texts: tuple[str, ...]
     num_frames: tuple[int, ...]
-    graphs: TrainingGraphs
     dropped: Mapping[str, str]
+    silence_prob: float
+    with_context: bool
 
     @staticmethod
     def build(
@@ -88,7 +118,7 @@ class TrainingCorpus:
         texts: Mapping[str, str] | None = None,
         with_context: bool = True,
     ) -> TrainingCorpus:
-        """Graphs of the utterances that can be aligned; the others are listed in `dropped`."""
+        """The utterances that can be aligned; the others are listed in `dropped`."""
         texts = texts if texts is not None else dict(zip(store.utt_ids, store.texts, strict=True))
         spans = {utt_id: store.span(utt_id) for utt_id in texts}
         frames = {utt_id: end - begin for utt_id, (begin, end) in spans.items()}
@@ -107,8 +137,22 @@ class TrainingCorpus:
         if not kept:
             reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(dropped.items())[:3])
             raise InputError(f"alignment: expected utterances to align, found none ({reasons})")
-        graphs = TrainingGraphs.build([texts[u] for u in kept], lexicon, phones, silence_prob, with_context)
-        return TrainingCorpus(store, phones, tuple(kept), tuple(frames[u] for u in kept), graphs, dropped)
+        return TrainingCorpus(
+            store,
+            lexicon,
+            phones,
+            tuple(kept),
+            tuple(texts[u] for u in kept),
+            tuple(frames[u] for u in kept),
+            dropped,
+            silence_prob,
+            with_context,
+        )
+
+    @cached_property
+    def graphs(self) -> TrainingGraphs:
+        """Made when first wanted: where other machines align, this one needs none."""
+        return TrainingGraphs.build(self.texts, self.lexicon, self.phones, self.silence_prob, self.with_context)
 
     def align(
         self,
@@ -117,28 +161,47 @@ class TrainingCorpus:
         transitions: TransitionModel,
         options: ViterbiOptions = ViterbiOptions(),
         desc: str = "align",
+        elsewhere: Batches | None = None,
     ) -> Alignment:
         """The likeliest state of every frame under these acoustic scores and transitions."""
-        compiled = self.graphs.compile(tree, transitions)
-        batches = [
-            range(begin, min(begin + options.batch_utterances, len(self.utt_ids)))
-            for begin in range(0, len(self.utt_ids), options.batch_utterances)
-        ]
+        size = options.batch_utterances
+        batches = [range(n, min(n + size, len(self.utt_ids))) for n in range(0, len(self.utt_ids), size)]
+        if elsewhere is not None:
+            results = elsewhere([self.utt_ids[batch.start : batch.stop] for batch in batches])
+        else:
+            aligner = self.aligner(tree, score_fn, transitions, options)  # before the fork: processes share the graphs
+            results = k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
+        paths: list[AlignedUtterance | None] = [None] * len(self.utt_ids)
+        with tqdm(total=sum(self.num_frames), desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
+            for number, found in results:
+                for index, path in zip(batches[number], found, strict=True):
+                    paths[index] = path
+                    bar.update(self.num_frames[index])
+        return self._collect(paths)
 
-        def run(batch: range) -> list[_Path | None]:
+    def aligner(
+        self, tree: SenoneTree, score_fn: ScoreFn, transitions: TransitionModel, options: ViterbiOptions
+    ) -> Callable[[range], list[AlignedUtterance | None]]:
+        """A function of a range of utterances that aligns them together."""
+        compiled = self.graphs.compile(tree, transitions)
+
+        def align(batch: range) -> list[AlignedUtterance | None]:
             scores = [options.acoustic_scale * score_fn(self.utt_ids[index]) for index in batch]
             self._check_scores(batch, scores, tree.num_pdfs)
-            return _best_paths(compiled, batch, scores, options.output_beam)
+            paths = _best_paths(compiled, batch, scores, options.output_beam)
+            return [path and self._path(index, *path) for index, path in zip(batch, paths, strict=True)]
 
-        paths: list[_Path | None] = []
-        with (
-            ThreadPoolExecutor(options.num_jobs) as pool,
-            tqdm(total=sum(self.num_frames), desc=desc, unit="frame", unit_scale=True, leave=False) as bar,
-        ):
-            for batch, found in zip(batches, pool.map(run, batches), strict=True):
-                paths.extend(found)
-                bar.update(sum(self.num_frames[index] for index in batch))
-        return self._collect(paths)
+        return align
+
+    def _path(self, index: int, hmm_state: NDArray[np.int64], log_like: float) -> AlignedUtterance:
+        """A path through states counted within the utterance, as phones and their states."""
+        instance = hmm_state // NUM_STATES
+        return AlignedUtterance(
+            self.graphs.phone[instance + self.graphs.instance_offsets[index]].astype(np.int16),
+            (hmm_state % NUM_STATES).astype(np.int8),
+            np.cumsum(np.diff(instance, prepend=instance[0]) != 0).astype(np.int32),
+            log_like,
+        )
 
     def _check_scores(self, batch: Sequence[int], scores: Sequence[Tensor], num_pdfs: int) -> None:
         for index, matrix in zip(batch, scores, strict=True):
@@ -148,50 +211,48 @@ class TrainingCorpus:
             if not bool(torch.isfinite(matrix).all()):
                 raise InputError(f"{self.utt_ids[index]}: expected finite acoustic scores, found NaN or infinity")
 
-    def _collect(self, paths: Sequence[_Path | None]) -> Alignment:
+    def _collect(self, paths: Sequence[AlignedUtterance | None]) -> Alignment:
         """Paths, longest utterance first, to an alignment in the store's order."""
         dropped = dict(self.dropped)
         found = {}
-        for index, (utt_id, path) in enumerate(zip(self.utt_ids, paths, strict=True)):
+        for utt_id, path in zip(self.utt_ids, paths, strict=True):
             if path is None:
                 dropped[utt_id] = "no path through its training graph"
             else:
-                found[utt_id] = (index, path)
+                found[utt_id] = path
         if not found:
             raise InputError(f"alignment: no path through any of {len(paths)} training graphs")
         utt_ids = sorted(found, key=self.store.index)
-        states, segments, log_likes = [], [], []
-        for utt_id in utt_ids:
-            index, path = found[utt_id]
-            instance = path.hmm_state // NUM_STATES
-            segments.append(np.cumsum(np.diff(instance, prepend=instance[0]) != 0))
-            states.append(path.hmm_state + NUM_STATES * self.graphs.instance_offsets[index])
-            log_likes.append(path.log_like)
-        lengths = np.asarray([values.size for values in states])
-        hmm_state = np.concatenate(states)
+        in_order = [found[utt_id] for utt_id in utt_ids]
+        lengths = np.asarray([path.phone_id.size for path in in_order])
         return Alignment(
             utt_ids=tuple(utt_ids),
             offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
-            phone_id=torch.from_numpy(self.graphs.phone[hmm_state // NUM_STATES].astype(np.int16)),
-            state=torch.from_numpy((hmm_state % NUM_STATES).astype(np.int8)),
-            segment=torch.from_numpy(np.concatenate(segments).astype(np.int32)),
+            phone_id=torch.from_numpy(np.concatenate([path.phone_id for path in in_order])),
+            state=torch.from_numpy(np.concatenate([path.state for path in in_order])),
+            segment=torch.from_numpy(np.concatenate([path.segment for path in in_order])),
             phones=self.phones,
             store_fingerprint=self.store.fingerprint,
-            log_like_rounds=(float(np.sum(log_likes) / lengths.sum()),),
+            log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
             dropped=dropped,
         )
 
 
 @dataclass(frozen=True)
-class _Path:
-    hmm_state: NDArray[np.int64]  # [T], counted within the utterance
+class AlignedUtterance:
+    """One utterance's frames, aligned: what `Alignment` holds of it."""
+
+    phone_id: NDArray[np.int16]  # [T]
+    state: NDArray[np.int8]  # [T]
+    segment: NDArray[np.int32]  # [T]
     log_like: float
 
 
 def _best_paths(
     compiled: CompiledGraphs, batch: Sequence[int], scores: Sequence[Tensor], output_beam: float
-) -> list[_Path | None]:
-    """k2's best path for each utterance of a batch, longest first; None where there is none."""
+) -> list[tuple[NDArray[np.int64], float] | None]:
+    """k2's best path for each utterance of a batch, longest first: the state, counted within the utterance, of each
+    frame, and the log-likelihood; None where there is no path."""
     import k2  # here, for training's environment has none
 
     # A frame's best score is taken out and added back in double, or rounding would hide differences.
@@ -207,13 +268,13 @@ def _best_paths(
     hmm_state = path.hmm_state.numpy().astype(np.int64)
     path_scores = path.scores.double().numpy()
     splits = _arc_splits(path)
-    out: list[_Path | None] = []
+    out: list[tuple[NDArray[np.int64], float] | None] = []
     for index, (begin, end) in enumerate(itertools.pairwise(splits)):
         if begin == end:
             out.append(None)
             continue
         log_like = path_scores[begin:end].sum() + best[index].double().sum().item()
-        out.append(_Path(hmm_state[begin : end - 1], float(log_like)))  # the last arc is the final one
+        out.append((hmm_state[begin : end - 1], float(log_like)))  # the last arc is the final one
     return out
 
 

@@ -1,11 +1,11 @@
 """From acoustic scores to words: k2's pruned search, lattices, and the scales that they are read with.
 
 search.py decodes, lattice.py keeps lattices and reads the best path from them, tuning.py chooses scales on a
-development set, workers.py runs one process a core.
+development set.
 """
 
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.decode.search import DecodeOptions, Hypotheses, decode
+from asrkd.decode.search import DecodeOptions, Hypotheses, Searcher, decode
 from asrkd.decode.tuning import Tuning, tune
 
-__all__ = ["DecodeOptions", "Hypotheses", "Lattices", "Scales", "Tuning", "decode", "tune"]
+__all__ = ["DecodeOptions", "Hypotheses", "Lattices", "Scales", "Searcher", "Tuning", "decode", "tune"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from asrkd.align.k2_threads import k2_jobs
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.decode.workers import fork_map, survives_a_fork
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
@@ -124,8 +124,8 @@ class Hypotheses:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a worker sends back."""
+class Found:
+    """What a search found of one utterance."""
 
     lattice: UtteranceLattice
     partial: bool
@@ -140,28 +140,25 @@ def decode(
     options: DecodeOptions = DecodeOptions(),
     frame_shift_ms: float = FRAME_SHIFT_MS,
     name: str = "decode",
+    elsewhere: Callable[[Sequence[str]], Iterable[tuple[int, Found]]] | None = None,
 ) -> Hypotheses:
     """Recognise every utterance of `scores`, utt_id -> [T, S] log p(frame | senone) up to a constant
     (log_prob - log_prior).
 
     `scores` may compute on access: that happens in the worker, one utterance at a time, and counts into the
     real-time factor. InputError names an utterance whose scores have the wrong shape or hold NaN or +inf.
-    Utterances without a path are listed in `failed` with no words.
+    Utterances without a path are listed in `failed` with no words. `elsewhere`, given utt_ids, yields (number, what a
+    `Searcher` found) in place of processes of this machine.
     """
     if not scores:
         raise InputError("decoding: expected utterances, found none")
-    searcher = _Searcher(graph, scores, options)
-    searcher.prepare()
     utt_ids = list(scores)
-    found: dict[str, _Found] = {}
-    results: Iterable[tuple[str, _Found]]
-    if survives_a_fork(_search_one_frame):
-        results = fork_map(searcher, utt_ids, options.num_jobs)
+    if elsewhere is None:
+        searcher = Searcher(graph, scores, options).open()  # before the fork: processes share the graph
+        results: Iterable[tuple[int, Found]] = k2_jobs(options.num_jobs, name).map(searcher, utt_ids)
     else:
-        log.warning("%s: k2 has been used in this process in a way that rules out forking; one job", name)
-        results = ((utt_id, searcher(utt_id)) for utt_id in utt_ids)
-    for utt_id, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids)):
-        found[utt_id] = result
+        results = elsewhere(utt_ids)
+    found = {utt_ids[n]: result for n, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids))}
     lattices = Lattices.of(graph, {utt_id: found[utt_id].lattice for utt_id in utt_ids})
     hypotheses = Hypotheses(
         words=lattices.best_paths(options.scales),
@@ -181,25 +178,18 @@ def decode(
     return hypotheses
 
 
-def _search_one_frame() -> None:
-    """The smallest search: it needs k2's thread pool, which does not survive a fork once started."""
-    import k2
-
-    dense = k2.DenseFsaVec(torch.zeros(1, 1, 2), torch.tensor([[0, 0, 1]], dtype=torch.int32))
-    k2.intersect_dense_pruned(k2.create_fsa_vec([k2.linear_fsa([1])]), dense, 1.0, 1.0, 1, 10)
-
-
 @dataclass(frozen=True, eq=False)
-class _Searcher:
+class Searcher:
     """Decodes one utterance; everything it needs is in memory before the fork."""
 
     graph: DecodingGraph
     acoustic: Mapping[str, Tensor]
     options: DecodeOptions
 
-    def prepare(self) -> None:
-        """Make the graph now, so that forked processes share it."""
+    def open(self) -> Searcher:
+        """Itself, with the graph made."""
         _ = self.k2_graph
+        return self
 
     @cached_property
     def k2_graph(self) -> k2.Fsa:
@@ -216,7 +206,7 @@ class _Searcher:
         fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
         return fsa
 
-    def __call__(self, utt_id: str) -> _Found:
+    def __call__(self, utt_id: str) -> Found:
         start = time.process_time()
         scores = self._scores(utt_id)
         scored = time.process_time()
@@ -224,7 +214,7 @@ class _Searcher:
         partial = not len(lattice.arcs) and self.options.allow_partial
         if partial:
             lattice = self._lattice(self.k2_graph_without_ends, scores)
-        return _Found(
+        return Found(
             lattice,
             partial and len(lattice.arcs) > 0,
             len(scores),

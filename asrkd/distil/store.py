@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.distil.loss import SoftTargets
+from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME, Rows, Span, StoreFile
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_json, sync, write_json
+from asrkd.files import fingerprint, load_tensors, read_json, write_json
+from asrkd.jobs import HERE, Jobs, Work
 from asrkd.models import StackedEnsemble
 from asrkd.train.evaluate import CHUNK, iter_logits
 from asrkd.train.inputs import InputSource, tensor_digest
 
-TENSORS_NAME = "posteriors.safetensors"
-INDEX_NAME = "store.json"
-PROGRESS_NAME = "progress.json"
 MAX_CLASSES = 1 << 16
-# Frames between two notes of how far the writing has come.
-FLUSH_FRAMES = 1 << 17
-
-# (name, safetensors type, numpy type, shape) of each tensor of a store, in the file's order.
-Layout = list[tuple[str, str, np.dtype, tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -190,6 +181,30 @@ class PosteriorStore:
         return self.targets(torch.arange(begin, end), temperature)
 
 
+@dataclass(frozen=True)
+class EnsemblePosteriors:
+    """The rows of spans of frames, as the teachers together have them."""
+
+    ensemble: StackedEnsemble
+    inputs: InputSource
+    options: StoreOptions
+
+    def open(self) -> Callable[[Span], Rows]:
+        return self.rows
+
+    def rows(self, span: Span) -> Rows:
+        """Rows of the frames of a span; its forward pass is one batch."""
+        ids = torch.arange(*span)
+        ((_, logits),) = iter_logits(self.ensemble, self.inputs, ids, max(1, len(ids)))
+        return as_rows(compress(combined_logits(logits.float(), self.options), self.options))
+
+
+def as_rows(compressed: Compressed) -> Rows:
+    """The same as numpy arrays, which a pipe carries as bytes."""
+    pdf_ids, logits, log_tail = (part.cpu().numpy() for part in compressed)
+    return pdf_ids, logits, log_tail
+
+
 def write_store(
     path: Path | str,
     ensemble: StackedEnsemble,
@@ -199,39 +214,56 @@ def write_store(
     options: StoreOptions,
     chunk: int = CHUNK,
     show_progress: bool = True,
+    jobs: Jobs = HERE,
+    elsewhere: Work[Span, Rows] | None = None,
 ) -> PosteriorStore:
     """Write the ensemble's posteriors of every frame of `inputs` into the folder `path`, and open them.
 
     Teachers' forward pass, averaging and top-k go chunk by chunk; nothing dense outlives a chunk. The store
-    appears whole or not at all; a writing that was cut short goes on where it stopped.
+    appears whole or not at all; a writing that was cut short goes on where it stopped. On a cluster, the chunks are
+    made by `elsewhere`, which finds the same teachers and inputs by their paths.
     """
     path = Path(path)
     num_frames = len(inputs)
     if int(utterances.offsets[-1]) != num_frames:
         raise InputError(f"{path}: expected {int(utterances.offsets[-1])} inputs, found {num_frames}")
-    index = _describe(ensemble, utterances, classes_fingerprint, options)
-    layout = _layout(num_frames, min(options.top_k, ensemble.num_outputs), len(options.temperatures))
-    partial = path / f"{TENSORS_NAME}.partial"
-    done = _resume(path, partial, index["fingerprint"], layout)
-    arrays = _map_tensors(partial, index["fingerprint"], layout)
-    starts = range(done, num_frames, chunk)
-    noted = done
-    for begin in tqdm(starts, desc="posteriors", unit="chunk", disable=not show_progress):
-        end = min(begin + chunk, num_frames)
-        for ids, logits in iter_logits(ensemble, inputs, torch.arange(begin, end), chunk):
-            rows = compress(combined_logits(logits.float(), options), options)
-            for array, part in zip(arrays, rows, strict=True):
-                array[int(ids[0]) : int(ids[-1]) + 1] = part.cpu().numpy()
-        if end - noted >= FLUSH_FRAMES:
-            _flush(partial, arrays)
-            write_json(path / PROGRESS_NAME, {"fingerprint": index["fingerprint"], "done": end})
-            noted = end
-    _flush(partial, arrays)
-    del arrays
+    teachers = fingerprint([tensor_digest(parameter) for parameter in ensemble.parameters()])
+    shape = (ensemble.num_outputs, ensemble.num_members)
+    index = describe_store(teachers, *shape, utterances, classes_fingerprint, options)
+    spans = [(begin, min(begin + chunk, num_frames)) for begin in range(0, num_frames, chunk)]
+    work = elsewhere or EnsemblePosteriors(ensemble, inputs, options)
+    return fill_store(path, index, spans, lambda missing: jobs.map(work, missing), show_progress)
+
+
+def fill_store(
+    path: Path,
+    index: dict[str, Any],
+    spans: Sequence[Span],
+    rows_of: Callable[[Sequence[Span]], Iterable[tuple[int, Rows]]],
+    show_progress: bool = True,
+) -> PosteriorStore:
+    """Write a store as `describe_store` describes it: the rows of each span of frames, in any order.
+
+    `spans` lie end to end. rows_of(spans) -> (number of a span, its rows) is asked for those that an earlier
+    writing, cut short, has not left.
+    """
+    options = index["options"]
+    top_k = min(options["top_k"], index["num_classes"])
+    file = StoreFile(path, index["fingerprint"], index["offsets"][-1], top_k, len(options["temperatures"]))
+    missing = [span for span in spans if span[1] > file.done]
+    ended: set[int] = set()
+    written = 0
+    bar = tqdm(rows_of(missing), desc="posteriors", unit="chunk", total=len(missing), disable=not show_progress)
+    for number, rows in bar:
+        file.put(missing[number][0], rows)
+        ended.add(number)
+        while written in ended:
+            written += 1
+            file.note(missing[written - 1][1])
+    file.finish()
     # The index goes last: a folder without it is no store.
-    os.replace(partial, path / TENSORS_NAME)
     write_json(path / INDEX_NAME, index)
-    (path / PROGRESS_NAME).unlink()
+    file.forget_progress()
     return PosteriorStore.open(path)
 
 
@@ -299,17 +331,20 @@ def _losses(dense: Tensor, stored: SoftTargets) -> Tensor:
     return torch.stack([kl_spread, kl_top + kl_tail, stored.tail.double().sum()]).cpu()
 
 
-def _describe(
-    ensemble: StackedEnsemble, utterances: Utterances, classes_fingerprint: str, options: StoreOptions
+def describe_store(
+    teachers_fingerprint: str,
+    num_classes: int,
+    num_members: int,
+    utterances: Utterances,
+    classes_fingerprint: str,
+    options: StoreOptions,
 ) -> dict[str, Any]:
     """What the store says of itself; its fingerprint covers teachers, frames, classes and options."""
     index: dict[str, Any] = {
         "options": asdict(options),
-        "num_classes": ensemble.num_outputs,
-        "num_members": ensemble.num_members,
-        "teachers_fingerprint": fingerprint(
-            [tensor_digest(parameter) for parameter in ensemble.parameters()]
-        ),
+        "num_classes": num_classes,
+        "num_members": num_members,
+        "teachers_fingerprint": teachers_fingerprint,
         "frames_fingerprint": utterances.fingerprint,
         "classes_fingerprint": classes_fingerprint,
         "utt_ids": list(utterances.utt_ids),
@@ -317,63 +352,3 @@ def _describe(
     }
     index["fingerprint"] = fingerprint(index)
     return index
-
-
-def _resume(path: Path, partial: Path, made_by: str, layout: Layout) -> int:
-    """Frames already written in `partial` by the same making; 0 after starting the file anew."""
-    progress_path = path / PROGRESS_NAME
-    if progress_path.is_file() and partial.is_file():
-        progress = read_json(progress_path)
-        if progress["fingerprint"] == made_by:
-            return int(progress["done"])
-    path.mkdir(parents=True, exist_ok=True)
-    for stale in (progress_path, path / INDEX_NAME):
-        stale.unlink(missing_ok=True)
-    header, size = _header(made_by, layout)
-    with open(partial, "wb") as file:
-        file.write(header)
-        # Taken now, so that a full disk is an error here and not a crash in a memory map later.
-        os.posix_fallocate(file.fileno(), 0, len(header) + size)
-    write_json(progress_path, {"fingerprint": made_by, "done": 0})
-    return 0
-
-
-def _layout(num_frames: int, top_k: int, num_temperatures: int) -> Layout:
-    """The tensors in the file's order: widest values first, so that each tensor is aligned."""
-    return [
-        ("log_tail", "F32", np.dtype(np.float32), (num_frames, num_temperatures)),
-        ("logits", "F16", np.dtype(np.float16), (num_frames, top_k)),
-        ("pdf_ids", "I16", np.dtype(np.int16), (num_frames, top_k)),
-    ]
-
-
-def _header(made_by: str, layout: Layout) -> tuple[bytes, int]:
-    """Header of a safetensors file of the layout, and the bytes that follow it.
-
-    Written by hand because the library wants whole tensors in memory, and a store may exceed that.
-    """
-    entries: dict[str, Any] = {"__metadata__": {"fingerprint": made_by}}
-    position = 0
-    for name, type_name, dtype, shape in layout:
-        end = position + math.prod(shape) * dtype.itemsize
-        entries[name] = {"dtype": type_name, "shape": list(shape), "data_offsets": [position, end]}
-        position = end
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, position
-
-
-def _map_tensors(partial: Path, made_by: str, layout: Layout) -> list[np.memmap]:
-    """Writable maps of pdf_ids, logits and log_tail: the order of Compressed."""
-    position = len(_header(made_by, layout)[0])
-    maps = {}
-    for name, _, dtype, shape in layout:
-        maps[name] = np.memmap(partial, dtype=dtype, mode="r+", offset=position, shape=shape)
-        position += math.prod(shape) * dtype.itemsize
-    return [maps[name] for name in Compressed._fields]
-
-
-def _flush(partial: Path, arrays: list[np.memmap]) -> None:
-    for array in arrays:
-        array.flush()
-    sync(partial)

@@ -115,7 +115,7 @@ def make_features(manifests: Path, options: SpeechOptions, out_dir: Path) -> Non
             load_split(manifests, name),
             replace(options.features, speed_factors=factors),
             out_dir / name,
-            num_jobs=options.num_jobs,
+            options.jobs,
         )
         print(f"   {name}: {len(store.utt_ids)} utterances, {len(store)} frames", flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asrkd.decode import DecodeOptions, Hypotheses, decode, tune
+from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode, tune
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore
@@ -23,7 +24,7 @@ from asrkd.score.bootstrap import UtteranceMetric
 from asrkd.score.frames import FrameMetrics, frame_metrics
 from asrkd.speech.data import ARPA_FILE, LEXICON_FILE, load_split
 from asrkd.speech.labels import load_hmm
-from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students
+from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students, teachers
 from asrkd.speech.options import SpeechOptions
 from asrkd.speech.scoring import Scoring
 
@@ -49,9 +50,10 @@ class Run:
 
 def runs(options: SpeechOptions) -> list[Run]:
     """Every system that is decoded; students of the sweep are compared by their development figures alone."""
-    teachers = tuple(f"teachers/{member}" for member in range(options.ensemble.size))
-    found = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(teachers)]
-    found.append(Run("ensemble", 0, teachers))
+    members = tuple(teachers(options))
+    found = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(members)]
+    if members:
+        found.append(Run("ensemble", 0, members))
     for student in students(options):
         if not student.is_sweep:
             found.append(Run(student.system, student.seed, (f"students/{student.name}",)))
@@ -62,6 +64,7 @@ class Acoustics(Mapping[str, Tensor]):
     """utt_id -> scaled log-likelihoods [T, S] of a run, computed when asked for."""
 
     def __init__(self, run: Run, frames: LabelledFrames, log_prior: Tensor, exp_dir: Path, mean: Mean) -> None:
+        self.run = run
         models = [AcousticDnn.load(exp_dir / step / MODEL_FILE) for step in run.models]
         self.model = AveragedEnsemble(StackedEnsemble(models), mean) if len(models) > 1 else models[0]
         self.frames = frames
@@ -86,6 +89,7 @@ class Acoustics(Mapping[str, Tensor]):
 class Decoder:
     """What decoding one split needs, whichever the system."""
 
+    split: str
     graph: DecodingGraph
     frames: LabelledFrames
     log_prior: Tensor
@@ -96,18 +100,22 @@ class Decoder:
     def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
         frames = LabelledFrames.open(exp_dir / "features", exp_dir / "tree", split, options)
         _, _, log_prior = load_hmm(exp_dir / "tree")
-        return cls(DecodingGraph.load(exp_dir / "graph" / GRAPH_FOLDER), frames, log_prior, exp_dir, options)
+        graph = DecodingGraph.load(exp_dir / "graph" / GRAPH_FOLDER)
+        return cls(split, graph, frames, log_prior, exp_dir, options)
 
     def acoustics(self, run: Run) -> Acoustics:
         return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
 
     def words(self, acoustics: Acoustics, options: DecodeOptions, name: str) -> Hypotheses:
+        jobs = self.options.jobs
+        work = DecodeWork(acoustics.run, options, self.split, self.exp_dir, self.options)
         return decode(
             self.graph,
             acoustics,
             replace(options, num_jobs=self.options.num_jobs),
             self.frames.store.frame_shift_ms,
             name=name,
+            elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
         )
 
 
@@ -116,6 +124,21 @@ def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[st
     said = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(exp_dir / "manifests", split).supervisions}
     # in the store's order: the bootstrap's draws depend on it
     return {utt_id: said[utt_id] for utt_id in FrameStore.open(exp_dir / "features" / split).utt_ids}
+
+
+@dataclass(frozen=True)
+class DecodeWork:
+    """Searching utterances of a split on a cluster: paths and options."""
+
+    run: Run
+    decode: DecodeOptions
+    split: str
+    exp_dir: Path
+    options: SpeechOptions
+
+    def open(self) -> Searcher:
+        decoder = Decoder.open(self.exp_dir, self.split, self.options)
+        return Searcher(decoder.graph, decoder.acoustics(self.run), self.decode).open()
 
 
 def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:

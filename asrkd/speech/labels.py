@@ -9,14 +9,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asrkd.align import Alignment, cepstra, flat_start, viterbi
+from asrkd.align import Alignment, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.alignment import NO_LABEL
+from asrkd.align.flat_start import GaussianScorer
+from asrkd.align.gaussians import DiagonalMixtures
+from asrkd.align.viterbi import AlignedUtterance, Batch, Batches, align_batch
 from asrkd.files import load_tensors, save_tensors, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.priors import log_priors
@@ -28,17 +32,21 @@ from asrkd.models import AcousticDnn
 from asrkd.speech.data import ALIGN_LEXICON_FILE, LEXICON_FILE
 from asrkd.speech.options import SpeechOptions
 from asrkd.train import HardTargets, train
+from asrkd.train.result import MODEL_NAME
 
 TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
 MONO = "mono"
+MIXTURE_PARTS = ("mean", "variance", "log_weight")
 
 
 @dataclass(frozen=True)
 class LabelMaker:
     """What the rounds share: the frames, the words and the options."""
 
+    features: Path
+    lexicon_file: Path
     store: FrameStore
     inputs: SplicedFrames
     lexicon: Lexicon
@@ -48,8 +56,8 @@ class LabelMaker:
     def open(cls, features: Path, lang: Path, options: SpeechOptions, split: str = "train") -> LabelMaker:
         store = FrameStore.open(features / split)
         inputs = SplicedFrames(store, options.context.left, options.context.right)
-        lexicon = LEXICON_FILE if split == "train" else ALIGN_LEXICON_FILE
-        return cls(store, inputs, Lexicon.load(lang / lexicon), options)
+        lexicon_file = lang / (LEXICON_FILE if split == "train" else ALIGN_LEXICON_FILE)
+        return cls(features / split, lexicon_file, store, inputs, Lexicon.load(lexicon_file), options)
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str, scratch: Path) -> Round:
         """Train a network on an alignment's labels and realign with it."""
@@ -63,16 +71,24 @@ class LabelMaker:
         train(model, self.inputs, objective, None, None, train_options, scratch / name, frame_ids, description=name)
         log_prior = log_priors(labels[frame_ids], tree.num_pdfs)
         transitions = TransitionModel.estimate(alignment, tree)
-        realigned = viterbi(
+        save_hmm(scratch / name, tree, log_prior, transitions)
+        aligner = RoundAligner(scratch / name, model, tree, log_prior, transitions)
+        return Round(name, aligner, self.realigned(aligner, f"realign {name}"))
+
+    def realigned(self, aligner: RoundAligner, desc: str) -> Alignment:
+        """The alignment of this maker's frames by a round's network."""
+        jobs = self.options.jobs
+        work = RealignWork(self.features, self.lexicon_file, aligner.folder, self.options)
+        return viterbi(
             self.store,
             self.lexicon,
-            tree,
-            scorer(model, self.inputs, log_prior),
-            transitions,
-            self.options.realign,
-            desc=f"realign {name}",
+            aligner.tree,
+            scorer(aligner.model, self.inputs, aligner.log_prior),
+            aligner.transitions,
+            replace(self.options.realign, num_jobs=self.options.num_jobs),
+            desc=desc,
+            elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
         )
-        return Round(name, model, log_prior, transitions, realigned)
 
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
         feats = cepstra(self.store, alignment.utt_ids)
@@ -80,18 +96,90 @@ class LabelMaker:
 
 
 @dataclass(frozen=True)
-class Round:
-    """A network, the statistics it was scored with, and the alignment that it gave."""
+class RoundAligner:
+    """A network and the statistics it is scored with; `folder` holds the same."""
 
-    name: str
+    folder: Path
     model: AcousticDnn
+    tree: SenoneTree
     log_prior: Tensor
     transitions: TransitionModel
+
+
+@dataclass(frozen=True)
+class Round:
+    """A network and the alignment that it gave."""
+
+    name: str
+    aligner: RoundAligner
     alignment: Alignment
 
     def as_row(self) -> dict[str, object]:
         kind = "monophone network" if self.name.startswith(MONO) else "senone network"
         return {"round": self.name, "kind": kind, "log_like_per_frame": self.alignment.log_like_per_frame}
+
+
+@dataclass(frozen=True)
+class RealignWork:
+    """Aligning batches of utterances by a round's network, on a cluster: paths and options."""
+
+    features: Path
+    lexicon: Path
+    folder: Path
+    options: SpeechOptions
+
+    def open(self) -> Callable[[Batch], list[AlignedUtterance | None]]:
+        store, lexicon = FrameStore.open(self.features), Lexicon.load(self.lexicon)
+        model = AcousticDnn.load(self.folder / MODEL_NAME)
+        tree, transitions, log_prior = load_hmm(self.folder)
+        context = self.options.context
+
+        def align(batch: Batch) -> list[AlignedUtterance | None]:
+            held = store.subset(batch)
+            score = scorer(model, SplicedFrames(held, context.left, context.right), log_prior)
+            return align_batch(held, lexicon, tree, score, transitions, self.options.realign, batch)
+
+        return align
+
+
+@dataclass(frozen=True)
+class GaussianWork:
+    """Aligning batches of utterances by Gaussians of a flat start's round, on a cluster."""
+
+    features: Path
+    lexicon: Path
+    cepstra: Path
+    round: Path
+    options: ViterbiOptions
+
+    def open(self) -> Callable[[Batch], list[AlignedUtterance | None]]:
+        store, lexicon = FrameStore.open(self.features), Lexicon.load(self.lexicon)
+        feats = load_tensors(self.cepstra)[0]["cepstra"]
+        tensors, _ = load_tensors(self.round)
+        mixtures = DiagonalMixtures(*(tensors[name] for name in MIXTURE_PARTS))
+        tree, transitions = SenoneTree.monophone(lexicon.phones), TransitionModel.from_tensors(tensors)
+        score = GaussianScorer(store, feats, mixtures)
+        return partial(align_batch, store, lexicon, tree, score, transitions, self.options)
+
+
+@dataclass
+class GaussiansElsewhere:
+    """Puts each round of a flat start into `folder`, where a cluster's workers find it."""
+
+    maker: LabelMaker
+    folder: Path
+    rounds: int = 0
+
+    def __call__(self, scorer: GaussianScorer, transitions: TransitionModel, options: ViterbiOptions) -> Batches:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cepstra, this_round = self.folder / "cepstra.safetensors", self.folder / f"gauss_{self.rounds}.safetensors"
+        if self.rounds == 0:
+            save_tensors(cepstra, {"cepstra": scorer.feats}, {})
+        mixtures = {name: getattr(scorer.mixtures, name) for name in MIXTURE_PARTS}
+        save_tensors(this_round, {**mixtures, **transitions.to_tensors()}, {})
+        self.rounds += 1
+        work = GaussianWork(self.maker.features, self.maker.lexicon_file, cepstra, this_round, options)
+        return partial(self.maker.options.jobs.map, work)
 
 
 def scorer(model: AcousticDnn, inputs: SplicedFrames, log_prior: Tensor) -> Callable[[str], Tensor]:
@@ -107,13 +195,18 @@ def scorer(model: AcousticDnn, inputs: SplicedFrames, log_prior: Tensor) -> Call
 def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 4: flat start and monophone rounds. Leaves align.safetensors and the log-likelihood of every round."""
     maker = LabelMaker.open(features, lang, options)
-    alignment = flat_start(maker.store, maker.lexicon, options.align)
+    scratch = out_dir / "scratch"
+    alignment = flat_start(
+        maker.store,
+        maker.lexicon,
+        replace(options.align, num_jobs=options.num_jobs),
+        GaussiansElsewhere(maker, scratch / "flat_start") if options.jobs.on_cluster else None,
+    )
     rows: list[dict[str, object]] = [
         {"round": f"gauss_{number}", "kind": "single Gaussian", "log_like_per_frame": value}
         for number, value in enumerate(alignment.log_like_rounds)
     ]
     monophones = SenoneTree.monophone(maker.lexicon.phones)
-    scratch = out_dir / "scratch"
     for number in range(options.labels.mono_rounds):
         done = maker.network_round(alignment, monophones, f"{MONO}_{number}", scratch)
         alignment = done.alignment
@@ -135,9 +228,9 @@ def make_tree(features: Path, lang: Path, align: Path, options: SpeechOptions, o
         done = maker.network_round(alignment, tree, f"tree_{number}", scratch)
         alignment = done.alignment
         rows.append(done.as_row())
-    shutil.rmtree(scratch, ignore_errors=True)
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
     _save_labels(maker, tree, done, features, lang, out_dir)
+    shutil.rmtree(scratch, ignore_errors=True)
     write_json(out_dir / ROUNDS_FILE, rows)
 
 
@@ -145,31 +238,25 @@ def _save_labels(
     maker: LabelMaker, tree: SenoneTree, last: Round, features: Path, lang: Path, out_dir: Path
 ) -> None:
     """The tree, the HMM's priors and transitions, and the alignment of train, dev and test."""
-    tree.save(out_dir / TREE_FILE)
-    train_labels = last.alignment.pdf_ids(tree)
-    tensors = {
-        "log_prior": log_priors(train_labels, tree.num_pdfs),
-        **TransitionModel.estimate(last.alignment, tree).to_tensors(),
-    }
-    save_tensors(out_dir / HMM_FILE, tensors, {"tree": tree.fingerprint})
+    log_prior = log_priors(last.alignment.pdf_ids(tree), tree.num_pdfs)
+    save_hmm(out_dir, tree, log_prior, TransitionModel.estimate(last.alignment, tree))
     last.alignment.save(out_dir / "train.safetensors")
     for split in ("dev", "test"):
         held_out = LabelMaker.open(features, lang, maker.options, split)
-        alignment = viterbi(
-            held_out.store,
-            held_out.lexicon,
-            tree,
-            scorer(last.model, held_out.inputs, last.log_prior),
-            last.transitions,
-            maker.options.realign,
-            desc=f"align {split}",
-        )
+        alignment = held_out.realigned(last.aligner, f"align {split}")
         _report_dropped(alignment)
         alignment.save(out_dir / f"{split}.safetensors")
 
 
+def save_hmm(folder: Path, tree: SenoneTree, log_prior: Tensor, transitions: TransitionModel) -> None:
+    """Tree, log-priors [S] and transitions, as `load_hmm` reads them."""
+    tree.save(folder / TREE_FILE)
+    tensors = {"log_prior": log_prior, **transitions.to_tensors()}
+    save_tensors(folder / HMM_FILE, tensors, {"tree": tree.fingerprint})
+
+
 def load_hmm(tree_dir: Path) -> tuple[SenoneTree, TransitionModel, Tensor]:
-    """Tree, transitions and log-priors [S] of a finished stage 5."""
+    """Tree, transitions and log-priors [S] of a finished stage 5, or of one of its rounds."""
     tree = SenoneTree.load(tree_dir / TREE_FILE)
     tensors, _ = load_tensors(tree_dir / HMM_FILE)
     return tree, TransitionModel.from_tensors(tensors), tensors["log_prior"]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from asrkd.align import Alignment
 from asrkd.align.alignment import NO_LABEL
 from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
-from asrkd.distil.store import PosteriorStore, store_report, write_store
+from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, store_report, write_store
+from asrkd.distil.store_file import Rows, Span
 from asrkd.files import write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.tree import SenoneTree
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.ranks import ALONE, Ranks
 from asrkd.speech.labels import TREE_FILE
 from asrkd.speech.options import SpeechOptions
 from asrkd.train import HardTargets, Objective, TrainOptions, train
@@ -39,16 +43,13 @@ class LabelledFrames:
     tree_fingerprint: str
 
     @classmethod
-    def open(cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions) -> LabelledFrames:
-        store = FrameStore.open(features / split)
-        tree = SenoneTree.load(tree_dir / TREE_FILE)
-        alignment = Alignment.load(tree_dir / f"{split}.safetensors")
-        if alignment.dropped:
-            store = store.subset(alignment.utt_ids)
-            labels = alignment.pdf_ids(tree)
-        else:
-            labels = alignment.store_labels(store, tree)
-        inputs = SplicedFrames(store, options.context.left, options.context.right)
+    def open(
+        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: Ranks = ALONE
+    ) -> LabelledFrames:
+        """Of several `ranks`, each holds every size-th utterance's frames in memory."""
+        store, labels, tree = labelled_store(features, tree_dir, split)
+        held = None if ranks.size == 1 else store.utt_ids[ranks.rank :: ranks.size]
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=held)
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
     def labels_of(self, utt_id: str) -> Tensor:
@@ -60,6 +61,16 @@ class LabelledFrames:
     def frame_ids(self) -> Tensor:
         """Ids of the labelled frames."""
         return (self.labels != NO_LABEL).nonzero().squeeze(1)
+
+
+def labelled_store(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
+    """Frames of a split's aligned utterances, the senone of each, and the tree."""
+    store = FrameStore.open(features / split)
+    tree = SenoneTree.load(tree_dir / TREE_FILE)
+    alignment = Alignment.load(tree_dir / f"{split}.safetensors")
+    if alignment.dropped:
+        return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
+    return store, alignment.store_labels(store, tree), tree
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,11 @@ class Student:
     @property
     def name(self) -> str:
         return self.system if self.seed == 0 else f"{self.system}_seed{self.seed}"
+
+
+def teachers(options: SpeechOptions) -> list[str]:
+    """Steps of the recipe's own teachers; none where another system teaches."""
+    return [] if options.posteriors_from else [f"teachers/{member}" for member in range(options.ensemble.size)]
 
 
 def students(options: SpeechOptions) -> list[Student]:
@@ -146,12 +162,21 @@ def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
 
 
 def make_posteriors(
-    features: Path, tree_dir: Path, teachers: list[Path], options: SpeechOptions, out_dir: Path
+    features: Path, tree_dir: Path, members: list[Path], options: SpeechOptions, out_dir: Path
 ) -> None:
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
     frames = LabelledFrames.open(features, tree_dir, "train", options)
-    ensemble = StackedEnsemble.load([teacher / MODEL_FILE for teacher in teachers])
-    write_store(out_dir, ensemble, frames.inputs, frames.store, frames.tree_fingerprint, options.posteriors)
+    ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members])
+    write_store(
+        out_dir,
+        ensemble,
+        frames.inputs,
+        frames.store,
+        frames.tree_fingerprint,
+        options.posteriors,
+        jobs=options.jobs,
+        elsewhere=PosteriorWork(features, tree_dir, tuple(members), options) if options.jobs.on_cluster else None,
+    )
     dev = LabelledFrames.open(features, tree_dir, "dev", options)
     write_json(
         out_dir / REPORT_FILE,
@@ -162,11 +187,39 @@ def make_posteriors(
     )
 
 
+@dataclass(frozen=True)
+class PosteriorWork:
+    """The teachers' posteriors of spans of training frames, on a cluster: paths and options."""
+
+    features: Path
+    tree_dir: Path
+    members: tuple[Path, ...]
+    options: SpeechOptions
+
+    def open(self) -> Callable[[Span], Rows]:
+        store, _, _ = labelled_store(self.features, self.tree_dir, "train")
+        ensemble = StackedEnsemble.load([member / MODEL_FILE for member in self.members])
+        context = self.options.context
+
+        def rows(span: Span) -> Rows:
+            # The span's own utterances alone are held in memory.
+            first = int(torch.searchsorted(store.offsets, span[0], right=True)) - 1
+            after = int(torch.searchsorted(store.offsets, span[1]))
+            frames = store.subset(store.utt_ids[first:after])
+            inputs = SplicedFrames(frames, context.left, context.right)
+            skipped = int(store.offsets[first])
+            return EnsemblePosteriors(ensemble, inputs, self.options.posteriors).rows(
+                (span[0] - skipped, span[1] - skipped)
+            )
+
+        return rows
+
+
 def _train_and_dev(
     features: Path, tree_dir: Path, options: SpeechOptions
 ) -> tuple[LabelledFrames, LabelledFrames]:
     return (
-        LabelledFrames.open(features, tree_dir, "train", options),
+        LabelledFrames.open(features, tree_dir, "train", options, Ranks.of_environment()),
         LabelledFrames.open(features, tree_dir, "dev", options),
     )
 
@@ -187,6 +240,8 @@ def _train_model(
     result = train(
         model, frames.inputs, objective, dev.inputs, dev.labels, train_options, out_dir, description=description
     )
+    if not Ranks.of_environment().leads:
+        return
     best = result.history[result.best_epoch]
     write_json(
         out_dir / SUMMARY_FILE,

@@ -14,6 +14,7 @@ from asrkd.errors import InputError
 from asrkd.features import FeatureOptions
 from asrkd.graph import GraphOptions
 from asrkd.hmm.tree import TreeOptions
+from asrkd.jobs import Executor, Jobs
 from asrkd.lang.options import LangOptions
 from asrkd.models import ModelOptions
 from asrkd.stages import LAST_STAGE
@@ -90,8 +91,14 @@ class SpeechOptions:
     """Last stage to run."""
     max_bad: float = 0.01
     """Fraction of a split's utterances that may be dropped as bad before the run stops."""
+    only: str | None = None
+    """The one step to run, e.g. teachers/3: several machines that see exp_dir may each run another one at a time."""
     num_jobs: int = 2
-    """Processes that read audio and decode."""
+    """Processes that read audio, align, compute posteriors and decode: as many as there are cores, best."""
+    executor: Executor = "processes"
+    """Where they are: processes of this machine, or dask: the workers of a Dask cluster that see the same files."""
+    scheduler: str | None = None
+    """Address of the Dask cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
     seed: int = 0
     """Seed of everything random; teacher m and student s use seeds derived from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -108,6 +115,8 @@ class SpeechOptions:
     student: ModelOptions = field(default_factory=lambda: ModelOptions(dropout=0.0))
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
     posteriors: StoreOptions = field(default_factory=StoreOptions)
+    posteriors_from: Path | None = None
+    """A store made by `asrkd posteriors import`: another system teaches, no teachers are trained."""
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
@@ -125,7 +134,17 @@ class SpeechOptions:
             # Every network of a run takes these from the run, so a value of the section alone would be ignored.
             if getattr(self.train, name) != getattr(TrainOptions(), name):
                 raise InputError(f"--train.{name}: give --{name}, which every network of the recipe follows")
+        for section in ("align", "realign", "decode"):
+            one: FlatStartOptions | ViterbiOptions | DecodeOptions = getattr(self, section)
+            if one.num_jobs != type(one)().num_jobs:
+                raise InputError(f"--{section}.num-jobs: give --num-jobs, which every step of the recipe follows")
+        _ = self.jobs
         self._require_temperatures()
+
+    @property
+    def jobs(self) -> Jobs:
+        """Where pieces of work are done."""
+        return Jobs(self.num_jobs, self.executor, self.scheduler)
 
     def _require_temperatures(self) -> None:
         wanted = {self.distil.temperature, *self.students.sweep_temperatures}

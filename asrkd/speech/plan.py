@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from asrkd import config
+from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import fingerprint, read_json, write_json
 from asrkd.report import print_table
-from asrkd.speech import data, evaluate, labels, networks, results
+from asrkd.speech import data, evaluate, labels, networks, own_teacher, results
 from asrkd.speech.data import Corpus
 from asrkd.speech.options import SpeechOptions
 from asrkd.stages import STAGE_NAMES, Step, run_steps
@@ -56,10 +57,16 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     return steps + _evaluation_steps(corpus, options, command, [step.name for step in steps])
 
 
-def _network_steps(options: SpeechOptions) -> list[Step]:
+def _teaching_steps(options: SpeechOptions) -> list[Step]:
+    """Teachers and their posteriors; the posteriors alone where another system teaches."""
     exp = options.exp_dir
     features, tree = exp / "features", exp / "tree"
-    teachers = [f"teachers/{member}" for member in range(options.ensemble.size)]
+    source = options.posteriors_from
+    if source is not None:
+        decides = [options.posteriors, PosteriorStore.open(source).fingerprint]
+        take = partial(own_teacher.take_posteriors, source, features, tree, options)
+        return [Step(7, "posteriors", take, decides, ("features", "tree"))]
+    teachers = networks.teachers(options)
     steps = [
         Step(
             6,
@@ -68,6 +75,7 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
             [member, options.teacher, *_network_options(options)],
             ("features", "tree"),
             resumable=True,
+            shared=True,
         )
         for member, name in enumerate(teachers)
     ]
@@ -81,6 +89,13 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
             resumable=True,
         )
     )
+    return steps
+
+
+def _network_steps(options: SpeechOptions) -> list[Step]:
+    exp = options.exp_dir
+    features, tree = exp / "features", exp / "tree"
+    steps = _teaching_steps(options)
     for student in networks.students(options):
         as_student = replace(options, train=networks.student_training(student, options))
         inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
@@ -92,6 +107,7 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
                 [student.model, student.seed, student.distil, *_network_options(as_student)],
                 inputs,
                 resumable=True,
+                shared=True,
             )
         )
     return steps
@@ -181,7 +197,9 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
         options = config.parse(default, arguments, program, _description(corpus))
         steps = plan(corpus, options, shlex.join([program, *arguments]))
         options.exp_dir.mkdir(parents=True, exist_ok=True)
-        run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
+        run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
+        if options.only is not None:
+            return  # one of several jobs: what stands beside the results is the whole run's to write
         config.save(options, options.exp_dir / "config.json")
         if options.stop_stage >= STAGE_NAMES.index("report"):
             _finish(options.exp_dir)

@@ -32,7 +32,7 @@ from asrkd.score.words import WordErrors, confusions
 from asrkd.speech.data import SPLITS, Corpus, load_split, original_utt_id
 from asrkd.speech.evaluate import FRAMES_FILE, TUNING_FILE, Run, load_frame_metrics, references, runs
 from asrkd.speech.labels import ROUNDS_FILE, load_hmm
-from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students
+from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students, teachers
 from asrkd.speech.options import SpeechOptions
 from asrkd.speech.scoring import Scoring
 from asrkd.stages import stage_seconds
@@ -91,11 +91,13 @@ def score(
         device=provenance.device_name(str(resolve_device(options.device))),
         systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
-        gap_recovered=gaps_recovered(metrics),
+        gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
         variant=options.lang.units,
         unit=corpus.scoring.unit,
         seeds=seed_rows(metrics, range(options.students.seeds)),
-        confusions={name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled")},
+        confusions={
+            name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled") if name in first
+        },
         worst_utterances=_worst(first),
         **_background(exp_dir, options, steps, corpus.scoring.unit),
     )
@@ -107,15 +109,17 @@ def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
     """The distilled student's worst utterances, and beside each what baseline and ensemble made of it."""
     rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
     worst = {row["utt_id"] for row in rows}
-    for name in ("baseline", "ensemble"):
+    for name in [name for name in ("baseline", "ensemble") if name in first]:
         everything = worst_rows(name, first[name].errors, len(first[name].errors.utterances))
         rows += [row for row in everything if row["utt_id"] in worst]
     return rows
 
 
 def config_sha(options: SpeechOptions) -> str:
-    """Fingerprint of what decides the results: neither folders nor the range of stages."""
-    return fingerprint(replace(options, corpus_dir=None, exp_dir=Path(), stage=0, stop_stage=0, num_jobs=1))
+    """Fingerprint of what decides the results: neither folders, nor the range of stages, nor where it is computed."""
+    anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
+    # Another system's posteriors are told by the fingerprint of their store, which is in the stamps.
+    return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
 
 
 def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
@@ -150,12 +154,9 @@ def _shape(model: ModelOptions) -> str:
 
 
 def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
-    found = [
-        ("distilled", "baseline"),
-        ("distilled", "baseline_dropout"),
-        ("distilled", "ensemble"),
-        ("ensemble", "baseline"),
-    ]
+    found = [("distilled", "baseline"), ("distilled", "baseline_dropout")]
+    if teachers(options):
+        found += [("distilled", "ensemble"), ("ensemble", "baseline")]
     for dim in options.students.narrow_dims:
         found += [(f"distilled_{dim}", f"baseline_{dim}"), (f"distilled_{dim}", f"baseline_dropout_{dim}")]
     return found

@@ -16,24 +16,26 @@ from tqdm import tqdm
 
 from asrkd.errors import InputError
 from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.ranks import Ranks
+from asrkd.train.checked_data import DevSet, check_data, dev_set
 from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asrkd.train.devices import cpu_threads, resolve_device, resolve_precision
-from asrkd.train.evaluate import device_of, evaluate
+from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions, learning_rate_at
-from asrkd.train.result import Model, TrainResult, fingerprint_of_run, finished_run, generator_of, write_result
+from asrkd.train.result import (
+    MODEL_NAME,
+    Model,
+    TrainResult,
+    fingerprint_of_run,
+    finished_run,
+    generator_of,
+    write_result,
+)
+from asrkd.train.share import Share
 
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
 LOSS_CHECK_STEPS = {"cpu": 1, "cuda": 50}
-
-
-@dataclass(frozen=True)
-class DevSet:
-    """Held-out examples by which the best epoch is told."""
-
-    inputs: InputSource
-    labels: Tensor
-    ids: Tensor | None
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Run:
     """The parts of one training that its epochs and steps share."""
 
     model: Model
+    network: nn.Module
+    """The same model; its backward pass averages the gradients of all processes."""
     averaged: Model | None
     inputs: InputSource
     objective: Objective
@@ -52,14 +56,20 @@ class Run:
     frame_ids: Tensor
     seeds: tuple[int, ...]
     checkpoint_epochs: int
+    share: Share
 
     @property
     def steps_per_epoch(self) -> int:
         return max(1, len(self.frame_ids) // self.options.batch_size)
 
     @property
+    def frames_per_step(self) -> int:
+        """Of each model, over all processes."""
+        return min(self.options.batch_size, len(self.frame_ids))
+
+    @property
     def frames_per_epoch(self) -> int:
-        return self.steps_per_epoch * min(self.options.batch_size, len(self.frame_ids)) * len(self.seeds)
+        return self.steps_per_epoch * self.frames_per_step * len(self.seeds)
 
     @property
     def num_steps(self) -> int:
@@ -90,9 +100,12 @@ def train(
     which a killed training goes on to the same bits, and at the end model.safetensors and history.json;
     called again, it loads those.
 
+    Under torchrun every process calls it alike, may hold a part of the inputs alone, and computes its part of each
+    batch; the first one writes. Any number of processes goes on from the checkpoint of any other.
+
     InputError: a loss that is not finite (with epoch and step), data that do not fit the model.
     """
-    dev = _dev_set(dev_inputs, dev_labels, dev_frame_ids)
+    dev = dev_set(dev_inputs, dev_labels, dev_frame_ids)
     return _train(model, (options.seed,), inputs, objective, dev, options, Path(out_dir), frame_ids, description)
 
 
@@ -146,22 +159,26 @@ def _train(
     checkpoint_epochs: int = 1,
 ) -> TrainResult:
     frame_ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
-    _check_data(model, inputs, dev, frame_ids, options)
+    check_data(model, inputs, dev, frame_ids, options)
     out_dir.mkdir(parents=True, exist_ok=True)
-    device = resolve_device(options.device)
+    ranks = Ranks.of_environment()
+    device = ranks.device(resolve_device(options.device))
     model.to(device)
     run_fingerprint = fingerprint_of_run(model, seeds, inputs, objective, options, frame_ids)
-    finished = finished_run(out_dir, run_fingerprint, model)
-    if finished is not None:
-        return finished
-    with cpu_threads(options.num_threads):
+    with cpu_threads(options.num_threads), ranks.joined(device):
+        finished = finished_run(out_dir, run_fingerprint, model)
+        ranks.require_same((run_fingerprint, finished is not None), f"{out_dir}: the training's data and options")
+        if finished is not None:
+            return finished
         averaged = copy.deepcopy(model).eval() if options.average_decay else None
         optimizer = make_optimizer(model, options)
         progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
+        ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")
         # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
-        progress.precision = progress.precision or resolve_precision(options.precision, device)
+        progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
         run = Run(
             model,
+            ranks.wrap(model),
             averaged,
             inputs,
             objective,
@@ -173,10 +190,13 @@ def _train(
             frame_ids,
             seeds,
             checkpoint_epochs,
+            Share.of(ranks, inputs, frame_ids, len(seeds)),
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
     model.eval()
+    if not ranks.leads:
+        return TrainResult(progress.history, progress.best_epoch, out_dir / MODEL_NAME, progress.precision)
     return write_result(out_dir, run_fingerprint, model, progress)
 
 
@@ -200,7 +220,7 @@ def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: st
         initial=len(progress.history) * run.steps_per_epoch,
         desc=description,
         unit="step",
-        disable=not run.options.show_progress,
+        disable=not (run.options.show_progress and run.share.ranks.leads),
     )
     with bar:
         for epoch in range(len(progress.history), run.options.epochs):
@@ -211,7 +231,7 @@ def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: st
                 progress.best_epoch = epoch
                 weights = run.kept_model.state_dict()
                 progress.best_weights = {name: weight.detach().clone() for name, weight in weights.items()}
-            if (epoch + 1) % run.checkpoint_epochs == 0:
+            if (epoch + 1) % run.checkpoint_epochs == 0 and run.share.ranks.leads:
                 save_checkpoint(out_dir, run_fingerprint, progress, run.model, run.averaged, run.optimizer)
             bar.set_postfix_str(_epoch_summary(progress.history[-1]))
 
@@ -223,7 +243,7 @@ def _train_and_evaluate(run: Run, epoch: int, history: list[dict[str, Any]], bar
     seconds = time.perf_counter() - start
     accuracy, cross_entropy = None, None
     if run.dev is not None:
-        accuracy, cross_entropy = evaluate(run.kept_model, run.dev.inputs, run.dev.labels, run.dev.ids)
+        accuracy, cross_entropy = run.share.evaluate(run.kept_model, run.dev.inputs, run.dev.labels, run.dev.ids)
     last_step = (epoch + 1) * run.steps_per_epoch - 1
     return {
         "epoch": epoch,
@@ -251,12 +271,14 @@ class EpochDraws:
         order = generator_of(seed, epoch, "order", torch.device("cpu"))
         ids = run.frame_ids[torch.randperm(len(run.frame_ids), generator=order)]
         augmentation = generator_of(seed, epoch, "augmentation", source_device)
-        return cls(ids.to(source_device), augmentation, generator_of(seed, epoch, "dropout", run.device))
+        dropout = generator_of(seed, epoch, run.share.dropout_purpose(), run.device)
+        return cls(ids.to(source_device), augmentation, dropout)
 
     def batch(self, run: Run, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs [B, D] on the training's device and their ids [B]."""
+        """Inputs [b, D] on the training's device and their ids [b]: this process' part of the batch."""
         ids = self.ids[step * run.options.batch_size : (step + 1) * run.options.batch_size]
-        return run.inputs.batch(ids, self.augmentation).to(run.device), ids
+        inputs, mine = run.share.take(run.inputs, ids, self.augmentation)
+        return inputs.to(run.device), mine
 
 
 def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> float:
@@ -278,32 +300,43 @@ def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) ->
 def run_step(
     run: Run, batches: Sequence[tuple[Tensor, Tensor]], rate: float, dropout: Sequence[torch.Generator]
 ) -> Tensor:
-    """One step of the optimiser on each model's inputs [B, D] and ids [B]; the mean loss, detached."""
+    """One step of the optimiser on this process' inputs [b, D] and ids [b] of each model; the mean loss over the whole
+    batch, detached."""
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-        logits, ids = _forward(run.model, batches, dropout)
-    loss = run.objective(logits.float(), ids)
+        logits, ids = _forward(run, batches, dropout)
+    loss = _loss_of_part(run, logits.float(), ids)
     run.optimizer.zero_grad(set_to_none=True)
-    # The mean over all examples is 1/M of the sum of the members' means: each gets the gradient of its own.
-    loss.backward(torch.full_like(loss, len(batches)))
+    # The mean over all examples is 1/M of the sum of the members' means: each gets the gradient of its own. So is the
+    # mean over the processes, which is what the gradients come to.
+    loss.backward(torch.full_like(loss, len(batches) * run.share.ranks.size))
     if run.options.clip_norm is not None:
         _clip_gradients(run.model, run.options.clip_norm)
     run.optimizer.step()
     run.model.project_()
     if run.averaged is not None:
         _update_average(run.averaged, run.model, run.options.average_decay)
-    return loss.detach()
+    return run.share.ranks.total(loss.detach())
+
+
+def _loss_of_part(run: Run, logits: Tensor, ids: Tensor) -> Tensor:
+    """The mean loss of these examples, weighed by what part of the whole batch they are."""
+    if run.share.ranks.size == 1:
+        return run.objective(logits, ids)
+    if len(ids) == 0:  # of a batch it holds nothing of: its gradient is zero, but the others wait for it
+        return 0.0 * logits.sum()
+    return run.objective(logits, ids) * (len(ids) / (run.frames_per_step * len(run.seeds)))
 
 
 def _forward(
-    model: Model, batches: Sequence[tuple[Tensor, Tensor]], dropout: Sequence[torch.Generator]
+    run: Run, batches: Sequence[tuple[Tensor, Tensor]], dropout: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Logits [M B, S] and ids [M B] of all members, one after the other."""
-    if isinstance(model, AcousticDnn):
+    """Logits [M b, S] and ids [M b] of all members, one after the other."""
+    if isinstance(run.model, AcousticDnn):
         ((x, ids),) = batches
-        return model(x, dropout[0]), ids
-    logits = model(torch.stack([x for x, _ in batches]), dropout)
+        return run.network(x, dropout[0]), ids
+    logits = run.network(torch.stack([x for x, _ in batches]), dropout)
     return logits.flatten(0, 1), torch.cat([ids for _, ids in batches])
 
 
@@ -350,26 +383,3 @@ def _epoch_summary(epoch: dict[str, Any]) -> str:
     if epoch["dev_accuracy"] is not None:
         text += f", dev accuracy {epoch['dev_accuracy']:.4f}"
     return text
-
-
-def _dev_set(inputs: InputSource | None, labels: Tensor | None, ids: Tensor | None) -> DevSet | None:
-    if inputs is None and labels is None:
-        return None
-    if inputs is None or labels is None:
-        raise InputError("training: expected development inputs and labels together, found only one of them")
-    return DevSet(inputs, labels, ids)
-
-
-def _check_data(
-    model: Model, inputs: InputSource, dev: DevSet | None, frame_ids: Tensor, options: TrainOptions
-) -> None:
-    for name, source in (("training", inputs), ("development", None if dev is None else dev.inputs)):
-        if source is not None and source.dim != model.input_dim:
-            raise InputError(f"{name} inputs: expected {model.input_dim} values each, found {source.dim}")
-    if options.schedule == "newbob" and dev is None:
-        raise InputError("train.schedule: newbob expected development data, found none")
-    if len(frame_ids) == 0:
-        raise InputError("training: expected at least one frame, found none")
-    if int(frame_ids.min()) < 0 or int(frame_ids.max()) >= len(inputs):
-        found = f"{int(frame_ids.min())} to {int(frame_ids.max())}"
-        raise InputError(f"frame ids: expected 0 to {len(inputs) - 1}, found {found}")

@@ -59,7 +59,9 @@ def fingerprint_of_run(
     identity = {name: value for name, value in asdict(options).items() if name not in NOT_IDENTITY}
     sample = frame_ids[torch.linspace(0, len(frame_ids) - 1, min(INPUT_SAMPLE, len(frame_ids))).long()]
     device = device_of(inputs)
-    sampled = inputs.batch(sample.to(device), generator_of(seeds[0], 0, "augmentation", device))
+    # A source that holds a part of its examples can still show any of them.
+    read = getattr(inputs, "sample", inputs.batch)
+    sampled = read(sample.to(device), generator_of(seeds[0], 0, "augmentation", device))
     parts: dict[str, Any] = {
         "options": identity,
         "model": asdict(model.options),

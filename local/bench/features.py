@@ -24,6 +24,7 @@ from bench import Table, finished_run, main, quickest, verdict
 from asrkd.corpora import CorpusSplit
 from asrkd.features import FeatureOptions, compute_features, normalise
 from asrkd.frames import FrameStore, Utterance
+from asrkd.jobs import Jobs
 from asrkd.own_process import call_in_own_process
 from asrkd.speech.data import load_split
 
@@ -97,7 +98,7 @@ def measure(options: Options) -> Table:
     taken = quickest(
         {
             "asrkd": lambda: timed(
-                lambda out: compute_features(split, FeatureOptions(sampling_rate=rate), out, NUM_JOBS)
+                lambda out: compute_features(split, FeatureOptions(sampling_rate=rate), out, Jobs(NUM_JOBS))
             ),
             "kaldi-native-fbank": lambda: timed(lambda out: peer_store(by_kaldi, split, out)),
             "torchaudio": lambda: timed(lambda out: peer_store(by_torchaudio, split, out)),

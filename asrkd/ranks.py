@@ -1,0 +1,110 @@
+"""Processes that torchrun starts to train one model together: who they are and how they speak to each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from asrkd.errors import InputError
+
+Value = TypeVar("Value")
+
+# A process waits so long for another that is late: reading its part of a large store takes minutes, not more.
+TIMEOUT = timedelta(minutes=10)
+# What the messages of gloo and NCCL have in common when a process at the other end is gone.
+LOST_WORDS = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone, every method is the identity."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Rank among those of this machine: the number of its GPU."""
+
+    @classmethod
+    def of_environment(cls) -> Ranks:
+        """As torchrun tells its processes; alone without it."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        return cls(*(int(os.environ[name]) for name in names)) if all(name in os.environ for name in names) else cls()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """Of several processes on one machine each takes a GPU of its own."""
+        if self.size == 1 or device.type != "cuda":
+            return device
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    @contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Meet the others (gloo for CPUs, NCCL for GPUs). InputError when one of them is lost meanwhile.
+
+        They stay connected until the process ends. Closing the group right after its last sum can hang for ever (torch
+        1.13): it waits, holding the interpreter, for gloo's threads, which wait for the interpreter to drop that sum.
+        """
+        if self.size == 1:
+            yield
+            return
+        from torch import distributed
+
+        try:
+            if not distributed.is_initialized():
+                distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+            yield
+        except RuntimeError as error:
+            if not any(word in str(error).lower() for word in LOST_WORDS):
+                raise
+            raise InputError(
+                f"process {self.rank} of {self.size} lost another one ({str(error).splitlines()[0]}): the same "
+                "command, with any number of processes, goes on from the last epoch"
+            ) from None
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over the processes as they are computed."""
+        return model if self.size == 1 else nn.parallel.DistributedDataParallel(model)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes."""
+        if self.size > 1:
+            from torch import distributed
+
+            tensor = tensor.clone()
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def of_leader(self, value: Value) -> Value:
+        """What the first process has."""
+        return self._gathered(value)[0]
+
+    def require_same(self, value: Any, what: str) -> None:
+        """InputError unless all processes have the same value: they would wait for each other for ever."""
+        found = self._gathered(value)
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise InputError(f"{what}: expected {found[0]} in every process, found {other} in process {rank}")
+
+    def _gathered(self, value: Value) -> list[Value]:
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        found: list[Any] = [None] * self.size
+        distributed.all_gather_object(found, value)
+        return found
+
+
+ALONE = Ranks()

@@ -1,0 +1,66 @@
+"""What one of several processes computes of a batch, so that all together compute the batch.
+
+The order of the examples and the size of a batch do not depend on the number of processes. Each takes its part of
+every batch; its loss counts by the size of the part, so that the sum over the processes is the mean over the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.ranks import Ranks
+from asrkd.train.evaluate import evaluate
+from asrkd.train.inputs import InputSource
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of this process: the examples it holds in memory, or every size-th of the batch where it holds all."""
+
+    ranks: Ranks
+    held: Tensor | None
+    """Whether it holds each example; None where it holds all."""
+
+    @classmethod
+    def of(cls, ranks: Ranks, inputs: InputSource, frame_ids: Tensor, num_models: int) -> Share:
+        """InputError unless each example is held by one process."""
+        held: Tensor | None = getattr(inputs, "held", None) if ranks.size > 1 else None
+        if held is not None:
+            if num_models > 1:
+                raise InputError("training: expected every process to hold all inputs of a stack, found a part of them")
+            count = int(ranks.total(held.cpu()[frame_ids].sum()))
+            if count != len(frame_ids):
+                raise InputError(f"training: expected processes to hold {len(frame_ids)} frames, found {count}")
+        return cls(ranks, held)
+
+    def take(self, inputs: InputSource, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs [b, D] and ids [b] of this process' part of the batch `ids` [B]."""
+        if self.held is not None:
+            mine = ids[self.held[ids]]
+            return inputs.batch(mine, generator), mine
+        # All of the batch is drawn, so that what is random in it is the same for any number of processes.
+        part = slice(self.ranks.rank, None, self.ranks.size)
+        return inputs.batch(ids, generator)[part], ids[part]
+
+    def dropout_purpose(self) -> str:
+        """Names the numbers that draw the masks: each process' own, or examples of one place would share theirs."""
+        return "dropout" if self.ranks.leads else f"dropout {self.ranks.rank}"
+
+    def evaluate(
+        self, model: AcousticDnn | StackedEnsemble, inputs: InputSource, labels: Tensor, ids: Tensor | None
+    ) -> tuple[float, float]:
+        """(accuracy, cross-entropy) as `evaluate` has them, each process counting a part of the examples."""
+        if self.ranks.size == 1:
+            return evaluate(model, inputs, labels, ids)
+        ids = torch.arange(len(labels)) if ids is None else ids
+        labelled = ids[labels[ids] >= 0]
+        part = labelled[self.ranks.rank :: self.ranks.size]
+        accuracy, nats = evaluate(model, inputs, labels, part) if len(part) else (0.0, 0.0)
+        sums = torch.tensor([accuracy, nats], dtype=torch.float64, device=next(model.parameters()).device) * len(part)
+        correct, total = self.ranks.total(sums).tolist()
+        return correct / len(labelled), total / len(labelled)

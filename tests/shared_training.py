@@ -1,0 +1,101 @@
+"""A small training for test_shared_training.py: run by torchrun, or called with one process.
+
+    torchrun ... shared_training.py KIND OUT_DIR [DEATH_RANK:DEATH_STEP]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+import asrkd.train.loop
+from asrkd.frames import FrameStore, SplicedFrames
+from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.ranks import Ranks
+from asrkd.train import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked
+
+NUM_CLASSES = 7
+NUM_FEATURES = 6
+
+
+class JitteredInputs(ArrayInputs):
+    """Draws noise for every batch, which must be the batch's however many processes share it."""
+
+    def batch(self, ids, generator=None):
+        values = super().batch(ids)
+        return values if generator is None else values + 0.1 * torch.randn(values.shape, generator=generator)
+
+
+def frame_store(folder: Path) -> FrameStore:
+    """Twenty utterances of 10 to 48 frames."""
+    if not folder.exists():
+        generator = torch.Generator().manual_seed(0)
+        rows = [
+            (f"u{n}", "s", "", torch.randn(10 + 2 * n, NUM_FEATURES, generator=generator)) for n in range(20)
+        ]
+        FrameStore.write(folder, rows, {"frame_shift_ms": 10.0}, "toy")
+    return FrameStore.open(folder)
+
+
+def run(kind: str, out_dir: Path) -> TrainResult:
+    """frames: held by utterance, several schedules' worth of options; jitter: augmented, with dropout; stack."""
+    generator = torch.Generator().manual_seed(1)
+    options = TrainOptions(
+        epochs=4,
+        batch_size=64,
+        learning_rate=0.01,
+        clip_norm=0.5,
+        average_decay=0.9 if kind == "frames" else 0.0,
+        precision="float32",
+        num_threads=1,
+        show_progress=False,
+    )
+    shape = ModelOptions(hidden_dim=24, num_layers=2, dropout=0.2 if kind == "dropout" else 0.0, max_norm=3.0)
+    if kind == "frames":
+        store = frame_store(out_dir.parent / "store")
+        labels = (store.feats.sum(dim=1) > 0).long() + 2 * (store.feats[:, 0] > 0).long()
+        ranks = Ranks.of_environment()
+        inputs = SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[ranks.rank :: ranks.size] if ranks.size > 1 else None)
+        model = AcousticDnn(inputs.dim, NUM_CLASSES, shape, seed=3)
+        dev = SplicedFrames(store, 2, 1), labels
+        return train(model, inputs, HardTargets(labels), *dev, options, out_dir, dev_frame_ids=torch.arange(0, 500, 3))
+    x = torch.randn(640, NUM_FEATURES, generator=generator)
+    labels = (x.sum(dim=1) > 0).long() + 2 * (x[:, 0] > 0).long()
+    inputs = JitteredInputs(x)
+    if kind == "stack":
+        members = StackedEnsemble([AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=seed) for seed in (3, 4, 5)])
+        return train_stacked(members, (3, 4, 5), inputs, HardTargets(labels), options, out_dir)
+    model = AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=3)
+    return train(model, inputs, HardTargets(labels), ArrayInputs(x), labels, options, out_dir)
+
+
+def die_at(step: int) -> None:
+    """Kill this process at the start of a step of the optimiser, as a machine that fails would."""
+    original = asrkd.train.loop.run_step
+    taken = 0
+
+    def mortal(*arguments):
+        nonlocal taken
+        taken += 1
+        if taken > step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+
+    asrkd.train.loop.run_step = mortal
+
+
+def main() -> None:
+    kind, out_dir, *death = sys.argv[1:]
+    if death:
+        rank, step = map(int, death[0].split(":"))
+        if Ranks.of_environment().rank == rank:
+            die_at(step)
+    run(kind, Path(out_dir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Work on executors: a real Dask cluster of two workers does what processes do, and loses nothing with a worker."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from cluster_work import Deadly, Squares
+from distributed.comm import CommClosedError
+from loopback_cluster import Cluster, cluster
+
+from asrkd.errors import InputError
+from asrkd.jobs import Jobs, in_order
+from asrkd.jobs.cluster import require_same_code, require_workers
+from asrkd.jobs.executor import map_on
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPECTED = [number**2 for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("dask")) as started:
+        yield started
+
+
+def results(jobs: Jobs, work: Any, count: int = 40) -> list[int]:
+    return list(in_order(jobs.map(work, range(count))))
+
+
+def test_every_executor_gives_the_same(two_workers: Cluster, tmp_path: Path) -> None:
+    work = Squares(tmp_path, sleep_sec=0.02)
+    assert results(Jobs(1), work) == EXPECTED
+    assert results(Jobs(2), work) == EXPECTED
+    with ThreadPoolExecutor(2) as pool:
+        assert list(in_order(map_on(pool, work, range(40), in_flight=3))) == EXPECTED
+    here = len(list(tmp_path.glob("opened_*")))
+    assert results(Jobs(1, "dask", two_workers.address), work) == EXPECTED
+    assert len(list(tmp_path.glob("opened_*"))) == here + 2, "each worker opens the work once"
+
+
+def test_files_that_changed_between_two_calls_are_opened_anew(two_workers: Cluster, tmp_path: Path) -> None:
+    jobs = Jobs(1, "dask", two_workers.address)
+    for _ in range(2):
+        for file in tmp_path.glob("opened_*"):
+            file.unlink()
+        assert results(jobs, Squares(tmp_path, sleep_sec=0.02), 10) == EXPECTED[:10]
+        assert list(tmp_path.glob("opened_*"))
+
+
+def test_bad_input_and_defects_come_back(two_workers: Cluster, tmp_path: Path) -> None:
+    jobs = Jobs(1, "dask", two_workers.address)
+    with pytest.raises(InputError, match="utt_7: expected frames, found none"):
+        results(jobs, Squares(tmp_path, refused=7))
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        results(jobs, Squares(tmp_path, broken=7))
+    assert results(jobs, Squares(tmp_path)) == EXPECTED
+
+
+def test_a_worker_killed_half_way_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dask").mkdir()
+    with cluster(tmp_path / "dask") as started:
+        found: dict[int, int] = {}
+        work = Squares(tmp_path, sleep_sec=0.05)
+        for number, result in Jobs(1, "dask", started.address).map(work, range(40)):
+            found[number] = result
+            if len(found) == 10:
+                started.kill(started.processes[1].pid)
+        assert [found[number] for number in range(40)] == EXPECTED
+        workers = {file.name.split("_")[2] for file in tmp_path.glob("done_*")}
+        assert workers == {str(process.pid) for process in started.processes[1:]}, "both had begun"
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_an_error_not_a_wait(tmp_path: Path) -> None:
+    (tmp_path / "dask").mkdir()
+    with cluster(tmp_path / "dask") as started:
+        found = Jobs(1, "dask", started.address).map(Squares(tmp_path, sleep_sec=0.05), range(400))
+        next(found)
+        started.stop_scheduler()
+        with pytest.raises(InputError, match="run the same command again"):
+            list(found)
+
+
+class LosingClient:
+    """A client whose second worker is lost while it is asked."""
+
+    def wait_for_workers(self, count: int, timeout: int) -> None:
+        pass
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {"a": {"nthreads": 1}, "b": {"nthreads": 1}}}
+
+    def run(self, function: Callable[[], Any], on_error: str) -> dict[str, Any]:
+        assert on_error == "return"
+        return {"a": function(), "b": CommClosedError("in <TCP (closed)>")}
+
+
+def test_a_worker_lost_while_it_is_asked_is_passed_over() -> None:
+    require_workers(LosingClient(), "tcp://127.0.0.1:1")
+
+
+@pytest.mark.slow
+def test_work_that_ends_its_workers_is_an_error_not_a_wait(tmp_path: Path) -> None:
+    with cluster(tmp_path, num_workers=4) as started, pytest.raises(InputError, match="ended several workers"):
+        list(Jobs(1, "dask", started.address).map(Deadly(), range(1)))
+
+
+def test_workers_of_several_threads_are_refused(tmp_path: Path) -> None:
+    with cluster(tmp_path, num_workers=0) as started:
+        started.add_worker("threads", num_threads=2)
+        with pytest.raises(InputError, match="expected one thread, found 2; start it as dask worker"):
+            results(Jobs(1, "dask", started.address), Squares(tmp_path))
+
+
+def test_workers_of_other_versions_are_refused() -> None:
+    require_same_code({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}})
+    with pytest.raises(InputError, match=r"worker b: expected torch 1\.13\.1, as here, found 2\.13\.0"):
+        require_same_code({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}, "b": {"torch": "2.13.0"}})
+    with pytest.raises(InputError, match=r"worker a: expected k2 None, as here, found 1\.23"):
+        require_same_code({}, {"a": {"k2": "1.23"}})
+
+
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
+        monkeypatch.setattr("asrkd.jobs.cluster.CONNECT_SEC", 1)
+        with pytest.raises(InputError, match=f"{address}: no Dask scheduler answers there"):
+            results(Jobs(1, "dask", address), Squares(tmp_path))
+    with pytest.raises(InputError, match="no Dask scheduler answers there"):
+        results(Jobs(1, "dask", "nonsense"), Squares(tmp_path))
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="distributed is not installed: `make setup` brings it"):
+        results(Jobs(1, "dask", "tcp://127.0.0.1:1"), Squares(tmp_path))
+    with pytest.raises(InputError, match="--executor dask: expected an address"):
+        Jobs(1, "dask")
+    with pytest.raises(InputError, match="expected with --executor dask, found processes"):
+        Jobs(1, scheduler="tcp://127.0.0.1:1")

@@ -1,0 +1,200 @@
+"""Posteriors of another system: what is dumped is what students learn from, and what is wrong is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy_posteriors
+from numpy.typing import NDArray
+from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs
+
+from asrkd import cli, config
+from asrkd.distil.loss import Distillation, DistilOptions
+from asrkd.distil.own_teacher import Frames, import_posteriors
+from asrkd.distil.store import PosteriorStore, StoreOptions
+from asrkd.errors import InputError
+from asrkd.models import AcousticDnn, ModelOptions
+from asrkd.train import TrainOptions, train
+
+Dump = dict[str, NDArray]
+UTTERANCES = toy_posteriors.Frames()
+
+
+def members_logits() -> list[Dump]:
+    """Of each teacher, what it would dump: the same numbers that the recipe's own store is made of."""
+    with torch.no_grad():
+        logits = make_ensemble()(make_inputs().values).numpy()
+    spans = zip(UTTERANCES.utt_ids, UTTERANCES.offsets[:-1], UTTERANCES.offsets[1:], strict=True)
+    utterances = [(utt_id, slice(int(begin), int(end))) for utt_id, begin, end in spans]
+    return [{utt_id: member[span] for utt_id, span in utterances} for member in logits]
+
+
+def log_softmax(dump: Dump) -> Dump:
+    return {utt_id: torch.log_softmax(torch.tensor(z), dim=1).numpy() for utt_id, z in dump.items()}
+
+
+def frames() -> Frames:
+    """Labels that the teachers give in turn, so that each has a third of them right."""
+    with torch.no_grad():
+        best = make_ensemble()(make_inputs().values).argmax(dim=2)
+    labels = best.gather(0, (torch.arange(100) % 3).unsqueeze(0)).squeeze(0)
+    return Frames(UTTERANCES, labels, NUM_CLASSES, "tree0", others=("d-4",))
+
+
+def as_npy(path: Path, dump: Dump) -> Path:
+    path.mkdir()
+    for utt_id, values in dump.items():
+        np.save(path / f"{utt_id}.npy", values)
+    return path
+
+
+def as_npz(path: Path, dump: Dump) -> Path:
+    np.savez(path.with_suffix(".npz"), **dump)
+    return path.with_suffix(".npz")
+
+
+def as_kaldi(path: Path, dump: Dump) -> Path:
+    kaldi_native_io = pytest.importorskip("kaldi_native_io")
+    with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{path}.ark,{path}.scp") as writer:
+        for utt_id, values in dump.items():
+            writer.write(utt_id, values)
+    return path.with_suffix(".scp")
+
+
+def imported(tmp_path: Path, dumps: list[Dump], kind: str, options: StoreOptions, save=as_npy) -> PosteriorStore:
+    paths = [save(tmp_path / f"teacher{number}", dump) for number, dump in enumerate(dumps)]
+    return import_posteriors(paths, kind, frames(), options, tmp_path / "store", show_progress=False)[0]
+
+
+@pytest.mark.parametrize("save", [as_npy, as_npz, as_kaldi])
+def test_dumped_logits_make_the_store_that_the_teachers_make(tmp_path: Path, save: Callable) -> None:
+    expected = toy_posteriors.write(tmp_path / "own", StoreOptions(top_k=7))
+    found = imported(tmp_path, members_logits(), "logits", StoreOptions(top_k=7), save)
+    assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
+    assert (found.utt_ids, found.options, found.num_classes) == (expected.utt_ids, expected.options, NUM_CLASSES)
+    found.require("frames0", "tree0")
+
+
+@pytest.mark.parametrize(("mean", "temperatures"), [("geometric", (1.0, 2.0, 5.0)), ("arithmetic", (1.0,))])
+def test_dumped_log_posteriors_make_the_same_targets(tmp_path: Path, mean: str, temperatures: tuple) -> None:
+    """To the rounding of float16 logits; log-posteriors lack a constant a frame, and no mean at T = 1 asks for it."""
+    options = StoreOptions(top_k=7, mean=mean, temperatures=temperatures)
+    expected = toy_posteriors.write(tmp_path / "own", options)
+    found = imported(tmp_path, [log_softmax(dump) for dump in members_logits()], "log-posteriors", options)
+    for temperature in temperatures:
+        for a, b in zip(*(store.targets(torch.arange(100), temperature) for store in (found, expected)), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+
+
+def test_a_student_of_it_is_the_student_of_the_teachers(tmp_path: Path) -> None:
+    stores = (
+        toy_posteriors.write(tmp_path / "own"),
+        imported(tmp_path, members_logits(), "logits", StoreOptions()),
+    )
+    weights = []
+    for number, store in enumerate(stores):
+        student = AcousticDnn(DIM, NUM_CLASSES, ModelOptions(hidden_dim=12, num_layers=1, dropout=0.0))
+        options = TrainOptions(epochs=2, batch_size=20, precision="float32", show_progress=False)
+        objective = Distillation(None, store, DistilOptions(alpha=1.0, temperature=2.0))
+        train(student, make_inputs(), objective, None, None, options, tmp_path / f"student{number}")
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in student.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_other_numbers_are_another_store(tmp_path: Path) -> None:
+    one, two = members_logits()[:2]
+    first = imported(tmp_path, [one], "logits", StoreOptions())
+    (tmp_path / "b").mkdir()
+    assert imported(tmp_path / "b", [two], "logits", StoreOptions()).fingerprint != first.fingerprint
+
+
+def without(utt_id: str) -> Callable[[Dump], Dump]:
+    return lambda dump: {name: values for name, values in dump.items() if name != utt_id}
+
+
+def changed(change: Callable[[NDArray], NDArray]) -> Callable[[Dump], Dump]:
+    return lambda dump: {name: change(z) if name == "c-3" else z for name, z in dump.items()}
+
+
+def with_nan(z: NDArray) -> NDArray:
+    z = z.copy()
+    z[5, 3] = np.nan
+    return z
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "message"),
+    [
+        ("logits", without("c-3"), r"teacher0: expected posteriors of c-3, found none \(1 of 3"),
+        ("logits", lambda dump: dump | {"z-9": dump["b-2"]}, r"expected utterances of these frames, found z-9 \(1"),
+        ("logits", changed(lambda z: z[:-2]), "c-3: expected 59 frames, found 57"),
+        ("logits", changed(lambda z: z[:, 1:]), r"c-3: expected 30 classes \(senones\), found 29"),
+        ("logits", changed(lambda z: z.ravel()), "c-3: expected a matrix of floats"),
+        ("logits", changed(lambda z: z.astype(int)), "c-3: expected a matrix of floats, found int64"),
+        ("logits", changed(with_nan), "c-3: expected finite logits, found NaN or infinity in frame 5"),
+        ("log-posteriors", lambda dump: dump, "expected log-posteriors, .* sum to one, found .* --kind logits"),
+        (
+            "logits",
+            lambda dump: {name: np.roll(z, 7, axis=1) for name, z in dump.items()},
+            "expected classes in the order of the senones .*0 to 29.* agree with their labels",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_written(tmp_path: Path, kind: str, spoil: Callable, message: str) -> None:
+    dumps = members_logits()
+    dumps[0] = spoil(dumps[0])
+    with pytest.raises(InputError, match=message):
+        imported(tmp_path, dumps, kind, StoreOptions())
+    assert not list(tmp_path.glob("store*"))
+
+
+def test_utterances_that_could_not_be_aligned_are_passed_over(tmp_path: Path) -> None:
+    dumps = members_logits()
+    dumps[0]["d-4"] = np.zeros((3, 1))
+    assert imported(tmp_path, dumps, "logits", StoreOptions()).utt_ids == UTTERANCES.utt_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", b"no zip", "a.npz: expected an .npz, found something else"),
+        ("a.txt", b"", "a.txt: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp"),
+        ("a.scp", b"a-1 touch {beside}/run |\n", "a.scp:1: expected `utt_id file:offset`"),
+        ("a.scp", b"a-1 x.ark:1\na-1 x.ark:9\n", "a.scp:2: a-1: expected one entry of this id, found two"),
+        ("a.scp", b"a-1 /nowhere.ark:1\nb-2 /n:2\nc-3 /n:3\n", "nowhere.ark:1: expected a Kaldi matrix"),
+        ("dump/a-1.npy", b"no array", "a-1.npy: expected a numpy matrix"),
+        ("dump/notes.txt", b"", "dump: expected <utt_id>.npy files or entries, found none"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    if name.endswith(".scp"):
+        pytest.importorskip("kaldi_native_io")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content.replace(b"{beside}", str(tmp_path).encode()))
+    dump = tmp_path / name.split("/")[0]
+    if name == "dump/a-1.npy":
+        for utt_id in ("b-2", "c-3"):
+            np.save(dump / f"{utt_id}.npy", np.zeros((1, 1)))
+    with pytest.raises(InputError, match=message):
+        import_posteriors([dump], "logits", frames(), StoreOptions(), tmp_path / "store", show_progress=False)
+    assert not (tmp_path / "run").exists(), "a command in an scp was run"
+
+
+def test_the_verb_before_there_are_senones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("lhotse")
+    from asrkd.speech.options import SpeechOptions
+
+    arguments = ["posteriors", "import", "--exp-dir", str(tmp_path), "--teachers", "x", "--out", str(tmp_path / "s")]
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    assert left.value.code == 2 and "config.json: no such file" in capsys.readouterr().err
+    config.save(SpeechOptions(), tmp_path / "config.json")
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.count("\n") == 1 and "--stop-stage 5" in said

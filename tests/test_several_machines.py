@@ -1,0 +1,190 @@
+"""The an4 recipe on a Dask cluster, under torchrun, in single jobs, with another system's posteriors: as by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("k2")
+
+from loopback_cluster import cluster
+from test_shared_training import torchrun
+from tiny_recipe import RECIPE, TINY, run_recipe
+
+from asrkd.distil.store import PosteriorStore
+from asrkd.files import load_tensors, read_json
+from asrkd.jobs import one_thread
+from asrkd.models import StackedEnsemble
+from asrkd.speech.networks import LabelledFrames
+from asrkd.speech.options import SpeechOptions
+from asrkd.train.evaluate import iter_logits
+
+pytestmark = [pytest.mark.k2, pytest.mark.slow]
+
+TIMEOUT_SEC = 300
+
+
+@pytest.fixture
+def exp_dir(finished_an4: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to take steps away from."""
+    return Path(shutil.copytree(finished_an4, tmp_path / "exp"))
+
+
+def arguments(small_an4: Path, exp_dir: Path, *more: str) -> list[str]:
+    return ["--corpus-dir", str(small_an4), "--exp-dir", str(exp_dir), *TINY, *more]
+
+
+def run(small_an4: Path, exp_dir: Path, *more: str) -> str:
+    done = run_recipe(*arguments(small_an4, exp_dir, *more))
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def remove(exp_dir: Path, *steps: str) -> None:
+    for step in steps:
+        shutil.rmtree(exp_dir / step)
+
+
+def require_same_bytes(found: Path, expected: Path, *names: str) -> None:
+    for name in names:
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def words(exp_dir: Path, system: str) -> dict[str, str]:
+    return read_json(exp_dir / "decode" / system / "hypotheses.json")["words"]
+
+
+def test_a_cluster_that_loses_a_worker_makes_the_same(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+    """Features, alignments, posteriors and words; a worker is killed while the flat start aligns, another comes."""
+    pytest.importorskip("distributed")
+    remove(exp_dir, "features", "align", "tree", "posteriors", "decode/tuning", "decode/teacher_0", "decode/distilled")
+    folder = exp_dir.parent / "dask"
+    folder.mkdir()
+    with cluster(folder) as started:
+        command = [sys.executable, str(RECIPE), *arguments(small_an4, exp_dir, "--stop-stage", "10")]
+        command += ["--executor", "dask", "--scheduler", started.address]
+        with (folder / "run.log").open("w") as log:
+            recipe = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + TIMEOUT_SEC
+        try:
+            while not list(exp_dir.glob("align.partial/scratch/flat_start/gauss_1.*")) and recipe.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            started.kill(started.processes[1].pid)
+            started.add_worker("another")
+            assert recipe.wait(timeout=TIMEOUT_SEC) == 0, (folder / "run.log").read_text()[-2000:]
+        finally:
+            recipe.kill()
+            recipe.wait()
+    made = [line for line in (folder / "run.log").read_text().splitlines() if line.startswith("==")]
+    assert len(made) == 7, "what was there was not made again"
+    splits = ("train", "dev", "test")
+    require_same_bytes(exp_dir / "features", finished_an4 / "features", *(f"{s}/feats.safetensors" for s in splits))
+    require_same_bytes(exp_dir / "align", finished_an4 / "align", "train.safetensors", "rounds.json")
+    labels = (f"{split}.safetensors" for split in splits)
+    require_same_bytes(exp_dir / "tree", finished_an4 / "tree", *labels, "tree.json", "hmm.safetensors")
+    require_same_bytes(exp_dir / "posteriors", finished_an4 / "posteriors", "posteriors.safetensors", "store.json")
+    require_same_bytes(exp_dir / "decode" / "tuning", finished_an4 / "decode" / "tuning", "tuning.json")
+    for system in ("teacher_0", "distilled"):
+        assert words(exp_dir, system) == words(finished_an4, system)
+
+
+def test_torchrun_trains_a_student_as_one_process_does(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+    """Without dropout: the same losses and WER; the whole run takes what they left."""
+    remove(exp_dir, "students/distilled", "decode/distilled")
+    refused = torchrun([str(RECIPE), *arguments(small_an4, exp_dir)])
+    assert refused.returncode != 0
+    assert "torchrun: expected --only with a step that processes can share" in refused.stderr
+    done = torchrun([str(RECIPE), *arguments(small_an4, exp_dir, "--only", "students/distilled")])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("== stage 8 of 12 (students/distilled") == 1, "one of the two speaks"
+    summaries = (folder / "students" / "distilled" / "summary.json" for folder in (exp_dir, finished_an4))
+    found, expected = map(read_json, summaries)
+    for epoch, wanted in zip(found["history"], expected["history"], strict=True):
+        assert epoch["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-4)
+        assert epoch["dev_loss"] == pytest.approx(wanted["dev_loss"], rel=1e-3)
+    shown = run(small_an4, exp_dir)
+    assert "students/distilled, step" in shown and "== stage 8" not in shown
+    wer = [read_json(folder / "results.json")["systems"]["distilled"]["wer"] for folder in (exp_dir, finished_an4)]
+    assert wer[0]["percent"] == pytest.approx(wer[1]["percent"], abs=1.0)
+
+
+def test_teachers_train_as_independent_jobs(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+    remove(exp_dir, "teachers/0", "teachers/1")
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, str(RECIPE), *arguments(small_an4, exp_dir, "--only", f"teachers/{member}")],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "2"},
+        )
+        for member in range(2)
+    ]
+    try:
+        assert [job.wait(timeout=TIMEOUT_SEC) for job in jobs] == [0, 0]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+    shown = run(small_an4, exp_dir, "--stop-stage", "10")
+    assert "==" not in shown, "the whole run finds nothing to do"
+    for member in range(2):
+        losses = [
+            [epoch["train_loss"] for epoch in read_json(folder / "teachers" / str(member) / "history.json")]
+            for folder in (exp_dir, finished_an4)
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def dumped(finished_an4: Path, folder: Path) -> list[str]:
+    """What another system would leave: logits of one teacher as numpy files, of the other as a Kaldi archive."""
+    kaldi_native_io = pytest.importorskip("kaldi_native_io")
+    options = SpeechOptions()
+    frames = LabelledFrames.open(finished_an4 / "features", finished_an4 / "tree", "train", options)
+    (folder / "npy").mkdir(parents=True)
+    ensemble = StackedEnsemble.load([finished_an4 / "teachers" / str(n) / "model.safetensors" for n in range(2)])
+    with one_thread():
+        logits = torch.cat([chunk for _, chunk in iter_logits(ensemble, frames.inputs)], dim=1)
+    numpy_member, kaldi_member = logits.numpy()
+    with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{folder}/a.ark,{folder}/a.scp") as writer:
+        for utt_id in frames.store.utt_ids:
+            span = slice(*frames.store.span(utt_id))
+            np.save(folder / "npy" / f"{utt_id}.npy", numpy_member[span])
+            writer.write(utt_id, kaldi_member[span])
+    return [str(folder / "npy"), str(folder / "a.scp")]
+
+
+def test_another_systems_posteriors_teach_like_ones_own(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+    """The recipe's own teachers, dumped and imported: the same bits in the store, and the same student from it."""
+    teachers = dumped(finished_an4, exp_dir.parent / "dump")
+    store = exp_dir.parent / "store"
+    verb = [sys.executable, "-m", "asrkd.cli", "posteriors", "import", "--exp-dir", str(exp_dir), "--out", str(store)]
+    wrong = subprocess.run([*verb, "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC)
+    assert wrong.returncode == 2 and "--kind logits" in wrong.stderr.splitlines()[-1]
+    done = subprocess.run(
+        [*verb, "--kind", "logits", "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, expected = (PosteriorStore.open(folder) for folder in (store, finished_an4 / "posteriors"))
+    assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
+    assert (found.utt_ids, found.options) == (expected.utt_ids, expected.options)
+
+    remove(exp_dir, "teachers")
+    shown = run(small_an4, exp_dir, "--posteriors-from", str(store))
+    assert "stage 6" not in shown
+    systems, wanted = (read_json(folder / "results.json")["systems"] for folder in (exp_dir, finished_an4))
+    assert set(systems) == {"baseline", "baseline_dropout", "distilled"}
+    assert systems["distilled"]["cross_entropy"] == wanted["distilled"]["cross_entropy"]
+    models = (folder / "students" / "distilled" / "model.safetensors" for folder in (exp_dir, finished_an4))
+    tensors, own = (load_tensors(model)[0] for model in models)
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, own[name]), name
+    refused = run_recipe(*arguments(small_an4, exp_dir, "--posteriors-from", str(store), "--posteriors.top-k=9"))
+    assert refused.returncode == 2 and "expected a store of StoreOptions(top_k=9" in refused.stderr

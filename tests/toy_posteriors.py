@@ -1,0 +1,40 @@
+"""Three random teachers of a hundred frames, and the store of their posteriors."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from asrkd.distil.store import PosteriorStore, StoreOptions, write_store
+from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.train import ArrayInputs
+
+NUM_CLASSES = 30
+DIM = 6
+
+
+@dataclass
+class Frames:
+    utt_ids: tuple[str, ...] = ("a-1", "b-2", "c-3")
+    offsets: Tensor = field(default_factory=lambda: torch.tensor([0, 40, 41, 100]))
+    fingerprint: str = "frames0"
+
+
+def make_ensemble(seed: int = 0, gain: float = 4.0) -> StackedEnsemble:
+    """Three random teachers, their logits spread like a trained net's."""
+    shape = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)
+    members = [AcousticDnn(DIM, NUM_CLASSES, shape, seed=seed + member) for member in range(3)]
+    for member in members:
+        with torch.no_grad():
+            member.layers[-1].weight.mul_(gain)
+    return StackedEnsemble(members)
+
+
+def make_inputs(num_frames: int = 100) -> ArrayInputs:
+    return ArrayInputs(torch.randn(num_frames, DIM, generator=torch.Generator().manual_seed(1)))
+
+
+def write(path, options=StoreOptions(), ensemble=None, **keywords) -> PosteriorStore:  # noqa: B008
+    ensemble = ensemble or make_ensemble()
+    inputs = keywords.pop("inputs", make_inputs())
+    return write_store(path, ensemble, inputs, Frames(), "tree0", options, show_progress=False, **keywords)
