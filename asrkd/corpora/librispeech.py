@@ -12,19 +12,17 @@ from pathlib import Path
 from lhotse import RecordingSet, SupervisionSet
 from lhotse.recipes.librispeech import MINI_LIBRISPEECH, parse_utterance
 
-from asrkd.corpora import CorpusSplit, Dropped
+from asrkd.corpora import PART_KEY, CorpusSplit, Dropped
 from asrkd.corpora.audio import AudioFault, probe
 from asrkd.corpora.hold_out import held_out_speakers
 from asrkd.errors import InputError
 from asrkd.lang.textfile import read_lines
 
 WHERE_TO_GET = (
-    "LibriSpeech is free: https://www.openslr.org/12 (or /31 for the mini set); unpack its archives and give the folder "
+    "LibriSpeech is free: https://www.openslr.org/12 (/31 for the mini set); unpack its archives and give the folder "
     "LibriSpeech as --corpus-dir"
 )
 TRAIN_960 = ("train-clean-100", "train-clean-360", "train-other-500")
-PART_KEY = "part"
-"""Of a supervision's `custom` entries: the part that it comes from."""
 MINI_DEV_SPEAKERS = 2
 
 
@@ -209,4 +207,4 @@ def _require_apart(parts: Mapping[str, tuple[str, ...]]) -> None:
     for option, names in parts.items():
         for name in names:
             if seen.setdefault(name, option) != option:
-                raise InputError(f"--corpora.{option}: expected parts that are not in --corpora.{seen[name]}, found {name}")
+                raise InputError(f"--corpora.{option}: expected no part of --corpora.{seen[name]}, found {name}")

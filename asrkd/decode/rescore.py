@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from asrkd.decode.compact import UtteranceLattice
-from asrkd.decode.lattice import Lattices, Scales
+from asrkd.decode.lattice import Scales
 from asrkd.decode.search import Hypotheses
 from asrkd.decode.workers import fork_map
 from asrkd.files import fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.decode import DecodeOptions
@@ -135,3 +135,8 @@ class SpeechOptions:
                 f"--distil.temperature and --students.sweep-temperatures: expected some of --posteriors.temperatures "
                 f"{self.posteriors.temperatures}, found {missing[0]:g}"
             )
+
+
+def corpus_options(options: SpeechOptions) -> list[Any]:
+    """The recipe's own options of its corpus: what a subclass of SpeechOptions has under `corpora`, else none."""
+    return [options.corpora] if hasattr(options, "corpora") else []

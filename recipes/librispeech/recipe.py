@@ -1,0 +1,45 @@
+"""LibriSpeech: books read aloud; 100 or 960 hours of training speech, or the mini set of five."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from asrkd.corpora.librispeech import WHERE_TO_GET, LibrispeechOptions, prepare_librispeech
+from asrkd.speech.data import Corpus
+from asrkd.speech.options import SpeechOptions
+from asrkd.speech.plan import main
+
+# 72,545 words of news, web text and talk, all of them in the CMU dictionary.
+DEBIAN_LM = "/usr/share/pocketsphinx/model/en-us/en-us.lm.bin"
+
+CORPUS = Corpus(
+    name="librispeech",
+    prepare=prepare_librispeech,
+    dictionary=lambda corpus_dir: "cmudict",
+    closed_vocabulary=False,
+    where=WHERE_TO_GET,
+    where_model="on Debian or Ubuntu: apt-get install pocketsphinx-en-us; or LibriSpeech's own by --lang.arpa "
+    "(https://www.openslr.org/11)",
+)
+
+
+@dataclass(frozen=True)
+class Options(SpeechOptions):
+    """A speech recipe's options, and which parts of the corpus it takes."""
+
+    corpora: LibrispeechOptions = field(default_factory=LibrispeechOptions)
+
+
+_BASE = Options(exp_dir=Path("exp/librispeech"))
+DEFAULT = replace(
+    _BASE,
+    lang=replace(_BASE.lang, arpa=DEBIAN_LM, prune=1e-7, rescore_arpa=DEBIAN_LM),
+    # What AN4 taught (LOG.md): little dropout in the teachers, soft targets alone, at a rate of their own.
+    teacher=replace(_BASE.teacher, dropout=0.1),
+    distil=replace(_BASE.distil, alpha=1.0),
+    students=replace(_BASE.students, soft_learning_rate=3e-3),
+)
+
+if __name__ == "__main__":
+    main(CORPUS, DEFAULT)
