@@ -71,13 +71,15 @@ def test_the_same_model_changes_neither_words_nor_scores(task: Task, whole: bool
     options = replace(WIDE, lattice_beam=8.0, whole_lattices=whole)
     first = decode(task.graph, scores, options)
     walk = walk_of(task.model)
-    rescored = Rescorer(walk, walk)(first, options.scales, num_jobs=2)
+    rescored = Rescorer(walk, walk)(first, options.scales, None if whole else 8.0, num_jobs=2)
     assert rescored.words == first.words
     assert rescored.rtf > first.rtf
     for utt_id in scores:
         expected = best_total(first.lattices, utt_id, options.scales)
         assert best_total(rescored.lattices, utt_id, options.scales) == pytest.approx(expected, abs=1e-3)
     for scales in (Scales(0.2, 1.0, 0.0), Scales(0.6, 0.5, -2.0)):
+        if not whole:
+            break  # of the paths that are not the best, other ones may be kept
         assert rescored.lattices.best_paths(scales) == first.lattices.best_paths(scales)
 
 
@@ -108,3 +110,18 @@ def test_no_path_stays_none(task: Task, bigram: NgramModel) -> None:
     first = decode(task.graph, {"short": task.noise(2)}, replace(WIDE, allow_partial=False))
     rescored = Rescorer(walk_of(task.model), walk_of(bigram))(first, WIDE.scales)
     assert rescored.words == {"short": []} and rescored.failed == ("short",)
+
+
+def test_a_beam_keeps_lattices_small_and_their_arcs_on_paths(task: Task, bigram: NgramModel) -> None:
+    scores, _ = task.utterances(spread=4.0)
+    options = replace(WIDE, lattice_beam=8.0, whole_lattices=False)
+    first = decode(task.graph, scores, options)
+    rescorer = Rescorer(walk_of(task.model), walk_of(bigram))
+    whole, pruned = (rescorer(first, options.scales, beam) for beam in (None, 3.0))
+    assert len(pruned.lattices.arcs) < len(whole.lattices.arcs)
+    for utt_id in scores:
+        expected = best_total(whole.lattices, utt_id, options.scales)
+        assert best_total(pruned.lattices, utt_id, options.scales) == pytest.approx(expected, abs=1e-3)
+        source, target, _ = pruned.lattices.utt(utt_id).arcs.T
+        assert set(target.tolist()) - set(source.tolist()) == {target.max()}
+        assert set(source.tolist()) - set(target.tolist()) == {0}

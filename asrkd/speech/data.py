@@ -118,9 +118,9 @@ def make_features(manifests: Path, options: SpeechOptions, out_dir: Path) -> Non
 def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Three lexicons, lm.arpa, and lang.json (guessed words, OOV rates, perplexities).
 
-    lexicon.txt has the words that training learns from, decode_lexicon.txt those that can be recognised. Held-out splits
-    are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those with a phone that
-    training never heard stay out.
+    lexicon.txt has the words that training learns from, decode_lexicon.txt those that can be recognised. Held-out
+    splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those with a
+    phone that training never heard stay out.
     """
     texts = {name: sentences(FrameStore.open(features / name)) for name in SPLITS}
     spoken = {name: {word for sentence in text for word in sentence} for name, text in texts.items()}

@@ -122,7 +122,8 @@ class Decoder:
         )
         if self.rescorer is None:
             return first, first
-        return first, self.rescorer(first, options.scales, jobs, f"rescore {name}")
+        beam = None if options.whole_lattices else options.lattice_beam
+        return first, self.rescorer(first, options.scales, beam, jobs, f"rescore {name}")
 
     @property
     def references(self) -> dict[str, list[str]]:
