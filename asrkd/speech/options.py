@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asrkd.align import FlatStartOptions, ViterbiOptions
+from asrkd.corpora.librispeech import LibrispeechOptions
+from asrkd.corpora.own import OwnOptions
 from asrkd.decode import DecodeOptions
 from asrkd.distil.loss import DistilOptions
 from asrkd.distil.store import StoreOptions
@@ -135,6 +137,20 @@ class SpeechOptions:
                 f"--distil.temperature and --students.sweep-temperatures: expected some of --posteriors.temperatures "
                 f"{self.posteriors.temperatures}, found {missing[0]:g}"
             )
+
+
+@dataclass(frozen=True)
+class LibrispeechSpeechOptions(SpeechOptions):
+    """Those of recipes/librispeech."""
+
+    corpora: LibrispeechOptions = field(default_factory=LibrispeechOptions)
+
+
+@dataclass(frozen=True)
+class OwnSpeechOptions(SpeechOptions):
+    """Those of recipes that `asrkd init` writes."""
+
+    corpora: OwnOptions = field(default_factory=lambda: OwnOptions(recordings=Path()))
 
 
 def corpus_options(options: SpeechOptions) -> list[Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from asrkd.corpora.librispeech import WHERE_TO_GET, LibrispeechOptions, prepare_librispeech
+from asrkd.corpora.librispeech import WHERE_TO_GET, prepare_librispeech
 from asrkd.speech.data import Corpus
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import LibrispeechSpeechOptions
 from asrkd.speech.plan import main
 
 # 72,545 words of news, web text and talk, all of them in the CMU dictionary.
@@ -23,15 +23,7 @@ CORPUS = Corpus(
     "(https://www.openslr.org/11)",
 )
 
-
-@dataclass(frozen=True)
-class Options(SpeechOptions):
-    """A speech recipe's options, and which parts of the corpus it takes."""
-
-    corpora: LibrispeechOptions = field(default_factory=LibrispeechOptions)
-
-
-_BASE = Options(exp_dir=Path("exp/librispeech"))
+_BASE = LibrispeechSpeechOptions(exp_dir=Path("exp/librispeech"))
 DEFAULT = replace(
     _BASE,
     lang=replace(_BASE.lang, arpa=DEBIAN_LM, prune=1e-7, rescore_arpa=DEBIAN_LM),
