@@ -18,6 +18,9 @@ class LangOptions:
     """Dictionary file (lexicon.txt or CMU format), or "cmudict"; none: the corpus's own. With phones only."""
     arpa: str | None = None
     """N-gram model to decode with: ARPA (may be gzip) or Sphinx binary; none: estimated from the training text."""
+    mix: float = 0.0
+    """Weight of the model estimated from the training text in a mixture with `arpa`, and with `rescore_arpa`; 0: not
+    mixed."""
     prune: float = 0.0
     """Leave out n-grams of `arpa` whose loss raises the perplexity by less than this fraction (Stolcke 1998), e.g.
     1e-7."""
@@ -43,7 +46,7 @@ class LangOptions:
                 raise InputError(f"lang.{name}: expected 1 or more, found {value}")
         if self.max_words is not None and self.max_words < 1:
             raise InputError(f"lang.max_words: expected 1 or more, found {self.max_words}")
-        if not (0 <= self.prune < 1 and 0 <= self.max_unpronounced <= 1):
-            raise InputError(
-                f"lang: expected prune and max_unpronounced in 0 to 1, found {self.prune} and {self.max_unpronounced}"
-            )
+        for name in ("mix", "prune", "max_unpronounced"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"lang.{name}: expected 0 to 1, found {value}")

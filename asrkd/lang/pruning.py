@@ -14,7 +14,7 @@ from asrkd.lang.ngram import BOS, EOS, UNK, Entry, NgramModel
 
 LN10 = math.log(10.0)
 # A history whose n-grams leave less than this to all other words is not touched: what is left is rounding.
-_MIN_LEFT = 1e-6
+MIN_LEFT = 1e-6
 
 
 def likeliest_words(model: NgramModel, number: int | None) -> frozenset[str]:
@@ -43,7 +43,7 @@ def prune_by_entropy(model: NgramModel, threshold: float) -> NgramModel:
     kept: list[dict[str, Entry]] = [dict(table) for table in model.tables]
     for n in range(model.order, 1, -1):
         needed = {_history(key) for key in kept[n]} if n < model.order else set()
-        for history, ngrams in _by_history(kept[n - 1]).items():
+        for history, ngrams in by_history(kept[n - 1]).items():
             for key in _dispensable(model, history, ngrams, threshold):
                 if key not in needed:
                     del kept[n - 1][key]
@@ -54,7 +54,7 @@ def _history(key: str) -> str:
     return key.rpartition(" ")[0]
 
 
-def _by_history(table: dict[str, Entry]) -> dict[str, list[str]]:
+def by_history(table: dict[str, Entry]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for key in table:
         found[_history(key)].append(key)
@@ -68,9 +68,9 @@ def _dispensable(model: NgramModel, history: str, ngrams: Sequence[str], thresho
 
     where left and left' are what p(. | h) and p(. | h') give to words without an n-gram here, and a = left / left'.
     """
-    explicit, lower = _explicit_and_lower(model, history, ngrams)
+    explicit, lower = explicit_and_lower(model, history, ngrams)
     left_lower = 1.0 - sum(lower)
-    if left_lower < _MIN_LEFT:
+    if left_lower < MIN_LEFT:
         return
     left = 10.0 ** _backoff(model, history) * left_lower
     log_weight = math.log(left / left_lower)
@@ -83,7 +83,7 @@ def _dispensable(model: NgramModel, history: str, ngrams: Sequence[str], thresho
             yield key
 
 
-def _explicit_and_lower(model: NgramModel, history: str, ngrams: Sequence[str]) -> tuple[list[float], list[float]]:
+def explicit_and_lower(model: NgramModel, history: str, ngrams: Sequence[str]) -> tuple[list[float], list[float]]:
     """p(w | h), which the n-grams hold, and p(w | h without its oldest word), by back-off, of each n-gram."""
     shorter = history.split(" ")[1:]
     table = model.tables[len(shorter) + 1]
@@ -109,16 +109,16 @@ def _with_backoffs(model: NgramModel, kept: Sequence[dict[str, Entry]]) -> Ngram
     tables: list[dict[str, Entry]] = [dict(table) for table in kept]
     pruned = NgramModel(tuple(tables))
     for n in range(2, model.order + 1):
-        for history, ngrams in _by_history(model.tables[n - 1]).items():
+        for history, ngrams in by_history(model.tables[n - 1]).items():
             entry = tables[n - 2].get(history)
             if entry is None:
                 continue
-            explicit, lower = _explicit_and_lower(model, history, ngrams)
-            left = 10.0**entry.log10_backoff * max(1.0 - sum(lower), _MIN_LEFT)
+            explicit, lower = explicit_and_lower(model, history, ngrams)
+            left = 10.0**entry.log10_backoff * max(1.0 - sum(lower), MIN_LEFT)
             left += sum(p for key, p in zip(ngrams, explicit, strict=True) if key not in kept[n - 1])
             shorter = history.split(" ")[1:]
             words = [key.rpartition(" ")[2] for key in ngrams if key in kept[n - 1]]
             left_lower = 1.0 - sum(10.0 ** pruned.log10_prob(shorter, word) for word in words)
-            if left_lower >= _MIN_LEFT:
+            if left_lower >= MIN_LEFT:
                 tables[n - 2][history] = Entry(entry.log10_prob, math.log10(left / left_lower))
     return pruned

@@ -16,6 +16,7 @@ from asrkd.decode import DecodeOptions, Hypotheses, decode, tune
 from asrkd.decode.rescore import Rescorer
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
+from asrkd.frames import FrameStore
 from asrkd.graph import DecodingGraph, build_hclg
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
@@ -25,7 +26,7 @@ from asrkd.lang.ngram import read_arpa
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.score.bootstrap import UtteranceMetric
 from asrkd.score.frames import FrameMetrics, frame_metrics
-from asrkd.speech.data import ARPA_FILE, DECODE_LEXICON_FILE
+from asrkd.speech.data import ARPA_FILE, DECODE_LEXICON_FILE, sentences
 from asrkd.speech.labels import load_hmm
 from asrkd.speech.language import rescoring_model
 from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students
@@ -139,8 +140,9 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
     graph.save(out_dir / GRAPH_FOLDER)
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
     if options.lang.rescore_arpa:
-        models = {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: rescoring_model(options.lang.rescore_arpa, model)}
-        for name, one in models.items():
+        train_text = sentences(FrameStore.open(options.exp_dir / "features" / "train"))
+        larger = rescoring_model(options.lang.rescore_arpa, train_text, options.lang, model)
+        for name, one in {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: larger}.items():
             grammar = grammar_fst(one, word_labels(lexicon), backoff_label(lexicon))
             GrammarWalk(grammar.fst).save(out_dir / name)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from asrkd.errors import InputError
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.lexicon import Lexicon, build_lexicon
+from asrkd.lang.mixing import mix
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
@@ -49,7 +50,7 @@ def decoding_language(
     lang = source.lang
     if lang.arpa is None:
         return lexicon, estimate_kneser_ney(train_text, lang.order, vocabulary=lexicon.words)
-    whole = read_language_model(lang.arpa)
+    whole = _mixed(lang.arpa, train_text, lang)
     if whole.vocabulary.isdisjoint(lexicon.words):
         raise InputError(
             f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
@@ -63,15 +64,26 @@ def decoding_language(
     return decoded, restrict(pruned, words & decoded.prons.keys())
 
 
-def rescoring_model(path: Path | str, decoding: NgramModel) -> NgramModel:
-    """The model of that file for the words that decoding knows. InputError, naming some, where it lacks any."""
-    whole = read_language_model(path)
+def rescoring_model(
+    path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel
+) -> NgramModel:
+    """The model of that file for the words that decoding knows, mixed as that one is. InputError, naming some, where
+    it lacks any."""
+    whole = _mixed(path, train_text, lang)
     missing = sorted(decoding.vocabulary - whole.vocabulary)
     if missing:
         raise InputError(
             f"{path}: expected every word that is decoded with, found {len(missing)} missing: {_named(missing)}"
         )
     return restrict(whole, decoding.vocabulary)
+
+
+def _mixed(path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
+    whole = read_language_model(path)
+    if not lang.mix:
+        return whole
+    spoken = {word for sentence in train_text for word in sentence}
+    return mix(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=whole.vocabulary | spoken), lang.mix)
 
 
 def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[tuple[str, ...], ...]]:

@@ -114,7 +114,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             "graph",
             partial(evaluate.make_graph, exp / "lang", exp / "tree", options),
             [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(options)],
-            ("lang", "tree"),
+            ("features", "lang", "tree"),
         ),
         Step(
             10,
