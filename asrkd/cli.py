@@ -20,7 +20,8 @@ from asrkd.errors import InputError, boxed_sections, one_line_errors
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network.
 
 The work itself is done by recipes: `recipes/prompts/run.sh` and `recipes/an4/run.sh` go from a corpus to a
-table of word error rates; `--help` after them lists every option. The subcommands look after what they need.
+table of word error rates; `--help` after them lists every option. The subcommands look after what they need, and
+`asrkd init` makes a recipe for a corpus of your own.
 
 Exit codes: 0 done, 2 something that you can mend (one line says what); for `asrkd doctor` see its --help."""
 

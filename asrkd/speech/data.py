@@ -18,7 +18,7 @@ from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
 from asrkd.frames import FrameStore
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.subword import train_pieces
-from asrkd.speech.language import LexiconSource, decoding_language
+from asrkd.speech.language import LexiconSource, decoding_language, require_rescorable
 from asrkd.speech.options import SpeechOptions, corpus_options
 
 SPLITS = ("train", "dev", "test")
@@ -134,6 +134,7 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
         word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons)
     ).save(out_dir / ALIGN_LEXICON_FILE)
     decoded, ngram = decoding_language(texts["train"], lexicon, source)
+    require_rescorable(texts["train"], options.lang, ngram)
     decoded.save(out_dir / DECODE_LEXICON_FILE)
     ngram.write_arpa(out_dir / ARPA_FILE)
     summary = {

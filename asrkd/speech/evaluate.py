@@ -141,7 +141,7 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
     if options.lang.rescore_arpa:
         train_text = sentences(FrameStore.open(options.exp_dir / "features" / "train"))
-        larger = rescoring_model(options.lang.rescore_arpa, train_text, options.lang, model)
+        larger = rescoring_model(train_text, options.lang, model)
         for name, one in {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: larger}.items():
             grammar = grammar_fst(one, word_labels(lexicon), backoff_label(lexicon))
             GrammarWalk(grammar.fst).save(out_dir / name)

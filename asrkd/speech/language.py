@@ -64,26 +64,40 @@ def decoding_language(
     return decoded, restrict(pruned, words & decoded.prons.keys())
 
 
-def rescoring_model(
-    path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel
-) -> NgramModel:
-    """The model of that file for the words that decoding knows, mixed as that one is. InputError, naming some, where
-    it lacks any."""
-    whole = _mixed(path, train_text, lang)
-    missing = sorted(decoding.vocabulary - whole.vocabulary)
+def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> NgramModel:
+    """The model of `lang.rescore_arpa` for the words that decoding knows, mixed as that one is."""
+    assert lang.rescore_arpa is not None
+    whole = _mixed(lang.rescore_arpa, train_text, lang)
+    _require_words(lang.rescore_arpa, whole.vocabulary, decoding)
+    return restrict(whole, decoding.vocabulary)
+
+
+def require_rescorable(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> None:
+    """InputError, naming some, where `lang.rescore_arpa` lacks words that decoding knows: told before training."""
+    if lang.rescore_arpa is not None and lang.rescore_arpa != lang.arpa:
+        spoken = _spoken(train_text) if lang.mix else frozenset()
+        _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).vocabulary | spoken, decoding)
+
+
+def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> None:
+    missing = sorted(decoding.vocabulary - known)
     if missing:
         raise InputError(
-            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {_named(missing)}"
+            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {_named(missing)} "
+            "(--lang.rescore-arpa None: no rescoring)"
         )
-    return restrict(whole, decoding.vocabulary)
+
+
+def _spoken(train_text: Sequence[Sequence[str]]) -> frozenset[str]:
+    return frozenset(word for sentence in train_text for word in sentence)
 
 
 def _mixed(path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
     whole = read_language_model(path)
     if not lang.mix:
         return whole
-    spoken = {word for sentence in train_text for word in sentence}
-    return mix(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=whole.vocabulary | spoken), lang.mix)
+    words = whole.vocabulary | _spoken(train_text)
+    return mix(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.mix)
 
 
 def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[tuple[str, ...], ...]]:

@@ -24,6 +24,7 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     exp = options.exp_dir
     features, lang, align = (exp / name for name in ("features", "lang", "align"))
     listing = _listing(corpus, options)
+    lang_options = _lang_options(corpus, options)
     steps = [
         Step(0, "corpus", lambda out: write_json(out / "files.json", listing), listing),
         Step(
@@ -34,13 +35,7 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
             ("corpus",),
         ),
         Step(2, "features", partial(data.make_features, exp / "manifests", options), options.features, ("manifests",)),
-        Step(
-            3,
-            "lang",
-            partial(data.make_lang, corpus, features, options),
-            _lang_options(corpus, options),
-            ("features",),
-        ),
+        Step(3, "lang", partial(data.make_lang, corpus, features, options), lang_options, ("features",)),
         Step(
             4,
             "align",
