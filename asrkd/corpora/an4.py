@@ -6,7 +6,6 @@ Acoustical and Environmental Robustness in Automatic Speech Recognition, 1993.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from lhotse import Recording, RecordingSet, SupervisionSet
 
 from asrkd.corpora import CorpusSplit, Dropped
 from asrkd.corpora.audio import AudioFault, probe, supervise
+from asrkd.corpora.hold_out import held_out_speakers
 from asrkd.errors import InputError
 
 NUM_DEV_SPEAKERS = 7
@@ -66,20 +66,9 @@ def prepare_an4(
 
 
 def dev_speakers(speakers: Iterable[str], num_dev_speakers: int = NUM_DEV_SPEAKERS) -> set[str]:
-    """The training speakers held out: those of the smallest SHA-256 of their names, women in proportion.
-
-    An AN4 speaker's name begins with f or m. No seed: every run everywhere holds out the same ones.
-    """
-    by_digest = sorted(set(speakers), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    if not 0 <= num_dev_speakers < len(by_digest):
-        raise InputError(
-            f"development speakers: expected fewer than the {len(by_digest)} there are, "
-            f"found {num_dev_speakers}"
-        )
-    women = [name for name in by_digest if name.startswith("f")]
-    others = [name for name in by_digest if not name.startswith("f")]
-    num_women = round(num_dev_speakers * len(women) / len(by_digest))
-    return {*women[:num_women], *others[: num_dev_speakers - num_women]}
+    """The training speakers held out by `held_out_speakers`; an AN4 speaker's name begins with f or m."""
+    names = set(speakers)
+    return held_out_speakers(names, num_dev_speakers, women={name for name in names if name.startswith("f")})
 
 
 def _find_root(corpus_dir: Path | str | None) -> Path:

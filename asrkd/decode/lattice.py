@@ -71,18 +71,11 @@ class Lattices:
     @staticmethod
     def of(graph: DecodingGraph, by_utt: Mapping[str, UtteranceLattice]) -> Lattices:
         """Put the lattices of single utterances together."""
-        lattices = list(by_utt.values())
-        return Lattices(
-            tuple(by_utt),
-            torch.tensor([0, *(len(lattice.arcs) for lattice in lattices)]).cumsum(0),
-            torch.from_numpy(np.concatenate([lattice.arcs for lattice in lattices])),
-            torch.from_numpy(np.concatenate([lattice.words_on_arc for lattice in lattices])),
-            torch.from_numpy(np.concatenate([lattice.am_scores for lattice in lattices])),
-            torch.from_numpy(np.concatenate([lattice.graph_scores for lattice in lattices])),
-            graph.word_sequences,
-            graph.words,
-            graph.fingerprint,
-        )
+        return _concatenated(by_utt, graph.word_sequences, graph.words, graph.fingerprint)
+
+    def replaced(self, by_utt: Mapping[str, UtteranceLattice], graph_fingerprint: str) -> Lattices:
+        """Others of the same words, made from these and from what `graph_fingerprint` says."""
+        return _concatenated(by_utt, self.word_sequences, self.words, graph_fingerprint)
 
     def utt(self, utt_id: str) -> UtteranceLattice:
         """One utterance's lattice."""
@@ -182,3 +175,23 @@ class Lattices:
             tuple(json.loads(metadata["words"])),
             found,
         )
+
+
+def _concatenated(
+    by_utt: Mapping[str, UtteranceLattice],
+    word_sequences: tuple[tuple[int, ...], ...],
+    words: tuple[str, ...],
+    graph_fingerprint: str,
+) -> Lattices:
+    lattices = list(by_utt.values())
+    return Lattices(
+        tuple(by_utt),
+        torch.tensor([0, *(len(lattice.arcs) for lattice in lattices)]).cumsum(0),
+        torch.from_numpy(np.concatenate([lattice.arcs for lattice in lattices])),
+        torch.from_numpy(np.concatenate([lattice.words_on_arc for lattice in lattices])),
+        torch.from_numpy(np.concatenate([lattice.am_scores for lattice in lattices])),
+        torch.from_numpy(np.concatenate([lattice.graph_scores for lattice in lattices])),
+        word_sequences,
+        words,
+        graph_fingerprint,
+    )

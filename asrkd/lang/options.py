@@ -17,7 +17,19 @@ class LangOptions:
     lexicon: str | None = None
     """Dictionary file (lexicon.txt or CMU format), or "cmudict"; none: the corpus's own. With phones only."""
     arpa: str | None = None
-    """ARPA n-gram model to decode with (may be gzip); none: estimated from the training text."""
+    """N-gram model to decode with: ARPA (may be gzip) or Sphinx binary; none: estimated from the training text."""
+    mix: float = 0.0
+    """Weight of the model estimated from the training text in a mixture with `arpa`, and with `rescore_arpa`; 0: not
+    mixed."""
+    prune: float = 0.0
+    """Leave out n-grams of `arpa` whose loss raises the perplexity by less than this fraction (Stolcke 1998), e.g.
+    1e-7."""
+    max_words: int | None = None
+    """Words of `arpa` to decode with, the likeliest ones; none: all of them."""
+    max_unpronounced: float = 0.1
+    """Fraction of these words that may be left out for want of a pronunciation before the run stops."""
+    rescore_arpa: str | None = None
+    """Larger n-gram model, of the same words, that rescores the lattices; none: they are not rescored."""
     order: int = 3
     """Longest n-gram of an estimated language model, in words."""
     vocab_size: int = 80
@@ -32,3 +44,9 @@ class LangOptions:
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"lang.{name}: expected 1 or more, found {value}")
+        if self.max_words is not None and self.max_words < 1:
+            raise InputError(f"lang.max_words: expected 1 or more, found {self.max_words}")
+        for name in ("mix", "prune", "max_unpronounced"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InputError(f"lang.{name}: expected 0 to 1, found {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ from asrkd.corpora import CorpusSplit, total_left_out
 from asrkd.corpora.validate import validate_corpus
 from asrkd.errors import InputError
 from asrkd.features import compute_features
-from asrkd.files import fingerprint, read_json, write_json
+from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
 from asrkd.frames import FrameStore
-from asrkd.lang.g2p import pronounce
-from asrkd.lang.lexicon import Lexicon, build_lexicon
-from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
-from asrkd.lang.options import LangOptions
-from asrkd.lang.subword import subword_lexicon, train_pieces
-from asrkd.speech.options import SpeechOptions
+from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.subword import train_pieces
+from asrkd.speech.language import LexiconSource, decoding_language, require_rescorable
+from asrkd.speech.options import SpeechOptions, corpus_options
 from asrkd.speech.scoring import Scoring
 
 SPLITS = ("train", "dev", "test")
+NUM_NAMED = 20
+_USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
 LEXICON_FILE = "lexicon.txt"
 ALIGN_LEXICON_FILE = "align_lexicon.txt"
+DECODE_LEXICON_FILE = "decode_lexicon.txt"
 ARPA_FILE = "lm.arpa"
 
 
@@ -36,8 +37,8 @@ class Corpus:
 
     name: str
     """Name of the recipe, e.g. `an4`."""
-    prepare: Callable[[Path], Mapping[str, CorpusSplit]]
-    """Source layout -> train, dev and test."""
+    prepare: Callable[..., Mapping[str, CorpusSplit]]
+    """Source layout -> train, dev and test: of the folder, and of the `corpora` options where the recipe has them."""
     dictionary: Callable[[Path], Path | str]
     """The pronunciation dictionary that goes with the corpus: a file of it, or "cmudict"."""
     closed_vocabulary: bool
@@ -48,6 +49,16 @@ class Corpus:
     """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
     scoring: Scoring = field(default_factory=Scoring)
     """What counts as an error."""
+    where_model: str = ""
+    """Where a person gets the language model that the recipe names, if it names one."""
+    files: Callable[[Any], Sequence[Path]] | None = None
+    """Of a corpus that is no folder: the files that tell of it, by the `corpora` options."""
+
+
+def list_files(paths: Sequence[Path]) -> dict[str, Any]:
+    """Count, bytes and fingerprint (contents) of the files. InputError if one is missing."""
+    found = {str(path): file_fingerprint(path) for path in paths}
+    return {"files": len(found), "bytes": sum(path.stat().st_size for path in paths), "fingerprint": fingerprint(found)}
 
 
 def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
@@ -66,12 +77,14 @@ def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
 
 def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     """Validated Lhotse manifests of each split, with what was left out by rule and what was dropped as bad."""
-    splits = corpus.prepare(_folder(options))
+    splits = corpus.prepare(_folder(options), *corpus_options(options))
     _require_whole(corpus, splits, options)
     kept, bad = validate_corpus(
         splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs
     )
     for name, split in kept.items():
+        if not len(split.supervisions):
+            raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
         split.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
         split.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
         whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
@@ -121,10 +134,11 @@ def make_features(manifests: Path, options: SpeechOptions, out_dir: Path) -> Non
 
 
 def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: Path) -> None:
-    """lexicon.txt, align_lexicon.txt, lm.arpa, and lang.json (guessed words, OOV rates, perplexities).
+    """Three lexicons, lm.arpa, and lang.json (guessed words, OOV rates, perplexities).
 
-    Held-out splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those
-    with a phone that training never heard stay out.
+    lexicon.txt has the words that training learns from, decode_lexicon.txt those that can be recognised. Held-out
+    splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those with a
+    phone that training never heard stay out.
     """
     texts = {name: sentences(FrameStore.open(features / name)) for name in SPLITS}
     spoken = {name: {word for sentence in text for word in sentence} for name, text in texts.items()}
@@ -137,10 +151,14 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
     wider.restrict(
         word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons)
     ).save(out_dir / ALIGN_LEXICON_FILE)
-    ngram = _language_model(texts["train"], lexicon, options)
+    decoded, ngram = decoding_language(texts["train"], lexicon, source)
+    require_rescorable(texts["train"], options.lang, ngram)
+    decoded.save(out_dir / DECODE_LEXICON_FILE)
     ngram.write_arpa(out_dir / ARPA_FILE)
     summary = {
         "words": len(lexicon.words),
+        "decoded_words": len(ngram.vocabulary),
+        "ngrams": [len(table) for table in ngram.tables],
         "phones": len(lexicon.phones),
         "guessed_words": guessed,
         "order": ngram.order,
@@ -149,22 +167,8 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
     }
     write_json(out_dir / "lang.json", summary)
     if guessed:
-        print(f"   {len(guessed)} words without a pronunciation were given one: {', '.join(guessed)}", flush=True)
-
-
-@dataclass(frozen=True)
-class LexiconSource:
-    """Where pronunciations come from: a dictionary and guesses, or SentencePiece pieces."""
-
-    file: Path | str
-    """A dictionary, or the SentencePiece model."""
-    lang: LangOptions
-
-    def build(self, words: set[str]) -> tuple[Lexicon, list[str]]:
-        """Lexicon of the words, and those whose pronunciation is a guess. A word with none at all is left out."""
-        if self.lang.units == "subword":
-            return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="leave-out"), []
-        return build_lexicon(words, self.file, pronounce, on_unknown="leave-out")
+        named = ", ".join(guessed[:NUM_NAMED]) + (", ..." if len(guessed) > NUM_NAMED else "")
+        print(f"   {len(guessed)} words without a pronunciation were given one: {named}", flush=True)
 
 
 def lexicon_source(
@@ -182,18 +186,6 @@ def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
     if not corpus.closed_vocabulary or options.lang.lexicon:
         return set()
     return set(Lexicon.load(corpus.dictionary(_folder(options))).words)
-
-
-def _language_model(train_text: list[list[str]], lexicon: Lexicon, options: SpeechOptions) -> NgramModel:
-    if options.lang.arpa:
-        ngram = read_arpa(options.lang.arpa)
-        if ngram.vocabulary.isdisjoint(lexicon.words):
-            raise InputError(
-                f"{options.lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
-                f"but such as {min(ngram.vocabulary, default='none')} (words are upper case here)"
-            )
-        return ngram
-    return estimate_kneser_ney(train_text, options.lang.order, vocabulary=lexicon.words)
 
 
 def sentences(store: FrameStore) -> list[list[str]]:

@@ -14,16 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode, tune
+from asrkd.decode.rescore import Rescorer
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore
 from asrkd.graph import DecodingGraph, build_hclg
+from asrkd.graph.grammar import grammar_fst
+from asrkd.graph.on_demand import GrammarWalk
+from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.ngram import read_arpa
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.score.bootstrap import UtteranceMetric
 from asrkd.score.frames import FrameMetrics, frame_metrics
-from asrkd.speech.data import ARPA_FILE, LEXICON_FILE, load_split
+from asrkd.speech.data import ARPA_FILE, DECODE_LEXICON_FILE, load_split, sentences
 from asrkd.speech.labels import load_hmm
+from asrkd.speech.language import rescoring_model
 from asrkd.speech.networks import MODEL_FILE, LabelledFrames, students, teachers
 from asrkd.speech.options import SpeechOptions
 from asrkd.speech.scoring import Scoring
@@ -31,6 +37,9 @@ from asrkd.speech.scoring import Scoring
 GRAPH_FOLDER = "graph"
 TUNING_FILE = "tuning.json"
 FRAMES_FILE = "frames.json"
+FIRST_PASS_FILE = "first_pass.json"
+OLD_GRAMMAR_FILE = "decoding_grammar"
+NEW_GRAMMAR_FILE = "rescoring_grammar"
 
 
 @dataclass(frozen=True)
@@ -95,28 +104,38 @@ class Decoder:
     log_prior: Tensor
     exp_dir: Path
     options: SpeechOptions
+    rescorer: Rescorer | None
 
     @classmethod
     def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
         frames = LabelledFrames.open(exp_dir / "features", exp_dir / "tree", split, options)
         _, _, log_prior = load_hmm(exp_dir / "tree")
-        graph = DecodingGraph.load(exp_dir / "graph" / GRAPH_FOLDER)
-        return cls(split, graph, frames, log_prior, exp_dir, options)
+        folder = exp_dir / "graph"
+        rescorer = None
+        if options.lang.rescore_arpa:
+            rescorer = Rescorer(*(GrammarWalk.load(folder / name) for name in (OLD_GRAMMAR_FILE, NEW_GRAMMAR_FILE)))
+        graph = DecodingGraph.load(folder / GRAPH_FOLDER)
+        return cls(split, graph, frames, log_prior, exp_dir, options, rescorer)
 
     def acoustics(self, run: Run) -> Acoustics:
         return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
 
-    def words(self, acoustics: Acoustics, options: DecodeOptions, name: str) -> Hypotheses:
-        jobs = self.options.jobs
+    def words(self, acoustics: Acoustics, options: DecodeOptions, name: str) -> tuple[Hypotheses, Hypotheses]:
+        """What the graph recognises, and the same rescored (the same again where nothing rescores)."""
+        num_jobs, jobs = self.options.num_jobs, self.options.jobs
         work = DecodeWork(acoustics.run, options, self.split, self.exp_dir, self.options)
-        return decode(
+        first = decode(
             self.graph,
             acoustics,
-            replace(options, num_jobs=self.options.num_jobs),
+            replace(options, num_jobs=num_jobs),
             self.frames.store.frame_shift_ms,
             name=name,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
         )
+        if self.rescorer is None:
+            return first, first
+        beam = None if options.whole_lattices else options.lattice_beam
+        return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}")
 
 
 def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[str]]:
@@ -144,10 +163,16 @@ class DecodeWork:
 def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 9: HCLG of the lexicon, the language model, the tree and its transitions."""
     tree, transitions, _ = load_hmm(tree_dir)
-    arpa = options.lang.arpa or lang / ARPA_FILE
-    graph = build_hclg(Lexicon.load(lang / LEXICON_FILE), arpa, tree, transitions, options.graph)
+    lexicon, model = Lexicon.load(lang / DECODE_LEXICON_FILE), read_arpa(lang / ARPA_FILE)
+    graph = build_hclg(lexicon, model, tree, transitions, options.graph)
     graph.save(out_dir / GRAPH_FOLDER)
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
+    if options.lang.rescore_arpa:
+        train_text = sentences(FrameStore.open(options.exp_dir / "features" / "train"))
+        larger = rescoring_model(train_text, options.lang, model)
+        for name, one in {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: larger}.items():
+            grammar = grammar_fst(one, word_labels(lexicon), backoff_label(lexicon))
+            GrammarWalk(grammar.fst).save(out_dir / name)
 
 
 def tune_scales(
@@ -156,7 +181,7 @@ def tune_scales(
     """Stage 10, first: one set of scales for all systems, from the development speakers."""
     decoder = Decoder.open(exp_dir, "dev", options)
     lattices = {
-        run.name: decoder.words(decoder.acoustics(run), options.decode, run.name).lattices for run in chosen
+        run.name: decoder.words(decoder.acoustics(run), options.decode, run.name)[1].lattices for run in chosen
     }
     tuning = tune(
         lattices,
@@ -183,7 +208,10 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
     """Stage 10: words, lattices and frame scores of one system on the test set."""
     decoder = Decoder.open(exp_dir, "test", options)
     acoustics = decoder.acoustics(run)
-    decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name).save(out_dir)
+    first, last = decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name)
+    last.save(out_dir)
+    if decoder.rescorer is not None:
+        write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})
     labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in acoustics}
     frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in acoustics), labels)
     accuracy, nats = frames.accuracy, frames.cross_entropy

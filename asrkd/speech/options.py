@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from asrkd.align import FlatStartOptions, ViterbiOptions
+from asrkd.corpora.librispeech import LibrispeechOptions
+from asrkd.corpora.own import OwnOptions
 from asrkd.decode import DecodeOptions
 from asrkd.distil.loss import DistilOptions
 from asrkd.distil.store import StoreOptions
@@ -154,3 +156,22 @@ class SpeechOptions:
                 f"--distil.temperature and --students.sweep-temperatures: expected some of --posteriors.temperatures "
                 f"{self.posteriors.temperatures}, found {missing[0]:g}"
             )
+
+
+@dataclass(frozen=True)
+class LibrispeechSpeechOptions(SpeechOptions):
+    """Those of recipes/librispeech."""
+
+    corpora: LibrispeechOptions = field(default_factory=LibrispeechOptions)
+
+
+@dataclass(frozen=True)
+class OwnSpeechOptions(SpeechOptions):
+    """Those of recipes that `asrkd init` writes."""
+
+    corpora: OwnOptions = field(default_factory=lambda: OwnOptions(recordings=Path()))
+
+
+def corpus_options(options: SpeechOptions) -> list[Any]:
+    """The recipe's own options of its corpus: what a subclass of SpeechOptions has under `corpora`, else none."""
+    return [options.corpora] if hasattr(options, "corpora") else []

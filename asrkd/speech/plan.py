@@ -12,11 +12,11 @@ from typing import Any
 from asrkd import config
 from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError, one_line_errors
-from asrkd.files import fingerprint, read_json, write_json
+from asrkd.files import file_fingerprint, read_json, write_json
 from asrkd.report import print_table
 from asrkd.speech import data, evaluate, labels, networks, own_teacher, results
 from asrkd.speech.data import Corpus
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import SpeechOptions, corpus_options
 from asrkd.stages import STAGE_NAMES, Step, run_steps
 
 
@@ -24,18 +24,19 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
     exp = options.exp_dir
     features, lang, align = (exp / name for name in ("features", "lang", "align"))
-    listing = data.list_corpus(corpus, options.corpus_dir)
+    listing = _listing(corpus, options)
+    lang_options = _lang_options(corpus, options)
     steps = [
         Step(0, "corpus", lambda out: write_json(out / "files.json", listing), listing),
         Step(
             1,
             "manifests",
             partial(data.make_manifests, corpus, options),
-            {"max_bad": options.max_bad, "sampling_rate": options.features.sampling_rate},
+            _manifest_options(options),
             ("corpus",),
         ),
         Step(2, "features", partial(data.make_features, exp / "manifests", options), options.features, ("manifests",)),
-        Step(3, "lang", partial(data.make_lang, corpus, features, options), _lang_options(options), ("features",)),
+        Step(3, "lang", partial(data.make_lang, corpus, features, options), lang_options, ("features",)),
         Step(
             4,
             "align",
@@ -123,8 +124,8 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             9,
             "graph",
             partial(evaluate.make_graph, exp / "lang", exp / "tree", options),
-            [options.graph, _file_stamp(options.lang.arpa)],
-            ("lang", "tree"),
+            [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(options)],
+            ("features", "lang", "tree"),
         ),
         Step(
             10,
@@ -176,17 +177,34 @@ def _label_options(options: SpeechOptions) -> list[Any]:
     return [options.realign, options.labels, options.teacher, *_network_options(as_trained)]
 
 
-def _lang_options(options: SpeechOptions) -> list[Any]:
-    return [options.lang, _file_stamp(options.lang.lexicon), _file_stamp(options.lang.arpa)]
+def _listing(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
+    if corpus.files is not None:
+        return data.list_files(corpus.files(*corpus_options(options)))
+    return data.list_corpus(corpus, options.corpus_dir)
 
 
-def _file_stamp(path: str | None) -> str | None:
+def _manifest_options(options: SpeechOptions) -> Any:
+    plain = {"max_bad": options.max_bad, "sampling_rate": options.features.sampling_rate}
+    return [plain, *corpus_options(options)] if corpus_options(options) else plain
+
+
+def _lang_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
+    # What rescores has no say here.
+    lang = replace(options.lang, rescore_arpa=None)
+    return [lang, _file_stamp(lang.lexicon), _file_stamp(lang.arpa, corpus.where_model)]
+
+
+def _rescoring_stamp(options: SpeechOptions) -> list[str | None]:
+    return [_file_stamp(options.lang.rescore_arpa)] if options.lang.rescore_arpa else []
+
+
+def _file_stamp(path: str | None, where: str = "") -> str | None:
     """Fingerprint of a file named in an option, so that a change of its contents is seen."""
     if path is None or path == "cmudict":
         return None
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-    return fingerprint(Path(path).read_bytes().hex())
+        raise InputError(f"{path}: no such file{'; ' + where if where else ''}")
+    return file_fingerprint(path)
 
 
 def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:

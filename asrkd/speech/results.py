@@ -12,6 +12,7 @@ from lhotse import RecordingSet
 
 from asrkd import provenance
 from asrkd.align import Alignment, Segment
+from asrkd.corpora import PART_KEY
 from asrkd.decode import Hypotheses
 from asrkd.files import fingerprint, read_json, write_json
 from asrkd.frames import FrameStore
@@ -30,7 +31,15 @@ from asrkd.score.results import (
 )
 from asrkd.score.words import WordErrors, confusions
 from asrkd.speech.data import SPLITS, Corpus, load_split, original_utt_id
-from asrkd.speech.evaluate import FRAMES_FILE, TUNING_FILE, Run, load_frame_metrics, references, runs
+from asrkd.speech.evaluate import (
+    FIRST_PASS_FILE,
+    FRAMES_FILE,
+    TUNING_FILE,
+    Run,
+    load_frame_metrics,
+    references,
+    runs,
+)
 from asrkd.speech.labels import ROUNDS_FILE, load_hmm
 from asrkd.speech.networks import REPORT_FILE, SUMMARY_FILE, Student, students, teachers
 from asrkd.speech.options import SpeechOptions
@@ -41,8 +50,13 @@ from asrkd.train.devices import resolve_device
 RESULTS_FILE = "results.json"
 NUM_CONFUSIONS = 20
 NUM_WORST = 8
+NOT_RESCORED = ", not rescored"
 SECONDS_AN_HOUR = 3600.0
 MS_PER_SEC = 1000.0
+
+
+Parts = Mapping[str, Sequence[str]]
+"""utt_ids of each part of the test set."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +66,36 @@ class Scored:
     run: Run
     frames: FrameMetrics
     errors: WordErrors
-    rtf: float
+    """Of all utterances."""
+    by_set: dict[str, WordErrors]
+    """Of each part of the test set, and of each before rescoring, where there is any."""
+    rtf: dict[str, float]
+    """Real-time factors, as `by_set`."""
     parameters: int
     macs_per_frame: int
 
     @classmethod
-    def of(cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring) -> Scored:
+    def of(
+        cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts
+    ) -> Scored:
         folder = exp_dir / "decode" / run.name
         hypotheses = Hypotheses.load(folder)
         saved = read_json(folder / FRAMES_FILE)
+        passes = {"": (hypotheses.words, hypotheses.rtf)}
+        if (folder / FIRST_PASS_FILE).is_file():
+            first = read_json(folder / FIRST_PASS_FILE)
+            passes[NOT_RESCORED] = (first["words"], first["rtf"])
+        by_set = {
+            f"{part}{name}": scoring.errors({one: said[one] for one in utt_ids}, {one: words[one] for one in utt_ids})
+            for name, (words, _) in passes.items()
+            for part, utt_ids in parts.items()
+        }
         return cls(
             run,
             load_frame_metrics(saved),
             scoring.errors(said, hypotheses.words),
-            hypotheses.rtf,
+            by_set,
+            {f"{part}{name}": rtf for name, (_, rtf) in passes.items() for part in parts},
             saved["parameters"],
             saved["macs_per_frame"],
         )
@@ -76,7 +106,8 @@ def score(
 ) -> None:
     """Stage 11: results.json (DESIGN section 5)."""
     said = references(exp_dir, "test", corpus.scoring)
-    scored = [Scored.of(run, exp_dir, said, corpus.scoring) for run in runs(options)]
+    parts = _parts_of_test(exp_dir)
+    scored = [Scored.of(run, exp_dir, said, corpus.scoring, parts) for run in runs(options)]
     metrics: dict[str, list[Any]] = defaultdict(list)
     for one in scored:
         metrics[one.run.system].append(system_metrics(one.frames, one.errors))
@@ -105,6 +136,14 @@ def score(
     print(print_table(results), flush=True)
 
 
+def _parts_of_test(exp_dir: Path) -> Parts:
+    """Where the corpus names several parts (test-clean, test-other), those; else all as "test"."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for supervision in load_split(exp_dir / "manifests", "test").supervisions:
+        parts[(supervision.custom or {}).get(PART_KEY, "test")].append(supervision.id)
+    return parts if len(parts) > 1 else {"test": [utt_id for utt_ids in parts.values() for utt_id in utt_ids]}
+
+
 def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
     """The distilled student's worst utterances, and beside each what baseline and ensemble made of it."""
     rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
@@ -131,8 +170,8 @@ def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapp
         one.parameters,
         one.macs_per_frame,
         one.frames,
-        {"test": one.errors},
-        {"test": one.rtf},
+        one.by_set,
+        one.rtf,
         **extra,
     )
 

@@ -1,0 +1,76 @@
+"""Kaldi data directories: wav.scp, text, utt2spk and, where recordings hold several utterances, segments.
+
+Lhotse has a loader of its own, which is not used: it runs the commands of wav.scp, stops with a traceback at the
+first file that is missing, and cuts durations down to milliseconds, so that every file seems to be of another length.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asrkd.corpora.segments import Segment
+from asrkd.errors import InputError
+from asrkd.lang.textfile import read_lines
+
+
+def read_kaldi_dir(folder: Path) -> list[Segment]:
+    """Every utterance that `text` speaks of, and recordings that have none, in order of utt_id.
+
+    InputError, naming file and line, for a missing file, a line that is none of its kind, a command instead of a
+    file, an utterance of no recording or without a speaker, and a speaker without utterances.
+    """
+    wavs = _table(folder / "wav.scp", "a recording and its file")
+    for name, path in wavs.items():
+        if path.endswith("|") or path.startswith("|"):
+            raise InputError(
+                f"{folder / 'wav.scp'}: {name}: expected a file, found the command {path[:60]!r}, which is not run: "
+                "write its output to a file"
+            )
+    texts = _table(folder / "text", "an utterance and its words", may_be_empty=True)
+    speakers = _table(folder / "utt2spk", "an utterance and its speaker")
+    _require_utterances(folder / "spk2utt")
+    places = _places(folder / "segments") if (folder / "segments").is_file() else {}
+    found = []
+    for utt_id in sorted({*texts, *places} if places else {*texts, *wavs}):
+        recording, start, end = places.get(utt_id, (utt_id, 0.0, None))
+        if recording not in wavs:
+            raise InputError(f"{folder / 'wav.scp'}: expected a recording {recording} of {utt_id}, found none")
+        if utt_id not in speakers:
+            raise InputError(f"{folder / 'utt2spk'}: expected a speaker of {utt_id}, found none")
+        found.append(Segment(utt_id, Path(wavs[recording]), start, end, speakers[utt_id], texts.get(utt_id)))
+    return found
+
+
+def _table(path: Path, what: str, may_be_empty: bool = False) -> dict[str, str]:
+    """Lines of a key and a value."""
+    table: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        key, *value = line.split(maxsplit=1) or [""]
+        if not key or not (value or may_be_empty):
+            raise InputError(f"{path}:{number}: expected {what}, found {line[:60]!r}")
+        if key in table:
+            raise InputError(f"{path}:{number}: expected one line of {key}, found two")
+        table[key] = value[0].strip() if value else ""
+    if not table:
+        raise InputError(f"{path}: expected lines of {what}, found none")
+    return table
+
+
+def _places(path: Path) -> dict[str, tuple[str, float, float | None]]:
+    """Recording, start and end in seconds of each utterance; an end of -1 is the recording's."""
+    places = {}
+    for utt_id, line in _table(path, "an utterance, its recording, start and end").items():
+        fields = line.split()
+        try:
+            recording, start, end = fields[0], float(fields[1]), float(fields[2])
+        except (IndexError, ValueError):
+            raise InputError(f"{path}: {utt_id}: expected a recording, start and end, found {line[:60]!r}") from None
+        places[utt_id] = (recording, start, None if end == -1 else end)
+    return places
+
+
+def _require_utterances(path: Path) -> None:
+    if path.is_file():
+        for number, line in enumerate(read_lines(path), start=1):
+            if len(line.split()) == 1:
+                raise InputError(f"{path}:{number}: expected utterances of speaker {line.strip()}, found none")

@@ -1,0 +1,43 @@
+"""Two n-gram models made one: a large one of other text and a small one of the text at hand."""
+
+from __future__ import annotations
+
+import math
+
+from asrkd.lang.ngram import BOS, NEVER_LOG10, Entry, NgramModel
+from asrkd.lang.pruning import MIN_LEFT, by_history, explicit_and_lower
+
+
+def mix(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
+    """A back-off model of (1 - weight) p(w | h) of the first and weight p(w | h) of the second.
+
+    It holds the n-grams of both, each with the mixture of what both give it, and back-off weights that make up the
+    rest; what neither holds gets that rest, which is nearly the mixture (SRILM's static interpolation, `ngram
+    -mix-lm`). A word that one model lacks has no probability there.
+    """
+    tables: list[dict[str, Entry]] = []
+    for n in range(max(first.order, second.order)):
+        keys = {key: None for model in (first, second) if n < model.order for key in model.tables[n]}
+        tables.append({key: Entry(_mixed(first, second, weight, key), 0.0) for key in keys})
+        _set_backoffs(NgramModel(tuple(tables)))
+    return NgramModel(tuple(tables))
+
+
+def _mixed(first: NgramModel, second: NgramModel, weight: float, key: str) -> float:
+    if key == BOS:
+        return NEVER_LOG10
+    *history, word = key.split(" ")
+    probs = [10.0 ** model.log10_prob(history, word) if word in model.tables[0] else 0.0 for model in (first, second)]
+    total = (1.0 - weight) * probs[0] + weight * probs[1]
+    return math.log10(total) if total > 0.0 else NEVER_LOG10
+
+
+def _set_backoffs(model: NgramModel) -> None:
+    """Of the histories of the longest n-grams: what these leave, over what shorter ones give to all other words."""
+    if model.order < 2:
+        return
+    shorter = model.tables[-2]
+    for history, ngrams in by_history(model.tables[-1]).items():
+        explicit, lower = explicit_and_lower(model, history, ngrams)
+        left, left_lower = (max(1.0 - sum(probs), MIN_LEFT) for probs in (explicit, lower))
+        shorter[history] = Entry(shorter[history].log10_prob, math.log10(left / left_lower))

@@ -1,0 +1,119 @@
+"""What stage 3 puts together: pronunciations of words, and the language model that decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asrkd.errors import InputError
+from asrkd.lang.g2p import pronounce
+from asrkd.lang.lexicon import Lexicon, build_lexicon
+from asrkd.lang.mixing import mix
+from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
+from asrkd.lang.options import LangOptions
+from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
+from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
+from asrkd.lang.subword import subword_lexicon
+
+NUM_NAMED = 5
+
+
+@dataclass(frozen=True)
+class LexiconSource:
+    """Where pronunciations come from: a dictionary and guesses, or SentencePiece pieces."""
+
+    file: Path | str
+    """A dictionary, or the SentencePiece model."""
+    lang: LangOptions
+
+    def build(self, words: Collection[str], guess: bool = True) -> tuple[Lexicon, list[str]]:
+        """Lexicon of the words, and those whose pronunciation is a guess. A word with none at all is left out."""
+        if self.lang.units == "subword":
+            return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="leave-out"), []
+        return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="leave-out")
+
+
+def read_language_model(path: Path | str) -> NgramModel:
+    """An ARPA file, plain or gzip, or a binary model of CMU Sphinx."""
+    return read_sphinx_lm(path) if is_sphinx_lm(path) else read_arpa(path)
+
+
+def decoding_language(
+    train_text: Sequence[Sequence[str]], lexicon: Lexicon, source: LexiconSource
+) -> tuple[Lexicon, NgramModel]:
+    """The words that can be recognised and the model of them: the training text's, or those of `lang.arpa`.
+
+    `lexicon` is the one that training learns from: the result holds its words too, and no phones but its own, for
+    others were never heard. InputError where the model has none of its words, or too many without a pronunciation.
+    """
+    lang = source.lang
+    if lang.arpa is None:
+        return lexicon, estimate_kneser_ney(train_text, lang.order, vocabulary=lexicon.words)
+    whole = _mixed(lang.arpa, train_text, lang)
+    if whole.vocabulary.isdisjoint(lexicon.words):
+        raise InputError(
+            f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
+            f"but such as {min(whole.vocabulary, default='none')} (words are upper case here)"
+        )
+    words = likeliest_words(whole, lang.max_words)
+    found, _ = source.build(words, guess=False)
+    decoded = Lexicon({**_with_phones_of(lexicon, found), **lexicon.prons})
+    _require_pronounced(words, decoded, lang)
+    pruned = prune_by_entropy(whole, lang.prune) if lang.prune else whole
+    return decoded, restrict(pruned, words & decoded.prons.keys())
+
+
+def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> NgramModel:
+    """The model of `lang.rescore_arpa` for the words that decoding knows, mixed as that one is."""
+    assert lang.rescore_arpa is not None
+    whole = _mixed(lang.rescore_arpa, train_text, lang)
+    _require_words(lang.rescore_arpa, whole.vocabulary, decoding)
+    return restrict(whole, decoding.vocabulary)
+
+
+def require_rescorable(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> None:
+    """InputError, naming some, where `lang.rescore_arpa` lacks words that decoding knows: told before training."""
+    if lang.rescore_arpa is not None and lang.rescore_arpa != lang.arpa:
+        spoken = _spoken(train_text) if lang.mix else frozenset()
+        _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).vocabulary | spoken, decoding)
+
+
+def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> None:
+    missing = sorted(decoding.vocabulary - known)
+    if missing:
+        raise InputError(
+            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {_named(missing)} "
+            "(--lang.rescore-arpa None: no rescoring)"
+        )
+
+
+def _spoken(train_text: Sequence[Sequence[str]]) -> frozenset[str]:
+    return frozenset(word for sentence in train_text for word in sentence)
+
+
+def _mixed(path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
+    whole = read_language_model(path)
+    if not lang.mix:
+        return whole
+    words = whole.vocabulary | _spoken(train_text)
+    return mix(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.mix)
+
+
+def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Entries of `other` whose every phone is in `lexicon`."""
+    heard = set(lexicon.phones)
+    return {word: prons for word, prons in other.prons.items() if all(heard.issuperset(pron) for pron in prons)}
+
+
+def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions) -> None:
+    missing = sorted(set(words) - lexicon.prons.keys())
+    if len(missing) > lang.max_unpronounced * len(words):
+        raise InputError(
+            f"{lang.arpa}: expected words of the lexicon, all but {lang.max_unpronounced:.1%} of them "
+            f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {_named(missing)}"
+        )
+
+
+def _named(words: Sequence[str]) -> str:
+    return ", ".join(words[:NUM_NAMED]) + (f" and {len(words) - NUM_NAMED} more" if len(words) > NUM_NAMED else "")

@@ -1,0 +1,210 @@
+"""LibriSpeech's parts, what is wrong with a partial download, and the whole recipe on eight speakers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from libri_speech import PART, SAMPLING_RATE, write_librispeech
+
+pytest.importorskip("k2")
+
+from asrkd.corpora import PART_KEY
+from asrkd.corpora.hold_out import held_out_speakers
+from asrkd.corpora.librispeech import LibrispeechOptions, prepare_librispeech
+from asrkd.errors import InputError
+from asrkd.files import read_json
+from asrkd.lang.ngram import estimate_kneser_ney
+
+pytestmark = pytest.mark.k2
+
+ROOT = Path(__file__).resolve().parents[1]
+MINI = LibrispeechOptions(parts=(PART,), test_speakers=("7312", "669"))
+TINY = [
+    *("--corpora.parts", PART, "--corpora.test-speakers", "7312", "669"),
+    *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
+    *("--train.epochs=2", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
+    *("--ensemble.size=2", "--tree.num-leaves=120", "--students.sweep-temperatures", "2.0"),
+    *("--align.num-phone-rounds=2", "--align.num-state-rounds=2"),
+    *("--train.learning-rate=0.003", "--train.batch-size=256", "--features.speed-factors", "1.0"),
+    *("--decode.beam=8", "--decode.max-active=800", "--decode.lattice-beam=2"),
+    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "0.0"),
+]
+
+
+def write_part(root: Path, part: str, speakers: str, num_utterances: int = 2) -> None:
+    """Noise and made-up words in LibriSpeech's layout, a chapter a speaker."""
+    for speaker in speakers.split():
+        chapter = root / part / speaker / "77"
+        chapter.mkdir(parents=True)
+        names = [f"{speaker}-77-{number:04}" for number in range(num_utterances)]
+        for seed, name in enumerate(names):
+            samples = np.random.default_rng(seed).integers(-5000, 5000, 8000).astype(np.int16)
+            soundfile.write(chapter / f"{name}.flac", samples, SAMPLING_RATE)
+        (chapter / f"{speaker}-77.trans.txt").write_text("".join(f"{name} SOME WORDS\n" for name in names))
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Path:
+    root = tmp_path / "LibriSpeech"
+    write_part(root, "train-clean-100", "11 12 13 14")
+    write_part(root, "dev-clean", "21")
+    write_part(root, "test-clean", "31 32")
+    write_part(root, "test-other", "41")
+    return root
+
+
+def test_named_parts_become_splits_and_utterances_keep_their_part(made_up: Path) -> None:
+    splits = prepare_librispeech(made_up.parent)  # the folder that LibriSpeech/ is in will do
+    assert {name: sorted({s.speaker for s in split.supervisions}) for name, split in splits.items()} == {
+        "train": ["11", "12", "13", "14"],
+        "dev": ["21"],
+        "test": ["31", "32", "41"],
+    }
+    assert {s.custom[PART_KEY] for s in splits["test"].supervisions} == {"test-clean", "test-other"}
+    assert splits["train"].texts()[0] == ["SOME", "WORDS"]
+
+
+def test_960_hours_are_three_parts_and_the_mini_set_has_its_own() -> None:
+    assert LibrispeechOptions(parts=("train-960",)).resolved().parts[1:] == ("train-clean-360", "train-other-500")
+    mini = LibrispeechOptions(parts=(PART,)).resolved()
+    assert (mini.dev_parts, mini.test_parts, mini.num_dev_speakers) == ((), ("dev-clean-2",), 2)
+    assert MINI.resolved().test_parts == ()
+
+
+def test_test_speakers_and_held_out_speakers_are_not_trained_on(made_up: Path) -> None:
+    (made_up / "SPEAKERS.TXT").write_text("; a table\n12 | F | x\n13 | M | x\n14|F|x\n")
+    options = LibrispeechOptions(test_speakers=("11",), num_dev_speakers=2)
+    splits = prepare_librispeech(made_up, options)
+    speakers = {name: {s.speaker for s in split.supervisions} for name, split in splits.items()}
+    assert speakers["test"] == {"11"}
+    assert speakers["dev"] == held_out_speakers({"12", "13", "14"}, 2, women={"12", "14"})
+    assert len(speakers["dev"] & {"12", "14"}) == 1
+    assert speakers["train"] == {"12", "13", "14"} - speakers["dev"]
+
+
+def test_a_missing_part_is_named_and_those_that_are_there(made_up: Path) -> None:
+    with pytest.raises(InputError, match=r"train-clean-360: expected a part .* dev-clean, test-clean"):
+        prepare_librispeech(made_up, LibrispeechOptions(parts=("train-960",)))
+    with pytest.raises(InputError, match=r"expected a part of LibriSpeech"):
+        prepare_librispeech(made_up, LibrispeechOptions(parts=("../secret",)))
+
+
+def test_a_partial_download_is_told_by_utterance(made_up: Path) -> None:
+    chapter = made_up / "train-clean-100" / "11" / "77"
+    (chapter / "11-77-0000.flac").unlink()
+    (made_up / "train-clean-100" / "12" / "77" / "12-77.trans.txt").unlink()
+    (made_up / "test-other" / "41" / "77" / "41-77-0001.flac").write_bytes(b"fLaC and no more")
+    splits = prepare_librispeech(made_up)
+    reasons = {fault.utt_id: fault.reason for split in splits.values() for fault in split.dropped}
+    assert set(reasons) == {"11-77-0000", "12-77-0000", "12-77-0001", "41-77-0001"}
+    assert "missing audio" in reasons["11-77-0000"] and "missing transcript" in reasons["12-77-0001"]
+    assert "unreadable audio" in reasons["41-77-0001"]
+    assert splits["train"].num_utterances == 8
+
+
+def test_a_speaker_without_utterances_is_named(made_up: Path) -> None:
+    (made_up / "dev-clean" / "22" / "78").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"dev-clean/22: expected utterances of this speaker, found none"):
+        prepare_librispeech(made_up)
+    with pytest.raises(InputError, match=r"--corpora.test-speakers: .* found 99"):
+        prepare_librispeech(made_up, LibrispeechOptions(test_speakers=("99",)))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("11-77-0000 AGAIN", "trans.txt:3: expected one transcript of 11-77-0000"),
+        ("11-77-0009", "trans.txt:3: expected SPEAKER-CHAPTER-NUMBER and words"),
+        ("12-77-0000 ELSEWHERE", "trans.txt:3: expected SPEAKER-CHAPTER-NUMBER"),
+    ],
+)
+def test_a_bad_line_of_a_transcript_is_named(made_up: Path, line: str, message: str) -> None:
+    path = made_up / "train-clean-100" / "11" / "77" / "11-77.trans.txt"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InputError, match=message):
+        prepare_librispeech(made_up)
+
+
+def test_no_speech_is_in_two_splits(made_up: Path) -> None:
+    with pytest.raises(InputError, match=r"--corpora.test-parts: expected no part of --corpora.parts, found train-cl"):
+        prepare_librispeech(made_up, LibrispeechOptions(test_parts=("train-clean-100",)))
+    write_part(made_up, "extra", "11")
+    with pytest.raises(InputError, match="expected test speakers that are not trained on, found 11 in both"):
+        prepare_librispeech(made_up, LibrispeechOptions(test_parts=("extra",)))
+    with pytest.raises(InputError, match="found both"):
+        LibrispeechOptions(test_parts=("extra",), test_speakers=("11",))
+
+
+@pytest.fixture(scope="module")
+def small_librispeech(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_librispeech(data_dir, tmp_path_factory.mktemp("libri") / "LibriSpeech")
+
+
+def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """recipes/librispeech as a person runs it."""
+    command = [sys.executable, str(ROOT / "recipes" / "librispeech" / "recipe.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def refusal(*arguments: str) -> str:
+    """The one line that the recipe ends with."""
+    done = run_recipe(*arguments)
+    assert done.returncode == 2, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if "utt/s" not in line]
+    assert "Traceback" not in done.stderr and lines[-1].startswith("recipes/librispeech/run.sh: error: ")
+    return lines[-1]
+
+
+@pytest.fixture(scope="module")
+def models(small_librispeech: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bigram to decode with and a trigram of the same words to rescore with."""
+    folder = tmp_path_factory.mktemp("lm")
+    text = [line.split()[1:] for path in small_librispeech.rglob("*.trans.txt") for line in path.open()]
+    for name, order in (("small.arpa", 2), ("large.arpa", 3)):
+        estimate_kneser_ney(text, order).write_arpa(folder / name)
+    return folder / "small.arpa", folder / "large.arpa"
+
+
+@pytest.mark.slow
+def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+    small, large = models
+    where = ["--corpus-dir", str(small_librispeech), "--exp-dir", str(tmp_path / "exp")]
+    lang = [f"--lang.arpa={small}", f"--lang.rescore-arpa={large}", "--lang.prune=1e-9", "--lang.mix=0.3"]
+    done = run_recipe(*where, *TINY, *lang)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = read_json(tmp_path / "exp" / "results.json")
+    assert results["corpus"]["test"]["speakers"] == 2 and results["corpus"]["dev"]["speakers"] == 2
+    rescored = read_json(tmp_path / "exp" / "decode" / "distilled" / "first_pass.json")["words"]
+    assert len(rescored) == results["corpus"]["test"]["utterances"] == 8
+    for system in results["systems"].values():
+        assert set(system["wer"]) == {"test", "test, not rescored"}
+        assert 0.1 < system["frame_accuracy"] < 1.0
+        assert system["rtf"]["test"] > system["rtf"]["test, not rescored"] > 0
+    page = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()
+    assert "not rescored" in page and "recipes/librispeech/run.sh" in page[:400]
+
+
+def test_bad_language_files_are_named_before_anything_trains(small_librispeech: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    where = ["--corpus-dir", str(small_librispeech), "--exp-dir", str(exp), *TINY, "--stop-stage=3"]
+    missing = refusal(*where, "--lang.arpa=nowhere.bin", "--lang.rescore-arpa=None")
+    assert "nowhere.bin: no such file" in missing and "apt-get install pocketsphinx-en-us" in missing
+
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_bytes("A AH\nCAFÉ K AE F EY\n".encode("latin-1"))
+    plain = ["--lang.arpa=None", "--lang.rescore-arpa=None"]
+    assert f"{lexicon}:2: expected UTF-8, found byte 0xc9" in refusal(*where, *plain, f"--lang.lexicon={lexicon}")
+
+    arpa = tmp_path / "strange.arpa"
+    arpa.write_text(
+        "\\data\\\nngram 1=6\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 THE\n-1 QXJZV\n-1 ZZXQ\n-1 AND\n\n\\end\\\n"
+    )
+    refused = refusal(*where, f"--lang.arpa={arpa}", "--lang.rescore-arpa=None")
+    assert str(arpa) in refused and "found 2 of 4 outside it: QXJZV, ZZXQ" in refused
+    refused = refusal(*where, "--lang.arpa=None", f"--lang.rescore-arpa={arpa}")
+    assert f"{arpa}: expected every word that is decoded with, found" in refused and "missing: A" in refused

@@ -1,0 +1,41 @@
+"""Mixtures of n-gram models: the n-grams of both, probabilities that add up, and nothing new from equal models."""
+
+from __future__ import annotations
+
+import pytest
+from test_pruning import histories, model, total_prob
+
+from asrkd.lang.mixing import mix
+
+OTHER = ["C C A", "D A", "A D D B", "D"]
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
+def test_ngrams_of_both_get_the_mixture_and_every_history_a_probability_of_one(weight: float) -> None:
+    first, second = model(3), model(2, OTHER)
+    mixed = mix(first, second, weight)
+    assert mixed.order == 3 and mixed.vocabulary == {"A", "B", "C", "D"}
+    for table in mixed.tables[1:]:
+        for key in table:
+            *history, word = key.split()
+            probs = [10 ** one.log10_prob(history, word) if word in one.tables[0] else 0.0 for one in (first, second)]
+            expected = (1 - weight) * probs[0] + weight * probs[1]
+            assert 10 ** mixed.log10_prob(history, word) == pytest.approx(expected)
+    for history in histories(2):
+        assert total_prob(mixed, history) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_model_mixed_with_itself_is_itself() -> None:
+    whole = model(3)
+    mixed = mix(whole, whole, 0.3)
+    for history in histories(2):
+        for word in whole.vocabulary:
+            assert mixed.log10_prob(history, word) == pytest.approx(whole.log10_prob(history, word), abs=1e-6)
+
+
+def test_a_mixture_fits_text_of_both_kinds_better_than_either() -> None:
+    first, second = model(3), model(3, OTHER)
+    text = [line.split() for line in ("A B C", "D A", "A D D")]
+    assert mix(first, second, 0.5).perplexity(text, include_oov=True) < min(
+        one.perplexity(text, include_oov=True) for one in (first, second)
+    )

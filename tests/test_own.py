@@ -1,0 +1,276 @@
+"""A corpus of one's own: manifests and Kaldi directories, what is wrong with them, `asrkd init`, and a whole run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("lhotse")
+pytest.importorskip("k2")
+
+from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+
+from asrkd import cli
+from asrkd.corpora.audio import read_samples
+from asrkd.corpora.hold_out import held_out_speakers
+from asrkd.corpora.own import OwnOptions, own_files, prepare_own
+from asrkd.errors import InputError
+from asrkd.files import read_json
+
+pytestmark = pytest.mark.k2
+
+SPEAKERS = ("ann", "bob", "cyd", "dan", "eve")
+RATE = 16000
+ENVIRONMENT = {**os.environ, "ASRKD_PYTHON": sys.executable}
+
+
+def noise(seed: int, seconds: float = 0.5) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-5000, 5000, int(seconds * RATE)).astype(np.int16)
+
+
+def write_kaldi(folder: Path, speakers: Sequence[str] = SPEAKERS) -> Path:
+    """A Kaldi data directory of two utterances a speaker."""
+    folder.mkdir(parents=True)
+    utterances = [(f"{speaker}-{number}", speaker) for speaker in speakers for number in (1, 2)]
+    for seed, (utt_id, _) in enumerate(utterances):
+        soundfile.write(folder / f"{utt_id}.wav", noise(seed), RATE)
+    (folder / "wav.scp").write_text("".join(f"{utt_id} {utt_id}.wav\n" for utt_id, _ in utterances))
+    (folder / "text").write_text("".join(f"{utt_id} go {speaker}\n" for utt_id, speaker in utterances))
+    (folder / "utt2spk").write_text("".join(f"{utt_id} {speaker}\n" for utt_id, speaker in utterances))
+    return folder
+
+
+def write_manifests(folder: Path, kaldi: Path) -> tuple[Path, Path]:
+    """The same as Lhotse manifests."""
+    splits = prepare_own(kaldi, OwnOptions(kaldi))
+    recordings, supervisions = folder / "recordings.jsonl.gz", folder / "supervisions.jsonl.gz"
+    RecordingSet.from_recordings(r for split in splits.values() for r in split.recordings).to_file(recordings)
+    SupervisionSet.from_segments(s for split in splits.values() for s in split.supervisions).to_file(supervisions)
+    return recordings, supervisions
+
+
+@pytest.fixture
+def kaldi(tmp_path: Path) -> Path:
+    return write_kaldi(tmp_path / "kaldi")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_kaldi_and_lhotse_give_the_same_splits(kaldi: Path, tmp_path: Path) -> None:
+    options = OwnOptions(kaldi, num_dev_speakers=1, num_test_speakers=2)
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    by_kaldi = prepare_own(kaldi, options)
+    by_lhotse = prepare_own(tmp_path, OwnOptions(recordings, supervisions, num_dev_speakers=1, num_test_speakers=2))
+    for name, split in by_kaldi.items():
+        assert split.texts() == by_lhotse[name].texts()
+        assert list(split.recordings) == list(by_lhotse[name].recordings)
+    speakers = {name: {s.speaker for s in split.supervisions} for name, split in by_kaldi.items()}
+    assert speakers["test"] == held_out_speakers(SPEAKERS, 2)
+    assert speakers["dev"] == held_out_speakers(set(SPEAKERS) - speakers["test"], 1)
+    assert speakers["train"] == set(SPEAKERS) - speakers["test"] - speakers["dev"]
+    assert by_kaldi["train"].texts()[0][0] == "GO"
+    assert own_files(options) == [kaldi / name for name in ("wav.scp", "text", "utt2spk")]
+
+
+def test_named_dev_and_test_leave_all_speakers_to_training(kaldi: Path, tmp_path: Path) -> None:
+    others = [write_kaldi(tmp_path / name, (name,)) for name in ("fay", "gus")]
+    splits = prepare_own(kaldi, OwnOptions(kaldi, dev_recordings=others[0], test_recordings=others[1]))
+    assert [sorted({s.speaker for s in split.supervisions}) for split in splits.values()] == [
+        list(SPEAKERS),
+        ["fay"],
+        ["gus"],
+    ]
+    with pytest.raises(InputError, match="utterance ann-1: expected it once, found it in train and dev"):
+        prepare_own(kaldi, OwnOptions(kaldi, dev_recordings=kaldi, test_recordings=others[1]))
+
+
+@pytest.mark.parametrize("form", ["kaldi", "lhotse"])
+def test_stretches_of_a_recording_become_files_of_their_own(kaldi: Path, tmp_path: Path, form: str) -> None:
+    long = noise(99, 4.0)
+    soundfile.write(kaldi / "long.wav", long, RATE)
+    starts = {f"{speaker}-{n}": 0.5 * i + 0.1 * n for i, speaker in enumerate(SPEAKERS) for n in (1, 2)}
+    places = {utt_id: (start, start + 0.2) for utt_id, start in starts.items()}
+    if form == "kaldi":
+        (kaldi / "wav.scp").write_text("tape long.wav\n")
+        (kaldi / "segments").write_text("".join(f"{utt_id} tape {a} {b}\n" for utt_id, (a, b) in places.items()))
+        options = OwnOptions(kaldi, pieces_dir=tmp_path / "pieces")
+    else:
+        source = AudioSource("file", [0], "long.wav")
+        recording = Recording("tape", [source], RATE, len(long), len(long) / RATE)
+        RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
+        SupervisionSet.from_segments(
+            SupervisionSegment(utt_id, "tape", a, b - a, text="go", speaker=utt_id.split("-")[0])
+            for utt_id, (a, b) in places.items()
+        ).to_file(tmp_path / "s.jsonl")
+        options = OwnOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl", pieces_dir=tmp_path / "pieces")
+    splits = prepare_own(kaldi, options)
+    found = {recording.id: recording for split in splits.values() for recording in split.recordings}
+    assert found.keys() == places.keys()
+    for utt_id, (start, end) in places.items():
+        expected = long[round(start * RATE) : round(end * RATE)].astype(np.float32) / 32768
+        assert np.array_equal(read_samples(found[utt_id])[0], expected)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "pieces").iterdir()}
+    prepare_own(kaldi, options)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pieces").iterdir()} == written
+
+
+def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path) -> None:
+    edit(kaldi / "wav.scp", "ann-1.wav", f"touch {tmp_path / 'ran'}; cat ann-1.wav |")
+    with pytest.raises(InputError, match=r"wav.scp: ann-1: expected a file, found the command 'touch"):
+        prepare_own(kaldi, OwnOptions(kaldi))
+    recording = Recording("x", [AudioSource("command", [0], f"touch {tmp_path / 'ran'}")], RATE, 8000, 0.5)
+    RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
+    SupervisionSet.from_segments([]).to_file(tmp_path / "s.jsonl")
+    with pytest.raises(InputError, match=r"r.jsonl: x: expected one file as it is, found a command"):
+        prepare_own(tmp_path, OwnOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("utt2spk", "bob-2 bob\n", "", r"utt2spk: expected a speaker of bob-2, found none"),
+        ("utt2spk", "bob-2 bob", "bob-2", r"utt2spk:4: expected an utterance and its speaker, found 'bob-2'"),
+        ("text", "bob-2 go bob", "bob-1 go bob", r"text:4: expected one line of bob-1, found two"),
+        ("wav.scp", "bob-2 bob-2.wav\n", "", r"wav.scp: expected a recording bob-2 of bob-2, found none"),
+    ],
+)
+def test_a_bad_line_of_a_kaldi_directory_is_named(kaldi: Path, file: str, old: str, new: str, message: str) -> None:
+    edit(kaldi / file, old, new)
+    with pytest.raises(InputError, match=message):
+        prepare_own(kaldi, OwnOptions(kaldi))
+
+
+def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_path: Path) -> None:
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    with pytest.raises(InputError, match=r"supervisions.jsonl.gz: expected a Lhotse RecordingSet, found a Supervis"):
+        prepare_own(tmp_path, OwnOptions(supervisions, supervisions))
+    with pytest.raises(InputError, match=r"nowhere.jsonl: no such file"):
+        prepare_own(tmp_path, OwnOptions(recordings, tmp_path / "nowhere.jsonl"))
+    with pytest.raises(InputError, match=r"recordings.jsonl.gz: expected --supervisions"):
+        prepare_own(tmp_path, OwnOptions(recordings))
+    (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
+    with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
+        prepare_own(kaldi, OwnOptions(kaldi))
+    (kaldi / "utt2spk").unlink()
+    with pytest.raises(InputError, match=r"utt2spk: no such file"):
+        prepare_own(kaldi, OwnOptions(kaldi))
+
+
+def test_too_few_speakers_to_hold_some_out(tmp_path: Path) -> None:
+    lone = write_kaldi(tmp_path / "lone", ("ann",))
+    with pytest.raises(InputError, match="expected more than 1 to hold out 1, found 1: give --test-recordings"):
+        prepare_own(lone, OwnOptions(lone))
+
+
+def asrkd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code of a command of `asrkd`, and its one line of complaint."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    complaint = capsys.readouterr().err
+    assert len(complaint.splitlines()) == (code != 0), complaint
+    return code, complaint
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "", "1st", "-x", "a;b", "é", "x" * 61])
+def test_names_that_are_no_folder_are_refused(
+    kaldi: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, complaint = asrkd(capsys, "init", f"--name={name}", "--recordings", str(kaldi), "--out", str(tmp_path / "r"))
+    assert code == 2 and "expected a name of at most" in complaint
+    assert not (tmp_path / "r").exists()
+
+
+def test_init_refuses_what_would_stop_the_recipe(
+    kaldi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["init", "mine", "--out", str(tmp_path / "mine"), "--recordings", str(kaldi)]
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_bytes("GO G OW\nCAFÉ K AE F EY\n".encode("latin-1"))
+    code, complaint = asrkd(capsys, *given, "--lexicon", str(lexicon))
+    assert code == 2 and f"{lexicon}:2: expected UTF-8" in complaint
+    for path in kaldi.glob("*.wav"):
+        path.rename(tmp_path / path.name)
+    code, complaint = asrkd(capsys, *given)
+    assert code == 2 and re.search(r"missing audio: expected \S+-1.wav", complaint)
+    assert not (tmp_path / "mine").exists()
+    (tmp_path / "mine").mkdir()
+    code, complaint = asrkd(capsys, *given)
+    assert code == 2 and "there is something already" in complaint
+
+
+def run_recipe(folder: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(folder / "run.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=where, env=ENVIRONMENT)
+
+
+def test_audio_that_moved_since_is_named_by_utterance(kaldi: Path, tmp_path: Path) -> None:
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    out = tmp_path / "a 'quoted' folder"
+    given = ["--recordings", str(recordings), "--supervisions", str(supervisions), "--out", str(out)]
+    assert cli.main(["init", "mine", *given]) == 0
+    assert run_recipe(out, tmp_path, "--stop-stage=1").returncode == 0
+    (kaldi / "bob-1.wav").rename(tmp_path / "bob-1.wav")
+    done = run_recipe(out, tmp_path, "--stop-stage=1", "--max-bad=0.01", "--exp-dir=exp/again")
+    assert done.returncode == 2
+    assert "bob-1: missing audio: expected" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+TINY = [
+    *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
+    *("--train.epochs=2", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
+    *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "2.0"),
+    *("--align.num-phone-rounds=2", "--align.num-state-rounds=2"),
+    *("--train.learning-rate=0.003", "--train.batch-size=256"),
+    *("--decode.beam=8", "--decode.max-active=800", "--decode.lattice-beam=2"),
+    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0"),
+]
+
+
+@pytest.mark.slow
+def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(an4_dir: Path, tmp_path: Path) -> None:
+    """Eight speakers of AN4, what each said laid end to end, with segments, as a corpus one brings along."""
+    folder = tmp_path / "kaldi"
+    folder.mkdir()
+    lines = (an4_dir / "etc" / "an4_train.transcription").read_text().splitlines()
+    texts = {m[2]: m[1] for line in lines if (m := re.fullmatch(r"<s> (.*) </s> \((.*)\)", line.strip()))}
+    tables: dict[str, list[str]] = {"wav.scp": [], "segments": [], "text": [], "utt2spk": []}
+    for speaker in sorted(path.name for path in (an4_dir / "wav" / "an4_clstk").iterdir())[:8]:
+        samples, start = [], 0.0
+        for path in sorted((an4_dir / "wav" / "an4_clstk" / speaker).iterdir()):
+            samples.append(soundfile.read(path, dtype="int16")[0])
+            end = start + len(samples[-1]) / RATE
+            tables["segments"].append(f"{path.stem} {speaker}-tape {start:.6f} {end:.6f}")
+            tables["text"].append(f"{path.stem} {texts[path.stem]}")
+            tables["utt2spk"].append(f"{path.stem} {speaker}")
+            start = end
+        soundfile.write(folder / f"{speaker}.flac", np.concatenate(samples), RATE)
+        tables["wav.scp"].append(f"{speaker}-tape {folder / speaker}.flac")
+    for name, rows in tables.items():
+        (folder / name).write_text("\n".join(rows) + "\n")
+    out = tmp_path / "mine"
+    lexicon = str(an4_dir / "etc" / "an4.dic")
+    assert cli.main(["init", "mine", "--recordings", str(folder), "--lexicon", lexicon, "--out", str(out)]) == 0
+    done = run_recipe(out, tmp_path, *TINY)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = read_json(tmp_path / "exp" / "mine" / "results.json")
+    counts = {name: (split["speakers"], split["utterances"]) for name, split in results["corpus"].items()}
+    assert [speakers for speakers, _ in counts.values()] == [6, 1, 1]
+    assert sum(utterances for _, utterances in counts.values()) == len(tables["text"])
+    assert results["recipe"] == "mine" and not results["dropped"]
+    assert all(0.2 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())

@@ -1,0 +1,127 @@
+"""Lattices rescored: unchanged by the model they were made with, and by another as if decoded with that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import decoding_peer as peer
+import numpy as np
+import pytest
+from decoding_peer import LEXICON, TEXT
+
+pytest.importorskip("k2")
+pytest.importorskip("kaldifst")
+
+from test_decode import OPTIONS, Task, best_total
+
+from asrkd.decode import DecodeOptions, Scales, decode
+from asrkd.decode.rescore import Rescorer
+from asrkd.errors import InputError
+from asrkd.graph import build_hclg
+from asrkd.graph.grammar import grammar_fst
+from asrkd.graph.on_demand import GrammarWalk
+from asrkd.graph.pronunciations import backoff_label, word_labels
+from asrkd.lang.ngram import NgramModel, estimate_kneser_ney
+
+pytestmark = pytest.mark.k2
+
+WIDE = DecodeOptions(beam=1e4, lattice_beam=1e3, max_active=None, acoustic_scale=0.4, whole_lattices=True)
+LABELS = word_labels(LEXICON)
+
+
+def walk_of(model: NgramModel) -> GrammarWalk:
+    return GrammarWalk(grammar_fst(model, LABELS, backoff_label(LEXICON)).fst)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return Task()
+
+
+@pytest.fixture(scope="module")
+def bigram() -> NgramModel:
+    """Another model: shorter histories, other sentences."""
+    text = ["TWO A", "ME AM", "ME ME", "A TWO TWO", "AM TO A", "TO AM"]
+    return estimate_kneser_ney([line.split() for line in text], 2, vocabulary=LEXICON.words)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_a_walk_costs_what_the_best_way_through_the_model_does(order: int) -> None:
+    model = estimate_kneser_ney([line.split() for line in TEXT], order, vocabulary=LEXICON.words)
+    walk = walk_of(model)
+    for words in peer.sentences(LEXICON.words, 3):
+        expected = -peer.best_backoff(model, words)
+        assert walk.cost([LABELS[word] for word in words]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_saved_walk_costs_the_same_and_a_strange_word_is_impossible(bigram: NgramModel, tmp_path: Path) -> None:
+    walk = walk_of(bigram)
+    walk.save(tmp_path / "g.safetensors")
+    loaded = GrammarWalk.load(tmp_path / "g.safetensors")
+    assert loaded.cost([1, 2, 1]) == walk.cost([1, 2, 1])
+    assert walk.step(walk.start()[1], 99) == (np.inf, ())
+    with pytest.raises(InputError, match="no such file"):
+        GrammarWalk.load(tmp_path / "h.safetensors")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_same_model_changes_neither_words_nor_scores(task: Task, whole: bool) -> None:
+    scores, _ = task.utterances(spread=4.0)
+    options = replace(WIDE, lattice_beam=8.0, whole_lattices=whole)
+    first = decode(task.graph, scores, options)
+    walk = walk_of(task.model)
+    rescored = Rescorer(walk, walk)(first, options.scales, None if whole else 8.0, num_jobs=2)
+    assert rescored.words == first.words
+    assert rescored.rtf > first.rtf
+    for utt_id in scores:
+        expected = best_total(first.lattices, utt_id, options.scales)
+        assert best_total(rescored.lattices, utt_id, options.scales) == pytest.approx(expected, abs=1e-3)
+    for scales in (Scales(0.2, 1.0, 0.0), Scales(0.6, 0.5, -2.0)):
+        if not whole:
+            break  # of the paths that are not the best, other ones may be kept
+        assert rescored.lattices.best_paths(scales) == first.lattices.best_paths(scales)
+
+
+def test_another_model_gives_what_its_own_graph_would(task: Task, bigram: NgramModel) -> None:
+    other = build_hclg(LEXICON, bigram, task.tree, task.transitions, OPTIONS)
+    scores = {f"noise{n}": task.noise(11) for n in range(12)}
+    first, expected = decode(task.graph, scores, WIDE), decode(other, scores, WIDE)
+    rescored = Rescorer(walk_of(task.model), walk_of(bigram))(first, WIDE.scales)
+    assert first.words != expected.words
+    assert rescored.words == expected.words
+    for utt_id in scores:
+        total = best_total(expected.lattices, utt_id, WIDE.scales)
+        assert best_total(rescored.lattices, utt_id, WIDE.scales) == pytest.approx(total, abs=2e-3)
+
+
+def test_an_utterance_cut_short_is_not_charged_for_its_end(task: Task, bigram: NgramModel) -> None:
+    first = decode(task.graph, {"short": task.noise(2), "long": task.noise(9)}, WIDE)
+    assert first.partial == ("short",)
+    walk = walk_of(task.model)
+    rescored = Rescorer(walk, walk)(first, WIDE.scales)
+    assert best_total(rescored.lattices, "short", WIDE.scales) == pytest.approx(
+        best_total(first.lattices, "short", WIDE.scales), abs=1e-3
+    )
+    Rescorer(walk, walk_of(bigram))(first, WIDE.scales)  # nor does another model stumble over it
+
+
+def test_no_path_stays_none(task: Task, bigram: NgramModel) -> None:
+    first = decode(task.graph, {"short": task.noise(2)}, replace(WIDE, allow_partial=False))
+    rescored = Rescorer(walk_of(task.model), walk_of(bigram))(first, WIDE.scales)
+    assert rescored.words == {"short": []} and rescored.failed == ("short",)
+
+
+def test_a_beam_keeps_lattices_small_and_their_arcs_on_paths(task: Task, bigram: NgramModel) -> None:
+    scores, _ = task.utterances(spread=4.0)
+    options = replace(WIDE, lattice_beam=8.0, whole_lattices=False)
+    first = decode(task.graph, scores, options)
+    rescorer = Rescorer(walk_of(task.model), walk_of(bigram))
+    whole, pruned = (rescorer(first, options.scales, beam) for beam in (None, 3.0))
+    assert len(pruned.lattices.arcs) < len(whole.lattices.arcs)
+    for utt_id in scores:
+        expected = best_total(whole.lattices, utt_id, options.scales)
+        assert best_total(pruned.lattices, utt_id, options.scales) == pytest.approx(expected, abs=1e-3)
+        source, target, _ = pruned.lattices.utt(utt_id).arcs.T
+        assert set(target.tolist()) - set(source.tolist()) == {target.max()}
+        assert set(source.tolist()) - set(target.tolist()) == {0}
