@@ -20,9 +20,9 @@ from tqdm import tqdm
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Scales
 from asrkd.decode.search import Hypotheses
-from asrkd.decode.workers import fork_map
 from asrkd.files import fingerprint
 from asrkd.graph.on_demand import GrammarWalk, Subset
+from asrkd.jobs.forked import fork_map
 
 _Pair = tuple[Subset, Subset]
 """States of the old and the new grammar."""
