@@ -176,7 +176,8 @@ def gap_recovered(
         found = f"in {100 * without:.1f}% of resamples the ensemble is no better than the baseline"
         reason = f"no finite interval: {found}"
         return GapRecovered(value, None, reason)
-    low, high = np.percentile((sign * (student - base) / gains)[gains > 0], CI95)
+    ahead = gains > 0
+    low, high = np.percentile(sign * (student - base)[ahead] / gains[ahead], CI95)
     return GapRecovered(value, (float(low), float(high)), None)
 
 
