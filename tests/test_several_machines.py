@@ -23,7 +23,7 @@ from asrkd.distil.store import PosteriorStore
 from asrkd.files import load_tensors, read_json
 from asrkd.jobs import one_thread
 from asrkd.models import StackedEnsemble
-from asrkd.speech.networks import LabelledFrames
+from asrkd.speech.networks import LabelledFrames, trained_precision
 from asrkd.speech.options import SpeechOptions
 from asrkd.train.evaluate import iter_logits
 
@@ -149,9 +149,11 @@ def dumped(finished_an4: Path, folder: Path) -> list[str]:
     options = SpeechOptions()
     frames = LabelledFrames.open(finished_an4 / "features", finished_an4 / "tree", "train", options)
     (folder / "npy").mkdir(parents=True)
-    ensemble = StackedEnsemble.load([finished_an4 / "teachers" / str(n) / "model.safetensors" for n in range(2)])
+    folders = [finished_an4 / "teachers" / str(n) for n in range(2)]
+    ensemble = StackedEnsemble.load([folder / "model.safetensors" for folder in folders])
     with one_thread():
-        logits = torch.cat([chunk for _, chunk in iter_logits(ensemble, frames.inputs)], dim=1)
+        chunks = iter_logits(ensemble, frames.inputs, precision=trained_precision(folders))
+        logits = torch.cat([chunk.float() for _, chunk in chunks], dim=1)
     numpy_member, kaldi_member = logits.numpy()
     with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{folder}/a.ark,{folder}/a.scp") as writer:
         for utt_id in frames.store.utt_ids:

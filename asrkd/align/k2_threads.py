@@ -12,15 +12,16 @@ from asrkd.jobs.forked import survives_a_fork
 log = logging.getLogger(__name__)
 
 
-def k2_jobs(num_jobs: int, name: str) -> Jobs:
+def k2_jobs(num_jobs: int, name: str, forks_alone: bool = False) -> Jobs:
     """`num_jobs` forked processes, or this process where k2's thread pool was started in it.
 
-    A fork does not copy those threads, and k2 would wait for them in the children.
+    A fork does not copy those threads, and k2 would wait for them in the children. A search starts them: with
+    `forks_alone` even a single job keeps them out of this process, which can then fork again.
     """
-    if num_jobs > 1 and not survives_a_fork(search_one_frame):
+    if (num_jobs > 1 or forks_alone) and not survives_a_fork(search_one_frame):
         log.warning("%s: k2 has been used in this process in a way that rules out forking; one job", name)
-        num_jobs = 1
-    return Jobs(num_jobs)
+        return Jobs(1)
+    return Jobs(num_jobs, forks_alone=forks_alone)
 
 
 def search_one_frame() -> None:

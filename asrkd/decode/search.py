@@ -155,7 +155,7 @@ def decode(
     utt_ids = list(scores)
     if elsewhere is None:
         searcher = Searcher(graph, scores, options).open()  # before the fork: processes share the graph
-        results: Iterable[tuple[int, Found]] = k2_jobs(options.num_jobs, name).map(searcher, utt_ids)
+        results: Iterable[tuple[int, Found]] = k2_jobs(options.num_jobs, name, forks_alone=True).map(searcher, utt_ids)
     else:
         results = elsewhere(utt_ids)
     found = {utt_ids[n]: result for n, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids))}

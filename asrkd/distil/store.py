@@ -188,6 +188,8 @@ class EnsemblePosteriors:
     ensemble: StackedEnsemble
     inputs: InputSource
     options: StoreOptions
+    precision: str = "float32"
+    """Arithmetic of the matrix products."""
 
     def open(self) -> Callable[[Span], Rows]:
         return self.rows
@@ -195,7 +197,7 @@ class EnsemblePosteriors:
     def rows(self, span: Span) -> Rows:
         """Rows of the frames of a span; its forward pass is one batch."""
         ids = torch.arange(*span)
-        ((_, logits),) = iter_logits(self.ensemble, self.inputs, ids, max(1, len(ids)))
+        ((_, logits),) = iter_logits(self.ensemble, self.inputs, ids, max(1, len(ids)), self.precision)
         return as_rows(compress(combined_logits(logits.float(), self.options), self.options))
 
 
@@ -216,6 +218,7 @@ def write_store(
     show_progress: bool = True,
     jobs: Jobs = HERE,
     elsewhere: Work[Span, Rows] | None = None,
+    precision: str = "float32",
 ) -> PosteriorStore:
     """Write the ensemble's posteriors of every frame of `inputs` into the folder `path`, and open them.
 
@@ -227,11 +230,11 @@ def write_store(
     num_frames = len(inputs)
     if int(utterances.offsets[-1]) != num_frames:
         raise InputError(f"{path}: expected {int(utterances.offsets[-1])} inputs, found {num_frames}")
-    teachers = fingerprint([tensor_digest(parameter) for parameter in ensemble.parameters()])
+    teachers = fingerprint([precision, *(tensor_digest(parameter) for parameter in ensemble.parameters())])
     shape = (ensemble.num_outputs, ensemble.num_members)
     index = describe_store(teachers, *shape, utterances, classes_fingerprint, options)
     spans = [(begin, min(begin + chunk, num_frames)) for begin in range(0, num_frames, chunk)]
-    work = elsewhere or EnsemblePosteriors(ensemble, inputs, options)
+    work = elsewhere or EnsemblePosteriors(ensemble, inputs, options, precision)
     return fill_store(path, index, spans, lambda missing: jobs.map(work, missing), show_progress)
 
 

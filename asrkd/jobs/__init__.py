@@ -57,6 +57,9 @@ class Jobs:
     scheduler: str | None = None
     """Address of the cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
 
+    forks_alone: bool = False
+    """Whether a single job has a process of its own too, so that the threads its work starts stay out of this one."""
+
     def __post_init__(self) -> None:
         if self.num_jobs < 1:
             raise InputError(f"--num-jobs: expected at least 1, found {self.num_jobs}")
@@ -80,7 +83,7 @@ class Jobs:
 
             with connected(self.scheduler) as executor:
                 yield from map_on(executor, work, items)
-        elif self.num_jobs == 1:
+        elif self.num_jobs == 1 and not self.forks_alone:
             with one_thread():
                 function = work.open()
                 for number, item in enumerate(items):

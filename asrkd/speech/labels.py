@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,6 +31,7 @@ from asrkd.models import AcousticDnn
 from asrkd.speech.data import ALIGN_LEXICON_FILE, LEXICON_FILE
 from asrkd.speech.options import SpeechOptions
 from asrkd.train import HardTargets, train
+from asrkd.train.evaluate import inference
 from asrkd.train.result import MODEL_NAME
 
 TREE_FILE = "tree.json"
@@ -68,22 +68,24 @@ class LabelMaker:
             self.options.train, epochs=self.options.labels.epochs, seed=self.options.seed, device=self.options.device
         )
         objective = HardTargets(labels.clamp(min=0))
-        train(model, self.inputs, objective, None, None, train_options, scratch / name, frame_ids, description=name)
+        result = train(
+            model, self.inputs, objective, None, None, train_options, scratch / name, frame_ids, description=name
+        )
         log_prior = log_priors(labels[frame_ids], tree.num_pdfs)
         transitions = TransitionModel.estimate(alignment, tree)
         save_hmm(scratch / name, tree, log_prior, transitions)
-        aligner = RoundAligner(scratch / name, model, tree, log_prior, transitions)
+        aligner = RoundAligner(scratch / name, model, result.precision, tree, log_prior, transitions)
         return Round(name, aligner, self.realigned(aligner, f"realign {name}"))
 
     def realigned(self, aligner: RoundAligner, desc: str) -> Alignment:
         """The alignment of this maker's frames by a round's network."""
         jobs = self.options.jobs
-        work = RealignWork(self.features, self.lexicon_file, aligner.folder, self.options)
+        work = RealignWork(self.features, self.lexicon_file, aligner.folder, aligner.precision, self.options)
         return viterbi(
             self.store,
             self.lexicon,
             aligner.tree,
-            scorer(aligner.model, self.inputs, aligner.log_prior),
+            scorer(aligner.model, self.inputs, aligner.log_prior, aligner.precision),
             aligner.transitions,
             replace(self.options.realign, num_jobs=self.options.num_jobs),
             desc=desc,
@@ -101,6 +103,8 @@ class RoundAligner:
 
     folder: Path
     model: AcousticDnn
+    precision: str
+    """Arithmetic of its matrix products: it aligns in that which it was trained in."""
     tree: SenoneTree
     log_prior: Tensor
     transitions: TransitionModel
@@ -126,6 +130,7 @@ class RealignWork:
     features: Path
     lexicon: Path
     folder: Path
+    precision: str
     options: SpeechOptions
 
     def open(self) -> Callable[[Batch], list[AlignedUtterance | None]]:
@@ -136,7 +141,7 @@ class RealignWork:
 
         def align(batch: Batch) -> list[AlignedUtterance | None]:
             held = store.subset(batch)
-            score = scorer(model, SplicedFrames(held, context.left, context.right), log_prior)
+            score = scorer(model, SplicedFrames(held, context.left, context.right), log_prior, self.precision)
             return align_batch(held, lexicon, tree, score, transitions, self.options.realign, batch)
 
         return align
@@ -182,12 +187,15 @@ class GaussiansElsewhere:
         return partial(self.maker.options.jobs.map, work)
 
 
-def scorer(model: AcousticDnn, inputs: SplicedFrames, log_prior: Tensor) -> Callable[[str], Tensor]:
+def scorer(
+    model: AcousticDnn, inputs: SplicedFrames, log_prior: Tensor, precision: str = "float32"
+) -> Callable[[str], Tensor]:
     """utt_id -> scaled log-likelihoods [T, S]: log p(s|x) - log p(s), Bayes' rule without the constant log p(x)."""
 
-    @torch.no_grad()
     def score(utt_id: str) -> Tensor:
-        return F.log_softmax(model(inputs.utt_batch(utt_id)), dim=1) - log_prior
+        with inference(inputs.device, precision):
+            logits = model(inputs.utt_batch(utt_id))
+        return F.log_softmax(logits.float(), dim=1) - log_prior
 
     return score
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, store_report, write_store
 from asrkd.distil.store_file import Rows, Span
-from asrkd.files import write_json
+from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.tree import SenoneTree
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
@@ -167,6 +167,7 @@ def make_posteriors(
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
     frames = LabelledFrames.open(features, tree_dir, "train", options)
     ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members])
+    precision = trained_precision(members)
     write_store(
         out_dir,
         ensemble,
@@ -175,7 +176,10 @@ def make_posteriors(
         frames.tree_fingerprint,
         options.posteriors,
         jobs=options.jobs,
-        elsewhere=PosteriorWork(features, tree_dir, tuple(members), options) if options.jobs.on_cluster else None,
+        elsewhere=(
+            PosteriorWork(features, tree_dir, tuple(members), precision, options) if options.jobs.on_cluster else None
+        ),
+        precision=precision,
     )
     dev = LabelledFrames.open(features, tree_dir, "dev", options)
     write_json(
@@ -187,6 +191,12 @@ def make_posteriors(
     )
 
 
+def trained_precision(members: Sequence[Path]) -> str:
+    """The arithmetic to score teachers in: bfloat16 where all of them learnt in it."""
+    found = {read_json(member / SUMMARY_FILE)["precision"] for member in members}
+    return "bfloat16" if found == {"bfloat16"} else "float32"
+
+
 @dataclass(frozen=True)
 class PosteriorWork:
     """The teachers' posteriors of spans of training frames, on a cluster: paths and options."""
@@ -194,6 +204,7 @@ class PosteriorWork:
     features: Path
     tree_dir: Path
     members: tuple[Path, ...]
+    precision: str
     options: SpeechOptions
 
     def open(self) -> Callable[[Span], Rows]:
@@ -208,7 +219,7 @@ class PosteriorWork:
             frames = store.subset(store.utt_ids[first:after])
             inputs = SplicedFrames(frames, context.left, context.right)
             skipped = int(store.offsets[first])
-            return EnsemblePosteriors(ensemble, inputs, self.options.posteriors).rows(
+            return EnsemblePosteriors(ensemble, inputs, self.options.posteriors, self.precision).rows(
                 (span[0] - skipped, span[1] - skipped)
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,19 @@ from asrkd.train.inputs import InputSource
 CHUNK = 4096
 
 
-@torch.no_grad()
+@contextmanager
+def inference(device: torch.device, precision: str = "float32") -> Iterator[None]:
+    """Run the block without gradients, its matrix products in `precision` (float32 or bfloat16)."""
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        yield
+
+
 def iter_logits(
-    model: nn.Module, inputs: InputSource, ids: Tensor | None = None, chunk: int = CHUNK
+    model: nn.Module,
+    inputs: InputSource,
+    ids: Tensor | None = None,
+    chunk: int = CHUNK,
+    precision: str = "float32",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (ids [B], outputs for them) over all examples, or `ids`, `chunk` at a time, without dropout."""
     if ids is None:
@@ -27,7 +38,9 @@ def iter_logits(
     model.eval()
     try:
         for part in ids.split(chunk):
-            yield part, model(inputs.batch(part.to(source_device)).to(device))
+            with inference(device, precision):
+                outputs = model(inputs.batch(part.to(source_device)).to(device))
+            yield part, outputs
     finally:
         model.train(was_training)
 
