@@ -7,7 +7,10 @@ TRAIN_PYTHON := .venv-train/bin/python
 TRAIN_TESTS := align bias cli config digits distil doctor ensemble files forecast frames imports lexicon loss mixing \
 	mnist models ngram own_teacher pruning resume shared_training sphinx_lm stacked stages store topology train tree
 
-.PHONY: help demo test test-train lint lock setup setup-train corpus mnist
+# In the order of BENCHMARKS.md.
+BENCHMARKS := training stacks posteriors graphs decoding alignment features students
+
+.PHONY: help demo test test-train lint bench lock setup setup-train corpus mnist
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +28,16 @@ test-train: setup-train  ## the tests that need no k2, on torch 2
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (`make demo`) and pocketsphinx-en-us
+	@mkdir -p exp/bench
+	@for name in $(BENCHMARKS); do \
+		echo "== $$name"; \
+		$(PYTHON) local/bench/$$name.py --json >exp/bench/$$name.json.partial 2>exp/bench/$$name.log || \
+			{ cat exp/bench/$$name.log >&2; exit 1; }; \
+		mv exp/bench/$$name.json.partial exp/bench/$$name.json; \
+	done
+	$(PYTHON) local/bench/page.py $(BENCHMARKS:%=exp/bench/%.json) >BENCHMARKS.md
 
 lock:  ## rewrite the locked requirements; UPGRADE=--upgrade moves their versions
 	UPGRADE=$(UPGRADE) local/lock.sh
