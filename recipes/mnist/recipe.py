@@ -39,7 +39,7 @@ QUICK = DigitsOptions(
     exp_dir=Path("exp/mnist_quick"),
     experiments=(1, 3, 4),
     teacher=replace(_TEACHER, size=2, translations=False, train=replace(_TEACHER.train, epochs=12)),
-    student=StudentOptions(seeds=3, hard=replace(_HARD, epochs=8), soft=replace(_SOFT, epochs=12)),
+    student=StudentOptions(seeds=3, hard=replace(_HARD, epochs=6), soft=replace(_SOFT, epochs=10)),
     compared=ComparedOptions(train=replace(_SOFT, epochs=2), teachers=(1, 2)),
 )
 
