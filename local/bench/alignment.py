@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from bench import Table, finished_run, main, verdict
+from bench import Table, finished_run, main, quickest, verdict
 
 from asrkd import config
+from asrkd.align.graphs import TrainingGraphs
 from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
 from asrkd.models import AcousticDnn
 from asrkd.speech.labels import LabelMaker, load_hmm, scorer
-from asrkd.speech.networks import MODEL_FILE
+from asrkd.speech.networks import MODEL_FILE, trained_precision
 from asrkd.speech.options import SpeechOptions
 
 GOAL = 40_000.0
@@ -44,24 +43,25 @@ def measure(options: Options) -> Table:
     texts = {utt_id: store.texts[store.index(utt_id)] for utt_id in store.utt_ids[: options.utterances]}
     frames = len(store.frame_ids(texts))
     torch.set_num_threads(1)
-    score = scorer(model, maker.inputs, log_prior)
-    seconds: dict[str, float] = {}
-
-    def timed(part: str, work: Callable[[], object]) -> object:
-        start = time.perf_counter()
-        found = work()
-        seconds[part] = time.perf_counter() - start
-        return found
-
-    corpus = timed("graphs", lambda: TrainingCorpus.build(store, maker.lexicon, tree.phones, texts=texts))
-    assert isinstance(corpus, TrainingCorpus)
-    scores = timed("network", lambda: {utt_id: score(utt_id) for utt_id in corpus.utt_ids})
-    assert isinstance(scores, dict)
+    precision = trained_precision([exp / "teachers" / "0"])
+    score = scorer(model, maker.inputs, log_prior, precision)
+    corpus = TrainingCorpus.build(store, maker.lexicon, tree.phones, texts=texts)
+    scores = {utt_id: score(utt_id) for utt_id in corpus.utt_ids}
 
     def align() -> object:
         return corpus.align(tree, scores.__getitem__, transitions, ViterbiOptions()).pdf_ids(tree)
 
-    timed("Viterbi by k2, pdf_ids", align)
+    def graphs() -> object:
+        return TrainingGraphs.build(corpus.texts, maker.lexicon, tree.phones).compile(tree, transitions)
+
+    seconds = quickest(
+        {
+            "graphs": graphs,
+            "network": lambda: [score(utt_id) for utt_id in corpus.utt_ids],
+            "Viterbi by k2, pdf_ids": align,
+        },
+        repeats=3,
+    )
     total = sum(seconds.values())
     rows = [
         (part, f"{taken:.2f}", f"{frames / taken:,.0f}", f"{taken / total:.0%}") for part, taken in seconds.items()
@@ -69,7 +69,7 @@ def measure(options: Options) -> Table:
     rows.append(("features to pdf_ids", f"{total:.2f}", f"{frames / total:,.0f}", "100%"))
     return Table(
         f"{len(texts)} utterances, {frames:,} frames, {tree.num_pdfs} senones, network of "
-        f"{model.num_parameters / 1e6:.2f} M parameters, one thread",
+        f"{model.num_parameters / 1e6:.2f} M parameters in {precision}, one thread",
         ("part", "s", "frames/s", "of the time"),
         rows,
         (

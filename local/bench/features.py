@@ -103,7 +103,7 @@ def measure(options: Options) -> Table:
             "kaldi-native-fbank": lambda: timed(lambda out: peer_store(by_kaldi, split, out)),
             "torchaudio": lambda: timed(lambda out: peer_store(by_torchaudio, split, out)),
         },
-        repeats=3,
+        repeats=5,
     )
     fastest = min(value for name, value in taken.items() if name != "asrkd")
     rows = [

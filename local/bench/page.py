@@ -23,7 +23,7 @@ def section(record: dict) -> str:
     table = tabulate(record["rows"], headers=record["columns"], disable_numparse=True, tablefmt="github")
     notes = "\n".join(f"* {note}" for note in record["notes"])
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "git_sha")
-    where = f"{record['device']}; git {record['git_sha']}; {versions}"
+    where = f"{record['device']}; git {record['versions']['git_sha']}; {versions}"
     return f"## {name}\n\n{record['title']}\n\n{table}\n\n{notes}\n\n`{record['command']}` · {where}"
 
 
