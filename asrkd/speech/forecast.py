@@ -22,7 +22,8 @@ from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.train import ArrayInputs, HardTargets, TrainOptions, train
-from asrkd.train.devices import resolve_device
+from asrkd.train.devices import resolve_device, resolve_precision
+from asrkd.train.evaluate import inference
 
 SECONDS_AN_HOUR = 3600.0
 MS_PER_SEC = 1000.0
@@ -204,17 +205,19 @@ def measure_rates(options: PlanOptions) -> Rates:
     )
 
 
-@torch.no_grad()
 def _scoring_rate(options: PlanOptions, device: torch.device) -> float:
     network = Network(options.input_dim, options.senones, options.teacher)
     members = [AcousticDnn(options.input_dim, options.senones, options.teacher, seed) for seed in range(2)]
     ensemble = StackedEnsemble(members).to(device).eval()
     x = torch.randn(CHUNK_FRAMES, options.input_dim).to(device)
+    precision = resolve_precision(options.train.precision, device)
     quickest, until = float("inf"), time.perf_counter() + PROBE_SECONDS
     while time.perf_counter() < until:
         start = time.perf_counter()
-        rows = compress(combined_logits(ensemble(x).float(), options.store), options.store)
-        rows.logits[0, 0].item()
+        with inference(device, precision):
+            logits = ensemble(x)
+        kept = compress(combined_logits(logits.float(), options.store), options.store)
+        kept.logits[0, 0].item()
         quickest = min(quickest, time.perf_counter() - start)
     return network.forward_flop * len(members) * CHUNK_FRAMES / quickest
 
