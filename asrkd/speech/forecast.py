@@ -295,13 +295,14 @@ def page_of_run(exp_dir: Path, device: str, flops: float | None) -> str:
 
 def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptions:
     """What a run was to do, as a plan: its configuration and the frames of its training set."""
+    if not (exp_dir / "config.json").is_file():
+        raise InputError(f"{exp_dir}: expected a finished run, found no config.json")
+    # Here, for they need Lhotse, which a plan of one's own does not.
     from asrkd import config
     from asrkd.frames import FrameStore
     from asrkd.speech.labels import load_hmm
     from asrkd.speech.options import SpeechOptions
 
-    if not (exp_dir / "config.json").is_file():
-        raise InputError(f"{exp_dir}: expected a finished run, found no config.json")
     chosen = config.load(SpeechOptions, exp_dir / "config.json")
     store = FrameStore.open(exp_dir / "features" / "train")
     tree, _, _ = load_hmm(exp_dir / "tree")
