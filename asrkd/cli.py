@@ -120,7 +120,7 @@ def plan(
 
 def posteriors() -> int:
     """Posteriors of another system, as a teacher: `asrkd posteriors import --help`."""
-    raise NotImplementedError("GROUPS has the verbs behind it")
+    return dispatch(["posteriors"])
 
 
 def import_posteriors(

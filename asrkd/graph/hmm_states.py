@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 
 from asrkd.graph.arrays import FstArrays
 from asrkd.graph.triphones import TriphoneTable
+from asrkd.hmm.questions import SILENCE_ID
 from asrkd.hmm.topology import NUM_STATES, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
-from asrkd.ragged import ranges
+from asrkd.ragged import rows_of
 
 # Codes of places are int64; what there is one of an arc is 32 bits wide, for a graph has tens of millions of them.
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
-SILENCE_ID = 0
 FINAL_LABEL = -1  # k2's label of arcs into the final state
 WordSequences = dict[tuple[int, ...], int]
 
@@ -83,8 +83,7 @@ class _Closure:
 
     def of(self, states: Ints) -> tuple[Ints, Ints]:
         """(which of `states`, row of this closure) for all that they lead to."""
-        which, within = ranges(self.first[states + 1] - self.first[states])
-        return which, self.first[states][which] + within
+        return rows_of(self.first, states)
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ class _Source:
 
     def arcs_of(self, states: Ints) -> tuple[Ints, Ints]:
         """(which of `states`, phone arc) for all arcs out of them."""
-        which, within = ranges(self.first[states + 1] - self.first[states])
-        return which, self.first[states][which] + within
+        return rows_of(self.first, states)
 
 
 def _closure(epsilons: FstArrays, sequences: WordSequences) -> _Closure:
@@ -133,8 +131,7 @@ def _closure(epsilons: FstArrays, sequences: WordSequences) -> _Closure:
     step = _Closure(here, here, none.astype(np.float32), none)
     steps = [step]
     while step.src.size:
-        which, within = ranges(first[step.dst + 1] - first[step.dst])
-        arc = first[step.dst][which] + within
+        which, arc = rows_of(first, step.dst)
         joined = joined_words(step.words[which], epsilons.olabel[arc], sequences)
         step = _Closure(step.src[which], epsilons.dst[arc], step.cost[which] + epsilons.cost[arc], joined)
         steps.append(step)
@@ -369,8 +366,7 @@ def _continuations(source: _Source, chains: _Chains, offset: Ints) -> _Joins:
 def _joining_arcs(joins: _Joins, places: _Places, chains: _Chains, costs: PdfCosts, offset: Ints) -> _Arcs:
     """Arcs into every first state of the places that are joined to."""
     first = np.searchsorted(chains.above[0], np.arange(places.codes.size + 1))
-    arc, within = ranges(first[joins.place + 1] - first[joins.place])
-    chain = first[joins.place][arc] + within
+    arc, chain = rows_of(first, joins.place)
     pdf = chains.pdf[0][chain]
     cost = joins.cost[arc] + chains.cost[0][chain] + costs.entry[pdf]
     return _arcs(joins.src[arc], offset[0] + chain, pdf_to_label(pdf), cost, joins.words[arc])

@@ -23,7 +23,7 @@ from asrkd.files import read_json
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.train import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.train.devices import resolve_device, resolve_precision
-from asrkd.train.evaluate import inference
+from asrkd.train.evaluate import CHUNK, inference
 
 SECONDS_AN_HOUR = 3600.0
 MS_PER_SEC = 1000.0
@@ -172,13 +172,10 @@ def forecast(options: PlanOptions, rates: Rates) -> list[Cost]:
             scoring_flop / rates.scoring,
             options.devices,
             row_bytes * options.frames,
-            FLOAT_BYTES * options.teachers * (teacher.parameters + CHUNK_FRAMES * options.senones) + feature_bytes,
+            FLOAT_BYTES * options.teachers * (teacher.parameters + CHUNK * options.senones) + feature_bytes,
         ),
         training(student, 1, rates.student, "student", 8 + row_bytes),
     ]
-
-
-CHUNK_FRAMES = 4096  # of one forward pass of the ensemble
 
 
 def measure_rates(options: PlanOptions) -> Rates:
@@ -209,7 +206,7 @@ def _scoring_rate(options: PlanOptions, device: torch.device) -> float:
     network = Network(options.input_dim, options.senones, options.teacher)
     members = [AcousticDnn(options.input_dim, options.senones, options.teacher, seed) for seed in range(2)]
     ensemble = StackedEnsemble(members).to(device).eval()
-    x = torch.randn(CHUNK_FRAMES, options.input_dim).to(device)
+    x = torch.randn(CHUNK, options.input_dim).to(device)
     precision = resolve_precision(options.train.precision, device)
     quickest, until = float("inf"), time.perf_counter() + PROBE_SECONDS
     while time.perf_counter() < until:
@@ -219,7 +216,7 @@ def _scoring_rate(options: PlanOptions, device: torch.device) -> float:
         kept = compress(combined_logits(logits.float(), options.store), options.store)
         kept.logits[0, 0].item()
         quickest = min(quickest, time.perf_counter() - start)
-    return network.forward_flop * len(members) * CHUNK_FRAMES / quickest
+    return network.forward_flop * len(members) * CHUNK / quickest
 
 
 def rows(costs: list[Cost], devices: int) -> Iterator[tuple[str, ...]]:

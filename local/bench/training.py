@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.models import AcousticDnn, ModelOptions
+from asrkd.speech.forecast import Network
 from asrkd.train import HardTargets, TrainOptions, train
 from asrkd.train.devices import resolve_device, resolve_precision
 
@@ -105,13 +106,6 @@ def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
     return 2.0 * size**3 / quickest({"mm": multiply}, repeats=20)["mm"]
 
 
-def flop_a_frame(options: Options, input_dim: int) -> int:
-    """Forward, gradients of the weights, gradients of the inputs of all layers but the first."""
-    first = input_dim * options.width
-    macs = first + (options.layers - 1) * options.width**2 + options.width * options.senones
-    return 6 * macs - 2 * first
-
-
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     device = resolve_device(options.device)
@@ -126,7 +120,7 @@ def measure(options: Options) -> Table:
         rate, precision = own_rate(options, inputs, labels.to(device))
     kind = torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
     peak = product_rate(device, kind, 2048 if device.type == "cpu" else 8192)
-    flop = flop_a_frame(options, inputs.dim)
+    flop = Network(inputs.dim, options.senones, ModelOptions(options.width, options.layers)).training_flop
     rows = [("asrkd", precision, f"{rate:,.0f}", f"{rate * flop / 1e9:,.0f}", f"{rate * flop / peak:.0%}", "1.00")]
     notes = [
         f"Floor: {flop / 1e6:.1f} MFLOP a frame; square products of this machine run at {peak / 1e9:,.0f} GFLOP/s.",
