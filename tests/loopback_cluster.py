@@ -51,6 +51,13 @@ class Cluster:
         self.processes.append(process)
         return process.pid
 
+    def wait_for_workers(self, count: int) -> None:
+        """Until `count` have registered: before that, those that have would do all the work."""
+        from distributed import Client  # where it is missing, the module can still be imported
+
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=START_SEC)
+
     def stop_scheduler(self) -> None:
         self.processes[0].terminate()
 
@@ -65,6 +72,8 @@ def cluster(folder: Path, num_workers: int = 2) -> Iterator[Cluster]:
     try:
         for number in range(num_workers):
             started.add_worker(f"worker{number}")
+        if num_workers:
+            started.wait_for_workers(num_workers)
         yield started
     finally:
         for process in reversed(started.processes):

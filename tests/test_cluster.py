@@ -68,15 +68,17 @@ def test_bad_input_and_defects_come_back(two_workers: Cluster, tmp_path: Path) -
 def test_a_worker_killed_half_way_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "dask").mkdir()
     with cluster(tmp_path / "dask") as started:
+        lost = started.processes[1].pid
+        killed = False
         found: dict[int, int] = {}
         work = Squares(tmp_path, sleep_sec=0.05)
         for number, result in Jobs(1, "dask", started.address).map(work, range(40)):
             found[number] = result
-            if len(found) == 10:
-                started.kill(started.processes[1].pid)
+            if not killed and list(tmp_path.glob(f"done_*_{lost}")):
+                started.kill(lost)
+                killed = True
+        assert killed, "it never worked"
         assert [found[number] for number in range(40)] == EXPECTED
-        workers = {file.name.split("_")[2] for file in tmp_path.glob("done_*")}
-        assert workers == {str(process.pid) for process in started.processes[1:]}, "both had begun"
 
 
 @pytest.mark.slow
