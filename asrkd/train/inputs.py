@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.train.cross_entropy import accumulated, label_cross_entropy
 
 
 class InputSource(Protocol):
@@ -38,7 +39,7 @@ class Objective(Protocol):
         ...
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Mean loss, a scalar, of logits [B, S] for examples ids [B]."""
+        """Mean loss, a float32 scalar, of logits [B, S], in the arithmetic of the network, for examples ids [B]."""
         ...
 
 
@@ -79,7 +80,9 @@ class HardTargets:
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         labels = take(self.labels, ids, logits.device)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.label_smoothing == 0.0:
+            return label_cross_entropy(logits, labels)
+        return F.cross_entropy(logits.to(accumulated(logits)), labels, label_smoothing=self.label_smoothing)
 
 
 def take(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:

@@ -306,7 +306,7 @@ def run_step(
         group["lr"] = rate
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
         logits, ids = _forward(run, batches, dropout)
-    loss = _loss_of_part(run, logits.float(), ids)
+    loss = _loss_of_part(run, logits, ids)
     run.optimizer.zero_grad(set_to_none=True)
     # The mean over all examples is 1/M of the sum of the members' means: each gets the gradient of its own. So is the
     # mean over the processes, which is what the gradients come to.
