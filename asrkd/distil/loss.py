@@ -65,6 +65,10 @@ class TargetSource(Protocol):
         """Targets of frame_ids [B] at `temperature`. InputError if it cannot be had at that temperature."""
         ...
 
+    def part(self, ids: Tensor, device: torch.device) -> TargetSource:
+        """Targets of ids [n] alone, then numbered from 0, in the memory of `device`."""
+        ...
+
 
 class DenseTargets:
     """Soft targets held whole, probs [N, S], at the one temperature they were made at."""
@@ -92,7 +96,10 @@ class DenseTargets:
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         if temperature != self.temperature:
             raise InputError(f"soft targets: expected temperature {self.temperature}, found {temperature}")
-        return SoftTargets(None, self.probs.index_select(0, frame_ids.to(self.probs.device)), None)
+        return SoftTargets(None, take(self.probs, frame_ids, self.probs.device), None)
+
+    def part(self, ids: Tensor, device: torch.device) -> DenseTargets:
+        return DenseTargets(take(self.probs, ids, device), self.temperature)
 
 
 class Distillation:
@@ -113,6 +120,10 @@ class Distillation:
     def fingerprint(self) -> str:
         labels = None if self.labels is None else tensor_digest(self.labels)
         return fingerprint([self.options, labels, self.target_source.fingerprint])
+
+    def part(self, ids: Tensor, device: torch.device) -> Distillation:
+        labels = None if self.labels is None else take(self.labels, ids, device)
+        return Distillation(labels, self.target_source.part(ids, device), self.options)
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         alpha = self.options.alpha
@@ -143,6 +154,9 @@ class LogitMatching:
     @property
     def fingerprint(self) -> str:
         return tensor_digest(self.logits, "logit matching")
+
+    def part(self, ids: Tensor, device: torch.device) -> LogitMatching:
+        return LogitMatching(take(self.logits, ids, device))
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         found = _centred(logits.to(accumulated(logits)))

@@ -23,6 +23,7 @@ from asrkd.ranks import ALONE, Ranks
 from asrkd.speech.labels import TREE_FILE
 from asrkd.speech.options import SpeechOptions
 from asrkd.train import HardTargets, Objective, TrainOptions, train
+from asrkd.train.devices import resolve_device
 
 MODEL_FILE = "model.safetensors"
 SUMMARY_FILE = "summary.json"
@@ -47,9 +48,25 @@ class LabelledFrames:
         cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: Ranks = ALONE
     ) -> LabelledFrames:
         """Of several `ranks`, each holds every size-th utterance's frames in memory."""
+        held = None if ranks.size == 1 else slice(ranks.rank, None, ranks.size)
+        return cls._open(features, tree_dir, split, options, held)
+
+    @classmethod
+    def open_to_learn(cls, features: Path, tree_dir: Path, options: SpeechOptions) -> LabelledFrames:
+        """The training split. None of its frames are held here where the training takes them in parts, or to a GPU."""
+        ranks = Ranks.of_environment()
+        elsewhere = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
+        if ranks.size == 1 and elsewhere:
+            return cls._open(features, tree_dir, "train", options, slice(0))
+        return cls.open(features, tree_dir, "train", options, ranks)
+
+    @classmethod
+    def _open(
+        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, held: slice | None
+    ) -> LabelledFrames:
         store, labels, tree = labelled_store(features, tree_dir, split)
-        held = None if ranks.size == 1 else store.utt_ids[ranks.rank :: ranks.size]
-        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=held)
+        utt_ids = None if held is None else store.utt_ids[held]
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=utt_ids)
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
     def labels_of(self, utt_id: str) -> Tensor:
@@ -230,7 +247,7 @@ def _train_and_dev(
     features: Path, tree_dir: Path, options: SpeechOptions
 ) -> tuple[LabelledFrames, LabelledFrames]:
     return (
-        LabelledFrames.open(features, tree_dir, "train", options, Ranks.of_environment()),
+        LabelledFrames.open_to_learn(features, tree_dir, options),
         LabelledFrames.open(features, tree_dir, "dev", options),
     )
 

@@ -38,6 +38,10 @@ class Objective(Protocol):
         """Tells this objective and its targets from others."""
         ...
 
+    def part(self, ids: Tensor, device: torch.device) -> Objective:
+        """The same for examples ids [n] alone, then numbered from 0, its targets on `device`."""
+        ...
+
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         """Mean loss, a float32 scalar, of logits [B, S], in the arithmetic of the network, for examples ids [B]."""
         ...
@@ -77,6 +81,9 @@ class HardTargets:
     @property
     def fingerprint(self) -> str:
         return tensor_digest(self.labels, f"hard {self.label_smoothing}")
+
+    def part(self, ids: Tensor, device: torch.device) -> HardTargets:
+        return HardTargets(take(self.labels, ids, device), self.label_smoothing)
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         labels = take(self.labels, ids, logits.device)

@@ -46,6 +46,9 @@ class TrainOptions:
     """cpu, cuda, or auto: cuda where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the matrix products. auto measures both once and takes the faster."""
+    shard_frames: int | None = None
+    """Frames in memory at once, on a GPU in its own: a larger training set is learnt shard by shard, the next one
+    loading meanwhile. None: all of them."""
     num_threads: int = 0
     """Threads of the CPU; 0 leaves torch's own choice."""
     seed: int = 0
@@ -58,6 +61,9 @@ class TrainOptions:
         _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         _require(self.learning_rate > 0, "learning_rate", "a positive rate", self.learning_rate)
         _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        least = 2 * self.batch_size
+        fits = self.shard_frames is None or self.shard_frames >= least
+        _require(fits, "shard_frames", f"at least two batches ({least}) or none", self.shard_frames)
         for name in ("momentum", "warmup_fraction", "average_decay"):
             _require(0 <= getattr(self, name) < 1, name, "a value in [0, 1)", getattr(self, name))
         _require(not self.clip_norm or self.clip_norm > 0, "clip_norm", "positive or none", self.clip_norm)

@@ -1,0 +1,125 @@
+"""What is learnt from, as the training takes it: all at once, or one part after another from beyond the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.ranks import Ranks
+from asrkd.train.inputs import InputSource, Objective
+from asrkd.train.options import TrainOptions
+from asrkd.train.result import generator_of
+
+CPU = torch.device("cpu")
+
+
+class PartedInputs(InputSource, Protocol):
+    """Inputs that are kept elsewhere and can be had in parts."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> InputSource:
+        """The same inputs on another device."""
+        ...
+
+    def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
+        """frame_ids in parts of about equal size."""
+        ...
+
+    def part(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> InputSource:
+        """These examples alone, numbered from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and their objective, numbered alike, and which of them are learnt."""
+
+    inputs: InputSource
+    objective: Objective
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Examples in parts, of which two are in memory at most: the one that is learnt from and the next one."""
+
+    sizes: tuple[int, ...]
+    """Examples of each."""
+    load: Callable[[int], Examples]
+    device: torch.device
+
+    def in_turn(self, order: Sequence[int]) -> Iterator[Examples]:
+        """The parts by their numbers; the next one is loaded while one is learnt from."""
+        if len(self.sizes) == 1:
+            yield self.load(0)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="shard") as loader:
+            coming = loader.submit(self._load_aside, order[0])
+            for following in [*order[1:], None]:
+                examples = coming.result()
+                if following is not None:
+                    coming = loader.submit(self._load_aside, following)
+                yield examples
+                if self.device.type == "cuda":  # nothing may still read what the next but one takes the place of
+                    torch.cuda.synchronize(self.device)
+                del examples
+
+    def _load_aside(self, number: int) -> Examples:
+        """Load on a stream of its own, so that a GPU goes on with its work meanwhile."""
+        if self.device.type != "cuda":
+            return self.load(number)
+        stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(stream):
+            examples = self.load(number)
+        stream.synchronize()
+        return examples
+
+
+def shards_of(
+    inputs: InputSource, objective: Objective, frame_ids: Tensor, options: TrainOptions, ranks: Ranks, device: torch.device,
+    precision: str,
+) -> Shards:  # fmt: skip
+    """How the examples frame_ids come to `device`.
+
+    On a GPU inputs that can be had in parts are held there, in the arithmetic of the training: what autocast would make
+    of a batch is made once of all. InputError: shards asked for where there can be none.
+    """
+    num_shards = _num_shards(len(frame_ids), options)
+    parted: PartedInputs | None = inputs if hasattr(inputs, "part") else None  # type: ignore[assignment]
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if num_shards > 1 and (parted is None or ranks.size > 1):
+        raise InputError(
+            "train.shard_frames: expected inputs of a frame store and a single process (several share the "
+            "frames between them as it is)"
+        )
+    if parted is None or (device.type == "cpu" and options.shard_frames is None):
+        whole = Examples(inputs, objective, frame_ids)
+    elif ranks.size > 1:
+        whole = Examples(parted.to(device, dtype), objective, frame_ids)
+    else:
+        parts = [frame_ids]
+        if num_shards > 1:
+            # Of one training, so that going on from a checkpoint finds the same; another seed changes their order alone.
+            parts = parted.partition(frame_ids, num_shards, generator_of(0, 0, "shards", CPU))
+
+        def load(number: int) -> Examples:
+            ids = parts[number]
+            part = parted.part(ids, device, dtype)
+            return Examples(part, objective.part(ids, device), torch.arange(len(ids)))
+
+        sizes = tuple(map(len, parts))
+        if num_shards > 1:
+            return Shards(sizes, load, device)
+        whole = load(0)
+    return Shards((len(frame_ids),), lambda number: whole, device)
+
+
+def _num_shards(num_frames: int, options: TrainOptions) -> int:
+    if options.shard_frames is None:
+        return 1
+    return -(-num_frames // options.shard_frames)
