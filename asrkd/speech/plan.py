@@ -167,7 +167,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
 
 def _network_options(options: SpeechOptions) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    train = replace(options.train, device="cpu", num_threads=0, show_progress=True, seed=0)
+    train = replace(options.train, device="cpu", compile=False, num_threads=0, show_progress=True, seed=0)
     return [options.context, train, options.seed]
 
 

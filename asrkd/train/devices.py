@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from asrkd.errors import InputError
 
@@ -41,6 +42,13 @@ def resolve_precision(name: str, device: torch.device) -> str:
     choice = "bfloat16" if gain >= MIN_BFLOAT16_GAIN else "float32"
     logger.info("bfloat16 products run at %.2f times the rate of float32 on %s: %s", gain, device, choice)
     return choice
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    """`network` as torch.compile makes it, with the same weights. InputError where torch has no compiler."""
+    if not hasattr(torch, "compile"):
+        raise InputError(f"train.compile: expected torch 2, found {torch.__version__}")
+    return torch.compile(network)  # type: ignore[no-any-return]
 
 
 @functools.cache

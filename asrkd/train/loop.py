@@ -20,7 +20,7 @@ from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.ranks import Ranks
 from asrkd.train.checked_data import DevSet, check_data, dev_set
 from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from asrkd.train.devices import cpu_threads, resolve_device, resolve_precision
+from asrkd.train.devices import compiled, cpu_threads, resolve_device, resolve_precision
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions, learning_rate_at
@@ -181,7 +181,7 @@ def _train(
         progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
         run = Run(
             model,
-            ranks.wrap(model),
+            compiled(ranks.wrap(model)) if options.compile else ranks.wrap(model),
             averaged,
             shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision),
             dev,

@@ -46,6 +46,8 @@ class TrainOptions:
     """cpu, cuda, or auto: cuda where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the matrix products. auto measures both once and takes the faster."""
+    compile: bool = False
+    """Have torch.compile (torch 2) fuse what lies between the matrix products. It takes a minute to begin."""
     shard_frames: int | None = None
     """Frames in memory at once, on a GPU in its own: a larger training set is learnt shard by shard, the next one
     loading meanwhile. None: all of them."""
