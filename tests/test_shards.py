@@ -122,7 +122,7 @@ def test_what_a_shard_cannot_be_is_refused(store: FrameStore) -> None:
     frames = SplicedFrames(store, 2, 1)
     ids = torch.arange(len(store))
     for inputs, ranks in ((ArrayInputs(store.feats), ALONE), (frames, Ranks(0, 2))):
-        with pytest.raises(InputError, match="shard_frames: expected inputs of a frame store and a single process"):
+        with pytest.raises(InputError, match="shard_frames: expected frames of a store, and one process"):
             shards_of(inputs, objective, ids, options, ranks, CPU, "float32")
     with pytest.raises(InputError, match=r"shard_frames: expected at least two batches \(64\) or none, found 63"):
         replace(OPTIONS, shard_frames=63)

@@ -26,8 +26,8 @@ def top_k_cross_entropy(
 ) -> Tensor:
     """Mean over rows of the cross-entropy between targets and q = softmax(logits [B, S] / temperature), a scalar.
 
-    The targets have probs [B, k] on the distinct classes class_ids [B, k], and the mass tail [B] somewhere in the others,
-    which count as one class:
+    The targets have probs [B, k] on the distinct classes class_ids [B, k], and the mass tail [B] somewhere in the
+    others, which count as one class:
 
         L = - sum_K p_i log q_i  -  r log (1 - sum_K q_i)
 

@@ -33,8 +33,8 @@ from asrkd.train.result import (
     generator_of,
     write_result,
 )
-from asrkd.train.share import Share
 from asrkd.train.shards import Examples, Shards, shards_of
+from asrkd.train.share import Share
 
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
 LOSS_CHECK_STEPS = {"cpu": 1, "cuda": 50}

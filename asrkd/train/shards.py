@@ -81,45 +81,40 @@ class Shards:
 
 
 def shards_of(
-    inputs: InputSource, objective: Objective, frame_ids: Tensor, options: TrainOptions, ranks: Ranks, device: torch.device,
+    inputs: InputSource,
+    objective: Objective,
+    frame_ids: Tensor,
+    options: TrainOptions,
+    ranks: Ranks,
+    device: torch.device,
     precision: str,
-) -> Shards:  # fmt: skip
+) -> Shards:
     """How the examples frame_ids come to `device`.
 
-    On a GPU inputs that can be had in parts are held there, in the arithmetic of the training: what autocast would make
-    of a batch is made once of all. InputError: shards asked for where there can be none.
+    Inputs of a frame store go to a GPU as a whole, or to any device in shards, in the arithmetic of the training: what
+    autocast would make of every batch is made once. InputError: shards asked for where there can be none.
     """
-    num_shards = _num_shards(len(frame_ids), options)
-    parted: PartedInputs | None = inputs if hasattr(inputs, "part") else None  # type: ignore[assignment]
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if num_shards > 1 and (parted is None or ranks.size > 1):
+    parted: PartedInputs | None = inputs if hasattr(inputs, "part") else None  # type: ignore[assignment]
+    if options.shard_frames is not None and (parted is None or ranks.size > 1):
         raise InputError(
-            "train.shard_frames: expected inputs of a frame store and a single process (several share the "
-            "frames between them as it is)"
+            "train.shard_frames: expected frames of a store, and one process (several share the frames between them "
+            "as it is)"
         )
     if parted is None or (device.type == "cpu" and options.shard_frames is None):
-        whole = Examples(inputs, objective, frame_ids)
-    elif ranks.size > 1:
-        whole = Examples(parted.to(device, dtype), objective, frame_ids)
-    else:
-        parts = [frame_ids]
-        if num_shards > 1:
-            # Of one training, so that going on from a checkpoint finds the same; another seed changes their order alone.
-            parts = parted.partition(frame_ids, num_shards, generator_of(0, 0, "shards", CPU))
+        return _whole(Examples(inputs, objective, frame_ids), device)
+    if ranks.size > 1:
+        return _whole(Examples(parted.to(device, dtype), objective, frame_ids), device)
+    num_shards = -(-len(frame_ids) // (options.shard_frames or len(frame_ids)))
+    # Alike for every seed, so that members of a stack share them; the order they come in is the epoch's.
+    parts = parted.partition(frame_ids, num_shards, generator_of(0, 0, "shards", CPU))
 
-        def load(number: int) -> Examples:
-            ids = parts[number]
-            part = parted.part(ids, device, dtype)
-            return Examples(part, objective.part(ids, device), torch.arange(len(ids)))
+    def load(number: int) -> Examples:
+        ids = parts[number]
+        return Examples(parted.part(ids, device, dtype), objective.part(ids, device), torch.arange(len(ids)))
 
-        sizes = tuple(map(len, parts))
-        if num_shards > 1:
-            return Shards(sizes, load, device)
-        whole = load(0)
-    return Shards((len(frame_ids),), lambda number: whole, device)
+    return Shards(tuple(map(len, parts)), load, device) if num_shards > 1 else _whole(load(0), device)
 
 
-def _num_shards(num_frames: int, options: TrainOptions) -> int:
-    if options.shard_frames is None:
-        return 1
-    return -(-num_frames // options.shard_frames)
+def _whole(examples: Examples, device: torch.device) -> Shards:
+    return Shards((len(examples.ids),), lambda number: examples, device)

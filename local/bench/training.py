@@ -1,7 +1,7 @@
 """Training: frames a second of a network on hard labels or soft targets, beside a plain PyTorch loop.
 
     .venv/bin/python local/bench/training.py
-    .venv-train/bin/python local/bench/training.py --device cuda --layers 8 --width 2560 --senones 14000 --batch-size 8192
+    .venv-train/bin/python local/bench/training.py --device cuda --layers 8 --width 2560 --senones 14000
 """
 
 from __future__ import annotations
