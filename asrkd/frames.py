@@ -228,7 +228,7 @@ class Windows:
     def batch(
         self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
     ) -> Tensor:
-        """Spliced frames [B, dim] of examples ids [B], on their device; written into `out` where given."""
+        """Spliced frames [B, dim], of the frames' type, of examples ids [B] on their device; into `out` where given."""
         rows = self.first_rows.index_select(0, ids)
         if out is not None:
             return torch.index_select(self._windows, 0, rows, out=out)
@@ -266,14 +266,14 @@ class SplicedFrames:
         self.dtype = dtype
         self._utt_ids = None if utt_ids is None else tuple(utt_ids)
         self.frame_ids = store.frame_ids(store.utt_ids if utt_ids is None else utt_ids)
-        self._held = self._load()
+        self._windows = self._load()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> SplicedFrames:
         """The same frames on another device or of another type."""
         return SplicedFrames(self.store, self.left, self.right, device, self._utt_ids, dtype)
 
     def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
-        """frame_ids [n] in parts of about equal size, each of whole utterances drawn at random."""
+        """frame_ids [n] in at most num_parts parts of about equal size, each of whole utterances drawn at random."""
         utterance = self._utterance(frame_ids)
         place = torch.randperm(len(self.store.utt_ids), generator=generator)
         counts = torch.zeros_like(place)
@@ -281,7 +281,8 @@ class SplicedFrames:
         middle = counts.cumsum(0) - counts / 2
         part_of_place = (middle * num_parts / len(frame_ids)).long().clamp(max=num_parts - 1)
         part = part_of_place[place[utterance]]
-        return [frame_ids[part == number] for number in range(num_parts)]
+        parts = (frame_ids[part == number] for number in range(num_parts))
+        return [ids for ids in parts if len(ids)]  # an utterance longer than a part leaves the next one empty
 
     def part(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
         """The examples of frame_ids [n] (CPU) alone, in memory on `device` and numbered from 0."""
@@ -313,8 +314,11 @@ class SplicedFrames:
         positions = self._utterance(self.frame_ids).unique()
         held = self._read(positions, self.frame_ids, self.device, self.dtype)
         if self._utt_ids is not None:
-            first_rows = held.first_rows.new_full((len(self.store),), -1)
-            first_rows[self.frame_ids.to(self.device)] = held.first_rows
+            # Of the whole store; where none is held, one number seen from everywhere.
+            first_rows = held.first_rows.new_full((1,), -1).expand(len(self.store))
+            if len(self.frame_ids):
+                first_rows = first_rows.contiguous()
+                first_rows[self.frame_ids.to(self.device)] = held.first_rows
             held.first_rows = first_rows
         return held
 
@@ -343,15 +347,15 @@ class SplicedFrames:
         `generator` is for sources that draw a random distortion; this one draws none.
         """
         ids = ids.to(self.device)
-        if self._utt_ids is not None:
-            missing = ids[self._held.first_rows.index_select(0, ids) < 0]
+        if self._utt_ids is not None and self.device.type == "cpu":  # a GPU would be waited for
+            missing = ids[self._windows.first_rows.index_select(0, ids) < 0]
             if len(missing):
                 raise InputError(f"frame {int(missing[0])} of store {self.store.fingerprint}: not held in memory")
-        return self._held.batch(ids, generator, out)
+        return self._windows.batch(ids, generator, out)
 
     def utt_batch(self, utt_id: str) -> Tensor:
         """Spliced frames [T, dim] of one utterance."""
         begin, end = self.store.span(utt_id)
-        if end == begin or int(self._held.first_rows[begin]) < 0:
+        if end == begin or int(self._windows.first_rows[begin]) < 0:
             raise InputError(f"{utt_id}: its frames are not held in memory")
-        return self._held.run(begin, end - begin)
+        return self._windows.run(begin, end - begin)

@@ -18,6 +18,7 @@ from asrkd.distil.store_file import Rows, Span
 from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.tree import SenoneTree
+from asrkd.jobs import HERE
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.ranks import ALONE, Ranks
 from asrkd.speech.labels import TREE_FILE
@@ -183,7 +184,8 @@ def make_posteriors(
 ) -> None:
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
     frames = LabelledFrames.open(features, tree_dir, "train", options)
-    ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members])
+    device = resolve_device(options.device)
+    ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members]).to(device)
     precision = trained_precision(members)
     write_store(
         out_dir,
@@ -192,7 +194,8 @@ def make_posteriors(
         frames.store,
         frames.tree_fingerprint,
         options.posteriors,
-        jobs=options.jobs,
+        # Processes that were forked cannot use a GPU, and it needs no more than this one.
+        jobs=options.jobs if device.type == "cpu" or options.jobs.on_cluster else HERE,
         elsewhere=(
             PosteriorWork(features, tree_dir, tuple(members), precision, options) if options.jobs.on_cluster else None
         ),

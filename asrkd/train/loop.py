@@ -69,7 +69,8 @@ class Run:
 
     @property
     def frames_per_epoch(self) -> int:
-        return self.steps_per_epoch * self.frames_per_step * len(self.seeds)
+        sizes = self.shards.sizes
+        return len(self.seeds) * sum(self.steps_of(size) * min(self.options.batch_size, size) for size in sizes)
 
     def steps_of(self, num_examples: int) -> int:
         return max(1, num_examples // self.options.batch_size)
@@ -181,7 +182,7 @@ def _train(
         progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
         run = Run(
             model,
-            compiled(ranks.wrap(model)) if options.compile else ranks.wrap(model),
+            compiled(model, ranks) if options.compile else ranks.wrap(model),
             averaged,
             shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision),
             dev,
@@ -191,7 +192,7 @@ def _train(
             progress.precision,
             seeds,
             checkpoint_epochs,
-            Share.of(ranks, inputs, frame_ids, len(seeds)),
+            Share.of(ranks, inputs, frame_ids, len(seeds), device),
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
@@ -275,10 +276,13 @@ class EpochDraws:
         dropout = generator_of(seed, epoch, run.share.dropout_purpose(), run.device)
         return cls(order, augmentation, dropout)
 
-    def shuffled(self, examples: Examples) -> Tensor:
-        """The examples' ids in the order they are taken, on the inputs' device."""
+    def batches(self, run: Run, examples: Examples) -> list[Tensor]:
+        """Ids of the examples in the order they are taken, a batch each, on the inputs' device."""
         ids = examples.ids[torch.randperm(len(examples.ids), generator=self.order)]
-        return ids.to(device_of(examples.inputs))
+        device = device_of(examples.inputs)
+        if run.share.held is None:
+            return list(ids.to(device).split(run.options.batch_size))
+        return [held.to(device) for held in run.share.held_of(ids.split(run.options.batch_size))]
 
 
 def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> float:
@@ -304,7 +308,7 @@ def _batches(
     draws: list[EpochDraws] = []
     for examples in run.shards.in_turn(torch.randperm(len(run.shards.sizes), generator=turns).tolist()):
         draws = draws or [EpochDraws.of(run, seed, epoch, device_of(examples.inputs)) for seed in run.seeds]
-        shuffled = [member.shuffled(examples).split(run.options.batch_size) for member in draws]
+        shuffled = [member.batches(run, examples) for member in draws]
         dropout = [member.dropout for member in draws]
         for step in range(run.steps_of(len(examples.ids))):
             batches = []

@@ -21,7 +21,7 @@ class TrainOptions:
     epochs: int = 15
     """Passes over the training frames, at most."""
     batch_size: int = 1024
-    """Frames a step. A last, shorter batch of an epoch is left out."""
+    """Frames a step. A last, shorter batch of an epoch, or of a shard, is left out."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """sgd (with Nesterov momentum) or adamw."""
     learning_rate: float = 1e-3
@@ -47,10 +47,11 @@ class TrainOptions:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the matrix products. auto measures both once and takes the faster."""
     compile: bool = False
-    """Have torch.compile (torch 2) fuse what lies between the matrix products. It takes a minute to begin."""
+    """Have torch.compile (torch 2) fuse what lies between the matrix products, of networks without dropout: its masks
+    are drawn outside of what can be fused. It takes a minute to begin."""
     shard_frames: int | None = None
-    """Frames in memory at once, on a GPU in its own: a larger training set is learnt shard by shard, the next one
-    loading meanwhile. None: all of them."""
+    """Frames of a shard: a training set that does not fit into memory (a GPU's own) is learnt shard by shard, the next
+    one loading meanwhile, so that two are there at once. None: all frames are."""
     num_threads: int = 0
     """Threads of the CPU; 0 leaves torch's own choice."""
     seed: int = 0

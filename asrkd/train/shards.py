@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from asrkd.train.result import generator_of
 CPU = torch.device("cpu")
 
 
+@runtime_checkable
 class PartedInputs(InputSource, Protocol):
     """Inputs that are kept elsewhere and can be had in parts."""
 
@@ -27,17 +29,17 @@ class PartedInputs(InputSource, Protocol):
         ...
 
     def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
-        """frame_ids in parts of about equal size."""
+        """frame_ids [n] in at most num_parts parts [n_i] of about equal size, none of them empty."""
         ...
 
     def part(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> InputSource:
-        """These examples alone, numbered from 0."""
+        """The examples frame_ids [n] alone, numbered from 0."""
         ...
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and their objective, numbered alike, and which of them are learnt."""
+    """Inputs and their objective, numbered alike, and which of them are learnt: ids [n], int64, on the CPU."""
 
     inputs: InputSource
     objective: Objective
@@ -73,11 +75,15 @@ class Shards:
         """Load on a stream of its own, so that a GPU goes on with its work meanwhile."""
         if self.device.type != "cuda":
             return self.load(number)
-        stream = torch.cuda.Stream(self.device)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(self._stream):
             examples = self.load(number)
-        stream.synchronize()
+        self._stream.synchronize()
         return examples
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """One for all: memory that was freed on a stream is taken again on that one alone."""
+        return torch.cuda.Stream(self.device)
 
 
 def shards_of(
@@ -95,7 +101,7 @@ def shards_of(
     autocast would make of every batch is made once. InputError: shards asked for where there can be none.
     """
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    parted: PartedInputs | None = inputs if hasattr(inputs, "part") else None  # type: ignore[assignment]
+    parted = inputs if isinstance(inputs, PartedInputs) else None
     if options.shard_frames is not None and (parted is None or ranks.size > 1):
         raise InputError(
             "train.shard_frames: expected frames of a store, and one process (several share the frames between them "
@@ -105,15 +111,17 @@ def shards_of(
         return _whole(Examples(inputs, objective, frame_ids), device)
     if ranks.size > 1:
         return _whole(Examples(parted.to(device, dtype), objective, frame_ids), device)
-    num_shards = -(-len(frame_ids) // (options.shard_frames or len(frame_ids)))
-    # Alike for every seed, so that members of a stack share them; the order they come in is the epoch's.
-    parts = parted.partition(frame_ids, num_shards, generator_of(0, 0, "shards", CPU))
+    parts = [frame_ids]
+    if options.shard_frames is not None:
+        num_shards = -(-len(frame_ids) // options.shard_frames)
+        # Alike for every seed, so that members of a stack share them; the order they come in is the epoch's.
+        parts = parted.partition(frame_ids, num_shards, generator_of(0, 0, "shards", CPU))
 
     def load(number: int) -> Examples:
         ids = parts[number]
         return Examples(parted.part(ids, device, dtype), objective.part(ids, device), torch.arange(len(ids)))
 
-    return Shards(tuple(map(len, parts)), load, device) if num_shards > 1 else _whole(load(0), device)
+    return Shards(tuple(map(len, parts)), load, device) if len(parts) > 1 else _whole(load(0), device)
 
 
 def _whole(examples: Examples, device: torch.device) -> Shards:
