@@ -50,7 +50,7 @@ def test_labels_of_one_class_and_of_certainty():
 def test_chunks_are_nothing_but_rows(rows_a_chunk, monkeypatch):
     logits = randn(ROWS, CLASSES, seed=1)
     whole = loss_and_gradient(lambda z: top_k_cross_entropy(z, *targets(), 2.0), logits)
-    monkeypatch.setattr(cross_entropy, "CHUNK_VALUES", rows_a_chunk * CLASSES)
+    monkeypatch.setitem(cross_entropy.CHUNK_VALUES, "cpu", rows_a_chunk * CLASSES)
     torch.testing.assert_close(
         loss_and_gradient(lambda z: top_k_cross_entropy(z, *targets(), 2.0), logits), whole
     )
@@ -78,3 +78,17 @@ def test_a_weight_of_the_loss_is_a_weight_of_the_gradient_before_it_is_rounded()
     loss = label_cross_entropy(thrice, labels().repeat(3))
     (found,) = torch.autograd.grad(loss, thrice, torch.full_like(loss, 3.0))
     assert torch.equal(found[:ROWS], alone)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("compiles", [True, False])
+def test_a_gpu_has_the_same_at_one_temperature_after_another(compiles, monkeypatch):
+    if not compiles:
+        monkeypatch.setattr(cross_entropy, "_can_compile", lambda: False)
+    logits = randn(ROWS, CLASSES, seed=1, dtype=torch.bfloat16)
+    for temperature in (2.0, 1.0, 2.0, 10.0):
+        there = [part.cuda() for part in targets()]
+        loss, gradient = loss_and_gradient(lambda z, t=temperature: top_k_cross_entropy(z, *there, t), logits.cuda())
+        here, expected = loss_and_gradient(lambda z, t=temperature: top_k_cross_entropy(z, *targets(), t), logits)
+        torch.testing.assert_close(loss.cpu(), here, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient.cpu(), expected, rtol=2.0**-7, atol=1e-7)

@@ -43,6 +43,21 @@ def learn(store: FrameStore, out_dir: Path, **changes) -> tuple[AcousticDnn, Tra
     return model, result
 
 
+def torn(store: FrameStore, out_dir: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
+    """A training that ends after its second epoch."""
+    original = loop._train_and_evaluate
+
+    def interrupted(run, epoch, *rest):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return original(run, epoch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_train_and_evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            learn(store, out_dir, **changes)
+
+
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
@@ -59,19 +74,23 @@ def test_shards_learn_as_well_and_go_on_from_a_checkpoint(
     _, whole = learn(store, tmp_path / "whole")
     model, found = learn(store, tmp_path / "shards", shard_frames=100)
     assert found.history[-1]["dev_accuracy"] > whole.history[-1]["dev_accuracy"] - 0.05
-    original = loop._train_and_evaluate
-
-    def interrupted(run, epoch, *rest):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return original(run, epoch, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_and_evaluate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            learn(store, tmp_path / "torn", shard_frames=100)
+    torn(store, tmp_path / "torn", monkeypatch, shard_frames=100)
     resumed, _ = learn(store, tmp_path / "torn", shard_frames=100)
     assert same(resumed, model)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("shard_frames", [None, 100])
+def test_a_gpu_learns_from_frames_in_its_own_memory_and_goes_on(
+    store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_frames: int | None
+) -> None:
+    changes = {"shard_frames": shard_frames, "device": "cuda", "precision": "bfloat16"}
+    _, whole = learn(store, tmp_path / "whole", **changes)
+    _, here = learn(store, tmp_path / "here")
+    assert whole.history[-1]["dev_accuracy"] > here.history[-1]["dev_accuracy"] - 0.1
+    torn(store, tmp_path / "torn", monkeypatch, **changes)
+    _, resumed = learn(store, tmp_path / "torn", **changes)
+    assert resumed.history[-1]["dev_loss"] == pytest.approx(whole.history[-1]["dev_loss"], rel=0.02)
 
 
 def test_a_stacked_member_sees_what_it_would_see_alone(store: FrameStore, tmp_path: Path) -> None:
