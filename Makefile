@@ -29,7 +29,7 @@ lint: setup  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (`make demo`) and pocketsphinx-en-us
+bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us
 	@mkdir -p exp/bench
 	@for name in $(BENCHMARKS); do \
 		echo "== $$name"; \

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from libri_speech import PART, SAMPLING_RATE, write_librispeech
 
 pytest.importorskip("k2")
@@ -18,7 +22,10 @@ from asrkd.corpora.hold_out import held_out_speakers
 from asrkd.corpora.librispeech import LibrispeechOptions, prepare_librispeech
 from asrkd.errors import InputError
 from asrkd.files import read_json
+from asrkd.jobs.executor import map_on
 from asrkd.lang.ngram import estimate_kneser_ney
+from asrkd.speech.evaluate import Decoder, RescoreWork, Run
+from asrkd.speech.options import options_of_run
 
 pytestmark = pytest.mark.k2
 
@@ -187,6 +194,23 @@ def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_pa
         assert system["rtf"]["test"] > system["rtf"]["test, not rescored"] > 0
     page = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()
     assert "not rescored" in page and "recipes/librispeech/run.sh" in page[:400]
+    require_same_rescoring_elsewhere(tmp_path / "exp")
+
+
+def require_same_rescoring_elsewhere(exp_dir: Path) -> None:
+    """Other processes, which are sent paths and lattices alone, make the same of them."""
+    options = options_of_run(exp_dir)
+    decoder = Decoder.open(exp_dir, "test", options)
+    first, here = decoder.words(
+        decoder.acoustics(Run("distilled", 0, ("students/distilled",))), options.decode, "test"
+    )
+    work = RescoreWork(exp_dir, options.decode.scales, options.decode.lattice_beam)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        there = decoder.rescorer(
+            first, options.decode.scales, options.decode.lattice_beam, elsewhere=partial(map_on, pool, work)
+        )
+    assert there.words == here.words != first.words
+    assert torch.equal(there.lattices.graph_scores, here.lattices.graph_scores)
 
 
 def test_bad_language_files_are_named_before_anything_trains(small_librispeech: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Values of the rows that are worked on at once: what stays in a core's cache from one pass to the next; on a GPU without
-# a compiler, what keeps it busy and its memory free of a float32 matrix.
+# Values of the rows that are worked on at once: what stays in a core's cache from one pass to the next; on a GPU
+# without a compiler, what keeps it busy and its memory free of a float32 matrix.
 CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 

@@ -19,7 +19,6 @@ import torch
 from bench import Table, finished_run, main, verdict
 from torch import Tensor
 
-from asrkd import config
 from asrkd.decode import DecodeOptions, decode
 from asrkd.decode.search import Hypotheses
 from asrkd.graph import DecodingGraph, build_hclg
@@ -28,7 +27,7 @@ from asrkd.score.words import wer
 from asrkd.speech.data import ARPA_FILE, LEXICON_FILE
 from asrkd.speech.evaluate import Decoder, Run, tuned
 from asrkd.speech.labels import load_hmm
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import options_of_run
 
 CORES_GOAL = 1.8
 MS_PER_SEC = 1000.0
@@ -62,7 +61,7 @@ class Task:
 
     @staticmethod
     def of(exp: Path, limit: int) -> Task:
-        options = replace(config.load(SpeechOptions, exp / "config.json"), exp_dir=exp)
+        options = options_of_run(exp)
         decoder = Decoder.open(exp, "dev", options)
         acoustics = decoder.acoustics(Run("distilled", 0, ("students/distilled",)))
         store = decoder.frames.store

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import tempfile
 from dataclasses import dataclass, replace
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import torch
 from bench import Table, finished_run, main
+from scipy import stats
 
-from asrkd import config
 from asrkd.distil.loss import DenseTargets, Distillation, TargetSource
 from asrkd.distil.store import PosteriorStore, combined_logits
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.speech.networks import MODEL_FILE, LabelledFrames, Student, student_training, trained_precision
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import SpeechOptions, options_of_run
 from asrkd.train import train
 from asrkd.train.evaluate import iter_logits
 
@@ -31,8 +30,8 @@ REFERENCE = "top-k store, bfloat16"
 class Options:
     """Whose student."""
 
-    exp_dir: Path | None = None
-    """folder of a finished run"""
+    exp_dir: Path = Path("exp/prompts")
+    """folder of a finished run; nine students are trained on it"""
     seeds: int = 3
     """students of each kind"""
     epochs: int | None = None
@@ -52,7 +51,7 @@ def dense_targets(exp: Path, frames: LabelledFrames, chosen: SpeechOptions) -> D
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
-    chosen = replace(config.load(SpeechOptions, exp / "config.json"), exp_dir=exp)
+    chosen = options_of_run(exp)
     frames = LabelledFrames.open(exp / "features", exp / "tree", "train", chosen)
     dev = LabelledFrames.open(exp / "features", exp / "tree", "dev", chosen)
     store, dense = PosteriorStore.open(exp / "posteriors"), dense_targets(exp, frames, chosen)
@@ -93,11 +92,11 @@ def measure(options: Options) -> Table:
 
 
 def _compared(name: str, gains: list[float]) -> str:
-    """A kind's gain over the reference, seed by seed, beside the noise of that."""
+    """A kind's gain over the reference, seed by seed, and its 95% interval (Student's t)."""
     mean = statistics.mean(gains)
-    error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    verdict = "within seed noise" if abs(mean) <= 2 * error else "beyond seed noise"
-    return f"{name}: {mean:+.2f} points of frame accuracy over {REFERENCE}, standard error {error:.2f}: {verdict}."
+    low, high = stats.t.interval(0.95, len(gains) - 1, loc=mean, scale=stats.sem(gains))
+    verdict = "within seed noise" if low <= 0.0 <= high else "beyond seed noise"
+    return f"{name}: {mean:+.2f} points of frame accuracy over {REFERENCE}, {low:+.2f} to {high:+.2f}: {verdict}."
 
 
 if __name__ == "__main__":
