@@ -105,7 +105,7 @@ def _by_rows(function: Callable[..., Tensor], logits: Tensor, divisor: Tensor, *
 
 @functools.cache
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return torch.compile(function)
+    return torch.compile(function)  # type: ignore[attr-defined,no-any-return]
 
 
 @functools.cache
