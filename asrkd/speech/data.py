@@ -189,14 +189,9 @@ def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
 
 
 def sentences(store: FrameStore) -> list[list[str]]:
-    """Words of each utterance, once an utterance however many speed-perturbed copies it has."""
-    seen: dict[str, list[str]] = {}
-    for utt_id, text in zip(store.utt_ids, store.texts, strict=True):
-        seen.setdefault(original_utt_id(utt_id), text.split())
-    return list(seen.values())
+    """Words of each utterance, once an utterance however many speed-perturbed copies it has.
 
-
-def original_utt_id(utt_id: str) -> str:
-    """`sp0.9-an251-fash-b` -> `an251-fash-b`."""
-    prefix, _, rest = utt_id.partition("-")
-    return rest if prefix.startswith("sp") and prefix[2:].replace(".", "", 1).isdigit() else utt_id
+    A store of `compute_features` holds all utterances at one speed, then all of them at the next.
+    """
+    num_speeds = len(store.metadata["options"]["speed_factors"])
+    return [text.split() for text in store.texts[: len(store.texts) // num_speeds]]
