@@ -24,6 +24,7 @@ from asrkd.speech.scoring import Scoring
 
 SPLITS = ("train", "dev", "test")
 NUM_NAMED = 20
+NUM_NAMED_LACKING = 5
 _USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
 LEXICON_FILE = "lexicon.txt"
 ALIGN_LEXICON_FILE = "align_lexicon.txt"
@@ -96,7 +97,7 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
 
 
 def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
-    """InputError if a split lacks more utterances than may be bad."""
+    """InputError if a split lacks more utterances, or more of its speech, than may be bad."""
     for name, expected in corpus.sizes.items():
         found = splits[name].num_utterances
         if found < (1 - options.max_bad) * expected:
@@ -104,6 +105,21 @@ def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: S
                 f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
                 f"(--max-bad {options.max_bad:g} may be missing)"
             )
+    for name, split in splits.items():
+        _require_speech(name, split, options)
+
+
+def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> None:
+    """InputError where more of the speech that the corpus' own table has is missing than may be bad."""
+    if split.lacking_share > options.max_bad:
+        others = len(split.lacking) - NUM_NAMED_LACKING
+        raise InputError(
+            f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
+            f"(--max-bad), found {split.lacking_share:.1%}: {'; '.join(split.lacking[:NUM_NAMED_LACKING])}"
+            f"{f'; and {others} more' if others > 0 else ''}: is the copy whole?"
+        )
+    for line in split.lacking:
+        print(f"   not whole: {line}", flush=True)
 
 
 def _folder(options: SpeechOptions) -> Path:
