@@ -11,7 +11,7 @@ from typing import Any
 from lhotse import RecordingSet, SupervisionSet
 
 from asrkd.corpora import CorpusSplit, total_left_out
-from asrkd.corpora.validate import validate_corpus
+from asrkd.corpora.validate import require_utterances, validate_corpus
 from asrkd.errors import InputError
 from asrkd.features import compute_features
 from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
@@ -25,7 +25,6 @@ from asrkd.speech.scoring import Scoring
 SPLITS = ("train", "dev", "test")
 NUM_NAMED = 20
 NUM_NAMED_LACKING = 5
-_USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
 LEXICON_FILE = "lexicon.txt"
 ALIGN_LEXICON_FILE = "align_lexicon.txt"
 DECODE_LEXICON_FILE = "decode_lexicon.txt"
@@ -83,9 +82,8 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
     kept, bad = validate_corpus(
         splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs
     )
+    require_utterances(kept)
     for name, split in kept.items():
-        if not len(split.supervisions):
-            raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
         split.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
         split.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
         whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
@@ -153,15 +151,15 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
     """Three lexicons, lm.arpa, and lang.json (guessed words, OOV rates, perplexities).
 
     lexicon.txt has the words that training learns from, decode_lexicon.txt those that can be recognised. Held-out
-    splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those with a
-    phone that training never heard stay out.
+    splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those without a
+    pronunciation, or with a phone that training never heard, stay out.
     """
     texts = {name: sentences(FrameStore.open(features / name)) for name in SPLITS}
     spoken = {name: {word for sentence in text for word in sentence} for name, text in texts.items()}
     source = lexicon_source(corpus, texts["train"], options, out_dir)
     vocabulary = spoken["train"] | _closed_vocabulary(corpus, options)
     lexicon, guessed = source.build(vocabulary)
-    wider, _ = source.build(vocabulary.union(*spoken.values()))
+    wider = source.build_known(vocabulary.union(*spoken.values()))
     heard = set(lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
     wider.restrict(
