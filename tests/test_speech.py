@@ -108,6 +108,16 @@ def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) ->
     assert base["teachers/0"] == elsewhere["teachers/0"]
 
 
+def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = SpeechOptions(corpus_dir=Path("an4"), exp_dir=Path("exp/an4"))
+    Path("an4").mkdir()
+    full = plan.in_full(typed)
+    assert (full.corpus_dir, full.exp_dir) == (tmp_path / "an4", tmp_path / "exp" / "an4")
+    by_typed, by_full = (step_stamps(plan.plan(CORPUS, options, "run.sh")) for options in (typed, full))
+    assert by_typed == by_full
+
+
 @pytest.mark.parametrize("factors", [(1.0,), (0.9, 1.0, 1.1)])
 def test_sentences_are_counted_once_whatever_the_utterances_are_called(
     tmp_path: Path, factors: tuple[float, ...]
