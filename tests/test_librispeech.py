@@ -23,9 +23,11 @@ from asrkd.lang.ngram import estimate_kneser_ney
 pytestmark = pytest.mark.k2
 
 ROOT = Path(__file__).resolve().parents[1]
+TEST_PARTS = {"easy": "7312", "hard": "669"}
+"""Made-up test parts, and the speaker of each."""
 MINI = LibrispeechOptions(parts=(PART,), test_speakers=("7312", "669"))
 TINY = [
-    *("--corpora.parts", PART, "--corpora.test-speakers", "7312", "669"),
+    *("--corpora.parts", PART, "--corpora.test-parts", *TEST_PARTS),
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
     *("--train.epochs=2", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
     *("--ensemble.size=2", "--tree.num-leaves=120", "--students.sweep-temperatures", "2.0"),
@@ -166,7 +168,11 @@ def test_no_speech_is_in_two_splits(made_up: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small_librispeech(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_librispeech(data_dir, tmp_path_factory.mktemp("libri") / "LibriSpeech")
+    root = write_librispeech(data_dir, tmp_path_factory.mktemp("libri") / "LibriSpeech")
+    for part, speaker in TEST_PARTS.items():
+        (root / part).mkdir()
+        (root / PART / speaker).rename(root / part / speaker)
+    return root
 
 
 def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -205,12 +211,18 @@ def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_pa
     assert results["corpus"]["test"]["speakers"] == 2 and results["corpus"]["dev"]["speakers"] == 2
     rescored = read_json(tmp_path / "exp" / "decode" / "distilled" / "first_pass.json")["words"]
     assert len(rescored) == results["corpus"]["test"]["utterances"] == 8
+    words = {
+        part: sum(len(line.split()) - 1 for path in (small_librispeech / part).rglob("*.txt") for line in path.open())
+        for part in TEST_PARTS
+    }
     for system in results["systems"].values():
-        assert set(system["wer"]) == {"test", "test, not rescored"}
+        assert {name: wer["words"] for name, wer in system["wer"].items()} == {
+            f"{part}{how}": count for part, count in words.items() for how in ("", ", not rescored")
+        }
         assert 0.1 < system["frame_accuracy"] < 1.0
-        assert system["rtf"]["test"] > system["rtf"]["test, not rescored"] > 0
+        assert system["rtf"]["hard"] > system["rtf"]["hard, not rescored"] > 0
     page = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()
-    assert "not rescored" in page and "recipes/librispeech/run.sh" in page[:400]
+    assert "easy" in page and "hard, not rescored" in page and "recipes/librispeech/run.sh" in page[:400]
 
 
 def test_bad_language_files_are_named_before_anything_trains(small_librispeech: Path, tmp_path: Path) -> None:
