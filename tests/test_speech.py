@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("k2")
 
@@ -14,9 +15,11 @@ from tiny_recipe import TINY, run_recipe
 from asrkd.config import parse
 from asrkd.corpora.an4 import prepare_an4
 from asrkd.errors import InputError
+from asrkd.features import FeatureOptions, speed_id
 from asrkd.files import read_json
+from asrkd.frames import FrameStore
 from asrkd.speech import networks, plan
-from asrkd.speech.data import Corpus, original_utt_id
+from asrkd.speech.data import Corpus, sentences
 from asrkd.speech.evaluate import runs
 from asrkd.speech.options import SpeechOptions, StudentsOptions
 from asrkd.stages import step_stamps
@@ -105,9 +108,27 @@ def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) ->
     assert base["teachers/0"] == elsewhere["teachers/0"]
 
 
-def test_original_utt_id() -> None:
-    assert original_utt_id("sp0.9-an251-fash-b") == "an251-fash-b"
-    assert original_utt_id("speech-1") == "speech-1"
+def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = SpeechOptions(corpus_dir=Path("an4"), exp_dir=Path("exp/an4"))
+    Path("an4").mkdir()
+    full = plan.in_full(typed)
+    assert (full.corpus_dir, full.exp_dir) == (tmp_path / "an4", tmp_path / "exp" / "an4")
+    by_typed, by_full = (step_stamps(plan.plan(CORPUS, options, "run.sh")) for options in (typed, full))
+    assert by_typed == by_full
+
+
+@pytest.mark.parametrize("factors", [(1.0,), (0.9, 1.0, 1.1)])
+def test_sentences_are_counted_once_whatever_the_utterances_are_called(
+    tmp_path: Path, factors: tuple[float, ...]
+) -> None:
+    """`sp01-1` and `sp0.9-sp01-1`: a name says nothing of the speed."""
+    said = {"sp01-1": "GO", "sp02-1": "STOP", "sp0.9-1": "GO ON", "sp1.1-1": "GO"}
+    frames = torch.zeros(3, 2)
+    rows = [(speed_id(utt_id, f), "ann", text, frames) for f in factors for utt_id, text in said.items()]
+    metadata = {"frame_shift_ms": 10.0, "options": FeatureOptions(speed_factors=factors)}
+    store = FrameStore.write(tmp_path / "store", rows, metadata, "x")
+    assert sentences(store) == [text.split() for text in said.values()]
 
 
 def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:
@@ -128,9 +149,14 @@ def test_whole_recipe(small_an4: Path, finished_an4: Path) -> None:
     systems = results["systems"]
     assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
     assert len(results["dropped"]) == 1
+    # A word without a pronunciation takes an utterance's frame labels, not its words.
+    assert [results["corpus"][split]["unaligned"] for split in ("train", "dev", "test")] == [0, 1, 1]
+    assert results["oov_rate"]["test"] > 0
+    num_words = results["corpus"]["test"]["words"]
     for system in systems.values():
         assert 0.3 < system["frame_accuracy"] < 1.0
         assert system["wer"]["percent"] < 100.0
+        assert system["wer"]["words"] == num_words
         assert system["rtf"] > 0
     assert systems["ensemble"]["parameters"] == 2 * systems["teacher_0"]["parameters"]
     assert {row["metric"] for row in results["comparisons"]} == {"frame_accuracy", "cross_entropy", "wer"}

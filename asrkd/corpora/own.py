@@ -49,9 +49,10 @@ def own_files(options: OwnOptions) -> list[Path]:
     return [file for path in given for file in _files_of(path)]
 
 
-def prepare_own(base: Path, options: OwnOptions) -> dict[str, CorpusSplit]:
+def prepare_own(base: Path, options: OwnOptions, only_probe: bool = False) -> dict[str, CorpusSplit]:
     """Manifests of train, dev and test; audio of relative paths is looked for here, beside its manifest and in `base`.
 
+    With `only_probe` no stretch of a recording is cut out: what comes back tells whether that could be done.
     InputError where a manifest cannot be read, sends for audio by a command or address, holds an utterance twice,
     or has too few speakers to hold some out.
     """
@@ -62,7 +63,9 @@ def prepare_own(base: Path, options: OwnOptions) -> dict[str, CorpusSplit]:
         train, dev = _hold_out(train, options.num_dev_speakers, "dev")
     splits = {"train": train, "dev": dev, "test": test}
     require_distinct(splits)
-    return {name: split_of(segments, options.pieces_dir) for name, segments in splits.items()}
+    # Workers of a cluster, which read the audio, are in folders of their own.
+    pieces_dir = None if only_probe else options.pieces_dir.absolute()
+    return {name: split_of(segments, pieces_dir) for name, segments in splits.items()}
 
 
 def _sources(options: OwnOptions) -> list[tuple[Path | None, Path | None]]:
@@ -92,14 +95,14 @@ def _read(recordings: Path | None, supervisions: Path | None) -> list[Segment]:
 
 
 def _located(segments: list[Segment], manifest: Path | None, base: Path) -> list[Segment]:
-    """The segments with the paths at which their files are; if nowhere, as they would be beside the manifest."""
+    """The segments with the full paths at which their files are; if nowhere, as they would be beside the manifest."""
     if manifest is None:
         return segments
     beside = manifest if manifest.is_dir() else manifest.parent
     places: dict[Path, Path] = {}
     for path in {segment.path for segment in segments}:
         tried = [path, beside / path, base / path]
-        places[path] = next((one for one in tried if one.is_file()), beside / path)
+        places[path] = next((one for one in tried if one.is_file()), beside / path).absolute()
     return [replace(segment, path=places[segment.path]) for segment in segments]
 
 

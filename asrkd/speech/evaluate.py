@@ -108,7 +108,7 @@ class Decoder:
 
     @classmethod
     def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
-        frames = LabelledFrames.open(exp_dir / "features", exp_dir / "tree", split, options)
+        frames = LabelledFrames.open_to_decode(exp_dir / "features", exp_dir / "tree", split, options)
         _, _, log_prior = load_hmm(exp_dir / "tree")
         folder = exp_dir / "graph"
         rescorer = open_rescorer(exp_dir) if options.lang.rescore_arpa else None
@@ -231,8 +231,8 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
     last.save(out_dir)
     if decoder.rescorer is not None:
         write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})
-    labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in acoustics}
-    frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in acoustics), labels)
+    labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in decoder.frames.aligned_utt_ids()}
+    frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in labels), labels)
     accuracy, nats = frames.accuracy, frames.cross_entropy
     write_json(
         out_dir / FRAMES_FILE,

@@ -62,6 +62,13 @@ class LabelledFrames:
         return cls.open(features, tree_dir, "train", options, ranks)
 
     @classmethod
+    def open_to_decode(cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions) -> LabelledFrames:
+        """A held-out split with all that was said in it: an utterance that no lexicon can align is recognised too."""
+        store, alignment, tree = _aligned(features, tree_dir, split)
+        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        return cls(store, inputs, alignment.store_labels(store, tree), tree.num_pdfs, tree.fingerprint)
+
+    @classmethod
     def _open(
         cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, held: slice | None
     ) -> LabelledFrames:
@@ -75,6 +82,10 @@ class LabelledFrames:
         begin, end = self.store.span(utt_id)
         return self.labels[begin:end]
 
+    def aligned_utt_ids(self) -> list[str]:
+        """The utterances that have labels."""
+        return [utt_id for utt_id in self.store.utt_ids if bool((self.labels_of(utt_id) != NO_LABEL).all())]
+
     @property
     def frame_ids(self) -> Tensor:
         """Ids of the labelled frames."""
@@ -83,12 +94,18 @@ class LabelledFrames:
 
 def labelled_store(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
     """Frames of a split's aligned utterances, the senone of each, and the tree."""
-    store = FrameStore.open(features / split)
-    tree = SenoneTree.load(tree_dir / TREE_FILE)
-    alignment = Alignment.load(tree_dir / f"{split}.safetensors")
+    store, alignment, tree = _aligned(features, tree_dir, split)
     if alignment.dropped:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
     return store, alignment.store_labels(store, tree), tree
+
+
+def _aligned(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
+    return (
+        FrameStore.open(features / split),
+        Alignment.load(tree_dir / f"{split}.safetensors"),
+        SenoneTree.load(tree_dir / TREE_FILE),
+    )
 
 
 @dataclass(frozen=True)
