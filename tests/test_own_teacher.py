@@ -152,6 +152,40 @@ def test_what_is_wrong_is_said_and_nothing_written(tmp_path: Path, kind: str, sp
     assert not list(tmp_path.glob("store*"))
 
 
+def test_a_dump_of_another_tree_is_told_although_silence_is_the_same(tmp_path: Path) -> None:
+    """Most of the frames are silence, pdf_id 0 to 2 in every tree; the others' columns are in another order."""
+    labels = torch.arange(10).repeat_interleave(torch.tensor([300, 300, 300, *[100] * 5, 40, 40]))
+    answers = torch.where(torch.arange(len(labels)) % 3 > 0, labels, 9)  # two thirds of each class are known
+    logits = torch.nn.functional.one_hot(answers, 10).float().numpy()
+    utterance = toy_posteriors.Frames(("a-1",), torch.tensor([0, len(labels)]))
+    ordered = Frames(utterance, labels, 10, "tree0")
+    other = logits[:, [0, 1, 2, 4, 5, 6, 7, 3, 9, 8]]
+    paths = [as_npz(tmp_path / name, {"a-1": values}) for name, values in (("right", logits), ("other", other))]
+    (accuracy,) = import_posteriors(paths[:1], "logits", ordered, StoreOptions(), tmp_path / "store", False)[1]
+    assert accuracy == pytest.approx(2 / 3, abs=0.03)
+    with pytest.raises(InputError, match=r"other.npz: .* found 4\S+% of frames .* and 3 of 8 senones of 50 frames"):
+        import_posteriors(paths[1:], "logits", ordered, StoreOptions(), tmp_path / "store", False)
+
+
+def test_nothing_but_a_store_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumps = [as_npz(tmp_path / f"teacher{number}", dump) for number, dump in enumerate(members_logits())]
+    run, store = tmp_path / "exp", tmp_path / "store"
+    for folder in (run, run / "posteriors", tmp_path / "store.old", tmp_path / "store.partial"):
+        folder.mkdir()
+        (folder / "stamp.json").write_text("{}")
+    toy_posteriors.write(run / "posteriors")
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.chdir(run)
+    for out in (run, run / "posteriors", run / "stamp.json", Path()):
+        with pytest.raises(InputError, match=f"--out {out}: expected a new folder or an imported store, found"):
+            import_posteriors([tmp_path / "unread"], "logits", frames(), StoreOptions(), out)
+    for teachers in (dumps[:1], dumps):
+        made, _ = import_posteriors(teachers, "logits", frames(), StoreOptions(), store, show_progress=False)
+    assert PosteriorStore.open(store).fingerprint == made.fingerprint
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if store not in (path, path.parent)}
+    assert {path: time for path, time in kept.items() if path != tmp_path} == there
+
+
 def test_utterances_that_could_not_be_aligned_are_passed_over(tmp_path: Path) -> None:
     dumps = members_logits()
     dumps[0]["d-4"] = np.zeros((3, 1))
