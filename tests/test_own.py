@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import subprocess
@@ -161,6 +162,13 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
         prepare_own(tmp_path, OwnOptions(recordings, tmp_path / "nowhere.jsonl"))
     with pytest.raises(InputError, match=r"recordings.jsonl.gz: expected --supervisions"):
         prepare_own(tmp_path, OwnOptions(recordings))
+    damaged = bytearray(gzip.compress(b"{}"))
+    damaged[10] = 0xFF  # where gzip's header ends: no such kind of block
+    (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
+    (tmp_path / "damaged.yaml").write_text("- id: [a\n  b: {")
+    for name in ("damaged.jsonl.gz", "damaged.yaml"):
+        with pytest.raises(InputError, match=f"{name}: expected a Lhotse RecordingSet, found something else"):
+            prepare_own(tmp_path, OwnOptions(tmp_path / name, supervisions))
     (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
     with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
         prepare_own(kaldi, OwnOptions(kaldi))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,15 +193,29 @@ def test_utterances_that_could_not_be_aligned_are_passed_over(tmp_path: Path) ->
     assert imported(tmp_path, dumps, "logits", StoreOptions()).utt_ids == UTTERANCES.utt_ids
 
 
+def saved(save: Callable, damage: bool = False) -> bytes:
+    """What numpy writes of one matrix; `damage`: what is compressed in it begins with no kind of block."""
+    file = io.BytesIO()
+    save(file, np.zeros((100, 100)))
+    content = bytearray(file.getvalue())
+    if damage:
+        content[30 + sum(content[26:30:2])] = 0xFF  # behind zip's header, the name and the extra field
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.npz", b"no zip", "a.npz: expected an .npz, found something else"),
+        ("a.npz", saved(np.save), "a.npz: expected an .npz, found an .npy"),
+        ("one.npz", saved(np.savez_compressed, damage=True), "one.npz: arr_0: expected a matrix, found something else"),
         ("a.txt", b"", "a.txt: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp"),
         ("a.scp", b"a-1 touch {beside}/run |\n", "a.scp:1: expected `utt_id file:offset`"),
         ("a.scp", b"a-1 x.ark:1\na-1 x.ark:9\n", "a.scp:2: a-1: expected one entry of this id, found two"),
         ("a.scp", b"a-1 /nowhere.ark:1\nb-2 /n:2\nc-3 /n:3\n", "nowhere.ark:1: expected a Kaldi matrix"),
+        ("a.scp", b"a-1 x.ark:1\nb-2 \xe9.ark:2\n", "a.scp:2: expected UTF-8, found byte 0xe9"),
         ("dump/a-1.npy", b"no array", "a-1.npy: expected a numpy matrix"),
+        ("dump/a-1.npy", saved(np.savez), "a-1.npy: expected a numpy matrix, found an .npz"),
         ("dump/notes.txt", b"", "dump: expected <utt_id>.npy files or entries, found none"),
     ],
 )
@@ -214,8 +229,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     if name == "dump/a-1.npy":
         for utt_id in ("b-2", "c-3"):
             np.save(dump / f"{utt_id}.npy", np.zeros((1, 1)))
+    wanted = frames()
+    if name == "one.npz":
+        wanted = Frames(toy_posteriors.Frames(("arr_0",), torch.tensor([0, 100])), wanted.labels, NUM_CLASSES, "tree0")
     with pytest.raises(InputError, match=message):
-        import_posteriors([dump], "logits", frames(), StoreOptions(), tmp_path / "store", show_progress=False)
+        import_posteriors([dump], "logits", wanted, StoreOptions(), tmp_path / "store", show_progress=False)
     assert not (tmp_path / "run").exists(), "a command in an scp was run"
 
 
