@@ -177,6 +177,15 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
         prepare_own(kaldi, OwnOptions(kaldi))
 
 
+@pytest.mark.parametrize("name", ["dev", "test"])
+def test_options_that_would_be_ignored_are_refused(name: str) -> None:
+    given = {f"{name}_recordings": Path("r"), f"num_{name}_speakers": 2}
+    with pytest.raises(InputError, match=f"--{name}-recordings: expected it or --num-{name}-speakers, found both"):
+        OwnOptions(Path("all"), **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"--{name}-supervisions: expected --{name}-recordings with it, found none"):
+        OwnOptions(Path("all"), **{f"{name}_supervisions": Path("s")})  # type: ignore[arg-type]
+
+
 def test_too_few_speakers_to_hold_some_out(tmp_path: Path) -> None:
     lone = write_kaldi(tmp_path / "lone", ("ann",))
     with pytest.raises(InputError, match="expected more than 1 to hold out 1, found 1: give --test-recordings"):

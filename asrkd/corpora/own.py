@@ -49,6 +49,16 @@ class OwnOptions:
     pieces_dir: Path = Path("data/pieces")
     """Where utterances go that are stretches of longer recordings, a file each."""
 
+    def __post_init__(self) -> None:
+        for name, recordings, supervisions, number in (
+            ("dev", self.dev_recordings, self.dev_supervisions, self.num_dev_speakers),
+            ("test", self.test_recordings, self.test_supervisions, self.num_test_speakers),
+        ):
+            if recordings is not None and number:
+                raise InputError(f"--{name}-recordings: expected it or --num-{name}-speakers, found both")
+            if recordings is None and supervisions is not None:
+                raise InputError(f"--{name}-supervisions: expected --{name}-recordings with it, found none")
+
 
 def own_files(options: OwnOptions) -> list[Path]:
     """The manifests, and the files of Kaldi data directories."""
