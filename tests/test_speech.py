@@ -75,8 +75,8 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
         (["--ensemble.size=1"], "at least 2 teachers"),
         (["--stage=13"], "expected 0 to 12"),
-        (["--lang.mix=0.3"], "lang.mix: expected lang.arpa or lang.rescore_arpa to mix with, found neither"),
-        (["--lang.max-words=9"], "lang.max_words: expected lang.arpa to take words of, found none"),
+        (["--lang.mix=0.3"], "--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with"),
+        (["--lang.max-words=9"], "--lang.max-words: expected --lang.arpa to take words of, found none"),
     ],
 )
 def test_options_that_would_be_ignored_or_cannot_work_are_refused(arguments: list[str], message: str) -> None:

@@ -50,7 +50,3 @@ class LangOptions:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"lang.{name}: expected 0 to 1, found {value}")
-        if self.mix and self.arpa is None and self.rescore_arpa is None:
-            raise InputError("lang.mix: expected lang.arpa or lang.rescore_arpa to mix with, found neither")
-        if self.max_words is not None and self.arpa is None:
-            raise InputError("lang.max_words: expected lang.arpa to take words of, found none")
