@@ -228,6 +228,24 @@ def test_a_partial_copy_is_refused(tree: Path, corpus: Corpus, tmp_path: Path) -
         prepare_timit(tree / "TRAIN" / "DR1" / "FCJF0")
 
 
+def test_speakers_who_are_missing_are_named(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
+    """One without files and one without a folder, of lists that have no more than this tree."""
+    small = replace(
+        corpus,
+        sizes={"train": 6 * EACH, "dev": 3 * EACH, "test": 2 * EACH},
+        speakers={"dev": {"FAKS0", "FCMH0", "MMDB1"}},
+    )
+    for path in next(tree.rglob("FAKS0")).glob("S[XI]*"):
+        path.unlink()
+    for path in next(tree.rglob("MMDB1")).glob("S[XI]*.WAV"):
+        path.write_bytes(b"no audio")
+    with pytest.raises(InputError) as refused:
+        make_manifests(small, SpeechOptions(corpus_dir=tree), tmp_path)
+    assert "expected 18 utterances in dev, found 7: is the copy whole?" in str(refused.value)
+    named = "FCMH0: speaker without files; FAKS0: speaker without utterances (SA aside); MMDB1-SI1027: unreadable"
+    assert f"may be missing): {named}" in str(refused.value)
+
+
 def out_dir(tmp_path: Path, name: str) -> Path:
     folder = tmp_path / name
     folder.mkdir()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lhotse import RecordingSet, SupervisionSet
 
-from asrkd.corpora import CorpusSplit, total_left_out
-from asrkd.corpora.validate import validate_corpus
+from asrkd.corpora import CorpusSplit, Dropped, total_left_out
+from asrkd.corpora.validate import first_few, validate_corpus
 from asrkd.errors import InputError
 from asrkd.features import compute_features
 from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
@@ -47,6 +47,8 @@ class Corpus:
     """Where a person gets the corpus."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
+    speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Who speaks in a split of the whole corpus, where that is listed: those missing from a partial copy are named."""
     scoring: Scoring = field(default_factory=Scoring)
     """What counts as an error."""
     where_model: str = ""
@@ -96,14 +98,23 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
 
 
 def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
-    """InputError if a split lacks more utterances than may be bad."""
+    """InputError if a split lacks more utterances than may be bad, with what is known of those that are missing."""
     for name, expected in corpus.sizes.items():
         found = splits[name].num_utterances
         if found < (1 - options.max_bad) * expected:
+            faults = _known_faults(splits[name], corpus.speakers.get(name, ()))
             raise InputError(
                 f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
-                f"(--max-bad {options.max_bad:g} may be missing)"
+                f"(--max-bad {options.max_bad:g} may be missing)" + (f": {first_few(faults)}" if faults else "")
             )
+
+
+def _known_faults(split: CorpusSplit, speakers: Collection[str]) -> list[Dropped]:
+    """What is dropped, and those of the speakers of whom nothing is there, not even that."""
+    heard = {supervision.speaker for supervision in split.supervisions}
+    dropped = [fault.utt_id for fault in split.dropped]  # a speaker's name, or begins with it
+    absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in dropped)]
+    return [*(Dropped(name, "speaker without files") for name in absent), *split.dropped]
 
 
 def _folder(options: SpeechOptions) -> Path:
