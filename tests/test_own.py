@@ -248,6 +248,18 @@ def test_audio_that_moved_since_is_named_by_utterance(kaldi: Path, tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
+def test_a_language_model_of_words_outside_the_lexicon_is_refused(kaldi: Path, tmp_path: Path) -> None:
+    lexicon, arpa, out = tmp_path / "lexicon.txt", tmp_path / "strange.arpa", tmp_path / "mine"
+    lexicon.write_text("".join(f"{word} G OW\n" for word in ("GO", *(name.upper() for name in SPEAKERS))))
+    unigrams = "".join(f"-1 {word}\n" for word in ("<s>", "</s>", "GO", "ANN", "ZZXQ", "QXJZV"))
+    arpa.write_text(f"\\data\\\nngram 1=6\n\n\\1-grams:\n{unigrams}\n\\end\\\n")
+    assert cli.main(["init", "mine", "--recordings", str(kaldi), "--lexicon", str(lexicon), "--out", str(out)]) == 0
+    done = run_recipe(out, tmp_path, "--stop-stage=3", f"--lang.arpa={arpa}")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{arpa}: expected words of the lexicon" in last and "found 2 of 4 outside it: QXJZV, ZZXQ" in last
+
+
 TINY = [
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
     *("--train.epochs=2", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
