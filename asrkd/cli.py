@@ -141,7 +141,7 @@ def import_posteriors(
     Args:
         exp_dir: a run that has its features and senones (stages 0 to 5), and its config.json.
         teachers: dumps of posteriors, one or several, which are averaged.
-        out: folder of the store, for `--posteriors-from` of the same run.
+        out: folder of the store, for `--posteriors-from` of the same run: a new one, or an imported store to replace.
         kind: log-posteriors (natural log, each frame's sum to one) or logits, as they come before the softmax.
         mean: how several teachers are averaged; as the run's --posteriors.mean if not given.
         top_k: classes kept for each frame; as the run's --posteriors.top-k if not given.

@@ -24,8 +24,9 @@ from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.jobs.executor import map_on
 from asrkd.lang.ngram import estimate_kneser_ney
+from asrkd.speech.data import Corpus, make_features, make_manifests
 from asrkd.speech.evaluate import Decoder, RescoreWork, Run
-from asrkd.speech.options import options_of_run
+from asrkd.speech.options import LibrispeechSpeechOptions, options_of_run
 
 pytestmark = pytest.mark.k2
 
@@ -171,6 +172,23 @@ def test_no_speech_is_in_two_splits(made_up: Path) -> None:
         prepare_librispeech(made_up, LibrispeechOptions(test_parts=("dev-small",)))
     with pytest.raises(InputError, match="found both"):
         LibrispeechOptions(test_parts=("extra",), test_speakers=("11",))
+
+
+def test_audio_that_moved_is_named_by_utterance(made_up: Path, tmp_path: Path) -> None:
+    """By the features of manifests that are there already, and by a run from its first stage."""
+    options = LibrispeechSpeechOptions(corpus_dir=made_up, num_jobs=1, exp_dir=tmp_path / "exp")
+    manifests, features = (options.exp_dir / name for name in ("manifests", "features"))
+    for folder in (manifests, features):
+        folder.mkdir(parents=True)
+    corpus = Corpus("librispeech", prepare_librispeech, lambda _: "cmudict", closed_vocabulary=False, where="")
+    make_manifests(corpus, options, manifests)
+    audio = made_up / "train-clean-100" / "11" / "77" / "11-77-0000.flac"
+    audio.rename(tmp_path / audio.name)
+    with pytest.raises(InputError, match=f"11-77-0000: missing audio: expected {audio}"):
+        make_features(manifests, options, features)
+    plain = ["--lang.arpa=None", "--lang.rescore-arpa=None", "--stop-stage=2"]
+    refused = refusal("--corpus-dir", str(made_up), "--exp-dir", str(tmp_path / "again"), *plain)
+    assert "11-77-0000: missing audio" in refused and "--max-bad" in refused
 
 
 @pytest.fixture(scope="module")

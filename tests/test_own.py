@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import subprocess
@@ -186,12 +187,28 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
         prepare_own(tmp_path, OwnOptions(recordings, tmp_path / "nowhere.jsonl"))
     with pytest.raises(InputError, match=r"recordings.jsonl.gz: expected --supervisions"):
         prepare_own(tmp_path, OwnOptions(recordings))
+    damaged = bytearray(gzip.compress(b"{}"))
+    damaged[10] = 0xFF  # where gzip's header ends: no such kind of block
+    (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
+    (tmp_path / "damaged.yaml").write_text("- id: [a\n  b: {")
+    for name in ("damaged.jsonl.gz", "damaged.yaml"):
+        with pytest.raises(InputError, match=f"{name}: expected a Lhotse RecordingSet, found something else"):
+            prepare_own(tmp_path, OwnOptions(tmp_path / name, supervisions))
     (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
     with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
         prepare_own(kaldi, OwnOptions(kaldi))
     (kaldi / "utt2spk").unlink()
     with pytest.raises(InputError, match=r"utt2spk: no such file"):
         prepare_own(kaldi, OwnOptions(kaldi))
+
+
+@pytest.mark.parametrize("name", ["dev", "test"])
+def test_options_that_would_be_ignored_are_refused(name: str) -> None:
+    given = {f"{name}_recordings": Path("r"), f"num_{name}_speakers": 2}
+    with pytest.raises(InputError, match=f"--{name}-recordings: expected it or --num-{name}-speakers, found both"):
+        OwnOptions(Path("all"), **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"--{name}-supervisions: expected --{name}-recordings with it, found none"):
+        OwnOptions(Path("all"), **{f"{name}_supervisions": Path("s")})  # type: ignore[arg-type]
 
 
 def test_too_few_speakers_to_hold_some_out(tmp_path: Path) -> None:
@@ -289,6 +306,18 @@ def test_audio_that_moved_since_is_named_by_utterance(kaldi: Path, tmp_path: Pat
     assert done.returncode == 2
     assert "bob-1: missing audio: expected" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_language_model_of_words_outside_the_lexicon_is_refused(kaldi: Path, tmp_path: Path) -> None:
+    lexicon, arpa, out = tmp_path / "lexicon.txt", tmp_path / "strange.arpa", tmp_path / "mine"
+    lexicon.write_text("".join(f"{word} G OW\n" for word in ("GO", *(name.upper() for name in SPEAKERS))))
+    unigrams = "".join(f"-1 {word}\n" for word in ("<s>", "</s>", "GO", "ANN", "ZZXQ", "QXJZV"))
+    arpa.write_text(f"\\data\\\nngram 1=6\n\n\\1-grams:\n{unigrams}\n\\end\\\n")
+    assert cli.main(["init", "mine", "--recordings", str(kaldi), "--lexicon", str(lexicon), "--out", str(out)]) == 0
+    done = run_recipe(out, tmp_path, "--stop-stage=3", f"--lang.arpa={arpa}")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{arpa}: expected words of the lexicon" in last and "found 2 of 4 outside it: QXJZV, ZZXQ" in last
 
 
 TINY = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 
 pytest.importorskip("k2")
 
-from tiny_recipe import TINY, run_recipe
+from tiny_recipe import ROOT, TINY, run_recipe
 
 from asrkd.config import parse
 from asrkd.corpora.an4 import prepare_an4
@@ -78,11 +80,52 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
         (["--ensemble.size=1"], "at least 2 teachers"),
         (["--stage=13"], "expected 0 to 12"),
+        (["--lang.mix=0.3"], "--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with"),
+        (["--lang.max-words=9"], "--lang.max-words: expected --lang.arpa to take words of, found none"),
     ],
 )
 def test_options_that_would_be_ignored_or_cannot_work_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse(SpeechOptions(), arguments, "run.sh", "")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        ("an4", [], "no --corpus-dir: "),
+        ("an4", ["--corpus-dir=nowhere"], "--corpus-dir nowhere: no such folder"),
+        ("an4", ["--corpus-dir=.", "--loud=1"], "--loud"),
+        ("an4", ["--corpus-dir=.", "--stage=five"], "five"),
+        ("an4", ["--corpus-dir=.", "--lang.lexicon=nowhere.txt"], "nowhere.txt: no such file"),
+        ("an4", ["--corpus-dir=.", "--posteriors-from=nowhere"], "nowhere"),
+        ("prompts", ["--corpus-dir=nowhere"], "--corpus-dir nowhere: no such folder"),
+        ("timit", [], "no --corpus-dir: TIMIT is licensed by the Linguistic Data Consortium as LDC93S1"),
+        ("timit", ["--corpus-dir=.", "--lang.arpa=nowhere.arpa"], "nowhere.arpa: no such file"),
+        ("librispeech", ["--corpora.test-parts=a", "--corpora.test-speakers=1"], "found both"),
+        (
+            "librispeech",
+            ["--corpus-dir=.", "--lang.arpa=None", "--lang.rescore-arpa=nowhere.bin"],
+            "nowhere.bin: no such file; on Debian or Ubuntu: apt-get install pocketsphinx-en-us",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    recipe: str,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is known before the first step, so that the recipe's command can be run in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recipe.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "recipes" / recipe / "recipe.py"), run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2
+    assert line.startswith(f"recipes/{recipe}/run.sh: error: ") and message in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_corpus_says_where_to_get_it(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asrkd.corpora import CorpusSplit
@@ -17,6 +19,11 @@ from asrkd.errors import InputError
 
 HELD_OUT_SHARE = 0.1
 KALDI_FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "segments")
+# What Lhotse lets through of a file that is something else, is cut short or is damaged.
+NO_MANIFEST = (
+    *(ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError),
+    *(zlib.error, yaml.YAMLError),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,16 @@ class OwnOptions:
     """Speakers held out to be decoded, by SHA-256 of their names; 0: a tenth, at least one."""
     pieces_dir: Path = Path("data/pieces")
     """Where utterances go that are stretches of longer recordings, a file each."""
+
+    def __post_init__(self) -> None:
+        for name, recordings, supervisions, number in (
+            ("dev", self.dev_recordings, self.dev_supervisions, self.num_dev_speakers),
+            ("test", self.test_recordings, self.test_supervisions, self.num_test_speakers),
+        ):
+            if recordings is not None and number:
+                raise InputError(f"--{name}-recordings: expected it or --num-{name}-speakers, found both")
+            if recordings is None and supervisions is not None:
+                raise InputError(f"--{name}-supervisions: expected --{name}-recordings with it, found none")
 
 
 def own_files(options: OwnOptions) -> list[Path]:
@@ -142,7 +159,7 @@ def _load(kind: Any, item: Any, path: Path) -> Sequence[Any]:
         raise InputError(f"{path}: no such file")
     try:
         found = list(kind.from_file(path))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError) as error:
+    except NO_MANIFEST as error:
         raise InputError(f"{path}: expected a Lhotse {kind.__name__}, found something else ({error!r:.80})") from None
     other = next((type(one).__name__ for one in found if not isinstance(one, item)), None)
     if other is not None:  # Lhotse reads whatever manifest there is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ NUM_NAMED = 5
 
 _USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
 
-__all__ = ["Dropped", "require_utterances", "validate", "validate_corpus"]
+__all__ = ["Dropped", "first_few", "require_utterances", "validate", "validate_corpus"]
 
 
 def validate(
@@ -77,12 +77,16 @@ def _refuse_too_many(dropped: list[Dropped], num_utterances: int, max_bad: float
         raise InputError("corpus: expected at least one utterance, found none")
     if len(dropped) <= max_bad * num_utterances and len(dropped) < num_utterances:
         return
-    named = "; ".join(str(fault) for fault in dropped[:NUM_NAMED])
-    others = f"; and {len(dropped) - NUM_NAMED} more" if len(dropped) > NUM_NAMED else ""
     raise InputError(
         f"corpus: expected at most {max_bad:.1%} bad utterances (--max-bad), "
-        f"found {len(dropped)} of {num_utterances}: {named}{others}"
+        f"found {len(dropped)} of {num_utterances}: {first_few(dropped)}"
     )
+
+
+def first_few(faults: Sequence[object]) -> str:
+    """Some faults, as they say of themselves, and how many more there are."""
+    named = "; ".join(str(fault) for fault in faults[:NUM_NAMED])
+    return named + (f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else "")
 
 
 def _check_split(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lhotse import RecordingSet, SupervisionSet
 
-from asrkd.corpora import CorpusSplit, total_left_out
-from asrkd.corpora.validate import require_utterances, validate_corpus
+from asrkd.corpora import CorpusSplit, Dropped, total_left_out
+from asrkd.corpora.validate import first_few, require_utterances, validate_corpus
 from asrkd.errors import InputError
 from asrkd.features import compute_features
 from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
@@ -24,7 +24,6 @@ from asrkd.speech.scoring import Scoring
 
 SPLITS = ("train", "dev", "test")
 NUM_NAMED = 20
-NUM_NAMED_LACKING = 5
 LEXICON_FILE = "lexicon.txt"
 ALIGN_LEXICON_FILE = "align_lexicon.txt"
 DECODE_LEXICON_FILE = "decode_lexicon.txt"
@@ -47,6 +46,8 @@ class Corpus:
     """Where a person gets the corpus."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
+    speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Who speaks in a split of the whole corpus, where that is listed: those missing from a partial copy are named."""
     scoring: Scoring = field(default_factory=Scoring)
     """What counts as an error."""
     where_model: str = ""
@@ -95,13 +96,14 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
 
 
 def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
-    """InputError if a split lacks more utterances, or more of its speech, than may be bad."""
+    """InputError if a split lacks more utterances, or more of its speech, than may be bad, with what is known of it."""
     for name, expected in corpus.sizes.items():
         found = splits[name].num_utterances
         if found < (1 - options.max_bad) * expected:
+            faults = _known_faults(splits[name], corpus.speakers.get(name, ()))
             raise InputError(
                 f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
-                f"(--max-bad {options.max_bad:g} may be missing)"
+                f"(--max-bad {options.max_bad:g} may be missing)" + (f": {first_few(faults)}" if faults else "")
             )
     for name, split in splits.items():
         _require_speech(name, split, options)
@@ -110,14 +112,20 @@ def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: S
 def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> None:
     """InputError where more of the speech that the corpus' own table has is missing than may be bad."""
     if split.lacking_share > options.max_bad:
-        others = len(split.lacking) - NUM_NAMED_LACKING
         raise InputError(
             f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
-            f"(--max-bad), found {split.lacking_share:.1%}: {'; '.join(split.lacking[:NUM_NAMED_LACKING])}"
-            f"{f'; and {others} more' if others > 0 else ''}: is the copy whole?"
+            f"(--max-bad), found {split.lacking_share:.1%}: {first_few(split.lacking)}: is the copy whole?"
         )
     for line in split.lacking:
         print(f"   not whole: {line}", flush=True)
+
+
+def _known_faults(split: CorpusSplit, speakers: Collection[str]) -> list[Dropped]:
+    """What is dropped, and those of the speakers of whom nothing is there, not even that."""
+    heard = {supervision.speaker for supervision in split.supervisions}
+    dropped = [fault.utt_id for fault in split.dropped]  # a speaker's name, or begins with it
+    absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in dropped)]
+    return [*(Dropped(name, "speaker without files") for name in absent), *split.dropped]
 
 
 def _folder(options: SpeechOptions) -> Path:

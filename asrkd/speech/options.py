@@ -143,6 +143,10 @@ class SpeechOptions:
             one: FlatStartOptions | ViterbiOptions | DecodeOptions = getattr(self, section)
             if one.num_jobs != type(one)().num_jobs:
                 raise InputError(f"--{section}.num-jobs: give --num-jobs, which every step of the recipe follows")
+        if self.lang.mix and self.lang.arpa is None and self.lang.rescore_arpa is None:
+            raise InputError("--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with, found neither")
+        if self.lang.max_words is not None and self.lang.arpa is None:
+            raise InputError("--lang.max-words: expected --lang.arpa to take words of, found none")
         _ = self.jobs
         self._require_temperatures()
 

@@ -124,7 +124,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             9,
             "graph",
             partial(evaluate.make_graph, exp / "lang", exp / "tree", options),
-            [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(options)],
+            [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(corpus, options)],
             ("features", "lang", "tree"),
         ),
         Step(
@@ -194,8 +194,8 @@ def _lang_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
     return [lang, _file_stamp(lang.lexicon), _file_stamp(lang.arpa, corpus.where_model)]
 
 
-def _rescoring_stamp(options: SpeechOptions) -> list[str | None]:
-    return [_file_stamp(options.lang.rescore_arpa)] if options.lang.rescore_arpa else []
+def _rescoring_stamp(corpus: Corpus, options: SpeechOptions) -> list[str | None]:
+    return [_file_stamp(options.lang.rescore_arpa, corpus.where_model)] if options.lang.rescore_arpa else []
 
 
 def _file_stamp(path: str | None, where: str = "") -> str | None:
