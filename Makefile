@@ -4,11 +4,11 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-TRAIN_TESTS := align bias cli config digits distil doctor ensemble files forecast frames imports lexicon loss mixing \
-	mnist models ngram own_teacher pruning resume shared_training sphinx_lm stacked stages store topology train tree
+TRAIN_TESTS := align bias cli config cross_entropy digits distil doctor ensemble files forecast frames imports lexicon loss mixing \
+	mnist models ngram own_teacher pruning resume shards shared_training sphinx_lm stacked stages store topology train tree
 
 # In the order of BENCHMARKS.md.
-BENCHMARKS := training stacks posteriors graphs decoding alignment features students
+BENCHMARKS := training stacks posteriors fidelity graphs decoding alignment features students
 
 .PHONY: help demo test test-train lint bench lock setup setup-train corpus mnist
 
@@ -29,7 +29,7 @@ lint: setup  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (`make demo`) and pocketsphinx-en-us
+bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us
 	@mkdir -p exp/bench
 	@for name in $(BENCHMARKS); do \
 		echo "== $$name"; \

@@ -141,7 +141,7 @@ def import_posteriors(
     Args:
         exp_dir: a run that has its features and senones (stages 0 to 5), and its config.json.
         teachers: dumps of posteriors, one or several, which are averaged.
-        out: folder of the store, for `--posteriors-from` of the same run.
+        out: folder of the store, for `--posteriors-from` of the same run: a new one, or an imported store to replace.
         kind: log-posteriors (natural log, each frame's sum to one) or logits, as they come before the softmax.
         mean: how several teachers are averaged; as the run's --posteriors.mean if not given.
         top_k: classes kept for each frame; as the run's --posteriors.top-k if not given.
@@ -175,6 +175,7 @@ def init(
     test_supervisions: Path | None = None,
     num_dev_speakers: int = 0,
     num_test_speakers: int = 0,
+    max_bad: float = 0.01,
     out: Path | None = None,
 ) -> int:
     """Make a recipe for a corpus of your own from Lhotse manifests or a Kaldi data directory.
@@ -190,6 +191,7 @@ def init(
         test_supervisions: its supervisions.
         num_dev_speakers: speakers to hold out for tuning, by a fixed rule; 0: a tenth, at least one.
         num_test_speakers: speakers to hold out for the test, by a fixed rule; 0: a tenth, at least one.
+        max_bad: fraction of the utterances that may be bad, here and in the recipe's runs.
         out: folder to write, which must not be there yet; none: recipes/NAME.
     """
     from asrkd.corpora.own import OwnOptions
@@ -200,7 +202,7 @@ def init(
         num_dev_speakers=num_dev_speakers,
         num_test_speakers=num_test_speakers,
     )
-    folder = write_recipe(name, corpora, lexicon, out)
+    folder = write_recipe(name, corpora, lexicon, out, max_bad)
     print(f"wrote {folder / 'recipe.py'}; run {folder / 'run.sh'} (--help lists every option)")
     return 0
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,10 +64,15 @@ def save(config: Any, path: Path) -> None:
     write_json(path, config)
 
 
-def load(config_type: type[Config], path: Path, section: str | None = None) -> Config:
-    """Read a configuration, or a section of one, back. InputError for an unknown key or a value of the wrong type."""
+def load(
+    config_type: type[Config], path: Path, section: str | None = None, leave_out: Sequence[str] = ()
+) -> Config:
+    """Read a configuration, or a section of one, back, the sections `leave_out` apart.
+
+    InputError for an unknown key or a value of the wrong type.
+    """
     settings = dacite.Config(strict=True, cast=[Path, tuple])
-    found = read_json(path)
+    found = {name: value for name, value in read_json(path).items() if name not in leave_out}
     try:
         return dacite.from_dict(config_type, found if section is None else found[section], settings)
     except (KeyError, TypeError):

@@ -122,7 +122,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
     """An empty folder to fill beside `path`; takes its place, synced, when the block ends well."""
-    beside = path.with_name(f"{path.name}.partial")
+    beside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     yield beside
@@ -136,7 +136,7 @@ def publish_dir(beside: Path, path: Path) -> None:
     sync(beside)
     if path.exists():
         # A folder cannot be renamed over a full one: move the old away first, then drop it.
-        old = path.with_name(f"{path.name}.old")
+        old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(path, old)
         os.replace(beside, path)

@@ -206,15 +206,46 @@ def _write_header(file: BinaryIO, num_frames: int, num_features: int, fingerprin
     file.write(struct.pack("<Q", room) + text)
 
 
+class Windows:
+    """Spliced frames in memory, example n being the n-th window listed.
+
+    Utterances lie end to end with copies of their edge frames between, so that every spliced frame is one contiguous
+    run of values; an overlapping strided view makes a batch one row gather.
+    """
+
+    def __init__(self, padded: Tensor, first_rows: Tensor, width: int) -> None:
+        """Of padded frames [rows, F], the windows of `width` frames from first_rows [n] on (-1: not held)."""
+        num_features = padded.shape[1]
+        self.dim = width * num_features
+        self.device = padded.device
+        self.first_rows = first_rows
+        self._windows = padded.as_strided((max(padded.shape[0] - width + 1, 0), self.dim), (num_features, 1))
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.first_rows)
+
+    def batch(
+        self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Spliced frames [B, dim], of the frames' type, of examples ids [B] on their device; into `out` where given."""
+        rows = self.first_rows.index_select(0, ids)
+        if out is not None:
+            return torch.index_select(self._windows, 0, rows, out=out)
+        return self._windows.index_select(0, rows)
+
+    def run(self, first: int, length: int) -> Tensor:
+        """Spliced frames [length, dim] of examples that follow each other in one utterance."""
+        row = int(self.first_rows[first])
+        return self._windows[row : row + length].contiguous()
+
+
 class SplicedFrames:
     """Frames with their neighbours as a network's input: frame t is rows t-left … t+right of its utterance.
 
-    Rows before the first and after the last frame repeat the edge frame. Utterances are kept in memory once,
-    with `left` and `right` copies of the edges, so that every spliced frame is one contiguous run of
-    (left+1+right)·F floats; an overlapping strided view makes a batch one row gather.
-
-    Frame ids are the store's, whole or not: give `utt_ids` to hold only those utterances in memory
-    (`frame_ids` lists the ids held; the others cannot be asked for).
+    Rows before the first and after the last frame repeat the edge frame. Frame ids are the store's, whole or not: give
+    `utt_ids` to hold only those utterances in memory (`frame_ids` lists the ids held; the others cannot be asked for).
+    `sample` and `part` read what they need from the store, held or not.
     """
 
     def __init__(
@@ -224,6 +255,7 @@ class SplicedFrames:
         right: int = RIGHT_CONTEXT_FRAMES,
         device: str | torch.device = "cpu",
         utt_ids: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if left < 0 or right < 0:
             raise InputError(f"context: expected at least 0 frames on either side, found {left} and {right}")
@@ -231,32 +263,64 @@ class SplicedFrames:
         self.left, self.right = left, right
         self.dim = (left + 1 + right) * store.num_features
         self.device = torch.device(device)
-        self._holds_all = utt_ids is None
-        held = store.utt_ids if utt_ids is None else tuple(utt_ids)
-        padded, first_row = self._pad(held)
-        self.frame_ids = store.frame_ids(held)
-        self._rows = first_row.to(self.device)
-        self._padded = padded.to(self.device)
-        num_windows = max(padded.shape[0] - left - right, 0)
-        self._windows = self._padded.as_strided((num_windows, self.dim), (store.num_features, 1))
+        self.dtype = dtype
+        self._utt_ids = None if utt_ids is None else tuple(utt_ids)
+        self.frame_ids = store.frame_ids(store.utt_ids if utt_ids is None else utt_ids)
+        self._windows = self._load()
 
-    def _pad(self, utt_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Padded frames [rows, F]; for each frame id of the store its window's first row (-1: not held)."""
-        store, context = self.store, self.left + self.right
-        spans = [store.span(utt_id) for utt_id in utt_ids]
-        num_rows = sum(end - begin + context for begin, end in spans)
-        padded = torch.empty(num_rows, store.num_features)
-        first_row = torch.full((len(store),), -1, dtype=torch.long)
-        row = 0
-        for begin, end in spans:
-            body = row + self.left
-            after = body + end - begin
-            padded[row:body] = store.feats[begin]
-            padded[body:after] = store.feats[begin:end]
-            padded[after : after + self.right] = store.feats[end - 1]
-            first_row[begin:end] = torch.arange(row, row + end - begin)
-            row = after + self.right
-        return padded, first_row
+    def to(self, device: torch.device, dtype: torch.dtype) -> SplicedFrames:
+        """The same frames on another device or of another type."""
+        return SplicedFrames(self.store, self.left, self.right, device, self._utt_ids, dtype)
+
+    def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
+        """frame_ids [n] in at most num_parts parts of about equal size, each of whole utterances drawn at random."""
+        utterance = self._utterance(frame_ids)
+        place = torch.randperm(len(self.store.utt_ids), generator=generator)
+        counts = torch.zeros_like(place)
+        counts[place] = torch.bincount(utterance, minlength=len(place))
+        middle = counts.cumsum(0) - counts / 2
+        part_of_place = (middle * num_parts / len(frame_ids)).long().clamp(max=num_parts - 1)
+        part = part_of_place[place[utterance]]
+        parts = (frame_ids[part == number] for number in range(num_parts))
+        return [ids for ids in parts if len(ids)]  # an utterance longer than a part leaves the next one empty
+
+    def part(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
+        """The examples of frame_ids [n] (CPU) alone, in memory on `device` and numbered from 0."""
+        positions = self._utterance(frame_ids).unique()
+        return self._read(positions, frame_ids, device, dtype)
+
+    def _utterance(self, frame_ids: Tensor) -> Tensor:
+        """Position of the utterance of each frame."""
+        return torch.searchsorted(self.store.offsets, frame_ids, right=True) - 1
+
+    def _read(self, positions: Tensor, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
+        """Windows of frame_ids, all of which are in the utterances at `positions` [N], ascending."""
+        context = self.left + self.right
+        begins = self.store.offsets[positions]
+        lengths = self.store.offsets[positions + 1] - begins
+        starts = (lengths + context).cumsum(0) - (lengths + context)
+        padded = torch.empty(int((lengths + context).sum()), self.store.num_features, dtype=dtype)
+        for row, begin, length in zip(starts.tolist(), begins.tolist(), lengths.tolist(), strict=True):
+            body = padded[row + self.left : row + self.left + length]
+            body.copy_(self.store.feats[begin : begin + length])
+            padded[row : row + self.left] = body[0]
+            padded[row + self.left + length : row + context + length] = body[-1]
+        slots = torch.searchsorted(begins, frame_ids, right=True) - 1
+        first_rows = frame_ids - begins[slots] + starts[slots]
+        return Windows(padded.to(device), first_rows.to(device), context + 1)
+
+    def _load(self) -> Windows:
+        """Windows of the frames held, by the store's frame ids."""
+        positions = self._utterance(self.frame_ids).unique()
+        held = self._read(positions, self.frame_ids, self.device, self.dtype)
+        if self._utt_ids is not None:
+            # Of the whole store; where none is held, one number seen from everywhere.
+            first_rows = held.first_rows.new_full((1,), -1).expand(len(self.store))
+            if len(self.frame_ids):
+                first_rows = first_rows.contiguous()
+                first_rows[self.frame_ids.to(self.device)] = held.first_rows
+            held.first_rows = first_rows
+        return held
 
     def __len__(self) -> int:
         """Number of frame ids of the store; labels [len] are indexed by the same ids."""
@@ -265,35 +329,33 @@ class SplicedFrames:
     @property
     def held(self) -> Tensor | None:
         """Whether each frame id is held in memory, [len]; None where all are."""
-        return None if self._holds_all else self._rows >= 0
+        if self._utt_ids is None:
+            return None
+        held = torch.zeros(len(self.store), dtype=torch.bool)
+        held[self.frame_ids] = True
+        return held.to(self.device)
 
     def sample(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A few spliced frames [B, dim], held or not: the utterances of those that are not are read for them."""
-        if self._holds_all:
-            return self.batch(ids, generator)
-        positions = torch.searchsorted(self.store.offsets, ids.cpu(), right=True) - 1
-        utt_ids = [self.store.utt_ids[position] for position in positions.unique().tolist()]
-        return SplicedFrames(self.store, self.left, self.right, self.device, utt_ids).batch(ids)
+        """A few spliced frames [B, dim] float32, held or not: their utterances are read for them."""
+        return self.part(ids.cpu(), self.device, torch.float32).batch(torch.arange(len(ids), device=self.device))
 
     def batch(
         self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
     ) -> Tensor:
-        """Spliced frames [B, dim] float32 of frame ids [B]; written into `out` where given.
+        """Spliced frames [B, dim] of frame ids [B]; written into `out` where given.
 
         `generator` is for sources that draw a random distortion; this one draws none.
         """
-        rows = self._rows.index_select(0, ids.to(self.device))
-        if not self._holds_all and bool((rows < 0).any()):
-            missing = int(ids[(rows < 0).to(ids.device)][0])
-            raise InputError(f"frame {missing} of store {self.store.fingerprint}: not held in memory")
-        if out is not None:
-            return torch.index_select(self._windows, 0, rows, out=out)
-        return self._windows.index_select(0, rows)
+        ids = ids.to(self.device)
+        if self._utt_ids is not None and self.device.type == "cpu":  # a GPU would be waited for
+            missing = ids[self._windows.first_rows.index_select(0, ids) < 0]
+            if len(missing):
+                raise InputError(f"frame {int(missing[0])} of store {self.store.fingerprint}: not held in memory")
+        return self._windows.batch(ids, generator, out)
 
     def utt_batch(self, utt_id: str) -> Tensor:
         """Spliced frames [T, dim] of one utterance."""
         begin, end = self.store.span(utt_id)
-        if end == begin or int(self._rows[begin]) < 0:
+        if end == begin or int(self._windows.first_rows[begin]) < 0:
             raise InputError(f"{utt_id}: its frames are not held in memory")
-        row = int(self._rows[begin])
-        return self._windows[row : row + end - begin].contiguous()
+        return self._windows.run(begin, end - begin)

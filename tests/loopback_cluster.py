@@ -24,12 +24,14 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start_scheduler(self) -> None:
         self._start("scheduler", "--port", "0", "--no-show")
-        file = folder / "scheduler.json"
+        file = self.folder / "scheduler.json"
         deadline = time.monotonic() + START_SEC
         while not file.is_file() or not file.read_text().endswith("}"):
             if time.monotonic() > deadline or self.processes[0].poll() is not None:
-                raise RuntimeError(f"no Dask scheduler: {(folder / 'scheduler.log').read_text()}")
+                raise RuntimeError(f"no Dask scheduler: {(self.folder / 'scheduler.log').read_text()}")
             time.sleep(0.05)
         self.address: str = json.loads(file.read_text())["address"]
 
@@ -70,6 +72,7 @@ def cluster(folder: Path, num_workers: int = 2) -> Iterator[Cluster]:
     """Stopped, each process by its own id, when the block ends."""
     started = Cluster(folder)
     try:
+        started.start_scheduler()
         for number in range(num_workers):
             started.add_worker(f"worker{number}")
         if num_workers:

@@ -19,8 +19,8 @@ from loopback_cluster import Cluster, cluster
 
 from asrkd.errors import InputError
 from asrkd.jobs import Jobs, in_order
-from asrkd.jobs.cluster import require_same_code, require_workers
-from asrkd.jobs.executor import map_on
+from asrkd.jobs.cluster import require_workers
+from asrkd.jobs.executor import map_on, require_same_code
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = [number**2 for number in range(40)]
@@ -129,6 +129,17 @@ def test_workers_of_other_versions_are_refused() -> None:
         require_same_code({"torch": "1.13.1"}, {"a": {"torch": "1.13.1"}, "b": {"torch": "2.13.0"}})
     with pytest.raises(InputError, match=r"worker a: expected k2 None, as here, found 1\.23"):
         require_same_code({}, {"a": {"k2": "1.23"}})
+
+
+def test_a_worker_that_joins_late_with_other_code_is_refused(
+    two_workers: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked before the first piece, both were as this process; what opens the work asks again."""
+    jobs = Jobs(1, "dask", two_workers.address)
+    monkeypatch.setattr("asrkd.jobs.executor.provenance.code", lambda: {"asrkd": "another"})
+    monkeypatch.setattr("asrkd.jobs.cluster.require_workers", lambda client, address: None)
+    with pytest.raises(InputError, match=r"worker .*, process \d+: expected asrkd another, as here, found"):
+        results(jobs, Squares(tmp_path))
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,18 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         with pytest.raises(SystemExit) as exit_:
             cli.main(["plan", *arguments])
         assert exit_.value.code == 2 and complaint in capsys.readouterr().err
+
+
+def test_a_run_of_any_recipe_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("lhotse")
+    from asrkd import config
+    from asrkd.speech.options import LibrispeechSpeechOptions, SpeechOptions, options_of_run
+
+    config.save(replace(LibrispeechSpeechOptions(), num_jobs=3), tmp_path / "config.json")
+    assert options_of_run(tmp_path) == SpeechOptions(num_jobs=3, exp_dir=tmp_path)
+    (tmp_path / "config.json").write_text('{"num_job": 3}')
+    with pytest.raises(InputError, match="num_job"):
+        options_of_run(tmp_path)
 
 
 def test_impossible_plans_are_refused() -> None:

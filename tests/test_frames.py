@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,18 +87,31 @@ def test_context_below_zero_is_refused():
         SplicedFrames(make_store([3]), left=-1)
 
 
-def test_batches_are_fast_enough_not_to_slow_training():
-    store = make_store([300] * 200, num_features=40)
-    spliced = SplicedFrames(store)
-    out = torch.empty(1024, spliced.dim)
-    ids = torch.randperm(len(store))[:1024]
-    spliced.batch(ids, out=out)
-    best = float("inf")
-    for _ in range(20):  # the best of several: other work on the machine only ever slows one down
-        start = time.perf_counter()
-        spliced.batch(ids, out=out)
-        best = min(best, time.perf_counter() - start)
-    assert 1024 / best > 300_000, f"{1024 / best:.0f} frames/s"
+def test_parts_hold_whole_utterances_and_number_their_examples_from_zero():
+    store = make_store([4, 5, 6, 3, 7, 2])
+    whole = SplicedFrames(store, 2, 1)
+    learnt = torch.arange(0, len(store), 2).flip(0)
+    parts = whole.partition(learnt, 3, torch.Generator().manual_seed(0))
+    assert sorted(torch.cat(parts).tolist()) == sorted(learnt.tolist())
+    utterances = [set(torch.searchsorted(store.offsets, part, right=True).tolist()) for part in parts]
+    assert sum(map(len, utterances)) == len(set.union(*utterances)) == 6
+    for part in parts:
+        assert 3 <= len(part) <= 7
+        held = whole.part(part, torch.device("cpu"), torch.float32)
+        assert len(held) == len(part)
+        assert torch.equal(held.batch(torch.arange(len(part))), whole.batch(part))
+        rounded = whole.part(part, torch.device("cpu"), torch.bfloat16)
+        assert torch.equal(rounded.batch(torch.arange(len(part))), whole.batch(part).bfloat16())
+
+
+def test_what_is_not_held_can_still_be_shown_and_taken_in_parts():
+    store = make_store([4, 5, 6])
+    whole, none = SplicedFrames(store, 2, 1), SplicedFrames(store, 2, 1, utt_ids=())
+    ids = torch.tensor([14, 0, 7])
+    assert torch.equal(none.sample(ids), whole.batch(ids))
+    assert torch.equal(none.part(ids, torch.device("cpu"), torch.float32).batch(torch.arange(3)), whole.batch(ids))
+    with pytest.raises(InputError, match="frame 14 of store"):
+        none.batch(ids)
 
 
 def test_what_is_written_is_read_back(tmp_path: Path):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from libri_speech import PART, SAMPLING_RATE, write_librispeech
 
 pytest.importorskip("k2")
@@ -18,14 +22,20 @@ from asrkd.corpora.hold_out import held_out_speakers
 from asrkd.corpora.librispeech import LibrispeechOptions, prepare_librispeech
 from asrkd.errors import InputError
 from asrkd.files import read_json
+from asrkd.jobs.executor import map_on
 from asrkd.lang.ngram import estimate_kneser_ney
+from asrkd.speech.data import Corpus, make_features, make_manifests
+from asrkd.speech.evaluate import Decoder, RescoreWork, Run
+from asrkd.speech.options import LibrispeechSpeechOptions, options_of_run
 
 pytestmark = pytest.mark.k2
 
 ROOT = Path(__file__).resolve().parents[1]
+TEST_PARTS = {"easy": "7312", "hard": "669"}
+"""Made-up test parts, and the speaker of each."""
 MINI = LibrispeechOptions(parts=(PART,), test_speakers=("7312", "669"))
 TINY = [
-    *("--corpora.parts", PART, "--corpora.test-speakers", "7312", "669"),
+    *("--corpora.parts", PART, "--corpora.test-parts", *TEST_PARTS),
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
     *("--train.epochs=2", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
     *("--ensemble.size=2", "--tree.num-leaves=120", "--students.sweep-temperatures", "2.0"),
@@ -77,7 +87,7 @@ def test_960_hours_are_three_parts_and_the_mini_set_has_its_own() -> None:
 
 
 def test_test_speakers_and_held_out_speakers_are_not_trained_on(made_up: Path) -> None:
-    (made_up / "SPEAKERS.TXT").write_text("; a table\n12 | F | x\n13 | M | x\n14|F|x\n")
+    (made_up / "SPEAKERS.TXT").write_text("; a table\n12 | F | x | 9 | A\n13 | M | x | 9.5 | B\n14|F|x|9|C\n")
     options = LibrispeechOptions(test_speakers=("11",), num_dev_speakers=2)
     splits = prepare_librispeech(made_up, options)
     speakers = {name: {s.speaker for s in split.supervisions} for name, split in splits.items()}
@@ -105,6 +115,27 @@ def test_a_partial_download_is_told_by_utterance(made_up: Path) -> None:
     assert "missing audio" in reasons["11-77-0000"] and "missing transcript" in reasons["12-77-0001"]
     assert "unreadable audio" in reasons["41-77-0001"]
     assert splits["train"].num_utterances == 8
+
+
+def test_a_partial_download_that_leaves_no_trace_is_told_by_reader(made_up: Path, tmp_path: Path) -> None:
+    """Two utterances of half a second, or 0.0167 minutes, are there of each reader."""
+    table = [(reader, "train-clean-100", 0.02) for reader in ("11", "12")]
+    table += [("13", "train-clean-100", 10.02), ("15", "train-clean-100", 9.98), ("22", "dev-other", 8.0)]
+    rows = "".join(f"{reader} | F | {part} | {minutes} | N.N.\n" for reader, part, minutes in table)
+    (made_up / "SPEAKERS.TXT").write_text(rows)
+    splits = prepare_librispeech(made_up)
+    assert splits["train"].lacking == (
+        "train-clean-100, reader 13: 0.02 of 10.02 minutes",
+        "train-clean-100, reader 15: 0.00 of 9.98 minutes",
+    )
+    assert splits["train"].lacking_share == pytest.approx(1.0, abs=0.01)
+    assert not splits["dev"].lacking and not splits["test"].lacking
+    where = ["--corpus-dir", str(made_up), "--exp-dir", str(tmp_path / "exp"), "--stop-stage=1"]
+    plain = ["--lang.arpa=None", "--lang.rescore-arpa=None"]
+    refused = refusal(*where, *plain, "--max-bad=0.9")
+    assert "of the speech of train to be missing (--max-bad), found 99.7%: train-clean-100, reader 13: 0.02" in refused
+    (made_up / "SPEAKERS.TXT").write_text("11 | F | train-clean-100\n")
+    assert "SPEAKERS.TXT:1: expected ID | SEX | SUBSET | MINUTES" in refusal(*where, *plain)
 
 
 def test_a_speaker_without_utterances_is_named(made_up: Path) -> None:
@@ -136,13 +167,37 @@ def test_no_speech_is_in_two_splits(made_up: Path) -> None:
     write_part(made_up, "extra", "11")
     with pytest.raises(InputError, match="expected test speakers that are not trained on, found 11 in both"):
         prepare_librispeech(made_up, LibrispeechOptions(test_parts=("extra",)))
+    write_part(made_up, "dev-small", "21")
+    with pytest.raises(InputError, match="expected test speakers that are not tuned on, found 21 in both"):
+        prepare_librispeech(made_up, LibrispeechOptions(test_parts=("dev-small",)))
     with pytest.raises(InputError, match="found both"):
         LibrispeechOptions(test_parts=("extra",), test_speakers=("11",))
 
 
+def test_audio_that_moved_is_named_by_utterance(made_up: Path, tmp_path: Path) -> None:
+    """By the features of manifests that are there already, and by a run from its first stage."""
+    options = LibrispeechSpeechOptions(corpus_dir=made_up, num_jobs=1, exp_dir=tmp_path / "exp")
+    manifests, features = (options.exp_dir / name for name in ("manifests", "features"))
+    for folder in (manifests, features):
+        folder.mkdir(parents=True)
+    corpus = Corpus("librispeech", prepare_librispeech, lambda _: "cmudict", closed_vocabulary=False, where="")
+    make_manifests(corpus, options, manifests)
+    audio = made_up / "train-clean-100" / "11" / "77" / "11-77-0000.flac"
+    audio.rename(tmp_path / audio.name)
+    with pytest.raises(InputError, match=f"11-77-0000: missing audio: expected {audio}"):
+        make_features(manifests, options, features)
+    plain = ["--lang.arpa=None", "--lang.rescore-arpa=None", "--stop-stage=2"]
+    refused = refusal("--corpus-dir", str(made_up), "--exp-dir", str(tmp_path / "again"), *plain)
+    assert "11-77-0000: missing audio" in refused and "--max-bad" in refused
+
+
 @pytest.fixture(scope="module")
 def small_librispeech(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_librispeech(data_dir, tmp_path_factory.mktemp("libri") / "LibriSpeech")
+    root = write_librispeech(data_dir, tmp_path_factory.mktemp("libri") / "LibriSpeech")
+    for part, speaker in TEST_PARTS.items():
+        (root / part).mkdir()
+        (root / PART / speaker).rename(root / part / speaker)
+    return root
 
 
 def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -181,12 +236,35 @@ def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_pa
     assert results["corpus"]["test"]["speakers"] == 2 and results["corpus"]["dev"]["speakers"] == 2
     rescored = read_json(tmp_path / "exp" / "decode" / "distilled" / "first_pass.json")["words"]
     assert len(rescored) == results["corpus"]["test"]["utterances"] == 8
+    words = {
+        part: sum(len(line.split()) - 1 for path in (small_librispeech / part).rglob("*.txt") for line in path.open())
+        for part in TEST_PARTS
+    }
     for system in results["systems"].values():
-        assert set(system["wer"]) == {"test", "test, not rescored"}
+        assert {name: wer["words"] for name, wer in system["wer"].items()} == {
+            f"{part}{how}": count for part, count in words.items() for how in ("", ", not rescored")
+        }
         assert 0.1 < system["frame_accuracy"] < 1.0
-        assert system["rtf"]["test"] > system["rtf"]["test, not rescored"] > 0
+        assert system["rtf"]["hard"] > system["rtf"]["hard, not rescored"] > 0
     page = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()
-    assert "not rescored" in page and "recipes/librispeech/run.sh" in page[:400]
+    assert "easy" in page and "hard, not rescored" in page and "recipes/librispeech/run.sh" in page[:400]
+    require_same_rescoring_elsewhere(tmp_path / "exp")
+
+
+def require_same_rescoring_elsewhere(exp_dir: Path) -> None:
+    """Other processes, which are sent paths and lattices alone, make the same of them."""
+    options = options_of_run(exp_dir)
+    decoder = Decoder.open(exp_dir, "test", options)
+    first, here = decoder.words(
+        decoder.acoustics(Run("distilled", 0, ("students/distilled",))), options.decode, "test"
+    )
+    work = RescoreWork(exp_dir, options.decode.scales, options.decode.lattice_beam)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        there = decoder.rescorer(
+            first, options.decode.scales, options.decode.lattice_beam, elsewhere=partial(map_on, pool, work)
+        )
+    assert there.words == here.words != first.words
+    assert torch.equal(there.lattices.graph_scores, here.lattices.graph_scores)
 
 
 def test_bad_language_files_are_named_before_anything_trains(small_librispeech: Path, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from test_pruning import histories, model, total_prob
 
 from asrkd.lang.mixing import mix
+from asrkd.lang.ngram import read_arpa
 
 OTHER = ["C C A", "D A", "A D D B", "D"]
 
@@ -21,6 +24,23 @@ def test_ngrams_of_both_get_the_mixture_and_every_history_a_probability_of_one(w
             probs = [10 ** one.log10_prob(history, word) if word in one.tables[0] else 0.0 for one in (first, second)]
             expected = (1 - weight) * probs[0] + weight * probs[1]
             assert 10 ** mixed.log10_prob(history, word) == pytest.approx(expected)
+    for history in histories(2):
+        assert total_prob(mixed, history) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_arpa_that_lacks_a_history_is_mixed(tmp_path: Path) -> None:
+    """Of `A B A` it has the trigram alone, as its format allows; `A B` gets what backing off gives it."""
+    bigrams = "-0.4 <s> A -0.2\n-0.5 B A\n"
+    unigrams = "-99 <s> -0.3\n-0.6020600 </s>\n-0.4559320 A -0.3\n-0.3979400 B -0.3\n"  # 0.25, 0.35, 0.4
+    (tmp_path / "gap.arpa").write_text(
+        "\\data\\\nngram 1=4\nngram 2=2\nngram 3=1\n\n"
+        f"\\1-grams:\n{unigrams}\n\\2-grams:\n{bigrams}\n\\3-grams:\n-0.2 A B A\n\n\\end\\\n"
+    )
+    first, second = read_arpa(tmp_path / "gap.arpa"), model(2, OTHER)
+    mixed = mix(first, second, 0.3)
+    for history, word in (["A", "B"], "A"), (["A"], "B"):
+        expected = 0.7 * 10 ** first.log10_prob(history, word) + 0.3 * 10 ** second.log10_prob(history, word)
+        assert 10 ** mixed.log10_prob(history, word) == pytest.approx(expected)
     for history in histories(2):
         assert total_prob(mixed, history) == pytest.approx(1.0, abs=1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 pytest.importorskip("lhotse")
 pytest.importorskip("k2")
@@ -22,8 +24,15 @@ from asrkd import cli
 from asrkd.corpora.audio import read_samples
 from asrkd.corpora.hold_out import held_out_speakers
 from asrkd.corpora.own import OwnOptions, own_files, prepare_own
+from asrkd.corpora.validate import validate_corpus
 from asrkd.errors import InputError
+from asrkd.features import FeatureOptions
 from asrkd.files import read_json
+from asrkd.frames import FrameStore
+from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.options import LangOptions
+from asrkd.speech.data import ALIGN_LEXICON_FILE, Corpus, make_lang
+from asrkd.speech.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
 
@@ -96,28 +105,40 @@ def test_named_dev_and_test_leave_all_speakers_to_training(kaldi: Path, tmp_path
         prepare_own(kaldi, OwnOptions(kaldi, dev_recordings=kaldi, test_recordings=others[1]))
 
 
-@pytest.mark.parametrize("form", ["kaldi", "lhotse"])
-def test_stretches_of_a_recording_become_files_of_their_own(kaldi: Path, tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(("form", "subtype"), [("kaldi", "FLOAT"), ("lhotse", "PCM_16")])
+def test_stretches_of_a_recording_become_files_of_their_own(
+    kaldi: Path, tmp_path: Path, form: str, subtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`quiet` is a recording of which no table speaks."""
+    monkeypatch.chdir(tmp_path)
     long = noise(99, 4.0)
-    soundfile.write(kaldi / "long.wav", long, RATE)
+    soundfile.write(kaldi / "long.wav", long / 32768, RATE, subtype=subtype)
     starts = {f"{speaker}-{n}": 0.5 * i + 0.1 * n for i, speaker in enumerate(SPEAKERS) for n in (1, 2)}
     places = {utt_id: (start, start + 0.2) for utt_id, start in starts.items()}
     if form == "kaldi":
-        (kaldi / "wav.scp").write_text("tape long.wav\n")
+        (kaldi / "wav.scp").write_text("tape kaldi/long.wav\nquiet kaldi/ann-1.wav\n")
         (kaldi / "segments").write_text("".join(f"{utt_id} tape {a} {b}\n" for utt_id, (a, b) in places.items()))
-        options = OwnOptions(kaldi, pieces_dir=tmp_path / "pieces")
+        options = OwnOptions(Path("kaldi"), pieces_dir=Path("pieces"))
     else:
         source = AudioSource("file", [0], "long.wav")
         recording = Recording("tape", [source], RATE, len(long), len(long) / RATE)
-        RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
+        quiet = Recording("quiet", [AudioSource("file", [0], "ann-1.wav")], RATE, 8000, 0.5)
+        RecordingSet.from_recordings([recording, quiet]).to_file(tmp_path / "r.jsonl")
         SupervisionSet.from_segments(
             SupervisionSegment(utt_id, "tape", a, b - a, text="go", speaker=utt_id.split("-")[0])
             for utt_id, (a, b) in places.items()
         ).to_file(tmp_path / "s.jsonl")
-        options = OwnOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl", pieces_dir=tmp_path / "pieces")
+        options = OwnOptions(Path("r.jsonl"), Path("s.jsonl"), pieces_dir=Path("pieces"))
+    probed = prepare_own(kaldi, options, only_probe=True)
+    assert not (tmp_path / "pieces").exists()
     splits = prepare_own(kaldi, options)
     found = {recording.id: recording for split in splits.values() for recording in split.recordings}
-    assert found.keys() == places.keys()
+    assert found.keys() == {*places, "quiet"}
+    assert all(Path(recording.sources[0].source).is_absolute() for recording in found.values())
+    for recording in [one for split in probed.values() for one in split.recordings]:
+        assert recording.num_samples == found[recording.id].num_samples
+    _, dropped = validate_corpus(splits, RATE, max_bad=0.5)
+    assert [str(fault) for fault in dropped] == ["quiet: missing transcript: it has audio only"]
     for utt_id, (start, end) in places.items():
         expected = long[round(start * RATE) : round(end * RATE)].astype(np.float32) / 32768
         assert np.array_equal(read_samples(found[utt_id])[0], expected)
@@ -145,9 +166,14 @@ def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path
         ("utt2spk", "bob-2 bob", "bob-2", r"utt2spk:4: expected an utterance and its speaker, found 'bob-2'"),
         ("text", "bob-2 go bob", "bob-1 go bob", r"text:4: expected one line of bob-1, found two"),
         ("wav.scp", "bob-2 bob-2.wav\n", "", r"wav.scp: expected a recording bob-2 of bob-2, found none"),
+        ("utt2spk", "eve-2 eve\n", "eve-2 eve\nzoe-1 zoe\n", r"wav.scp: expected a recording zoe-1 of zoe-1"),
+        ("segments", "bob-2 bob-2 0 -1\n", "", r"segments: expected a stretch of a recording for bob-2, found none"),
     ],
 )
 def test_a_bad_line_of_a_kaldi_directory_is_named(kaldi: Path, file: str, old: str, new: str, message: str) -> None:
+    if file == "segments":
+        rows = (kaldi / "utt2spk").read_text().splitlines()
+        (kaldi / "segments").write_text("".join(f"{row.split()[0]} {row.split()[0]} 0 -1\n" for row in rows))
     edit(kaldi / file, old, new)
     with pytest.raises(InputError, match=message):
         prepare_own(kaldi, OwnOptions(kaldi))
@@ -161,12 +187,28 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
         prepare_own(tmp_path, OwnOptions(recordings, tmp_path / "nowhere.jsonl"))
     with pytest.raises(InputError, match=r"recordings.jsonl.gz: expected --supervisions"):
         prepare_own(tmp_path, OwnOptions(recordings))
+    damaged = bytearray(gzip.compress(b"{}"))
+    damaged[10] = 0xFF  # where gzip's header ends: no such kind of block
+    (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
+    (tmp_path / "damaged.yaml").write_text("- id: [a\n  b: {")
+    for name in ("damaged.jsonl.gz", "damaged.yaml"):
+        with pytest.raises(InputError, match=f"{name}: expected a Lhotse RecordingSet, found something else"):
+            prepare_own(tmp_path, OwnOptions(tmp_path / name, supervisions))
     (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
     with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
         prepare_own(kaldi, OwnOptions(kaldi))
     (kaldi / "utt2spk").unlink()
     with pytest.raises(InputError, match=r"utt2spk: no such file"):
         prepare_own(kaldi, OwnOptions(kaldi))
+
+
+@pytest.mark.parametrize("name", ["dev", "test"])
+def test_options_that_would_be_ignored_are_refused(name: str) -> None:
+    given = {f"{name}_recordings": Path("r"), f"num_{name}_speakers": 2}
+    with pytest.raises(InputError, match=f"--{name}-recordings: expected it or --num-{name}-speakers, found both"):
+        OwnOptions(Path("all"), **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"--{name}-supervisions: expected --{name}-recordings with it, found none"):
+        OwnOptions(Path("all"), **{f"{name}_supervisions": Path("s")})  # type: ignore[arg-type]
 
 
 def test_too_few_speakers_to_hold_some_out(tmp_path: Path) -> None:
@@ -203,6 +245,9 @@ def test_init_refuses_what_would_stop_the_recipe(
     lexicon.write_bytes("GO G OW\nCAFÉ K AE F EY\n".encode("latin-1"))
     code, complaint = asrkd(capsys, *given, "--lexicon", str(lexicon))
     assert code == 2 and f"{lexicon}:2: expected UTF-8" in complaint
+    (kaldi / "bob-1.wav").rename(tmp_path / "bob-1.wav")
+    code, complaint = asrkd(capsys, *given)
+    assert code == 2 and "(--max-bad), found 1 of 10: bob-1: missing audio: expected" in complaint
     for path in kaldi.glob("*.wav"):
         path.rename(tmp_path / path.name)
     code, complaint = asrkd(capsys, *given)
@@ -211,6 +256,38 @@ def test_init_refuses_what_would_stop_the_recipe(
     (tmp_path / "mine").mkdir()
     code, complaint = asrkd(capsys, *given)
     assert code == 2 and "there is something already" in complaint
+
+
+def test_init_refuses_speech_to_tune_on_without_words(
+    kaldi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bad utterance in twelve may be, but not all of a split's."""
+    dev = write_kaldi(tmp_path / "dev", ("fay",))
+    for name in ("text", "utt2spk", "wav.scp"):
+        (dev / name).write_text((dev / name).read_text().splitlines()[0] + "\n")
+    (dev / "text").write_text("fay-1\n")
+    given = ["init", "mine", "--out", str(tmp_path / "mine"), "--recordings", str(kaldi), "--dev-recordings", str(dev)]
+    code, complaint = asrkd(capsys, *given)
+    assert code == 2 and "found 1 of 11: fay-1: empty transcript" in complaint
+    code, complaint = asrkd(capsys, *given, "--max-bad=0.1")
+    assert code == 2 and "expected utterances to tune scales on, found none in its dev part" in complaint
+    (dev / "text").write_text("fay-1 go fay\n")
+    assert asrkd(capsys, *given, "--max-bad=0.1") == (0, "")
+    assert "    max_bad=0.1,\n" in (tmp_path / "mine" / "recipe.py").read_text()
+
+
+@pytest.mark.parametrize(("phones", "aligned"), [(("G", "OW"), {"GO", "BOB"}), (("x1", "x2"), {"GO"})])
+def test_words_of_held_out_speech_may_be_missing_from_any_lexicon(
+    tmp_path: Path, phones: tuple[str, str], aligned: set[str]
+) -> None:
+    (tmp_path / "lexicon.txt").write_text(f"GO {' '.join(phones)}\nBIB B IH B\nAH AA\n")
+    for split, text in (("train", "GO BIB AH"), ("dev", "GO BOB"), ("test", "GO")):
+        metadata = {"frame_shift_ms": 10.0, "options": FeatureOptions()}
+        FrameStore.write(tmp_path / split, [(f"{split}-1", "ann", text, torch.zeros(9, 2))], metadata, split)
+    corpus = Corpus("own", prepare_own, lambda corpus_dir: "cmudict", closed_vocabulary=False, where="")
+    lang = LangOptions(lexicon=str(tmp_path / "lexicon.txt"))
+    make_lang(corpus, tmp_path, SpeechOptions(corpus_dir=tmp_path, lang=lang), tmp_path)
+    assert set(Lexicon.load(tmp_path / ALIGN_LEXICON_FILE).words) == {*aligned, "BIB", "AH"}
 
 
 def run_recipe(folder: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -229,6 +306,18 @@ def test_audio_that_moved_since_is_named_by_utterance(kaldi: Path, tmp_path: Pat
     assert done.returncode == 2
     assert "bob-1: missing audio: expected" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_language_model_of_words_outside_the_lexicon_is_refused(kaldi: Path, tmp_path: Path) -> None:
+    lexicon, arpa, out = tmp_path / "lexicon.txt", tmp_path / "strange.arpa", tmp_path / "mine"
+    lexicon.write_text("".join(f"{word} G OW\n" for word in ("GO", *(name.upper() for name in SPEAKERS))))
+    unigrams = "".join(f"-1 {word}\n" for word in ("<s>", "</s>", "GO", "ANN", "ZZXQ", "QXJZV"))
+    arpa.write_text(f"\\data\\\nngram 1=6\n\n\\1-grams:\n{unigrams}\n\\end\\\n")
+    assert cli.main(["init", "mine", "--recordings", str(kaldi), "--lexicon", str(lexicon), "--out", str(out)]) == 0
+    done = run_recipe(out, tmp_path, "--stop-stage=3", f"--lang.arpa={arpa}")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{arpa}: expected words of the lexicon" in last and "found 2 of 4 outside it: QXJZV, ZZXQ" in last
 
 
 TINY = [

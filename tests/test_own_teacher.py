@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,21 +153,69 @@ def test_what_is_wrong_is_said_and_nothing_written(tmp_path: Path, kind: str, sp
     assert not list(tmp_path.glob("store*"))
 
 
+def test_a_dump_of_another_tree_is_told_although_silence_is_the_same(tmp_path: Path) -> None:
+    """Most of the frames are silence, pdf_id 0 to 2 in every tree; the others' columns are in another order."""
+    labels = torch.arange(10).repeat_interleave(torch.tensor([300, 300, 300, *[100] * 5, 40, 40]))
+    answers = torch.where(torch.arange(len(labels)) % 3 > 0, labels, 9)  # two thirds of each class are known
+    logits = torch.nn.functional.one_hot(answers, 10).float().numpy()
+    utterance = toy_posteriors.Frames(("a-1",), torch.tensor([0, len(labels)]))
+    ordered = Frames(utterance, labels, 10, "tree0")
+    other = logits[:, [0, 1, 2, 4, 5, 6, 7, 3, 9, 8]]
+    paths = [as_npz(tmp_path / name, {"a-1": values}) for name, values in (("right", logits), ("other", other))]
+    (accuracy,) = import_posteriors(paths[:1], "logits", ordered, StoreOptions(), tmp_path / "store", False)[1]
+    assert accuracy == pytest.approx(2 / 3, abs=0.03)
+    with pytest.raises(InputError, match=r"other.npz: .* found 4\S+% of frames .* and 3 of 8 senones of 50 frames"):
+        import_posteriors(paths[1:], "logits", ordered, StoreOptions(), tmp_path / "store", False)
+
+
+def test_nothing_but_a_store_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumps = [as_npz(tmp_path / f"teacher{number}", dump) for number, dump in enumerate(members_logits())]
+    run, store = tmp_path / "exp", tmp_path / "store"
+    for folder in (run, run / "posteriors", tmp_path / "store.old", tmp_path / "store.partial"):
+        folder.mkdir()
+        (folder / "stamp.json").write_text("{}")
+    toy_posteriors.write(run / "posteriors")
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.chdir(run)
+    for out in (run, run / "posteriors", run / "stamp.json", Path()):
+        with pytest.raises(InputError, match=f"--out {out}: expected a new folder or an imported store, found"):
+            import_posteriors([tmp_path / "unread"], "logits", frames(), StoreOptions(), out)
+    for teachers in (dumps[:1], dumps):
+        made, _ = import_posteriors(teachers, "logits", frames(), StoreOptions(), store, show_progress=False)
+    assert PosteriorStore.open(store).fingerprint == made.fingerprint
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if store not in (path, path.parent)}
+    assert {path: time for path, time in kept.items() if path != tmp_path} == there
+
+
 def test_utterances_that_could_not_be_aligned_are_passed_over(tmp_path: Path) -> None:
     dumps = members_logits()
     dumps[0]["d-4"] = np.zeros((3, 1))
     assert imported(tmp_path, dumps, "logits", StoreOptions()).utt_ids == UTTERANCES.utt_ids
 
 
+def saved(save: Callable, damage: bool = False) -> bytes:
+    """What numpy writes of one matrix; `damage`: what is compressed in it begins with no kind of block."""
+    file = io.BytesIO()
+    save(file, np.zeros((100, 100)))
+    content = bytearray(file.getvalue())
+    if damage:
+        content[30 + sum(content[26:30:2])] = 0xFF  # behind zip's header, the name and the extra field
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.npz", b"no zip", "a.npz: expected an .npz, found something else"),
+        ("a.npz", saved(np.save), "a.npz: expected an .npz, found an .npy"),
+        ("one.npz", saved(np.savez_compressed, damage=True), "one.npz: arr_0: expected a matrix, found something else"),
         ("a.txt", b"", "a.txt: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp"),
         ("a.scp", b"a-1 touch {beside}/run |\n", "a.scp:1: expected `utt_id file:offset`"),
         ("a.scp", b"a-1 x.ark:1\na-1 x.ark:9\n", "a.scp:2: a-1: expected one entry of this id, found two"),
         ("a.scp", b"a-1 /nowhere.ark:1\nb-2 /n:2\nc-3 /n:3\n", "nowhere.ark:1: expected a Kaldi matrix"),
+        ("a.scp", b"a-1 x.ark:1\nb-2 \xe9.ark:2\n", "a.scp:2: expected UTF-8, found byte 0xe9"),
         ("dump/a-1.npy", b"no array", "a-1.npy: expected a numpy matrix"),
+        ("dump/a-1.npy", saved(np.savez), "a-1.npy: expected a numpy matrix, found an .npz"),
         ("dump/notes.txt", b"", "dump: expected <utt_id>.npy files or entries, found none"),
     ],
 )
@@ -180,8 +229,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     if name == "dump/a-1.npy":
         for utt_id in ("b-2", "c-3"):
             np.save(dump / f"{utt_id}.npy", np.zeros((1, 1)))
+    wanted = frames()
+    if name == "one.npz":
+        wanted = Frames(toy_posteriors.Frames(("arr_0",), torch.tensor([0, 100])), wanted.labels, NUM_CLASSES, "tree0")
     with pytest.raises(InputError, match=message):
-        import_posteriors([dump], "logits", frames(), StoreOptions(), tmp_path / "store", show_progress=False)
+        import_posteriors([dump], "logits", wanted, StoreOptions(), tmp_path / "store", show_progress=False)
     assert not (tmp_path / "run").exists(), "a command in an scp was run"
 
 

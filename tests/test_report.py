@@ -669,6 +669,15 @@ class TestAudio:
         assert sphere.getvalue().startswith(b"NIST_1A")
         assert audio_uri(sphere.getvalue(), "a") == audio_uri(wav_bytes(), "a")
 
+    def test_floating_point_samples_are_heard(self) -> None:
+        soundfile = pytest.importorskip("soundfile", reason="soundfile comes with the extra `decode`")
+        samples, sampling_rate = soundfile.read(io.BytesIO(wav_bytes()))
+        whole = io.BytesIO()
+        soundfile.write(whole, samples, sampling_rate, format="WAV", subtype="FLOAT")
+        flac = base64.b64decode(audio_uri(whole.getvalue(), "a").partition(",")[2])
+        assert np.abs(samples).max() > 0.01
+        assert np.allclose(soundfile.read(io.BytesIO(flac))[0], samples, atol=1e-4)
+
     @pytest.mark.parametrize("content", [None, b"NIST_1A\n   1024\n", b"RIFF but cut", b""])
     def test_unusable_file_is_named_with_its_utterance(self, tmp_path: Path, content: bytes | None) -> None:
         path = tmp_path / "a.wav"

@@ -86,6 +86,8 @@ def test_errors_counted_by_hand() -> None:
         ("sil a c", "b c", (0, 0, 1)),  # of two alignments the one that leaves out the silence
         ("a sil b", "a c b", (0, 0, 1)),
         ("sil a sil b sil c", "c", (0, 2, 0)),
+        ("a sil", "sil a", (1, 0, 0)),  # left out behind a match, where an insertion before it is no substitution
+        ("sil a", "a sil", (1, 0, 0)),
     ],
 )
 def test_an_optional_word_may_be_missing(ref: str, hyp: str, counts: tuple[int, int, int]) -> None:
@@ -96,7 +98,7 @@ def test_an_optional_word_may_be_missing(ref: str, hyp: str, counts: tuple[int, 
 
 
 def test_optional_words_are_counted_as_sclite_does() -> None:
-    """On phones with a quarter of errors the counts differ by a tie here and there."""
+    """On phones with a quarter of errors; the silences that are missing are no errors."""
     draw = random.Random(0)
     phones = [*(f"p{n}" for n in range(38)), *["sil"] * 6]
     refs, hyps = {}, {}
@@ -108,7 +110,7 @@ def test_optional_words_are_counted_as_sclite_does() -> None:
     found = wer(refs, hyps, optional={"sil"}).errors
     theirs = sum(sclite_errors(ref, hyps[utt_id], {"sil"}) for utt_id, ref in refs.items())
     assert theirs > 800
-    assert found == pytest.approx(theirs, rel=0.01)
+    assert found == theirs
     assert wer(refs, hyps).errors > 1.3 * found
 
 

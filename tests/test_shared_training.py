@@ -125,7 +125,9 @@ def test_shares_make_up_the_batch(tmp_path: Path) -> None:
     taken = []
     for rank in range(3):
         inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
-        x, mine = Share(Ranks(rank, 3), inputs.held).take(inputs, ids, torch.Generator())
+        share = Share(Ranks(rank, 3), inputs.held)
+        (held,) = share.held_of([ids])
+        x, mine = share.take(inputs, held, torch.Generator())
         assert torch.equal(x, shared_training.SplicedFrames(store, 2, 1).batch(mine))
         assert torch.equal(inputs.sample(ids), shared_training.SplicedFrames(store, 2, 1).batch(ids))
         taken.append(mine)
@@ -136,6 +138,6 @@ def test_frames_that_no_process_holds_are_noticed(tmp_path: Path) -> None:
     store = shared_training.frame_store(tmp_path / "store")
     inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[:3])
     with pytest.raises(InputError, match=f"expected processes to hold {len(store)} frames, found 36"):
-        Share.of(Sums(), inputs, torch.arange(len(store)), 1)
+        Share.of(Sums(), inputs, torch.arange(len(store)), 1, torch.device("cpu"))
     with pytest.raises(InputError, match="hold all inputs of a stack"):
-        Share.of(Sums(), inputs, torch.arange(len(store)), 3)
+        Share.of(Sums(), inputs, torch.arange(len(store)), 3, torch.device("cpu"))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("k2")
 
-from tiny_recipe import TINY, run_recipe
+from tiny_recipe import ROOT, TINY, run_recipe
 
 from asrkd.config import parse
 from asrkd.corpora.an4 import prepare_an4
 from asrkd.errors import InputError
+from asrkd.features import FeatureOptions, speed_id
 from asrkd.files import read_json
+from asrkd.frames import FrameStore
 from asrkd.speech import networks, plan
-from asrkd.speech.data import Corpus, original_utt_id
+from asrkd.speech.data import Corpus, sentences
 from asrkd.speech.evaluate import runs
 from asrkd.speech.options import SpeechOptions, StudentsOptions
 from asrkd.stages import step_stamps
@@ -75,11 +80,52 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
         (["--ensemble.size=1"], "at least 2 teachers"),
         (["--stage=13"], "expected 0 to 12"),
+        (["--lang.mix=0.3"], "--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with"),
+        (["--lang.max-words=9"], "--lang.max-words: expected --lang.arpa to take words of, found none"),
     ],
 )
 def test_options_that_would_be_ignored_or_cannot_work_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse(SpeechOptions(), arguments, "run.sh", "")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "message"),
+    [
+        ("an4", [], "no --corpus-dir: "),
+        ("an4", ["--corpus-dir=nowhere"], "--corpus-dir nowhere: no such folder"),
+        ("an4", ["--corpus-dir=.", "--loud=1"], "--loud"),
+        ("an4", ["--corpus-dir=.", "--stage=five"], "five"),
+        ("an4", ["--corpus-dir=.", "--lang.lexicon=nowhere.txt"], "nowhere.txt: no such file"),
+        ("an4", ["--corpus-dir=.", "--posteriors-from=nowhere"], "nowhere"),
+        ("prompts", ["--corpus-dir=nowhere"], "--corpus-dir nowhere: no such folder"),
+        ("timit", [], "no --corpus-dir: TIMIT is licensed by the Linguistic Data Consortium as LDC93S1"),
+        ("timit", ["--corpus-dir=.", "--lang.arpa=nowhere.arpa"], "nowhere.arpa: no such file"),
+        ("librispeech", ["--corpora.test-parts=a", "--corpora.test-speakers=1"], "found both"),
+        (
+            "librispeech",
+            ["--corpus-dir=.", "--lang.arpa=None", "--lang.rescore-arpa=nowhere.bin"],
+            "nowhere.bin: no such file; on Debian or Ubuntu: apt-get install pocketsphinx-en-us",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    recipe: str,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is known before the first step, so that the recipe's command can be run in this process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recipe.py", *arguments])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / "recipes" / recipe / "recipe.py"), run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2
+    assert line.startswith(f"recipes/{recipe}/run.sh: error: ") and message in line
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_corpus_says_where_to_get_it(tmp_path: Path) -> None:
@@ -105,9 +151,27 @@ def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) ->
     assert base["teachers/0"] == elsewhere["teachers/0"]
 
 
-def test_original_utt_id() -> None:
-    assert original_utt_id("sp0.9-an251-fash-b") == "an251-fash-b"
-    assert original_utt_id("speech-1") == "speech-1"
+def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = SpeechOptions(corpus_dir=Path("an4"), exp_dir=Path("exp/an4"))
+    Path("an4").mkdir()
+    full = plan.in_full(typed)
+    assert (full.corpus_dir, full.exp_dir) == (tmp_path / "an4", tmp_path / "exp" / "an4")
+    by_typed, by_full = (step_stamps(plan.plan(CORPUS, options, "run.sh")) for options in (typed, full))
+    assert by_typed == by_full
+
+
+@pytest.mark.parametrize("factors", [(1.0,), (0.9, 1.0, 1.1)])
+def test_sentences_are_counted_once_whatever_the_utterances_are_called(
+    tmp_path: Path, factors: tuple[float, ...]
+) -> None:
+    """`sp01-1` and `sp0.9-sp01-1`: a name says nothing of the speed."""
+    said = {"sp01-1": "GO", "sp02-1": "STOP", "sp0.9-1": "GO ON", "sp1.1-1": "GO"}
+    frames = torch.zeros(3, 2)
+    rows = [(speed_id(utt_id, f), "ann", text, frames) for f in factors for utt_id, text in said.items()]
+    metadata = {"frame_shift_ms": 10.0, "options": FeatureOptions(speed_factors=factors)}
+    store = FrameStore.write(tmp_path / "store", rows, metadata, "x")
+    assert sentences(store) == [text.split() for text in said.values()]
 
 
 def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:
@@ -128,9 +192,14 @@ def test_whole_recipe(small_an4: Path, finished_an4: Path) -> None:
     systems = results["systems"]
     assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
     assert len(results["dropped"]) == 1
+    # A word without a pronunciation takes an utterance's frame labels, not its words.
+    assert [results["corpus"][split]["unaligned"] for split in ("train", "dev", "test")] == [0, 1, 1]
+    assert results["oov_rate"]["test"] > 0
+    num_words = results["corpus"]["test"]["words"]
     for system in systems.values():
         assert 0.3 < system["frame_accuracy"] < 1.0
         assert system["wer"]["percent"] < 100.0
+        assert system["wer"]["words"] == num_words
         assert system["rtf"] > 0
     assert systems["ensemble"]["parameters"] == 2 * systems["teacher_0"]["parameters"]
     assert {row["metric"] for row in results["comparisons"]} == {"frame_accuracy", "cross_entropy", "wer"}

@@ -228,6 +228,24 @@ def test_a_partial_copy_is_refused(tree: Path, corpus: Corpus, tmp_path: Path) -
         prepare_timit(tree / "TRAIN" / "DR1" / "FCJF0")
 
 
+def test_speakers_who_are_missing_are_named(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
+    """One without files and one without a folder, of lists that have no more than this tree."""
+    small = replace(
+        corpus,
+        sizes={"train": 6 * EACH, "dev": 3 * EACH, "test": 2 * EACH},
+        speakers={"dev": {"FAKS0", "FCMH0", "MMDB1"}},
+    )
+    for path in next(tree.rglob("FAKS0")).glob("S[XI]*"):
+        path.unlink()
+    for path in next(tree.rglob("MMDB1")).glob("S[XI]*.WAV"):
+        path.write_bytes(b"no audio")
+    with pytest.raises(InputError) as refused:
+        make_manifests(small, SpeechOptions(corpus_dir=tree), tmp_path)
+    assert "expected 18 utterances in dev, found 7: is the copy whole?" in str(refused.value)
+    named = "FCMH0: speaker without files; FAKS0: speaker without utterances (SA aside); MMDB1-SI1027: unreadable"
+    assert f"may be missing): {named}" in str(refused.value)
+
+
 def out_dir(tmp_path: Path, name: str) -> Path:
     folder = tmp_path / name
     folder.mkdir()
@@ -265,6 +283,9 @@ def test_lexica_and_language_models_that_do_not_fit(tree: Path, corpus: Corpus, 
     lower.write_text("\\data\\\nngram 1=4\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 <unk>\n-1 kcl\n\n\\end\\\n")
     with pytest.raises(InputError, match=r"lower\.arpa: expected words of the lexicon, such as AA, found none"):
         lang("lower", arpa=str(lower))
+    lower.write_text(lower.read_text().replace("-1 kcl", "-1 K\n-1 AE\n-1 ZZXQ\n-1 QXJZV").replace("1=4", "1=7"))
+    with pytest.raises(InputError, match=r"lower\.arpa: .* found 2 of 4 outside it: QXJZV, ZZXQ"):
+        lang("outside", arpa=str(lower))
 
 
 def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -272,11 +293,18 @@ def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(RECIPE), *arguments], capture_output=True, text=True, timeout=600)
 
 
-def test_no_corpus_is_one_line() -> None:
-    done = run_recipe()
-    assert done.returncode == 2
-    assert done.stderr.startswith("recipes/timit/run.sh: error: no --corpus-dir: TIMIT is licensed")
-    assert len(done.stderr.splitlines()) == 1
+def test_what_a_step_finds_is_one_line_and_exit_code_2(tree: Path, tmp_path: Path) -> None:
+    where = ["--corpus-dir", str(tree), "--exp-dir", str(tmp_path / "exp")]
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("K K\nAE É\n".encode("latin-1"))
+    for arguments, message in (
+        ([], f"{tree}: expected 3696 utterances in train, found 36: is the copy whole?"),
+        ([WHOLE, "--stop-stage=3", f"--lang.lexicon={latin}"], f"{latin}:2: expected UTF-8, found byte 0xc9"),
+    ):
+        done = run_recipe(*where, *arguments)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("recipes/timit/run.sh: error: ") and message in last
 
 
 @pytest.mark.slow

@@ -278,6 +278,21 @@ def test_device_and_precision():
     assert resolve_precision("auto", torch.device("cpu")) in ("float32", "bfloat16")
 
 
+def test_compiled_or_not_a_training_comes_to_the_same(data, tmp_path):
+    if not hasattr(torch, "compile"):
+        with pytest.raises(InputError, match=r"train\.compile: expected torch 2, found 1"):
+            run(data, tmp_path, compile=True)
+        return
+    shape = replace(SHAPE, dropout=0.0)
+    plain, _ = run(data, tmp_path / "plain", shape, precision="float32", epochs=2)
+    counted = torch._dynamo.utils.counters["stats"]
+    before = counted["unique_graphs"]
+    model, _ = run(data, tmp_path / "compiled", shape, precision="float32", epochs=2, compile=True)
+    assert counted["unique_graphs"] > before, "something was compiled"
+    for found, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_learns_on_a_gpu(data, tmp_path, precision):

@@ -35,12 +35,15 @@ class CorpusSplit:
     A recording and its supervision share the utt_id; a supervision's text is upper-case words, and its
     speaker is set. `left_out` counts what the corpus's rules leave out (no fault of the data), by rule;
     `dropped` lists what is so faulty that it has no recording. `asrkd.corpora.validate` finds other faults.
+    `lacking` names what the corpus' own table has and its folder has not, `lacking_share` is the share of the speech.
     """
 
     recordings: RecordingSet
     supervisions: SupervisionSet
     left_out: dict[str, int] = field(default_factory=dict)
     dropped: tuple[Dropped, ...] = ()
+    lacking: tuple[str, ...] = ()
+    lacking_share: float = 0.0
 
     @property
     def num_utterances(self) -> int:

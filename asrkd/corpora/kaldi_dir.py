@@ -14,7 +14,7 @@ from asrkd.lang.textfile import read_lines
 
 
 def read_kaldi_dir(folder: Path) -> list[Segment]:
-    """Every utterance that `text` speaks of, and recordings that have none, in order of utt_id.
+    """Every utterance that any table speaks of, and recordings that have none, in order of utt_id.
 
     InputError, naming file and line, for a missing file, a line that is none of its kind, a command instead of a
     file, an utterance of no recording or without a speaker, and a speaker without utterances.
@@ -31,14 +31,19 @@ def read_kaldi_dir(folder: Path) -> list[Segment]:
     _require_utterances(folder / "spk2utt")
     places = _places(folder / "segments") if (folder / "segments").is_file() else {}
     found = []
-    for utt_id in sorted({*texts, *places} if places else {*texts, *wavs}):
+    for utt_id in sorted({*texts, *speakers, *(places or wavs)}):
+        if places and utt_id not in places:
+            raise InputError(f"{folder / 'segments'}: expected a stretch of a recording for {utt_id}, found none")
         recording, start, end = places.get(utt_id, (utt_id, 0.0, None))
         if recording not in wavs:
             raise InputError(f"{folder / 'wav.scp'}: expected a recording {recording} of {utt_id}, found none")
         if utt_id not in speakers:
             raise InputError(f"{folder / 'utt2spk'}: expected a speaker of {utt_id}, found none")
         found.append(Segment(utt_id, Path(wavs[recording]), start, end, speakers[utt_id], texts.get(utt_id)))
-    return found
+    if places:
+        unheard = wavs.keys() - {recording for recording, _, _ in places.values()}
+        found += [Segment(recording, Path(wavs[recording]), 0.0, None, "", None) for recording in unheard]
+    return sorted(found, key=lambda segment: segment.utt_id)
 
 
 def _table(path: Path, what: str, may_be_empty: bool = False) -> dict[str, str]:

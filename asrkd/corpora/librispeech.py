@@ -5,7 +5,8 @@ A part is a folder of its name: PART/SPEAKER/CHAPTER/*.flac with a *.trans.txt i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,8 @@ WHERE_TO_GET = (
 )
 TRAIN_960 = ("train-clean-100", "train-clean-360", "train-other-500")
 MINI_DEV_SPEAKERS = 2
+ROUNDING_MINUTES = 0.1  # SPEAKERS.TXT has minutes to two places, each the sum of some chapters
+SEC_PER_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,10 @@ def prepare_librispeech(
 
     Transcripts without audio, audio without a transcript and audio that cannot be read are among their split's
     `dropped`, so that a partial download is told; Lhotse's `prepare_librispeech` leaves out the first two in silence
-    and stops at the third, which is why its `parse_utterance` is called here instead. InputError for a part that is
-    missing, one without utterances, a speaker's folder without any, a named speaker who is not there, or speech that
-    would be in two splits.
+    and stops at the third, which is why its `parse_utterance` is called here instead. Readers of whom SPEAKERS.TXT has
+    more minutes than the folder are among `lacking`: the mini set's parts are not in that table. InputError for a part
+    that is missing, one without utterances, a speaker's folder without any, a named speaker who is not there, or speech
+    that would be in two splits.
     """
     chosen = options.resolved()
     root = _find_root(corpus_dir)
@@ -84,20 +88,24 @@ def prepare_librispeech(
     missing = sorted(set(chosen.test_speakers) - speakers)
     if missing:
         raise InputError(f"--corpora.test-speakers: expected speakers of {', '.join(chosen.parts)}, found {missing[0]}")
-    dev_speakers = held_out_speakers(
-        speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=_women(root / "SPEAKERS.TXT")
-    )
+    readers = _read_readers(root / "SPEAKERS.TXT")
+    women = {reader.name for reader in readers if reader.is_woman}
+    dev_speakers = held_out_speakers(speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=women)
     kept_apart = {*chosen.test_speakers, *dev_speakers}
     dev = _joined(_read_part(root, part) for part in chosen.dev_parts)
     test = _joined(_read_part(root, part) for part in chosen.test_parts)
-    for part, entries in (("dev", dev), ("test", test)):
-        shared = sorted({_speaker(utt_id) for utt_id in entries} & speakers)
-        if shared:
-            raise InputError(f"{root}: expected {part} speakers that are not trained on, found {shared[0]} in both")
-    return {
+    _require_other_speakers(root, "dev", dev, "trained on", train)
+    _require_other_speakers(root, "test", test, "trained on", train)
+    _require_other_speakers(root, "test", test, "tuned on", dev)
+    splits = {
         "train": _split(entry for utt_id, entry in train.items() if _speaker(utt_id) not in kept_apart),
         "dev": _split([*dev.values(), *_of_speakers(train, dev_speakers)]),
         "test": _split([*test.values(), *_of_speakers(train, set(chosen.test_speakers))]),
+    }
+    return {
+        "train": _with_lacking(splits["train"], train, chosen.parts, readers),
+        "dev": _with_lacking(splits["dev"], dev, chosen.dev_parts, readers),
+        "test": _with_lacking(splits["test"], test, chosen.test_parts, readers),
     }
 
 
@@ -108,7 +116,18 @@ class _Entry:
     utt_id: str
     part: Path
     line: str
+    duration_sec: float
     fault: str | None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A line of SPEAKERS.TXT: all that one reader said in one part."""
+
+    name: str
+    is_woman: bool
+    part: str
+    minutes: float
 
 
 def _find_root(corpus_dir: Path | str) -> Path:
@@ -132,9 +151,7 @@ def _read_part(root: Path, part: str) -> dict[str, _Entry]:
     for speaker in sorted(path.name for path in folder.iterdir() if path.is_dir()):
         if speaker not in speakers:
             raise InputError(f"{folder / speaker}: expected utterances of this speaker, found none (partial download?)")
-    return {
-        utt_id: _Entry(utt_id, folder, lines.get(utt_id, ""), _fault(utt_id, audio, lines)) for utt_id in sorted(found)
-    }
+    return {utt_id: _entry(utt_id, folder, audio, lines) for utt_id in sorted(found)}
 
 
 def _transcripts(folder: Path) -> dict[str, str]:
@@ -153,16 +170,18 @@ def _transcripts(folder: Path) -> dict[str, str]:
     return lines
 
 
-def _fault(utt_id: str, audio: Mapping[str, Path], lines: Mapping[str, str]) -> str | None:
+def _entry(utt_id: str, part: Path, audio: Mapping[str, Path], lines: Mapping[str, str]) -> _Entry:
+    duration_sec, fault = 0.0, None
     if utt_id not in audio:
-        return "missing audio: it has a transcript only (partial download?)"
-    if utt_id not in lines:
-        return f"missing transcript: none in {audio[utt_id].parent} (partial download?)"
-    try:
-        probe(audio[utt_id], utt_id)
-    except AudioFault as error:
-        return str(error)
-    return None
+        fault = "missing audio: it has a transcript only (partial download?)"
+    else:
+        try:
+            duration_sec = probe(audio[utt_id], utt_id).duration
+        except AudioFault as error:
+            fault = str(error)
+        if utt_id not in lines:
+            fault = f"missing transcript: none in {audio[utt_id].parent} (partial download?)"
+    return _Entry(utt_id, part, lines.get(utt_id, ""), duration_sec, fault)
 
 
 def _split(entries: Iterable[_Entry]) -> CorpusSplit:
@@ -194,12 +213,51 @@ def _speaker(utt_id: str) -> str:
     return utt_id.partition("-")[0]
 
 
-def _women(path: Path) -> set[str]:
-    """Female speakers by LibriSpeech's own table of `ID | SEX | ...`; none where it is missing."""
+def _read_readers(path: Path) -> list[_Reader]:
+    """LibriSpeech's own table of `ID | SEX | SUBSET | MINUTES | NAME`; none where it is missing."""
     if not path.is_file():
-        return set()
-    rows = (line.split("|") for line in read_lines(path) if not line.startswith(";"))
-    return {row[0].strip() for row in rows if len(row) > 1 and row[1].strip() == "F"}
+        return []
+    readers = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.startswith(";") or not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("|")]
+        try:
+            readers.append(_Reader(fields[0], fields[1] == "F", fields[2], float(fields[3])))
+        except (IndexError, ValueError):
+            raise InputError(f"{path}:{number}: expected ID | SEX | SUBSET | MINUTES, found {line[:60]!r}") from None
+    return readers
+
+
+def _with_lacking(
+    split: CorpusSplit, entries: Mapping[str, _Entry], parts: Sequence[str], readers: Sequence[_Reader]
+) -> CorpusSplit:
+    """The split with what `entries` of these parts lack of the readers' minutes."""
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for utt_id, entry in entries.items():
+        found[entry.part.name, _speaker(utt_id)] += entry.duration_sec / SEC_PER_MINUTE
+    expected = [reader for reader in readers if reader.part in parts]
+    short = [one for one in expected if found[one.part, one.name] < one.minutes - ROUNDING_MINUTES]
+    if not short:
+        return split
+    lacking = sum(one.minutes - found[one.part, one.name] for one in short)
+    return replace(
+        split,
+        lacking=tuple(
+            f"{one.part}, reader {one.name}: {found[one.part, one.name]:.2f} of {one.minutes:.2f} minutes"
+            for one in short
+        ),
+        lacking_share=lacking / sum(one.minutes for one in expected),
+    )
+
+
+def _require_other_speakers(
+    root: Path, part: str, entries: Iterable[str], use: str, others: Iterable[str]
+) -> None:
+    """InputError where somebody speaks in utterances of both."""
+    shared = sorted({_speaker(utt_id) for utt_id in entries} & {_speaker(utt_id) for utt_id in others})
+    if shared:
+        raise InputError(f"{root}: expected {part} speakers that are not {use}, found {shared[0]} in both")
 
 
 def _require_apart(parts: Mapping[str, tuple[str, ...]]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asrkd.corpora import CorpusSplit
@@ -17,6 +19,11 @@ from asrkd.errors import InputError
 
 HELD_OUT_SHARE = 0.1
 KALDI_FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "segments")
+# What Lhotse lets through of a file that is something else, is cut short or is damaged.
+NO_MANIFEST = (
+    *(ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError),
+    *(zlib.error, yaml.YAMLError),
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,16 @@ class OwnOptions:
     pieces_dir: Path = Path("data/pieces")
     """Where utterances go that are stretches of longer recordings, a file each."""
 
+    def __post_init__(self) -> None:
+        for name, recordings, supervisions, number in (
+            ("dev", self.dev_recordings, self.dev_supervisions, self.num_dev_speakers),
+            ("test", self.test_recordings, self.test_supervisions, self.num_test_speakers),
+        ):
+            if recordings is not None and number:
+                raise InputError(f"--{name}-recordings: expected it or --num-{name}-speakers, found both")
+            if recordings is None and supervisions is not None:
+                raise InputError(f"--{name}-supervisions: expected --{name}-recordings with it, found none")
+
 
 def own_files(options: OwnOptions) -> list[Path]:
     """The manifests, and the files of Kaldi data directories."""
@@ -49,9 +66,10 @@ def own_files(options: OwnOptions) -> list[Path]:
     return [file for path in given for file in _files_of(path)]
 
 
-def prepare_own(base: Path, options: OwnOptions) -> dict[str, CorpusSplit]:
+def prepare_own(base: Path, options: OwnOptions, only_probe: bool = False) -> dict[str, CorpusSplit]:
     """Manifests of train, dev and test; audio of relative paths is looked for here, beside its manifest and in `base`.
 
+    With `only_probe` no stretch of a recording is cut out: what comes back tells whether that could be done.
     InputError where a manifest cannot be read, sends for audio by a command or address, holds an utterance twice,
     or has too few speakers to hold some out.
     """
@@ -62,7 +80,9 @@ def prepare_own(base: Path, options: OwnOptions) -> dict[str, CorpusSplit]:
         train, dev = _hold_out(train, options.num_dev_speakers, "dev")
     splits = {"train": train, "dev": dev, "test": test}
     require_distinct(splits)
-    return {name: split_of(segments, options.pieces_dir) for name, segments in splits.items()}
+    # Workers of a cluster, which read the audio, are in folders of their own.
+    pieces_dir = None if only_probe else options.pieces_dir.absolute()
+    return {name: split_of(segments, pieces_dir) for name, segments in splits.items()}
 
 
 def _sources(options: OwnOptions) -> list[tuple[Path | None, Path | None]]:
@@ -92,14 +112,14 @@ def _read(recordings: Path | None, supervisions: Path | None) -> list[Segment]:
 
 
 def _located(segments: list[Segment], manifest: Path | None, base: Path) -> list[Segment]:
-    """The segments with the paths at which their files are; if nowhere, as they would be beside the manifest."""
+    """The segments with the full paths at which their files are; if nowhere, as they would be beside the manifest."""
     if manifest is None:
         return segments
     beside = manifest if manifest.is_dir() else manifest.parent
     places: dict[Path, Path] = {}
     for path in {segment.path for segment in segments}:
         tried = [path, beside / path, base / path]
-        places[path] = next((one for one in tried if one.is_file()), beside / path)
+        places[path] = next((one for one in tried if one.is_file()), beside / path).absolute()
     return [replace(segment, path=places[segment.path]) for segment in segments]
 
 
@@ -139,7 +159,7 @@ def _load(kind: Any, item: Any, path: Path) -> Sequence[Any]:
         raise InputError(f"{path}: no such file")
     try:
         found = list(kind.from_file(path))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError) as error:
+    except NO_MANIFEST as error:
         raise InputError(f"{path}: expected a Lhotse {kind.__name__}, found something else ({error!r:.80})") from None
     other = next((type(one).__name__ for one in found if not isinstance(one, item)), None)
     if other is not None:  # Lhotse reads whatever manifest there is

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSet
 
@@ -31,9 +32,9 @@ class Segment:
     """None: there is no transcript."""
 
 
-def split_of(segments: Iterable[Segment], pieces_dir: Path) -> CorpusSplit:
+def split_of(segments: Iterable[Segment], pieces_dir: Path | None) -> CorpusSplit:
     """Manifests of the segments; one that is not all of its file is copied into `pieces_dir`, once. What has no
-    readable audio is among `dropped`."""
+    readable audio is among `dropped`. With no `pieces_dir` nothing is written: the manifests serve to be checked."""
     recordings, supervisions, dropped = [], [], []
     headers: dict[Path, Recording | AudioFault] = {}
     for segment in segments:
@@ -63,7 +64,7 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
             seen[utt_id] = name
 
 
-def _recording(segment: Segment, headers: dict[Path, Recording | AudioFault], pieces_dir: Path) -> Recording:
+def _recording(segment: Segment, headers: dict[Path, Recording | AudioFault], pieces_dir: Path | None) -> Recording:
     """The manifest entry of one utterance. AudioFault where its audio cannot be had."""
     path = segment.path
     if path not in headers:
@@ -80,7 +81,11 @@ def _recording(segment: Segment, headers: dict[Path, Recording | AudioFault], pi
             f"expected a stretch of the {whole.duration:.2f} s in {path}, found {segment.start_sec:g} to {end_sec:g} s"
         )
     if segment.start_sec == 0 and end_sec > whole.duration - ROUNDING_SEC:
-        return probe(path, segment.utt_id)
+        return replace(whole, id=segment.utt_id)
+    if pieces_dir is None:
+        duration_sec = end_sec - segment.start_sec
+        num_samples = round(duration_sec * whole.sampling_rate)
+        return replace(whole, id=segment.utt_id, num_samples=num_samples, duration=duration_sec)
     stat = path.stat()
     source = fingerprint([path.resolve(), stat.st_size, stat.st_mtime_ns, segment.start_sec, end_sec])
     piece = pieces_dir / f"{segment.utt_id}.{source}.flac"
@@ -96,6 +101,9 @@ def _cut(path: Path, start_sec: float, end_sec: float, piece: Path) -> None:
         subtype = "PCM_16" if file.subtype == "PCM_16" else "PCM_24"
         first, last = round(start_sec * file.samplerate), min(round(end_sec * file.samplerate), file.frames)
         file.seek(first)
-        samples = file.read(last - first, dtype="int32")
+        # libsndfile scales integers to full scale, but cuts floating-point samples of ±1 off to 0.
+        samples = file.read(last - first, dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32")
+        if not np.isfinite(samples).all():
+            raise AudioFault(f"expected finite samples at {start_sec:g} to {end_sec:g} s of {path}, found others")
         with atomic_file(piece) as beside:
             soundfile.write(beside, samples, file.samplerate, format="FLAC", subtype=subtype)

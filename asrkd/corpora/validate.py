@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -21,7 +21,9 @@ MAX_BAD = 0.01
 SILENCE_DB = -75.0
 NUM_NAMED = 5
 
-__all__ = ["Dropped", "validate", "validate_corpus"]
+_USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
+
+__all__ = ["Dropped", "first_few", "require_utterances", "validate", "validate_corpus"]
 
 
 def validate(
@@ -48,10 +50,14 @@ def validate_corpus(
     min_duration_sec: float = MIN_DURATION_SEC,
     max_bad: float = MAX_BAD,
     num_jobs: int = 2,
+    read_audio: bool = True,
 ) -> tuple[dict[str, CorpusSplit], list[Dropped]]:
-    """`validate` on all splits at once: `max_bad` is of them all, for one in a small split is soon 1%."""
+    """`validate` on all splits at once: `max_bad` is of them all, for one in a small split is soon 1%.
+
+    Without `read_audio` by the manifests alone, which takes no time.
+    """
     found = {
-        name: _check_split(split, name, sampling_rate, min_duration_sec, num_jobs)
+        name: _check_split(split, name, sampling_rate, min_duration_sec, num_jobs, read_audio)
         for name, split in splits.items()
     }
     dropped = [fault for faults in found.values() for fault in faults]
@@ -59,21 +65,32 @@ def validate_corpus(
     return {name: _without(split, found[name]) for name, split in splits.items()}, dropped
 
 
+def require_utterances(splits: Mapping[str, CorpusSplit]) -> None:
+    """InputError if nothing is left of train, dev or test."""
+    for name, split in splits.items():
+        if not len(split.supervisions):
+            raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
+
+
 def _refuse_too_many(dropped: list[Dropped], num_utterances: int, max_bad: float) -> None:
     if num_utterances == 0:
         raise InputError("corpus: expected at least one utterance, found none")
     if len(dropped) <= max_bad * num_utterances and len(dropped) < num_utterances:
         return
-    named = "; ".join(str(fault) for fault in dropped[:NUM_NAMED])
-    others = f"; and {len(dropped) - NUM_NAMED} more" if len(dropped) > NUM_NAMED else ""
     raise InputError(
         f"corpus: expected at most {max_bad:.1%} bad utterances (--max-bad), "
-        f"found {len(dropped)} of {num_utterances}: {named}{others}"
+        f"found {len(dropped)} of {num_utterances}: {first_few(dropped)}"
     )
 
 
+def first_few(faults: Sequence[object]) -> str:
+    """Some faults, as they say of themselves, and how many more there are."""
+    named = "; ".join(str(fault) for fault in faults[:NUM_NAMED])
+    return named + (f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else "")
+
+
 def _check_split(
-    split: CorpusSplit, name: str, sampling_rate: int, min_duration_sec: float, num_jobs: int
+    split: CorpusSplit, name: str, sampling_rate: int, min_duration_sec: float, num_jobs: int, read_audio: bool
 ) -> list[Dropped]:
     """Faults of a split, one an utterance, in order of utt_id."""
     recordings = {recording.id: recording for recording in split.recordings}
@@ -88,14 +105,18 @@ def _check_split(
         if reason:
             reasons[utt_id] = reason
     to_read = [recording for utt_id, recording in sorted(recordings.items()) if utt_id not in reasons]
+    if read_audio:
+        reasons |= _sample_faults(to_read, name, num_jobs)
+    return [Dropped(utt_id, reason) for utt_id, reason in sorted(reasons.items())]
+
+
+def _sample_faults(to_read: list[Recording], name: str, num_jobs: int) -> dict[str, str]:
+    """What is wrong with the samples, by utt_id."""
     with ThreadPoolExecutor(num_jobs) as pool:  # libsndfile and numpy release the interpreter
         checked = tqdm(
             pool.map(_sample_fault, to_read), total=len(to_read), desc=f"check {name}".strip(), unit="utt"
         )
-        for recording, reason in zip(to_read, checked, strict=True):
-            if reason:
-                reasons[recording.id] = reason
-    return [Dropped(utt_id, reason) for utt_id, reason in sorted(reasons.items())]
+        return {recording.id: reason for recording, reason in zip(to_read, checked, strict=True) if reason}
 
 
 def _manifest_fault(

@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,22 @@ from asrkd.jobs.forked import fork_map
 
 _Pair = tuple[Subset, Subset]
 """States of the old and the new grammar."""
+
+
+class Piece(NamedTuple):
+    """One utterance to rescore."""
+
+    lattice: UtteranceLattice
+    complete: bool
+    """Whether its paths end in final states of the graph; a partial one's do not."""
+
+
+class Rescored(NamedTuple):
+    """What became of it."""
+
+    lattice: UtteranceLattice
+    search_sec: float
+    """Processor seconds that took."""
 
 
 @dataclass(frozen=True)
@@ -44,32 +62,40 @@ class Rescorer:
         beam: float | None = None,
         num_jobs: int = 1,
         name: str = "rescore",
+        elsewhere: Callable[[Sequence[Piece]], Iterable[tuple[int, Rescored]]] | None = None,
     ) -> Hypotheses:
         """The same utterances with rescored lattices and the best words in them; the time it took counts as search.
 
         With a `beam`, histories further than this (nats of the scaled score) below the best one at the same state
-        of the lattice are dropped, and of each word and place the best path is kept; else everything is.
+        of the lattice are dropped, and of each word and place the best path is kept; else everything is. `elsewhere`,
+        given pieces, yields (number, what `piece` makes of it) in place of processes of this machine.
         """
         lattices = hypotheses.lattices
         partial = set(hypotheses.partial)
+        pieces = [Piece(lattices.utt(utt_id), utt_id not in partial) for utt_id in lattices.utt_ids]
 
-        def one(utt_id: str) -> tuple[UtteranceLattice, float]:
-            start = time.process_time()
-            expansion = _Expansion(self, lattices.utt(utt_id), lattices.word_sequences, scales, utt_id not in partial)
-            return expansion.rescored(beam), time.process_time() - start
+        def here(number: int) -> Rescored:
+            return self.piece(pieces[number], lattices.word_sequences, scales, beam)
 
-        found: dict[str, tuple[UtteranceLattice, float]] = {}
-        utt_ids = list(lattices.utt_ids)
-        for utt_id, result in tqdm(fork_map(one, utt_ids, num_jobs), desc=name, unit="utt", total=len(utt_ids)):
-            found[utt_id] = result
+        results = elsewhere(pieces) if elsewhere else fork_map(here, list(range(len(pieces))), num_jobs)
+        found = dict(tqdm(results, desc=name, unit="utt", total=len(pieces)))
         made_from = [lattices.graph_fingerprint, self.old.fst.digest(), self.new.fst.digest()]
-        rescored = lattices.replaced({utt_id: found[utt_id][0] for utt_id in utt_ids}, fingerprint(made_from))
+        by_utt = {utt_id: found[number].lattice for number, utt_id in enumerate(lattices.utt_ids)}
+        rescored = lattices.replaced(by_utt, fingerprint(made_from))
         return replace(
             hypotheses,
             words=rescored.best_paths(scales),
             lattices=rescored,
-            search_sec=hypotheses.search_sec + sum(seconds for _, seconds in found.values()),
+            search_sec=hypotheses.search_sec + sum(one.search_sec for one in found.values()),
         )
+
+    def piece(
+        self, piece: Piece, word_sequences: tuple[tuple[int, ...], ...], scales: Scales, beam: float | None
+    ) -> Rescored:
+        """One utterance; `word_sequences` are those that its arcs speak of."""
+        start = time.process_time()
+        expansion = _Expansion(self, piece.lattice, word_sequences, scales, piece.complete)
+        return Rescored(expansion.rescored(beam), time.process_time() - start)
 
     def start(self) -> tuple[float, _Pair]:
         """What sentences gain before their first word, and the pair of grammar states there."""

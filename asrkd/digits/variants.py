@@ -86,7 +86,8 @@ class Variant:
     @property
     def identity(self) -> list[Any]:
         """What decides its weights; where it runs and how that is shown do not."""
-        return [replace(self, train=replace(self.train, device="cpu", num_threads=0, show_progress=True))]
+        train = replace(self.train, device="cpu", compile=False, num_threads=0, show_progress=True)
+        return [replace(self, train=train)]
 
 
 def teacher(options: DigitsOptions) -> Variant:

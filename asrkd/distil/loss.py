@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.errors import InputError
 from asrkd.files import fingerprint
+from asrkd.train.cross_entropy import accumulated, label_cross_entropy, top_k_cross_entropy
 from asrkd.train.inputs import take, tensor_digest
 
 # How far the probabilities of a row may be from a sum of one (float32 softmax over thousands of senones).
@@ -64,6 +65,10 @@ class TargetSource(Protocol):
         """Targets of frame_ids [B] at `temperature`. InputError if it cannot be had at that temperature."""
         ...
 
+    def part(self, ids: Tensor, device: torch.device) -> TargetSource:
+        """Targets of ids [n] alone, then numbered from 0, in the memory of `device`."""
+        ...
+
 
 class DenseTargets:
     """Soft targets held whole, probs [N, S], at the one temperature they were made at."""
@@ -91,7 +96,10 @@ class DenseTargets:
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         if temperature != self.temperature:
             raise InputError(f"soft targets: expected temperature {self.temperature}, found {temperature}")
-        return SoftTargets(None, self.probs.index_select(0, frame_ids.to(self.probs.device)), None)
+        return SoftTargets(None, take(self.probs, frame_ids, self.probs.device), None)
+
+    def part(self, ids: Tensor, device: torch.device) -> DenseTargets:
+        return DenseTargets(take(self.probs, ids, device), self.temperature)
 
 
 class Distillation:
@@ -113,16 +121,20 @@ class Distillation:
         labels = None if self.labels is None else tensor_digest(self.labels)
         return fingerprint([self.options, labels, self.target_source.fingerprint])
 
+    def part(self, ids: Tensor, device: torch.device) -> Distillation:
+        labels = None if self.labels is None else take(self.labels, ids, device)
+        return Distillation(labels, self.target_source.part(ids, device), self.options)
+
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         alpha = self.options.alpha
-        loss = logits.new_zeros(())
+        loss = torch.zeros((), dtype=accumulated(logits), device=logits.device)
         if alpha > 0.0:
             temperature = self.options.temperature
             targets = self.target_source.targets(ids, temperature).to(logits.device)
             soft = soft_cross_entropy(logits, targets, temperature)
             loss = alpha * (temperature**2 if self.options.t_squared else 1.0) * soft
         if alpha < 1.0 and self.labels is not None:
-            hard = F.cross_entropy(logits, take(self.labels, ids, logits.device))
+            hard = label_cross_entropy(logits, take(self.labels, ids, logits.device))
             loss = loss + (1.0 - alpha) * hard
         return loss
 
@@ -143,9 +155,13 @@ class LogitMatching:
     def fingerprint(self) -> str:
         return tensor_digest(self.logits, "logit matching")
 
+    def part(self, ids: Tensor, device: torch.device) -> LogitMatching:
+        return LogitMatching(take(self.logits, ids, device))
+
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        wanted = take(self.logits, ids, logits.device).to(logits.dtype)
-        return 0.5 * F.mse_loss(_centred(logits), wanted)
+        found = _centred(logits.to(accumulated(logits)))
+        wanted = take(self.logits, ids, logits.device).to(found.dtype)
+        return 0.5 * F.mse_loss(found, wanted)
 
 
 def _centred(logits: Tensor) -> Tensor:
@@ -165,32 +181,7 @@ def soft_cross_entropy(logits: Tensor, targets: SoftTargets, temperature: float)
     prior, would pull the student off it), and with k = S this is the dense cross-entropy. By the data
     processing inequality, L minus the targets' entropy never exceeds the dense KL.
     """
-    if targets.pdf_ids is None:
-        return F.cross_entropy(logits / temperature, targets.probs.to(logits.dtype))
-    return _TopKCrossEntropy.apply(logits, targets.pdf_ids, targets.probs, targets.tail, temperature)
-
-
-class _TopKCrossEntropy(torch.autograd.Function):
-    """soft_cross_entropy of top-k targets, its gradient made in the forward pass in one [B, S] buffer."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, pdf_ids: Tensor, probs: Tensor, tail: Tensor, temperature: float
-    ) -> Tensor:
-        probs, tail = probs.to(logits.dtype), tail.to(logits.dtype)
-        log_q = F.log_softmax(logits / temperature, dim=1)
-        log_q_top = log_q.gather(1, pdf_ids)
-        # From here the buffer holds q with the top classes at zero: their sum is not lost in 1 - sum_K q.
-        gradient = log_q.exp_().scatter_(1, pdf_ids, 0.0)
-        q_tail = gradient.sum(dim=1).clamp_(min=torch.finfo(logits.dtype).tiny)
-        loss = -(probs * log_q_top).sum(dim=1) - tail * q_tail.log()
-        gradient.mul_((1.0 - tail / q_tail).unsqueeze(1))
-        gradient.scatter_(1, pdf_ids, log_q_top.exp() - probs)
-        ctx.save_for_backward(gradient)
-        ctx.scale = 1.0 / (temperature * logits.shape[0])
-        return loss.mean()
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * (grad_output * ctx.scale), None, None, None, None
+    if targets.pdf_ids is None or targets.tail is None:
+        scaled = logits.to(accumulated(logits)) / temperature
+        return F.cross_entropy(scaled, targets.probs.to(scaled.dtype))
+    return top_k_cross_entropy(logits, targets.pdf_ids, targets.probs, targets.tail, temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from asrkd.distil.store import (
     describe_store,
     fill_store,
 )
-from asrkd.distil.store_file import Rows, Span
+from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME, Rows, Span
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir, fingerprint
 from asrkd.jobs import HERE
@@ -34,6 +35,8 @@ Kind = Literal["log-posteriors", "logits"]
 
 # Nats by which the log of a frame's sum of posteriors may be off: float16 dumps of thousands of classes are within it.
 SUM_TOLERANCE = 0.02
+# Frames of a class from which its commonest answer tells something of the classes' order.
+MIN_JUDGED_FRAMES = 50
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,11 @@ def import_posteriors(
     """Make the store of these teachers together in `out_dir`, whole or not at all; with each one's frame accuracy.
 
     All is read and checked before anything is written. InputError names the file, the utterance, what was expected
-    and what was found.
+    and what was found; a store that stands at `out_dir` is replaced, anything else there is refused.
     """
     if not paths:
         raise InputError("--teachers: expected at least one dump of posteriors, found none")
+    out_dir = _replaceable(out_dir)
     teachers = [OwnTeacher.open(path, kind, frames) for path in paths]
     digests, accuracies = zip(*(_check(teacher, frames, show_progress) for teacher in teachers), strict=True)
     shape = (frames.num_classes, len(teachers))
@@ -132,6 +136,18 @@ def import_posteriors(
     with atomic_dir(out_dir) as beside:
         fill_store(beside, index, spans, lambda missing: HERE.map(work, missing), show_progress)
     return PosteriorStore.open(out_dir), list(accuracies)
+
+
+def _replaceable(out_dir: Path) -> Path:
+    """The folder's full path, which may hold nothing but such a store: InputError for what would be deleted."""
+    path = out_dir.resolve()
+    if path.is_dir():
+        other = sorted({entry.name for entry in path.iterdir()} - {INDEX_NAME, TENSORS_NAME})
+        if other:
+            raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found {other[0]} in it")
+    elif path.exists():
+        raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found a file")
+    return path
 
 
 @dataclass(frozen=True)
@@ -154,26 +170,39 @@ class _Import:
 
 
 def _check(teacher: OwnTeacher, frames: Frames, show_progress: bool) -> tuple[str, float]:
-    """Read all of a dump: the digest of what it holds, and its frame accuracy.
-
-    A dump whose classes are in another order looks right in all else, but agrees with the labels less often than
-    always saying the commonest one would.
-    """
+    """Read all of a dump: the digest of what it holds, and its frame accuracy."""
     digest = hashlib.sha256()
-    correct = 0
+    answers: Counter[tuple[int, int]] = Counter()
     utt_ids = tqdm(frames.utterances.utt_ids, desc=f"check {teacher.path.name}", unit="utt", disable=not show_progress)
     for position, utt_id in enumerate(utt_ids):
         begin, end = frames.span(position)
         logits = teacher.logits(utt_id, end - begin, frames.num_classes)
         digest.update(logits.numpy().tobytes())
-        correct += int((logits.argmax(dim=1) == frames.labels[begin:end]).sum())
-    labelled = frames.labels[frames.labels >= 0]
-    accuracy = correct / len(labelled)
-    commonest = int(labelled.bincount().max()) / len(labelled)
-    if accuracy < commonest:
+        answers.update(zip(frames.labels[begin:end].tolist(), logits.argmax(dim=1).tolist(), strict=True))
+    return digest.hexdigest(), _require_order(teacher.path, answers, frames.num_classes)
+
+
+def _require_order(path: Path, answers: Mapping[tuple[int, int], int], num_classes: int) -> float:
+    """The frame accuracy by frames of each (label, likeliest class). InputError unless these are the same classes.
+
+    A dump whose classes are in another order, or of another tree, looks right in all else. Silence has the same
+    numbers in every tree and many of the frames, so that frames together tell too little: of the classes with frames
+    enough, most must be what the dump says most often of their own frames. Where none has, it must agree with the
+    labels at least as often as always saying the commonest one would.
+    """
+    num_frames, most, right = Counter[int](), Counter[int](), Counter[int]()
+    for (label, answer), number in answers.items():
+        if label >= 0:
+            num_frames[label] += number
+            most[label] = max(most[label], number)
+            right[label] += number * (label == answer)
+    accuracy = right.total() / num_frames.total()
+    judged = [label for label, number in num_frames.items() if number >= MIN_JUDGED_FRAMES]
+    known = sum(right[label] == most[label] for label in judged)
+    if 2 * known < len(judged) or accuracy < max(num_frames.values()) / num_frames.total():
         raise InputError(
-            f"{teacher.path}: expected classes in the order of the senones (pdf_id 0 to {frames.num_classes - 1}), "
-            f"found {100 * accuracy:.1f}% of frames that agree with their labels; the commonest label alone has "
-            f"{100 * commonest:.1f}%"
+            f"{path}: expected classes in the order of the senones (pdf_id 0 to {num_classes - 1}), found "
+            f"{100 * accuracy:.1f}% of frames that agree with their labels, and {known} of {len(judged)} senones of "
+            f"{MIN_JUDGED_FRAMES} frames or more that are the commonest answer to their own frames"
         )
-    return digest.hexdigest(), accuracy
+    return accuracy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrkd.errors import InputError
+from asrkd.lang.textfile import read_lines
 
 Matrix = NDArray[Any]
+# What numpy lets through of a file that is something else, is cut short or is damaged.
+NO_ARRAY = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,26 @@ def open_posteriors(path: Path) -> Mapping[str, Matrix]:
 
 def _read_npy(file: Path) -> Matrix:
     try:
-        matrix: Matrix = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        matrix = np.load(file, allow_pickle=False)
+    except NO_ARRAY as error:
         raise InputError(f"{file}: expected a numpy matrix, found something else ({error})") from None
+    if not isinstance(matrix, np.ndarray):
+        raise InputError(f"{file}: expected a numpy matrix, found an .npz")
     return matrix
 
 
 def _open_npz(path: Path) -> MatrixFiles:
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except NO_ARRAY as error:
         raise InputError(f"{path}: expected an .npz, found something else ({error})") from None
+    if isinstance(archive, np.ndarray):
+        raise InputError(f"{path}: expected an .npz, found an .npy")
 
     def read(name: str) -> Matrix:
         try:
             matrix: Matrix = archive[name]
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except NO_ARRAY as error:
             raise InputError(f"{path}: {name}: expected a matrix, found something else ({error})") from None
         return matrix
 
@@ -77,7 +85,7 @@ def _open_npz(path: Path) -> MatrixFiles:
 def _scp_entries(path: Path) -> dict[str, str]:
     """utt_id -> `file:offset` of each line. A command that Kaldi would pipe from is refused, not run."""
     entries: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         fields = line.split(maxsplit=1)
         if len(fields) != 2 or "|" in line:
             raise InputError(f"{path}:{number}: expected `utt_id file:offset`, found {line!r}")

@@ -20,7 +20,7 @@ from asrkd.files import fingerprint, load_tensors, read_json, write_json
 from asrkd.jobs import HERE, Jobs, Work
 from asrkd.models import StackedEnsemble
 from asrkd.train.evaluate import CHUNK, iter_logits
-from asrkd.train.inputs import InputSource, tensor_digest
+from asrkd.train.inputs import InputSource, take, tensor_digest
 
 MAX_CLASSES = 1 << 16
 
@@ -110,19 +110,49 @@ def expand(rows: Compressed, column: int, temperature: float) -> SoftTargets:
     return SoftTargets(pdf_ids, probs, (log_tail - normaliser).exp_())
 
 
-class PosteriorStore:
-    """A store, memory-mapped: soft targets by global frame id, at the temperatures it was made for."""
+class StoredTargets:
+    """Soft targets from rows of a store, by their number, at the temperatures they were made for."""
+
+    def __init__(self, rows: Compressed, options: StoreOptions, fingerprint: str) -> None:
+        self._rows = rows
+        self.options = options
+        self.fingerprint = fingerprint
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self._rows.pdf_ids.shape[0]
+
+    def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
+        """Targets (pdf_ids [B, k], probs [B, k], tail [B]) of frame_ids [B].
+
+        InputError: the store is not kept at `temperature`.
+        """
+        if temperature not in self.options.temperatures:
+            raise InputError(
+                f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
+                f"is kept at, {self.options.temperatures}, found {temperature}"
+            )
+        rows = Compressed(*(take(part, frame_ids, part.device) for part in self._rows))
+        return expand(rows, self.options.temperatures.index(temperature), temperature)
+
+    def part(self, ids: Tensor, device: torch.device) -> StoredTargets:
+        """The rows of frames ids [n] alone, then numbered from 0, in the memory of `device`."""
+        rows = Compressed(*(take(part, ids, device) for part in self._rows))
+        return StoredTargets(rows, self.options, self.fingerprint)
+
+
+class PosteriorStore(StoredTargets):
+    """A store, memory-mapped: soft targets by global frame id."""
 
     def __init__(self, rows: Compressed, index: dict[str, Any]) -> None:
-        self._rows = rows
         options = index["options"]
-        self.options = StoreOptions(options["top_k"], options["mean"], tuple(options["temperatures"]))
+        options = StoreOptions(options["top_k"], options["mean"], tuple(options["temperatures"]))
+        super().__init__(rows, options, index["fingerprint"])
         self.utt_ids: tuple[str, ...] = tuple(index["utt_ids"])
         self.offsets = torch.tensor(index["offsets"], dtype=torch.long)
         self.num_classes: int = index["num_classes"]
         self.frames_fingerprint: str = index["frames_fingerprint"]
         self.classes_fingerprint: str = index["classes_fingerprint"]
-        self.fingerprint: str = index["fingerprint"]
         self._utt_index = {utt_id: position for position, utt_id in enumerate(self.utt_ids)}
 
     @classmethod
@@ -140,10 +170,6 @@ class PosteriorStore:
             raise InputError(f"{path}: expected {int(store.offsets[-1])} frames, found {len(store)}")
         return store
 
-    def __len__(self) -> int:
-        """Number of frames."""
-        return self._rows.pdf_ids.shape[0]
-
     @property
     def bytes_per_frame(self) -> int:
         return sum(part.shape[1] * part.element_size() for part in self._rows)
@@ -158,20 +184,6 @@ class PosteriorStore:
                 raise InputError(
                     f"posterior store {self.fingerprint}: expected {what} {expected}, found {found}"
                 )
-
-    def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
-        """Targets (pdf_ids [B, k], probs [B, k], tail [B]) of frame_ids [B].
-
-        InputError: the store is not kept at `temperature`.
-        """
-        if temperature not in self.options.temperatures:
-            raise InputError(
-                f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
-                f"is kept at, {self.options.temperatures}, found {temperature}"
-            )
-        ids = frame_ids.to(self._rows.pdf_ids.device)
-        rows = Compressed(*(part.index_select(0, ids) for part in self._rows))
-        return expand(rows, self.options.temperatures.index(temperature), temperature)
 
     def utt_targets(self, utt_id: str, temperature: float) -> SoftTargets:
         """Targets of every frame of an utterance."""

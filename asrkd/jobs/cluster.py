@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any
 
 from asrkd import provenance
 from asrkd.errors import InputError
+from asrkd.jobs.executor import require_same_code
 
 CONNECT_SEC = 10
 WORKERS_SEC = 60
@@ -60,15 +61,6 @@ def require_workers(client: Any, address: str) -> None:
     require_same_code(
         provenance.code(), {name: there for name, there in answers.items() if not isinstance(there, OSError)}
     )
-
-
-def require_same_code(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:
-    """InputError for a worker whose code or libraries are not those of this process."""
-    for name, there in workers.items():
-        wrong = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
-        if wrong:
-            key = wrong[0]
-            raise InputError(f"worker {name}: expected {key} {here.get(key)}, as here, found {there.get(key)}")
 
 
 def _first_line(error: BaseException) -> str:

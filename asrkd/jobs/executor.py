@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
+from asrkd import provenance
 from asrkd.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,10 +22,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Pieces that are handed over but not yet done: enough that no worker waits, few enough that results do not pile up.
-IN_FLIGHT = 256
+IN_FLIGHT = 1024
 
 _opening = Lock()
 _opened: dict[str, Callable[[Any], Any]] = {}
+
+
+class Call(NamedTuple):
+    """What tells a call from others, and what its workers must run."""
+
+    name: str
+    code: Mapping[str, str]
+    """Versions, as `provenance.code` has them where the call was made."""
 
 
 def map_on(
@@ -30,7 +41,7 @@ def map_on(
 ) -> Iterator[tuple[int, Result]]:
     """Yield (number of an item, its result) as they are finished. InputError where the workers are lost for good."""
     # Another call may send equal work whose files have changed meanwhile: what is open is told by the call.
-    call = uuid.uuid4().hex
+    call = Call(uuid.uuid4().hex, provenance.code())
     pending: dict[Future[Result], int] = {}
     following = 0
     try:
@@ -50,12 +61,25 @@ def map_on(
             future.cancel()
 
 
-def _apply(call: str, work: Work[Item, Result], item: Item) -> Result:
-    """In a worker: open the work when its first piece comes, and do the piece on one thread."""
+def _apply(call: Call, work: Work[Item, Result], item: Item) -> Result:
+    """In a worker: open the work when its first piece comes, and do the piece on one thread.
+
+    InputError where the worker would compute something else: workers may join while others work.
+    """
     with _opening:
-        if call not in _opened:
+        if call.name not in _opened:
+            require_same_code(call.code, {f"{socket.gethostname()}, process {os.getpid()}": provenance.code()})
             torch.set_num_threads(1)
             _opened.clear()
-            _opened[call] = work.open()
-        function = _opened[call]
+            _opened[call.name] = work.open()
+        function = _opened[call.name]
     return function(item)
+
+
+def require_same_code(here: Mapping[str, str], workers: Mapping[str, Mapping[str, str]]) -> None:
+    """InputError for a worker whose code or libraries are not those of this process."""
+    for name, there in workers.items():
+        wrong = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+        if wrong:
+            key = wrong[0]
+            raise InputError(f"worker {name}: expected {key} {here.get(key)}, as here, found {there.get(key)}")

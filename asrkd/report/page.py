@@ -133,7 +133,10 @@ def _as_flac(data: bytes, utt_id: str) -> bytes:
 
     try:
         samples: Any
-        samples, sampling_rate = soundfile.read(io.BytesIO(data), dtype="int16")
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            # libsndfile scales integers to full scale, but cuts floating-point samples of ±1 off to 0.
+            samples = file.read(dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int16")
+            sampling_rate = file.samplerate
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"{utt_id}: expected audio for the report, found bytes {data[:4]!r} ({error})"

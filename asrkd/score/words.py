@@ -1,8 +1,7 @@
-"""Word errors by kaldialign: counts, alignments, confusions, the worst utterances."""
+"""Word errors by kaldialign, by sclite's costs where words are optional: counts, alignments, confusions, the worst."""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,10 @@ from asrkd.score.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
 # Opposite an inserted or deleted word in kaldialign's answer; no transcript holds it. None stands for it
 # outside.
 _GAP = "\0"
+# What sclite aligns by (wwd_WORD in SCTK's word.c): to leave out an optional word costs less than an error. Of equally
+# dear alignments that of fewest errors is taken: they are the ones below _COST.
+_COST = 1 << 32
+_SUBSTITUTED, _INSERTED, _DELETED, _LEFT_OUT = 4 * _COST + 1, 3 * _COST + 1, 3 * _COST + 1, 2 * _COST
 Pair = tuple["str | None", "str | None"]
 
 
@@ -109,7 +112,8 @@ def wer(
 ) -> WordErrors:
     """Levenshtein word errors of `hyps` against `refs`, both utt_id -> words.
 
-    A reference word in `optional` may be missing without an error (it still counts as a word, as in sclite).
+    A reference word in `optional` may be missing without an error (it still counts as a word): where there is one,
+    alignments are those of sclite.
     Every reference needs a hypothesis (an empty one counts as deletions) and the other way round: InputError
     otherwise.
     """
@@ -124,32 +128,44 @@ def utterance_errors(
     utt_id: str, ref: Sequence[str], hyp: Sequence[str], optional: Collection[str] = ()
 ) -> UtteranceErrors:
     """Edit counts and alignment of one utterance."""
-    aligned = kaldialign.align(list(ref), list(hyp), _GAP)
-    pairs = [(None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned]
-    if optional:
-        pairs = _spare_optional(pairs, optional)
+    pairs = _align_sparing(ref, hyp, optional) if optional else _align(ref, hyp)
     ins = sum(a is None for a, _ in pairs)
     dels = sum(b is None for _, b in pairs)
     subs = sum(a != b for a, b in pairs) - ins - dels
     return UtteranceErrors(utt_id, ins, dels, subs, len(ref), tuple(pairs))
 
 
-def _spare_optional(pairs: Sequence[Pair], optional: Collection[str]) -> list[Pair]:
-    """The alignment without those optional words that were left out.
+def _align(ref: Sequence[str], hyp: Sequence[str]) -> list[Pair]:
+    """An alignment of fewest errors."""
+    aligned = kaldialign.align(list(ref), list(hyp), _GAP)
+    return [(None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned]
 
-    Of equally short alignments kaldialign takes any; here, as in sclite, that which leaves out optional words. So
-    in each run of errors as many as there are deletions go, and the rest are matched anew.
-    """
-    kept: list[Pair] = []
-    for is_match, run in itertools.groupby(pairs, key=lambda pair: pair[0] == pair[1]):
-        if is_match:
-            kept += run
-            continue
-        ref, hyp = ([word for word in side if word is not None] for side in zip(*run, strict=True))
-        for word in [word for word in ref if word in optional][: max(0, len(ref) - len(hyp))]:
-            ref.remove(word)
-        kept += itertools.zip_longest(ref, hyp)
-    return kept
+
+def _align_sparing(ref: Sequence[str], hyp: Sequence[str], optional: Collection[str]) -> list[Pair]:
+    """The alignment that costs least by sclite's costs, without those optional words that it leaves out."""
+    lost = [_LEFT_OUT if word in optional else _DELETED for word in ref]
+    differs = np.array(ref, dtype=object)[:, None] != np.array(hyp, dtype=object)
+    met = _SUBSTITUTED * differs.astype(np.int64) - _INSERTED
+    # Of aligning the first i words with the first j, less that of inserting those j: to insert one more costs nothing.
+    costs = [np.zeros(len(hyp) + 1, dtype=np.int64)]
+    for i in range(len(ref)):
+        row = costs[i] + lost[i]
+        row[1:] = np.minimum(row[1:], costs[i][:-1] + met[i])
+        costs.append(np.minimum.accumulate(row))
+    pairs: list[Pair] = []
+    i, j = len(ref), len(hyp)
+    while i or j:
+        if i and j and costs[i][j] == costs[i - 1][j - 1] + met[i - 1][j - 1]:
+            i, j = i - 1, j - 1
+            pairs.append((ref[i], hyp[j]))
+        elif i and costs[i][j] == costs[i - 1][j] + lost[i - 1]:
+            i -= 1
+            if ref[i] not in optional:
+                pairs.append((ref[i], None))
+        else:
+            j -= 1
+            pairs.append((None, hyp[j]))
+    return pairs[::-1]
 
 
 def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:

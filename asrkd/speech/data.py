@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lhotse import RecordingSet, SupervisionSet
 
-from asrkd.corpora import CorpusSplit, total_left_out
-from asrkd.corpora.validate import validate_corpus
+from asrkd.corpora import CorpusSplit, Dropped, total_left_out
+from asrkd.corpora.validate import first_few, require_utterances, validate_corpus
 from asrkd.errors import InputError
 from asrkd.features import compute_features
 from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
@@ -24,7 +24,6 @@ from asrkd.speech.scoring import Scoring
 
 SPLITS = ("train", "dev", "test")
 NUM_NAMED = 20
-_USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
 LEXICON_FILE = "lexicon.txt"
 ALIGN_LEXICON_FILE = "align_lexicon.txt"
 DECODE_LEXICON_FILE = "decode_lexicon.txt"
@@ -47,6 +46,8 @@ class Corpus:
     """Where a person gets the corpus."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
+    speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Who speaks in a split of the whole corpus, where that is listed: those missing from a partial copy are named."""
     scoring: Scoring = field(default_factory=Scoring)
     """What counts as an error."""
     where_model: str = ""
@@ -82,9 +83,8 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
     kept, bad = validate_corpus(
         splits, options.features.sampling_rate, max_bad=options.max_bad, num_jobs=options.num_jobs
     )
+    require_utterances(kept)
     for name, split in kept.items():
-        if not len(split.supervisions):
-            raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
         split.recordings.to_file(out_dir / f"{name}_recordings.jsonl.gz")
         split.supervisions.to_file(out_dir / f"{name}_supervisions.jsonl.gz")
         whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
@@ -96,14 +96,36 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
 
 
 def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
-    """InputError if a split lacks more utterances than may be bad."""
+    """InputError if a split lacks more utterances, or more of its speech, than may be bad, with what is known of it."""
     for name, expected in corpus.sizes.items():
         found = splits[name].num_utterances
         if found < (1 - options.max_bad) * expected:
+            faults = _known_faults(splits[name], corpus.speakers.get(name, ()))
             raise InputError(
                 f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
-                f"(--max-bad {options.max_bad:g} may be missing)"
+                f"(--max-bad {options.max_bad:g} may be missing)" + (f": {first_few(faults)}" if faults else "")
             )
+    for name, split in splits.items():
+        _require_speech(name, split, options)
+
+
+def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> None:
+    """InputError where more of the speech that the corpus' own table has is missing than may be bad."""
+    if split.lacking_share > options.max_bad:
+        raise InputError(
+            f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
+            f"(--max-bad), found {split.lacking_share:.1%}: {first_few(split.lacking)}: is the copy whole?"
+        )
+    for line in split.lacking:
+        print(f"   not whole: {line}", flush=True)
+
+
+def _known_faults(split: CorpusSplit, speakers: Collection[str]) -> list[Dropped]:
+    """What is dropped, and those of the speakers of whom nothing is there, not even that."""
+    heard = {supervision.speaker for supervision in split.supervisions}
+    dropped = [fault.utt_id for fault in split.dropped]  # a speaker's name, or begins with it
+    absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in dropped)]
+    return [*(Dropped(name, "speaker without files") for name in absent), *split.dropped]
 
 
 def _folder(options: SpeechOptions) -> Path:
@@ -137,15 +159,15 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
     """Three lexicons, lm.arpa, and lang.json (guessed words, OOV rates, perplexities).
 
     lexicon.txt has the words that training learns from, decode_lexicon.txt those that can be recognised. Held-out
-    splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those with a
-    phone that training never heard stay out.
+    splits are aligned for the sake of their frame labels, so align_lexicon.txt also holds their words; those without a
+    pronunciation, or with a phone that training never heard, stay out.
     """
     texts = {name: sentences(FrameStore.open(features / name)) for name in SPLITS}
     spoken = {name: {word for sentence in text for word in sentence} for name, text in texts.items()}
     source = lexicon_source(corpus, texts["train"], options, out_dir)
     vocabulary = spoken["train"] | _closed_vocabulary(corpus, options)
     lexicon, guessed = source.build(vocabulary)
-    wider, _ = source.build(vocabulary.union(*spoken.values()))
+    wider = source.build_known(vocabulary.union(*spoken.values()))
     heard = set(lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
     wider.restrict(
@@ -189,14 +211,9 @@ def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
 
 
 def sentences(store: FrameStore) -> list[list[str]]:
-    """Words of each utterance, once an utterance however many speed-perturbed copies it has."""
-    seen: dict[str, list[str]] = {}
-    for utt_id, text in zip(store.utt_ids, store.texts, strict=True):
-        seen.setdefault(original_utt_id(utt_id), text.split())
-    return list(seen.values())
+    """Words of each utterance, once an utterance however many speed-perturbed copies it has.
 
-
-def original_utt_id(utt_id: str) -> str:
-    """`sp0.9-an251-fash-b` -> `an251-fash-b`."""
-    prefix, _, rest = utt_id.partition("-")
-    return rest if prefix.startswith("sp") and prefix[2:].replace(".", "", 1).isdigit() else utt_id
+    A store of `compute_features` holds all utterances at one speed, then all of them at the next.
+    """
+    num_speeds = len(store.metadata["options"]["speed_factors"])
+    return [text.split() for text in store.texts[: len(store.texts) // num_speeds]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode, tune
-from asrkd.decode.rescore import Rescorer
+from asrkd.decode import DecodeOptions, Hypotheses, Scales, Searcher, decode, tune
+from asrkd.decode.rescore import Piece, Rescored, Rescorer
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
 from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore
@@ -108,12 +108,10 @@ class Decoder:
 
     @classmethod
     def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
-        frames = LabelledFrames.open(exp_dir / "features", exp_dir / "tree", split, options)
+        frames = LabelledFrames.open_to_decode(exp_dir / "features", exp_dir / "tree", split, options)
         _, _, log_prior = load_hmm(exp_dir / "tree")
         folder = exp_dir / "graph"
-        rescorer = None
-        if options.lang.rescore_arpa:
-            rescorer = Rescorer(*(GrammarWalk.load(folder / name) for name in (OLD_GRAMMAR_FILE, NEW_GRAMMAR_FILE)))
+        rescorer = open_rescorer(exp_dir) if options.lang.rescore_arpa else None
         graph = DecodingGraph.load(folder / GRAPH_FOLDER)
         return cls(split, graph, frames, log_prior, exp_dir, options, rescorer)
 
@@ -135,7 +133,14 @@ class Decoder:
         if self.rescorer is None:
             return first, first
         beam = None if options.whole_lattices else options.lattice_beam
-        return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}")
+        again = RescoreWork(self.exp_dir, options.scales, beam)
+        elsewhere = partial(jobs.map, again) if jobs.on_cluster else None
+        return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}", elsewhere)
+
+
+def open_rescorer(exp_dir: Path) -> Rescorer:
+    """The two grammars of stage 9."""
+    return Rescorer(*(GrammarWalk.load(exp_dir / "graph" / name) for name in (OLD_GRAMMAR_FILE, NEW_GRAMMAR_FILE)))
 
 
 def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[str]]:
@@ -143,6 +148,20 @@ def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[st
     said = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(exp_dir / "manifests", split).supervisions}
     # in the store's order: the bootstrap's draws depend on it
     return {utt_id: said[utt_id] for utt_id in FrameStore.open(exp_dir / "features" / split).utt_ids}
+
+
+@dataclass(frozen=True)
+class RescoreWork:
+    """Rescoring utterances on a cluster: paths and options."""
+
+    exp_dir: Path
+    scales: Scales
+    beam: float | None
+
+    def open(self) -> Callable[[Piece], Rescored]:
+        rescorer = open_rescorer(self.exp_dir)
+        sequences = DecodingGraph.load(self.exp_dir / "graph" / GRAPH_FOLDER).word_sequences
+        return lambda piece: rescorer.piece(piece, sequences, self.scales, self.beam)
 
 
 @dataclass(frozen=True)
@@ -212,8 +231,8 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
     last.save(out_dir)
     if decoder.rescorer is not None:
         write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})
-    labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in acoustics}
-    frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in acoustics), labels)
+    labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in decoder.frames.aligned_utt_ids()}
+    frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in labels), labels)
     accuracy, nats = frames.accuracy, frames.cross_entropy
     write_json(
         out_dir / FRAMES_FILE,

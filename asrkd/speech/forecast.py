@@ -295,12 +295,11 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptio
     if not (exp_dir / "config.json").is_file():
         raise InputError(f"{exp_dir}: expected a finished run, found no config.json")
     # Here, for they need Lhotse, which a plan of one's own does not.
-    from asrkd import config
     from asrkd.frames import FrameStore
     from asrkd.speech.labels import load_hmm
-    from asrkd.speech.options import SpeechOptions
+    from asrkd.speech.options import options_of_run as configured
 
-    chosen = config.load(SpeechOptions, exp_dir / "config.json")
+    chosen = configured(exp_dir)
     store = FrameStore.open(exp_dir / "features" / "train")
     tree, _, _ = load_hmm(exp_dir / "tree")
     return PlanOptions(

@@ -71,6 +71,7 @@ class LabelMaker:
         result = train(
             model, self.inputs, objective, None, None, train_options, scratch / name, frame_ids, description=name
         )
+        model.cpu()  # aligned by processes forked from this one, where there is no GPU
         log_prior = log_priors(labels[frame_ids], tree.num_pdfs)
         transitions = TransitionModel.estimate(alignment, tree)
         save_hmm(scratch / name, tree, log_prior, transitions)

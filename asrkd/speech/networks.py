@@ -18,11 +18,13 @@ from asrkd.distil.store_file import Rows, Span
 from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.tree import SenoneTree
+from asrkd.jobs import HERE
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.ranks import ALONE, Ranks
 from asrkd.speech.labels import TREE_FILE
 from asrkd.speech.options import SpeechOptions
 from asrkd.train import HardTargets, Objective, TrainOptions, train
+from asrkd.train.devices import resolve_device
 
 MODEL_FILE = "model.safetensors"
 SUMMARY_FILE = "summary.json"
@@ -47,15 +49,42 @@ class LabelledFrames:
         cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: Ranks = ALONE
     ) -> LabelledFrames:
         """Of several `ranks`, each holds every size-th utterance's frames in memory."""
+        held = None if ranks.size == 1 else slice(ranks.rank, None, ranks.size)
+        return cls._open(features, tree_dir, split, options, held)
+
+    @classmethod
+    def open_to_learn(cls, features: Path, tree_dir: Path, options: SpeechOptions) -> LabelledFrames:
+        """The training split. None of its frames are held here where the training takes them in parts, or to a GPU."""
+        ranks = Ranks.of_environment()
+        elsewhere = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
+        if ranks.size == 1 and elsewhere:
+            return cls._open(features, tree_dir, "train", options, slice(0))
+        return cls.open(features, tree_dir, "train", options, ranks)
+
+    @classmethod
+    def open_to_decode(cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions) -> LabelledFrames:
+        """A held-out split with all that was said in it: an utterance that no lexicon can align is recognised too."""
+        store, alignment, tree = _aligned(features, tree_dir, split)
+        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        return cls(store, inputs, alignment.store_labels(store, tree), tree.num_pdfs, tree.fingerprint)
+
+    @classmethod
+    def _open(
+        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, held: slice | None
+    ) -> LabelledFrames:
         store, labels, tree = labelled_store(features, tree_dir, split)
-        held = None if ranks.size == 1 else store.utt_ids[ranks.rank :: ranks.size]
-        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=held)
+        utt_ids = None if held is None else store.utt_ids[held]
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=utt_ids)
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
     def labels_of(self, utt_id: str) -> Tensor:
         """Senones [T] of one utterance."""
         begin, end = self.store.span(utt_id)
         return self.labels[begin:end]
+
+    def aligned_utt_ids(self) -> list[str]:
+        """The utterances that have labels."""
+        return [utt_id for utt_id in self.store.utt_ids if bool((self.labels_of(utt_id) != NO_LABEL).all())]
 
     @property
     def frame_ids(self) -> Tensor:
@@ -65,12 +94,18 @@ class LabelledFrames:
 
 def labelled_store(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
     """Frames of a split's aligned utterances, the senone of each, and the tree."""
-    store = FrameStore.open(features / split)
-    tree = SenoneTree.load(tree_dir / TREE_FILE)
-    alignment = Alignment.load(tree_dir / f"{split}.safetensors")
+    store, alignment, tree = _aligned(features, tree_dir, split)
     if alignment.dropped:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
     return store, alignment.store_labels(store, tree), tree
+
+
+def _aligned(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
+    return (
+        FrameStore.open(features / split),
+        Alignment.load(tree_dir / f"{split}.safetensors"),
+        SenoneTree.load(tree_dir / TREE_FILE),
+    )
 
 
 @dataclass(frozen=True)
@@ -166,7 +201,8 @@ def make_posteriors(
 ) -> None:
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
     frames = LabelledFrames.open(features, tree_dir, "train", options)
-    ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members])
+    device = resolve_device(options.device)
+    ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members]).to(device)
     precision = trained_precision(members)
     write_store(
         out_dir,
@@ -175,7 +211,8 @@ def make_posteriors(
         frames.store,
         frames.tree_fingerprint,
         options.posteriors,
-        jobs=options.jobs,
+        # Processes that were forked cannot use a GPU, and it needs no more than this one.
+        jobs=options.jobs if device.type == "cpu" or options.jobs.on_cluster else HERE,
         elsewhere=(
             PosteriorWork(features, tree_dir, tuple(members), precision, options) if options.jobs.on_cluster else None
         ),
@@ -230,7 +267,7 @@ def _train_and_dev(
     features: Path, tree_dir: Path, options: SpeechOptions
 ) -> tuple[LabelledFrames, LabelledFrames]:
     return (
-        LabelledFrames.open(features, tree_dir, "train", options, Ranks.of_environment()),
+        LabelledFrames.open_to_learn(features, tree_dir, options),
         LabelledFrames.open(features, tree_dir, "dev", options),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from asrkd.corpora import CorpusSplit
 from asrkd.corpora.own import OwnOptions, prepare_own
+from asrkd.corpora.validate import MAX_BAD, require_utterances, validate_corpus
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir
 from asrkd.lang.lexicon import CMUDICT, Lexicon
@@ -46,7 +47,7 @@ _BASE = OwnSpeechOptions(
     corpora=OwnOptions(
 {corpora}
     ),
-)
+{max_bad})
 DEFAULT = replace(
     _BASE,
     features=replace(_BASE.features, sampling_rate={sampling_rate}),
@@ -67,11 +68,14 @@ exec "${{ASRKD_PYTHON:-{python}}}" "$(dirname "${{BASH_SOURCE[0]}}")/recipe.py" 
 '''
 
 
-def write_recipe(name: str, corpora: OwnOptions, lexicon: str | None, out: Path | None = None) -> Path:
+def write_recipe(
+    name: str, corpora: OwnOptions, lexicon: str | None, out: Path | None = None, max_bad: float = MAX_BAD
+) -> Path:
     """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not be there; that folder.
 
-    The manifests and the lexicon are read first, and the headers of all audio: InputError where they would stop the
-    recipe.
+    The manifests and the lexicon are read first, and the headers of all audio, and nothing else is written: InputError
+    where they would stop the recipe, as more than `max_bad` of the utterances would that have no audio, words or
+    speaker.
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise InputError(
@@ -82,7 +86,10 @@ def write_recipe(name: str, corpora: OwnOptions, lexicon: str | None, out: Path 
         raise InputError(f"{folder}: there is something already; choose another name or --out")
     corpora = _absolute(replace(corpora, pieces_dir=Path("data") / name / "pieces"))
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
-    sampling_rate = _sampling_rate(prepare_own(base, corpora))
+    splits = prepare_own(base, corpora, only_probe=True)
+    sampling_rate = _sampling_rate(splits)
+    good, _ = validate_corpus(splits, sampling_rate, max_bad=max_bad, read_audio=False)
+    require_utterances(good)
     values = {
         "title": name,
         "name": name,
@@ -90,6 +97,7 @@ def write_recipe(name: str, corpora: OwnOptions, lexicon: str | None, out: Path 
         "exp_dir": f"exp/{name}",
         "corpora": _arguments(corpora),
         "sampling_rate": sampling_rate,
+        "max_bad": "" if max_bad == MAX_BAD else f"    max_bad={max_bad!r},\n",
         "lang": _lang(lexicon),
     }
     with atomic_dir(folder) as beside:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from asrkd import config
 from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.corpora.librispeech import LibrispeechOptions
 from asrkd.corpora.own import OwnOptions
@@ -21,6 +22,8 @@ from asrkd.lang.options import LangOptions
 from asrkd.models import ModelOptions
 from asrkd.stages import LAST_STAGE
 from asrkd.train import TrainOptions
+
+CORPUS_SECTION = "corpora"
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,10 @@ class SpeechOptions:
             one: FlatStartOptions | ViterbiOptions | DecodeOptions = getattr(self, section)
             if one.num_jobs != type(one)().num_jobs:
                 raise InputError(f"--{section}.num-jobs: give --num-jobs, which every step of the recipe follows")
+        if self.lang.mix and self.lang.arpa is None and self.lang.rescore_arpa is None:
+            raise InputError("--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with, found neither")
+        if self.lang.max_words is not None and self.lang.arpa is None:
+            raise InputError("--lang.max-words: expected --lang.arpa to take words of, found none")
         _ = self.jobs
         self._require_temperatures()
 
@@ -172,6 +179,11 @@ class OwnSpeechOptions(SpeechOptions):
     corpora: OwnOptions = field(default_factory=lambda: OwnOptions(recordings=Path()))
 
 
+def options_of_run(exp_dir: Path) -> SpeechOptions:
+    """What a run in `exp_dir` was configured with, whichever its recipe: all but the options of its corpus."""
+    return replace(config.load(SpeechOptions, exp_dir / "config.json", leave_out=(CORPUS_SECTION,)), exp_dir=exp_dir)
+
+
 def corpus_options(options: SpeechOptions) -> list[Any]:
     """The recipe's own options of its corpus: what a subclass of SpeechOptions has under `corpora`, else none."""
-    return [options.corpora] if hasattr(options, "corpora") else []
+    return [getattr(options, CORPUS_SECTION)] if hasattr(options, CORPUS_SECTION) else []

@@ -124,7 +124,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             9,
             "graph",
             partial(evaluate.make_graph, exp / "lang", exp / "tree", options),
-            [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(options)],
+            [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(corpus, options)],
             ("features", "lang", "tree"),
         ),
         Step(
@@ -167,7 +167,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
 
 def _network_options(options: SpeechOptions) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    train = replace(options.train, device="cpu", num_threads=0, show_progress=True, seed=0)
+    train = replace(options.train, device="cpu", compile=False, num_threads=0, show_progress=True, seed=0)
     return [options.context, train, options.seed]
 
 
@@ -194,8 +194,8 @@ def _lang_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
     return [lang, _file_stamp(lang.lexicon), _file_stamp(lang.arpa, corpus.where_model)]
 
 
-def _rescoring_stamp(options: SpeechOptions) -> list[str | None]:
-    return [_file_stamp(options.lang.rescore_arpa)] if options.lang.rescore_arpa else []
+def _rescoring_stamp(corpus: Corpus, options: SpeechOptions) -> list[str | None]:
+    return [_file_stamp(options.lang.rescore_arpa, corpus.where_model)] if options.lang.rescore_arpa else []
 
 
 def _file_stamp(path: str | None, where: str = "") -> str | None:
@@ -212,15 +212,26 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
     arguments = sys.argv[1:] if argv is None else argv
     program = f"recipes/{corpus.name}/run.sh"
     with one_line_errors(program):
-        options = config.parse(default, arguments, program, _description(corpus))
+        typed = config.parse(default, arguments, program, _description(corpus))
+        options = in_full(typed)
         steps = plan(corpus, options, shlex.join([program, *arguments]))
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
         if options.only is not None:
             return  # one of several jobs: what stands beside the results is the whole run's to write
-        config.save(options, options.exp_dir / "config.json")
+        config.save(typed, options.exp_dir / "config.json")
         if options.stop_stage >= STAGE_NAMES.index("report"):
-            _finish(options.exp_dir)
+            _finish(typed.exp_dir)
+
+
+def in_full(options: SpeechOptions) -> SpeechOptions:
+    """The options with the folders that workers of a cluster read, who start elsewhere, by their full paths.
+
+    None of these is in a stamp. `corpora`, which is, stays as it is written: what it names becomes full where it is
+    found (`asrkd.corpora.own`).
+    """
+    corpus_dir = options.corpus_dir and options.corpus_dir.absolute()
+    return replace(options, corpus_dir=corpus_dir, exp_dir=options.exp_dir.absolute())
 
 
 def _finish(exp_dir: Path) -> None:

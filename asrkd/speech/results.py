@@ -30,7 +30,7 @@ from asrkd.score.results import (
     worst_rows,
 )
 from asrkd.score.words import WordErrors, confusions
-from asrkd.speech.data import SPLITS, Corpus, load_split, original_utt_id
+from asrkd.speech.data import SPLITS, Corpus, load_split
 from asrkd.speech.evaluate import (
     FIRST_PASS_FILE,
     FRAMES_FILE,
@@ -211,7 +211,7 @@ def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str], uni
         "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(exp_dir / "tree" / ROUNDS_FILE)],
         "store": posteriors["store"],
         "disagreement": posteriors["disagreement"],
-        "corpus": {split: _count(FrameStore.open(exp_dir / "features" / split), unit) for split in SPLITS},
+        "corpus": {split: _count(exp_dir, split, unit) for split in SPLITS},
         "boundaries": _boundaries(exp_dir),
         "oov_rate": lang["oov_rate"],
         "lang": lang,
@@ -263,13 +263,17 @@ def _boundaries(exp_dir: Path) -> dict[str, Any]:
     return found
 
 
-def _count(store: FrameStore, unit: str) -> dict[str, Any]:
+def _count(exp_dir: Path, split: str, unit: str) -> dict[str, Any]:
+    """A split in numbers. Utterances that could not be aligned are not learnt from; held out, they are decoded."""
+    store = FrameStore.open(exp_dir / "features" / split)
+    alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
     return {
         "utterances": len(store.utt_ids),
         "speakers": len(set(store.speakers)),
         "hours": len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_AN_HOUR,
         "frames": len(store),
         f"{unit}s": sum(len(text.split()) for text in store.texts),
+        "unaligned": len(alignment.dropped),
     }
 
 
@@ -284,7 +288,7 @@ def _extras(results: Mapping[str, Any], exp_dir: Path) -> dict[str, Any]:
     """What JSON cannot hold: audio of the worst utterances, one alignment to look at."""
     recordings = RecordingSet.from_file(exp_dir / "manifests" / "test_recordings.jsonl.gz")
     audio = {recording.id: recording.sources[0].source for recording in recordings}
-    worst = [{**row, "audio": audio[original_utt_id(row["utt_id"])]} for row in results["worst_utterances"]]
+    worst = [{**row, "audio": audio[row["utt_id"]]} for row in results["worst_utterances"]]
     return {"worst_utterances": worst, "alignment_plot": _alignment_plot(exp_dir)}
 
 

@@ -87,8 +87,9 @@ def load_checkpoint(
         for full_name, tensor in tensors.items():
             if full_name.startswith("optimizer.") and full_name.split(".", 2)[2] == name:
                 key = full_name.split(".", 2)[1]
-                # Adam counts its steps on the CPU; everything else lives with its parameter.
-                optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+                # Adam counts its steps on the CPU unless it is one kernel; everything else lives with its parameter.
+                on_cpu = key == "step" and not optimizer.defaults.get("fused")
+                optimizer.state[parameter][key] = tensor if on_cpu else tensor.to(parameter.device)
     history = json.loads(metadata["history"])
     best_weights = _under("best.", tensors)
     return Progress(history, int(metadata["best_epoch"]), best_weights, metadata["precision"])

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from asrkd.errors import InputError
+from asrkd.ranks import ALONE, Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +23,12 @@ PROBE_REPEATS = 5
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device of `cpu`, `cuda`, `cuda:1` or `auto`. InputError if there is none such."""
+    """The torch device of `cpu`, `cuda`, `cuda:1` or `auto`: a GPU that the installed torch has code for, else the CPU.
+
+    InputError if there is none such.
+    """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() and _has_code_for_gpu() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -41,6 +46,27 @@ def resolve_precision(name: str, device: torch.device) -> str:
     choice = "bfloat16" if gain >= MIN_BFLOAT16_GAIN else "float32"
     logger.info("bfloat16 products run at %.2f times the rate of float32 on %s: %s", gain, device, choice)
     return choice
+
+
+def _has_code_for_gpu() -> bool:
+    """An older torch sees a newer GPU too, and fails at its first kernel there."""
+    major, minor = torch.cuda.get_device_capability()
+    for arch in torch.cuda.get_arch_list():
+        kind, _, number = arch.partition("_")
+        built = int("".join(filter(str.isdigit, number)))
+        # Machine code serves GPUs of its own generation, compute_* (PTX) all later ones.
+        if built <= 10 * major + minor and (kind == "compute" or built // 10 == major):
+            return True
+    return False
+
+
+def compiled(model: nn.Module, ranks: Ranks = ALONE) -> nn.Module:
+    """`model` as torch.compile makes it, with the same weights. InputError where that cannot be."""
+    if not hasattr(torch, "compile"):
+        raise InputError(f"train.compile: expected torch 2, found {torch.__version__}")
+    if ranks.size > 1:
+        raise InputError("train.compile: expected one process, found torchrun's")
+    return torch.compile(model)  # type: ignore[no-any-return]
 
 
 @functools.cache

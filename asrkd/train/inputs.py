@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.train.cross_entropy import accumulated, label_cross_entropy
 
 
 class InputSource(Protocol):
@@ -37,8 +38,12 @@ class Objective(Protocol):
         """Tells this objective and its targets from others."""
         ...
 
+    def part(self, ids: Tensor, device: torch.device) -> Objective:
+        """The same for examples ids [n] alone, then numbered from 0, its targets on `device`."""
+        ...
+
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Mean loss, a scalar, of logits [B, S] for examples ids [B]."""
+        """Mean loss, a float32 scalar, of logits [B, S], in the arithmetic of the network, for examples ids [B]."""
         ...
 
 
@@ -77,9 +82,14 @@ class HardTargets:
     def fingerprint(self) -> str:
         return tensor_digest(self.labels, f"hard {self.label_smoothing}")
 
+    def part(self, ids: Tensor, device: torch.device) -> HardTargets:
+        return HardTargets(take(self.labels, ids, device), self.label_smoothing)
+
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         labels = take(self.labels, ids, logits.device)
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.label_smoothing == 0.0:
+            return label_cross_entropy(logits, labels)
+        return F.cross_entropy(logits.to(accumulated(logits)), labels, label_smoothing=self.label_smoothing)
 
 
 def take(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:

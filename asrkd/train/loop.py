@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.ranks import Ranks
 from asrkd.train.checked_data import DevSet, check_data, dev_set
 from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from asrkd.train.devices import cpu_threads, resolve_device, resolve_precision
+from asrkd.train.devices import compiled, cpu_threads, resolve_device, resolve_precision
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions, learning_rate_at
@@ -32,6 +33,7 @@ from asrkd.train.result import (
     generator_of,
     write_result,
 )
+from asrkd.train.shards import Examples, Shards, shards_of
 from asrkd.train.share import Share
 
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
@@ -46,30 +48,32 @@ class Run:
     network: nn.Module
     """The same model; its backward pass averages the gradients of all processes."""
     averaged: Model | None
-    inputs: InputSource
-    objective: Objective
+    shards: Shards
     dev: DevSet | None
     optimizer: torch.optim.Optimizer
     options: TrainOptions
     device: torch.device
     precision: str
-    frame_ids: Tensor
     seeds: tuple[int, ...]
     checkpoint_epochs: int
     share: Share
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.frame_ids) // self.options.batch_size)
+        return sum(map(self.steps_of, self.shards.sizes))
 
     @property
     def frames_per_step(self) -> int:
         """Of each model, over all processes."""
-        return min(self.options.batch_size, len(self.frame_ids))
+        return min(self.options.batch_size, min(self.shards.sizes))
 
     @property
     def frames_per_epoch(self) -> int:
-        return self.steps_per_epoch * self.frames_per_step * len(self.seeds)
+        sizes = self.shards.sizes
+        return len(self.seeds) * sum(self.steps_of(size) * min(self.options.batch_size, size) for size in sizes)
+
+    def steps_of(self, num_examples: int) -> int:
+        return max(1, num_examples // self.options.batch_size)
 
     @property
     def num_steps(self) -> int:
@@ -178,19 +182,17 @@ def _train(
         progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
         run = Run(
             model,
-            ranks.wrap(model),
+            compiled(model, ranks) if options.compile else ranks.wrap(model),
             averaged,
-            inputs,
-            objective,
+            shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision),
             dev,
             optimizer,
             options,
             device,
             progress.precision,
-            frame_ids,
             seeds,
             checkpoint_epochs,
-            Share.of(ranks, inputs, frame_ids, len(seeds)),
+            Share.of(ranks, inputs, frame_ids, len(seeds), device),
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
@@ -210,7 +212,10 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
     if options.optimizer == "sgd":
         nesterov = options.momentum > 0
         return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.momentum, 0.999))
+    # One kernel over all weights, where the installed torch has it; otherwise some ten that each read them anew.
+    has_fused = "fused" in inspect.signature(torch.optim.AdamW).parameters
+    fused = {"fused": True} if has_fused and next(model.parameters()).is_cuda else {}
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.momentum, 0.999), **fused)
 
 
 def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: str, description: str) -> None:
@@ -260,45 +265,65 @@ def _train_and_evaluate(run: Run, epoch: int, history: list[dict[str, Any]], bar
 class EpochDraws:
     """What is random in an epoch of one model: functions of (seed, epoch), so that a resumed one draws the same."""
 
-    ids: Tensor
-    """Training examples in the order they are taken, on the inputs' device."""
+    order: torch.Generator
     augmentation: torch.Generator
     dropout: torch.Generator
 
     @classmethod
-    def of(cls, run: Run, seed: int, epoch: int) -> EpochDraws:
-        source_device = device_of(run.inputs)
+    def of(cls, run: Run, seed: int, epoch: int, source_device: torch.device) -> EpochDraws:
         order = generator_of(seed, epoch, "order", torch.device("cpu"))
-        ids = run.frame_ids[torch.randperm(len(run.frame_ids), generator=order)]
         augmentation = generator_of(seed, epoch, "augmentation", source_device)
         dropout = generator_of(seed, epoch, run.share.dropout_purpose(), run.device)
-        return cls(ids.to(source_device), augmentation, dropout)
+        return cls(order, augmentation, dropout)
 
-    def batch(self, run: Run, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs [b, D] on the training's device and their ids [b]: this process' part of the batch."""
-        ids = self.ids[step * run.options.batch_size : (step + 1) * run.options.batch_size]
-        inputs, mine = run.share.take(run.inputs, ids, self.augmentation)
-        return inputs.to(run.device), mine
+    def batches(self, run: Run, examples: Examples) -> list[Tensor]:
+        """Ids of the examples in the order they are taken, a batch each, on the inputs' device."""
+        ids = examples.ids[torch.randperm(len(examples.ids), generator=self.order)]
+        device = device_of(examples.inputs)
+        if run.share.held is None:
+            return list(ids.to(device).split(run.options.batch_size))
+        return [held.to(device) for held in run.share.held_of(ids.split(run.options.batch_size))]
 
 
 def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> float:
     """One pass over the training frames in the order of (seed, epoch); the mean training loss."""
-    draws = [EpochDraws.of(run, seed, epoch) for seed in run.seeds]
     losses = torch.zeros(run.steps_per_epoch, device=run.device)
     check_steps = LOSS_CHECK_STEPS[run.device.type]
     run.model.train()
-    for step in range(run.steps_per_epoch):
-        batches = [member.batch(run, step) for member in draws]
+    for step, (objective, batches, dropout) in enumerate(_batches(run, epoch)):
         rate = learning_rate_at(run.options, epoch * run.steps_per_epoch + step, run.num_steps, history)
-        losses[step] = run_step(run, batches, rate, [member.dropout for member in draws])
+        losses[step] = run_step(run, objective, batches, rate, dropout)
         if (step + 1) % check_steps == 0 or step + 1 == run.steps_per_epoch:
             _check_losses(losses[: step + 1], epoch)
         bar.update(1)
     return float(losses.mean())
 
 
+def _batches(
+    run: Run, epoch: int
+) -> Iterator[tuple[Objective, list[tuple[Tensor, Tensor]], list[torch.Generator]]]:
+    """Of each step of an epoch: the objective; inputs [b, D] on the training's device and ids [b], of this process'
+    part of the batch, and the generator of the dropout masks, of each model."""
+    turns = generator_of(0, epoch, "shards", torch.device("cpu"))
+    draws: list[EpochDraws] = []
+    for examples in run.shards.in_turn(torch.randperm(len(run.shards.sizes), generator=turns).tolist()):
+        draws = draws or [EpochDraws.of(run, seed, epoch, device_of(examples.inputs)) for seed in run.seeds]
+        shuffled = [member.batches(run, examples) for member in draws]
+        dropout = [member.dropout for member in draws]
+        for step in range(run.steps_of(len(examples.ids))):
+            batches = []
+            for ids, member in zip(shuffled, draws, strict=True):
+                inputs, mine = run.share.take(examples.inputs, ids[step], member.augmentation)
+                batches.append((inputs.to(run.device), mine))
+            yield examples.objective, batches, dropout
+
+
 def run_step(
-    run: Run, batches: Sequence[tuple[Tensor, Tensor]], rate: float, dropout: Sequence[torch.Generator]
+    run: Run,
+    objective: Objective,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    rate: float,
+    dropout: Sequence[torch.Generator],
 ) -> Tensor:
     """One step of the optimiser on this process' inputs [b, D] and ids [b] of each model; the mean loss over the whole
     batch, detached."""
@@ -306,7 +331,7 @@ def run_step(
         group["lr"] = rate
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
         logits, ids = _forward(run, batches, dropout)
-    loss = _loss_of_part(run, logits.float(), ids)
+    loss = _loss_of_part(run, objective, logits, ids)
     run.optimizer.zero_grad(set_to_none=True)
     # The mean over all examples is 1/M of the sum of the members' means: each gets the gradient of its own. So is the
     # mean over the processes, which is what the gradients come to.
@@ -320,13 +345,13 @@ def run_step(
     return run.share.ranks.total(loss.detach())
 
 
-def _loss_of_part(run: Run, logits: Tensor, ids: Tensor) -> Tensor:
+def _loss_of_part(run: Run, objective: Objective, logits: Tensor, ids: Tensor) -> Tensor:
     """The mean loss of these examples, weighed by what part of the whole batch they are."""
     if run.share.ranks.size == 1:
-        return run.objective(logits, ids)
+        return objective(logits, ids)
     if len(ids) == 0:  # of a batch it holds nothing of: its gradient is zero, but the others wait for it
-        return 0.0 * logits.sum()
-    return run.objective(logits, ids) * (len(ids) / (run.frames_per_step * len(run.seeds)))
+        return 0.0 * logits.sum(dtype=torch.float32)
+    return objective(logits, ids) * (len(ids) / (run.frames_per_step * len(run.seeds)))
 
 
 def _forward(

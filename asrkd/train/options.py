@@ -21,7 +21,7 @@ class TrainOptions:
     epochs: int = 15
     """Passes over the training frames, at most."""
     batch_size: int = 1024
-    """Frames a step. A last, shorter batch of an epoch is left out."""
+    """Frames a step. A last, shorter batch of an epoch, or of a shard, is left out."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """sgd (with Nesterov momentum) or adamw."""
     learning_rate: float = 1e-3
@@ -46,6 +46,12 @@ class TrainOptions:
     """cpu, cuda, or auto: cuda where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the matrix products. auto measures both once and takes the faster."""
+    compile: bool = False
+    """Have torch.compile (torch 2) fuse what lies between the matrix products, of networks without dropout: its masks
+    are drawn outside of what can be fused. It takes a minute to begin."""
+    shard_frames: int | None = None
+    """Frames of a shard: a training set that does not fit into memory (a GPU's own) is learnt shard by shard, the next
+    one loading meanwhile, so that two are there at once. None: all frames are."""
     num_threads: int = 0
     """Threads of the CPU; 0 leaves torch's own choice."""
     seed: int = 0
@@ -58,6 +64,9 @@ class TrainOptions:
         _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         _require(self.learning_rate > 0, "learning_rate", "a positive rate", self.learning_rate)
         _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        least = 2 * self.batch_size
+        fits = self.shard_frames is None or self.shard_frames >= least
+        _require(fits, "shard_frames", f"at least two batches ({least}) or none", self.shard_frames)
         for name in ("momentum", "warmup_fraction", "average_decay"):
             _require(0 <= getattr(self, name) < 1, name, "a value in [0, 1)", getattr(self, name))
         _require(not self.clip_norm or self.clip_norm > 0, "clip_norm", "positive or none", self.clip_norm)

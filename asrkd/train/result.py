@@ -23,7 +23,7 @@ Model = AcousticDnn | StackedEnsemble
 MODEL_NAME = "model.safetensors"
 HISTORY_NAME = "history.json"
 # Options that change where and how a training runs, not what comes out of it.
-NOT_IDENTITY = ("device", "precision", "num_threads", "show_progress")
+NOT_IDENTITY = ("device", "precision", "compile", "num_threads", "show_progress")
 INPUT_SAMPLE = 64
 
 

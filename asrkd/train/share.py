@@ -6,6 +6,7 @@ every batch; its loss counts by the size of the part, so that the sum over the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,25 +25,32 @@ class Share:
 
     ranks: Ranks
     held: Tensor | None
-    """Whether it holds each example; None where it holds all."""
+    """Whether it holds each example [N], on the CPU; None where it holds all."""
 
     @classmethod
-    def of(cls, ranks: Ranks, inputs: InputSource, frame_ids: Tensor, num_models: int) -> Share:
-        """InputError unless each example is held by one process."""
+    def of(
+        cls, ranks: Ranks, inputs: InputSource, frame_ids: Tensor, num_models: int, device: torch.device
+    ) -> Share:
+        """Sums go by way of `device`. InputError unless each example is held by one process."""
         held: Tensor | None = getattr(inputs, "held", None) if ranks.size > 1 else None
         if held is not None:
             if num_models > 1:
                 raise InputError("training: expected every process to hold all inputs of a stack, found a part of them")
-            count = int(ranks.total(held.cpu()[frame_ids].sum()))
+            held = held.cpu()
+            count = int(ranks.total(held[frame_ids].sum().to(device)))
             if count != len(frame_ids):
                 raise InputError(f"training: expected processes to hold {len(frame_ids)} frames, found {count}")
         return cls(ranks, held)
 
+    def held_of(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Of each batch of ids [B] (CPU) those whose examples this process holds: for an epoch at once, since a GPU
+        would be waited for."""
+        return batches if self.held is None else [ids[self.held[ids]] for ids in batches]
+
     def take(self, inputs: InputSource, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs [b, D] and ids [b] of this process' part of the batch `ids` [B]."""
+        """Inputs [b, D] and ids [b] of this process' part of a batch of ids, of which `held_of` has left those held."""
         if self.held is not None:
-            mine = ids[self.held[ids]]
-            return inputs.batch(mine, generator), mine
+            return inputs.batch(ids, generator), ids
         # All of the batch is drawn, so that what is random in it is the same for any number of processes.
         part = slice(self.ranks.rank, None, self.ranks.size)
         return inputs.batch(ids, generator)[part], ids[part]

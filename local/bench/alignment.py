@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from bench import Table, finished_run, main, quickest, verdict
 
-from asrkd import config
 from asrkd.align.graphs import TrainingGraphs
 from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
 from asrkd.models import AcousticDnn
 from asrkd.speech.labels import LabelMaker, load_hmm, scorer
 from asrkd.speech.networks import MODEL_FILE, trained_precision
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import options_of_run
 
 GOAL = 40_000.0
 
@@ -35,7 +34,7 @@ class Options:
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
-    chosen = replace(config.load(SpeechOptions, exp / "config.json"), exp_dir=exp)
+    chosen = options_of_run(exp)
     maker = LabelMaker.open(exp / "features", exp / "lang", chosen)
     tree, transitions, log_prior = load_hmm(exp / "tree")
     model = AcousticDnn.load(exp / "teachers" / "0" / MODEL_FILE)

@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from bench import Table, finished_run, main, quickest, verdict
 
-from asrkd import config
 from asrkd.distil.store import PosteriorStore, combined_logits, store_report, write_store
 from asrkd.jobs import Jobs
 from asrkd.models import StackedEnsemble
 from asrkd.own_process import call_in_own_process
 from asrkd.speech.networks import MODEL_FILE, LabelledFrames, trained_precision
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import options_of_run
 from asrkd.train.evaluate import iter_logits
 
 WRITING_GOAL, BYTES_GOAL, KL_GOAL = 0.8, 96, 0.01
@@ -45,7 +44,7 @@ def mean_kl(reference: torch.Tensor, other: torch.Tensor, temperature: float) ->
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
-    chosen = replace(config.load(SpeechOptions, exp / "config.json"), exp_dir=exp)
+    chosen = options_of_run(exp)
     folders = [exp / "teachers" / str(member) for member in range(chosen.ensemble.size)]
     ensemble, precision = StackedEnsemble.load([folder / MODEL_FILE for folder in folders]), trained_precision(folders)
     whole = LabelledFrames.open(exp / "features", exp / "tree", "train", chosen)

@@ -7,19 +7,18 @@ Latency is of one utterance's frames through the network, on one thread; errors 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from bench import Table, finished_run, main, quickest
 from torch import nn
 
-from asrkd import config
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.files import read_json
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.speech.networks import MODEL_FILE, LabelledFrames
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import options_of_run
 
 MS_PER_SEC = 1000.0
 FLOAT_BYTES = 4
@@ -36,7 +35,7 @@ class Options:
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
-    chosen = replace(config.load(SpeechOptions, exp / "config.json"), exp_dir=exp)
+    chosen = options_of_run(exp)
     systems = read_json(exp / "results.json")["systems"]
     teachers = [exp / "teachers" / str(member) / MODEL_FILE for member in range(chosen.ensemble.size)]
     models: dict[str, nn.Module] = {"ensemble": AveragedEnsemble(StackedEnsemble.load(teachers))}

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.corpora.timit import NUM_UTTERANCES, TO_39, WHERE_TO_GET, prepare_timit, reference_phones
+from asrkd.corpora.timit import (
+    CORE_TEST_SPEAKERS,
+    DEV_SPEAKERS,
+    NUM_UTTERANCES,
+    TO_39,
+    WHERE_TO_GET,
+    prepare_timit,
+    reference_phones,
+)
 from asrkd.lang.phones import SILENCE
 from asrkd.speech.data import Corpus
 from asrkd.speech.options import SpeechOptions
@@ -19,6 +27,7 @@ CORPUS = Corpus(
     closed_vocabulary=True,
     where=WHERE_TO_GET,
     sizes=NUM_UTTERANCES,
+    speakers={"dev": DEV_SPEAKERS, "test": CORE_TEST_SPEAKERS},
     # As egs/timit/s5/local/score_sclite.sh: 39 phones, silence among them, which the reference holds where there was a
     # pause or a closure, and which may be missing without an error. Here a decoded pause is no word, so an inserted
     # one, an error in Kaldi, cannot be; an inserted closure is one.
