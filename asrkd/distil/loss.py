@@ -181,7 +181,8 @@ def soft_cross_entropy(logits: Tensor, targets: SoftTargets, temperature: float)
     prior, would pull the student off it), and with k = S this is the dense cross-entropy. By the data
     processing inequality, L minus the targets' entropy never exceeds the dense KL.
     """
-    if targets.pdf_ids is None or targets.tail is None:
+    if targets.pdf_ids is None:
         scaled = logits.to(accumulated(logits)) / temperature
         return F.cross_entropy(scaled, targets.probs.to(scaled.dtype))
+    assert targets.tail is not None
     return top_k_cross_entropy(logits, targets.pdf_ids, targets.probs, targets.tail, temperature)

@@ -280,8 +280,6 @@ class EpochDraws:
         """Ids of the examples in the order they are taken, a batch each, on the inputs' device."""
         ids = examples.ids[torch.randperm(len(examples.ids), generator=self.order)]
         device = device_of(examples.inputs)
-        if run.share.held is None:
-            return list(ids.to(device).split(run.options.batch_size))
         return [held.to(device) for held in run.share.held_of(ids.split(run.options.batch_size))]
 
 
