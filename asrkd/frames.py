@@ -311,9 +311,10 @@ class SplicedFrames:
 
     def _load(self) -> Windows:
         """Windows of the frames held, by the store's frame ids."""
-        positions = self._utterance(self.frame_ids).unique()
+        everything = self._utt_ids is None
+        positions = torch.arange(len(self.store.utt_ids)) if everything else self._utterance(self.frame_ids).unique()
         held = self._read(positions, self.frame_ids, self.device, self.dtype)
-        if self._utt_ids is not None:
+        if not everything:
             # Of the whole store; where none is held, one number seen from everywhere.
             first_rows = held.first_rows.new_full((1,), -1).expand(len(self.store))
             if len(self.frame_ids):
