@@ -7,6 +7,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from asrkd.errors import InputError
 from asrkd.models import StackedEnsemble
@@ -80,17 +81,17 @@ def _scaled(images: Tensor) -> Tensor:
     return images.flatten(1).float().div_(MAX_PIXEL)
 
 
-def member_logits(ensemble: StackedEnsemble, inputs: InputSource) -> Tensor:
-    """Logits [M, N, S] (CPU) of every member for every example."""
-    return torch.cat([logits.float().cpu() for _, logits in iter_logits(ensemble, inputs)], dim=1)
+def member_logits(ensemble: StackedEnsemble, inputs: InputSource, precision: str = "float32") -> Tensor:
+    """Logits [M, N, S] (CPU) of every member for every example, computed in `precision`."""
+    return torch.cat([logits.float().cpu() for _, logits in iter_logits(ensemble, inputs, precision=precision)], dim=1)
 
 
-def mean_logits(ensemble: StackedEnsemble, sources: list[InputSource]) -> Tensor:
+def mean_logits(ensemble: StackedEnsemble, sources: list[InputSource], precision: str = "float32") -> Tensor:
     """Member logits [M, N, S] (CPU) averaged over several views of the same examples.
 
     The softmax of mean logits is the geometric mean of the softmaxes, at every temperature alike.
     """
-    total = member_logits(ensemble, sources[0])
-    for source in sources[1:]:
-        total += member_logits(ensemble, source)
+    total = member_logits(ensemble, sources[0], precision)
+    for source in tqdm(sources[1:], "views", initial=1, total=len(sources)):
+        total += member_logits(ensemble, source, precision)
     return total / len(sources)

@@ -13,7 +13,7 @@ from asrkd.digits.images import JitteredImages, mean_logits, member_logits
 from asrkd.digits.options import DigitsOptions
 from asrkd.digits.variants import Variant
 from asrkd.distil.ensemble import disagreement
-from asrkd.files import load_tensors, save_tensors, write_json
+from asrkd.files import load_tensors, read_json, save_tensors, write_json
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.train import InputSource, train_stacked
 from asrkd.train.devices import resolve_device
@@ -73,7 +73,9 @@ def make_posteriors(corpus: Path, teachers: Path, options: DigitsOptions, out_di
     ensemble = load_stack(teachers, device)
     images = JitteredImages(data.train.images.to(device), options.teacher.jitter)
     sources: list[InputSource] = images.translations() if options.teacher.translations else [images]
-    save_tensors(out_dir / LOGITS_FILE, {"logits": mean_logits(ensemble, sources)}, {"views": str(len(sources))})
+    # In the arithmetic that the teachers were trained in, as for speech.
+    logits = mean_logits(ensemble, sources, read_json(teachers / SUMMARY_FILE)["precision"])
+    save_tensors(out_dir / LOGITS_FILE, {"logits": logits}, {"views": str(len(sources))})
     judged = JitteredImages(data.judged.images.to(device), max_shift=0)
     write_json(out_dir / DISAGREEMENT_FILE, disagreement(member_logits(ensemble, judged), data.judged.labels))
 

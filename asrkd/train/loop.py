@@ -6,8 +6,10 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.ranks import Ranks
 from asrkd.train.checked_data import DevSet, check_data, dev_set
 from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
-from asrkd.train.devices import compiled, cpu_threads, resolve_device, resolve_precision
+from asrkd.train.devices import compiled, cpu_threads, keep_freed_memory, resolve_device, resolve_precision
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions, learning_rate_at
@@ -168,6 +170,8 @@ def _train(
     ranks = Ranks.of_environment()
     device = ranks.device(resolve_device(options.device))
     model.to(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     run_fingerprint = fingerprint_of_run(model, seeds, inputs, objective, options, frame_ids)
     with cpu_threads(options.num_threads), ranks.joined(device):
         finished = finished_run(out_dir, run_fingerprint, model)
@@ -212,10 +216,13 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optim
     if options.optimizer == "sgd":
         nesterov = options.momentum > 0
         return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=nesterov)
+    adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    adamw = partial(adamw, groups, lr=options.learning_rate, betas=(options.momentum, 0.999))
     # One kernel over all weights, where the installed torch has it; otherwise some ten that each read them anew.
-    has_fused = "fused" in inspect.signature(torch.optim.AdamW).parameters
-    fused = {"fused": True} if has_fused and next(model.parameters()).is_cuda else {}
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.momentum, 0.999), **fused)
+    if "fused" in inspect.signature(torch.optim.AdamW).parameters:
+        with suppress(RuntimeError):  # before torch 2.4 it has that kernel for GPUs alone
+            return adamw(fused=True)
+    return adamw()
 
 
 def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: str, description: str) -> None:
@@ -297,9 +304,7 @@ def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) ->
     return float(losses.mean())
 
 
-def _batches(
-    run: Run, epoch: int
-) -> Iterator[tuple[Objective, list[tuple[Tensor, Tensor]], list[torch.Generator]]]:
+def _batches(run: Run, epoch: int) -> Iterator[tuple[Objective, list[tuple[Tensor, Tensor]], list[torch.Generator]]]:
     """Of each step of an epoch: the objective; inputs [b, D] on the training's device and ids [b], of this process'
     part of the batch, and the generator of the dropout masks, of each model."""
     turns = generator_of(0, epoch, "shards", torch.device("cpu"))

@@ -23,14 +23,14 @@ _TEACHER = TeacherOptions(
 )
 _SOFT = replace(_ADAM, learning_rate=3e-3)
 
+# Sized for an afternoon on two cores, or minutes on a GPU.
 FULL = DigitsOptions(
     profile="full",
     exp_dir=Path("exp/mnist"),
-    checkpoint_epochs=25,
-    teacher=replace(_TEACHER, size=10, train=replace(_TEACHER.train, epochs=200)),
-    student=StudentOptions(seeds=5, hard=replace(_HARD, epochs=60), soft=replace(_SOFT, epochs=200)),
+    teacher=replace(_TEACHER, size=10, train=replace(_TEACHER.train, epochs=80)),
+    student=StudentOptions(seeds=5, hard=replace(_HARD, epochs=20), soft=replace(_SOFT, epochs=100)),
     # Three dozen students: short, and alike among themselves.
-    compared=ComparedOptions(train=replace(_SOFT, epochs=30)),
+    compared=ComparedOptions(train=replace(_SOFT, epochs=12)),
 )
 
 # Sized for five minutes on two cores: three seeds, a sixteenth of the teachers' epochs, no averaging over translations.
