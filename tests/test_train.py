@@ -1,6 +1,8 @@
 """The training loop, its schedules and its evaluation."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -298,3 +300,27 @@ def test_compiled_or_not_a_training_comes_to_the_same(data, tmp_path):
 def test_learns_on_a_gpu(data, tmp_path, precision):
     _, result = run(data, tmp_path, device="cuda", precision=precision)
     assert result.history[result.best_epoch]["dev_accuracy"] > 0.85
+
+
+NEW_PAGES = """
+import resource, sys, torch
+from asrkd.train.devices import keep_freed_memory
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    sys.exit("no glibc")
+torch.ones(1 << 24).sum()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(1 << 24).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def new_pages(memory: str) -> int:
+    """Pages that the kernel hands out for 64 MiB asked for, given back and asked for again."""
+    found = subprocess.run([sys.executable, "-c", NEW_PAGES, memory], capture_output=True, text=True)
+    if found.stderr.strip() == "no glibc":
+        pytest.skip("no glibc")
+    return int(found.stdout)
+
+
+def test_memory_freed_is_used_again() -> None:
+    assert new_pages("kept") < 16 < new_pages("as it was")  # even where pages are of 2 MiB
