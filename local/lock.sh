@@ -36,7 +36,7 @@ compile requirements-kenlm.txt local/requirements-kenlm.in --universal --python-
 
 # Torch 2 of the package index depends on gigabytes of CUDA; this override takes it out of the resolution.
 echo "torch ; python_version < '3'" >"$beside/no-torch"
-compile requirements-train.txt pyproject.toml local/requirements-train.in --override "$beside/no-torch" \
+compile requirements-train.txt pyproject.toml local/requirements-train.in --extra report --override "$beside/no-torch" \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 --only-binary :all:
 
 # --no-config: any Python may bring uv, not only those that pyproject.toml's [tool.uv] names.
