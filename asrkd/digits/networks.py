@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from asrkd.corpora.mnist import NUM_CLASSES
+from asrkd.corpora.mnist import NUM_CLASSES, Digits
 from asrkd.digits.data import DigitData
 from asrkd.digits.images import JitteredImages, mean_logits, member_logits
 from asrkd.digits.options import DigitsOptions
@@ -67,17 +67,27 @@ def train_variant(
 
 
 def make_posteriors(corpus: Path, teachers: Path, options: DigitsOptions, out_dir: Path) -> None:
-    """Stage 7: every teacher's logits for every training digit, as they serve all temperatures and sizes."""
+    """Stage 7: every teacher's logits for every training digit, as they serve all temperatures and sizes, and for
+    the judged digits, which tell how good the soft targets are."""
     data = DigitData.open(corpus, options)
     device = resolve_device(options.device)
     ensemble = load_stack(teachers, device)
-    images = JitteredImages(data.train.images.to(device), options.teacher.jitter)
-    sources: list[InputSource] = images.translations() if options.teacher.translations else [images]
     # In the arithmetic that the teachers were trained in, as for speech.
-    logits = mean_logits(ensemble, sources, read_json(teachers / SUMMARY_FILE)["precision"])
-    save_tensors(out_dir / LOGITS_FILE, {"logits": logits}, {"views": str(len(sources))})
-    judged = JitteredImages(data.judged.images.to(device), max_shift=0)
-    write_json(out_dir / DISAGREEMENT_FILE, disagreement(member_logits(ensemble, judged), data.judged.labels))
+    precision = read_json(teachers / SUMMARY_FILE)["precision"]
+    learnt, judged = (_views(digits, options, device) for digits in (data.train, data.judged))
+    save_tensors(
+        out_dir / LOGITS_FILE,
+        {"logits": mean_logits(ensemble, learnt, precision), "judged": mean_logits(ensemble, judged, precision)},
+        {"views": str(len(learnt))},
+    )
+    as_they_are = JitteredImages(data.judged.images.to(device), max_shift=0)
+    write_json(out_dir / DISAGREEMENT_FILE, disagreement(member_logits(ensemble, as_they_are), data.judged.labels))
+
+
+def _views(digits: Digits, options: DigitsOptions, device: torch.device) -> list[InputSource]:
+    """The digits as teachers see them: as they are, or under every shift that training may draw."""
+    images = JitteredImages(digits.images.to(device), options.teacher.jitter)
+    return images.translations() if options.teacher.translations else [images]
 
 
 def load_stack(folder: Path, device: torch.device) -> StackedEnsemble:

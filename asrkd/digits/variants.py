@@ -186,14 +186,13 @@ def teacher_points(options: DigitsOptions) -> list[tuple[int, Variant]]:
 
 
 def _small_set(options: DigitsOptions) -> list[Variant]:
-    """Experiment 6: hard labels and soft targets on a small part of the digits, for the same number of steps."""
+    """Experiment 6: hard labels and soft targets on a small part of the digits, trained alike, for as many steps as
+    the students that are compared on all of them."""
     small, part = options.student, options.compared.fraction
-    train = options.compared.train
-    train = replace(train, epochs=round(train.epochs / part))
+    train = replace(options.compared.train, epochs=round(options.compared.train.epochs / part))
     soft = SoftLabels(small.distil, options.teacher.size)
-    hard_train = replace(options.student.hard, epochs=train.epochs, batch_size=train.batch_size)
     return [
-        Variant("small_set_hard", HardLabels(), small.model, hard_train, small.seeds, fraction=part),
+        Variant("small_set_hard", HardLabels(), small.model, train, small.seeds, fraction=part),
         Variant("small_set_soft", soft, small.model, train, small.seeds, fraction=part),
     ]
 
@@ -208,4 +207,6 @@ def _controls(options: DigitsOptions) -> list[Variant]:
         Variant("label_smoothing", smoothed, small.model, small.hard, small.seeds),
         Variant("regularised", HardLabels(), regularised, large.train, small.seeds, jitter=large.jitter),
         Variant("longer", HardLabels(), small.model, longer, small.seeds),
+        # What is left between this one and the distilled student is the targets alone.
+        Variant("same_training", HardLabels(), small.model, small.soft, small.seeds),
     ]

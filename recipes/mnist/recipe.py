@@ -30,7 +30,7 @@ FULL = DigitsOptions(
     teacher=replace(_TEACHER, size=10, train=replace(_TEACHER.train, epochs=80)),
     student=StudentOptions(seeds=5, hard=replace(_HARD, epochs=20), soft=replace(_SOFT, epochs=100)),
     # Three dozen students: short, and alike among themselves.
-    compared=ComparedOptions(train=replace(_SOFT, epochs=12)),
+    compared=ComparedOptions(train=replace(_SOFT, epochs=10)),
 )
 
 # Sized for five minutes on two cores: three seeds, a sixteenth of the teachers' epochs, no averaging over translations.
