@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from asrkd import provenance
 from asrkd.corpora.mnist import NUM_CLASSES, Digits
 from asrkd.digits.data import DigitData
 from asrkd.digits.images import JitteredImages, mean_logits, member_logits
@@ -58,6 +59,7 @@ def train_variant(
             "parameters": stack.num_parameters // len(seeds),
             "macs_per_digit": stack.macs_per_frame // len(seeds),
             "precision": result.precision,
+            "device": provenance.device_name(str(device)),
             "seconds": seconds,
             "digits_per_sec": seen / seconds,
             "train_loss": result.history[-1]["train_loss"],
