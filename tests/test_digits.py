@@ -26,12 +26,20 @@ from asrkd.digits.judge import JUDGES, Findings, judge_claims
 from asrkd.digits.options import DigitsOptions
 from asrkd.digits.plan import chosen_profile, plan
 from asrkd.digits.report import results_markdown
-from asrkd.digits.results import dark_knowledge, describe, remaining_errors
+from asrkd.digits.results import config_sha, dark_knowledge, describe, remaining_errors
 from asrkd.digits.score import PRIOR_ALL, PRIOR_ONE_SHIFT, TUNED_HELD_OUT, TUNED_ON_JUDGED, Scored, repair_biases
-from asrkd.digits.variants import HardLabels, SoftLabels, students, teacher, width_points
+from asrkd.digits.variants import (
+    HardLabels,
+    SoftLabels,
+    matching_points,
+    students,
+    teacher,
+    teacher_points,
+    width_points,
+)
 from asrkd.errors import InputError
 from asrkd.files import read_json
-from asrkd.stages import step_stamps
+from asrkd.stages import STAMP_FILE, step_stamps
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("toy_digits.py")
@@ -60,7 +68,11 @@ def test_every_experiment_has_its_variants_and_each_is_trained_once() -> None:
     assert by_name["only_7_8"].classes == (7, 8)
     assert len(width_points(options)) == 4 * 9
     assert by_name["regularised"].model.dropout == options.teacher.model.dropout
-    assert by_name["longer"].train.epochs == 3 * by_name["baseline"].train.epochs
+    assert by_name["longer"].train.epochs == 5 * by_name["baseline"].train.epochs
+    alike = replace(by_name["same_training"], name="distilled", lesson=by_name["distilled"].lesson)
+    assert alike == by_name["distilled"], "they differ in their targets alone"
+    hard = replace(by_name["small_set_hard"], name="small_set_soft", lesson=by_name["small_set_soft"].lesson)
+    assert hard == by_name["small_set_soft"]
     # The points that the α sweep, the count of teachers and the temperatures share are one variant.
     shared = "width800_T20_alpha1_teachers10"
     assert sum(shared == name for name in by_name) == 1
@@ -68,14 +80,19 @@ def test_every_experiment_has_its_variants_and_each_is_trained_once() -> None:
     assert sorted(quick) == ["baseline", "distilled", "no_3", "only_7_8"]
 
 
-def test_recipes_profiles_are_what_they_say() -> None:
+def profiles_of_the_recipe() -> tuple[DigitsOptions, DigitsOptions]:
     text = (ROOT / "recipes" / "mnist" / "recipe.py").read_text()
     namespace: dict = {"__name__": "recipe"}
     exec(compile(text, "recipe.py", "exec"), namespace)
-    quick, full = namespace["QUICK"], namespace["FULL"]
+    return namespace["QUICK"], namespace["FULL"]
+
+
+def test_recipes_profiles_are_what_they_say() -> None:
+    quick, full = profiles_of_the_recipe()
     assert (quick.profile, full.profile) == ("quick", "full")
     assert set(quick.experiments) == {1, 3, 4} and set(full.experiments) == {1, 2, 3, 4, 5, 6, 7}
     assert full.student.seeds >= 5 and quick.student.seeds >= 2
+    assert named(full)["longer"].train.epochs >= named(full)["distilled"].train.epochs
     for options in (quick, full):
         distilled = named(options)["distilled"]
         assert distilled.jitter == 0 and distilled.model.dropout == distilled.model.input_dropout == 0
@@ -94,6 +111,13 @@ def test_recipes_profiles_are_what_they_say() -> None:
         (["--student.hard.patience=2"], "neither patience nor newbob"),
         (["--student.seeds=0"], "--student.seeds: expected at least 1"),
         (["--compared.fraction=0"], r"expected a part in \(0, 1\]"),
+        (["--compared.teachers", "0", "3"], r"--compared.teachers: .* above 0, found \(0, 3\)"),
+        (["--compared.temperatures", "0"], r"--compared.temperatures: .* above 0, found \(0.0,\)"),
+        (["--compared.widths", "-1"], "--compared.widths: .* above 0"),
+        (["--compared.alphas", "1.5"], r"--compared.alphas: expected weights in \[0, 1\]"),
+        (["--compared.label-smoothing=2"], r"--compared.label-smoothing: expected a part in \[0, 1\)"),
+        (["--compared.longer=0"], "--compared.longer: expected at least 1"),
+        (["--teacher.jitter=-1"], "--teacher.jitter: expected at least 0 pixels"),
         (["--stage=13"], "expected 0 to 12"),
         (["--profile=slow"], "slow"),
     ],
@@ -111,7 +135,9 @@ def test_the_profile_is_found_before_the_options_are_read() -> None:
 
 def test_committed_results_are_what_results_json_says() -> None:
     folder = ROOT / "recipes" / "mnist"
-    assert results_markdown(read_json(folder / "results.json")) == (folder / "RESULTS.md").read_text(encoding="utf-8")
+    results = read_json(folder / "results.json")
+    assert results_markdown(results) == (folder / "RESULTS.md").read_text(encoding="utf-8")
+    assert results["config_sha"] == config_sha(profiles_of_the_recipe()[1]), "of the recipe's full profile"
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +200,9 @@ def made_up_data(num_digits: int, seed: int) -> tuple[DigitData, Tensor, Tensor]
         digits = Digits(torch.zeros(num_digits, 28, 28, dtype=torch.uint8), labels)
         found.append((digits, torch.stack([logits, logits + 0.01 * torch.randn(logits.shape, generator=generator)])))
     (judged, logits), (tuning, held_out) = found
-    return DigitData(tuning, judged, "made-up", num_digits, num_digits), logits, held_out
+    # The digits before those that tune, whose classes are the prior, are as many of the same classes.
+    train = Digits(torch.cat([tuning.images] * 2), torch.cat([tuning.labels] * 2))
+    return DigitData(train, judged, "made-up", 2 * num_digits, num_digits), logits, held_out
 
 
 @pytest.mark.parametrize(("classes", "moved"), [((3,), -3.5), ((7, 8), 7.6)])
@@ -246,15 +274,36 @@ def test_every_control_must_be_beaten() -> None:
     assert claims.fewer_than_each(ours, {"b": same}, "ours").verdict == FAILS
 
 
-def test_gain_recovered() -> None:
+def test_a_repair_of_the_same_networks_is_tested_in_pairs() -> None:
+    before, after = outcome(140, 133, 149), outcome(135, 128, 139, seed=1)
+    assert claims.paired(after.errors, before.errors) < 0.05 < claims.welch(after.errors, before.errors, "less")
+    assert claims.paired(np.array([4, 5]), np.array([5, 6])) == 0.0
+    assert claims.paired(np.array([4, 5]), np.array([4, 5])) == 1.0
+
+
+def test_most_of_a_gain() -> None:
     baseline, best = outcome(150, 146, 152), outcome(60, 67, 64, seed=1)
-    assert claims.gain_recovered(baseline, best, outcome(62, 66, 65, seed=2), wanted=0.7).verdict == HOLDS
-    middling = claims.gain_recovered(baseline, best, outcome(110, 108, 112, seed=2), wanted=0.7)
-    assert middling.verdict == PART
+    names = ("the baseline", "a teacher")
+
+    def judged(*errors: int) -> claims.Judgement:
+        return claims.most_of_gain(baseline, best, outcome(*errors, seed=2), 0.7, names)
+
+    assert judged(50, 53, 51).verdict == HOLDS
+    assert judged(110, 108, 112).verdict == PART
     share = (np.mean([150, 146, 152]) - 110) / (np.mean([150, 146, 152]) - np.mean([60, 67, 64]))
-    assert f"{100 * share:.0f}% of the gain" in middling.evidence
-    assert claims.gain_recovered(baseline, best, outcome(180, 185, 179, seed=2), wanted=0.7).verdict == FAILS
-    assert "no better" in claims.gain_recovered(best, baseline, best, wanted=0.7).evidence
+    assert f"110.0 errors: {100 * share:.0f}% of the way" in judged(110, 108, 112).evidence
+    assert judged(180, 185, 179).verdict == FAILS
+    assert "not shown that a teacher" in claims.most_of_gain(best, baseline, best, 0.7, names).evidence
+    assert claims.share_of_gain(baseline, outcome(148, 149, 150, seed=1), best) is None, "too little to be divided"
+    assert claims.share_of_gain(baseline, best, baseline) == claims.Share(0.0, 0.0, 0.0)
+    assert claims.share_of_gain(baseline, best, best).value == 1.0
+
+
+def test_the_interval_of_a_share_has_the_spread_of_the_seeds_in_it() -> None:
+    baseline, best = outcome(150, 150, 150), outcome(60, 60, 60, seed=1)
+    same, apart = outcome(100, 100, 100, seed=2), outcome(70, 100, 130, seed=2)
+    widths = [share.high - share.low for one in (same, apart) if (share := claims.share_of_gain(baseline, best, one))]
+    assert widths[1] > 1.3 * widths[0]
 
 
 def test_temperatures_alike() -> None:
@@ -263,7 +312,7 @@ def test_temperatures_alike() -> None:
     noisy = {8.0: outcome(80, 130, 95, 110), 20.0: outcome(100, 70, 140, 90)}
     assert claims.alike({"300": same, "800": same}).verdict == HOLDS
     assert claims.alike({"300": apart}).verdict == FAILS
-    assert claims.alike({"300": noisy}).verdict == PART
+    assert claims.alike({"300": noisy}).verdict == FAILS, "nothing is shown"
     assert claims.alike({"300": same, "800": apart}).verdict == PART
     assert claims.alike({"300": {8.0: outcome(1, 2), 20.0: outcome(1, 2)}}).verdict == UNMEASURED
 
@@ -271,10 +320,14 @@ def test_temperatures_alike() -> None:
 def test_a_range_of_temperatures_is_best() -> None:
     inside = {2.5: outcome(260, 262, 258), 4.0: outcome(265, 259, 261)}
     low, high = {1.0: outcome(290, 288, 286)}, {8.0: outcome(330, 320, 326), 20.0: outcome(370, 372, 365)}
+    near = outcome(264, 263, 259)
     assert claims.range_is_best({**low, **inside, **high}, 2.5, 4.0).verdict == HOLDS
-    assert claims.range_is_best({1.0: inside[2.5], **inside, **high}, 2.5, 4.0).verdict == PART
-    assert claims.range_is_best({1.0: inside[2.5], **inside, 8.0: outcome(240, 242, 241)}, 2.5, 4.0).verdict == FAILS
+    assert claims.range_is_best({1.0: near, **inside, **high}, 2.5, 4.0).verdict == PART
+    assert claims.range_is_best({1.0: near, **inside, 8.0: near}, 2.5, 4.0).verdict == FAILS
     assert claims.range_is_best(inside, 2.5, 4.0).verdict == UNMEASURED
+    # A much worse temperature on the same side does not hide a better one.
+    better = {**low, **inside, 6.0: outcome(240, 242, 241), 20.0: high[20.0]}
+    assert claims.range_is_best(better, 2.5, 4.0).verdict == FAILS
 
 
 def test_a_measure_that_falls() -> None:
@@ -282,15 +335,67 @@ def test_a_measure_that_falls() -> None:
     assert claims.falling(fall, "errors").verdict == HOLDS
     assert claims.falling(dict(reversed(fall.items())), "errors").verdict == FAILS
     uneven = {1: np.array([5.0, 6.0, 7.0]), 3: np.array([6.0, 5.5, 6.5]), 10: np.array([5.2, 6.1, 6.6])}
-    assert claims.falling(uneven, "errors").verdict == PART
+    assert claims.falling(uneven, "errors").verdict == FAILS, "a fall that chance would make"
     assert claims.falling({key: value[:2] for key, value in fall.items()}, "errors").verdict == UNMEASURED
 
 
 def test_a_share_of_digits() -> None:
-    assert claims.share_above(133, 206, 0.5, "on threes").verdict == HOLDS
-    assert claims.share_above(105, 206, 0.5, "on threes").verdict == PART
-    assert claims.share_above(50, 206, 0.5, "on threes").verdict == FAILS
-    assert claims.share_above(0, 0, 0.5, "on threes").verdict == FAILS
+    assert claims.share_above([133, 130, 136], [206, 204, 208], 0.5, "on threes").verdict == HOLDS
+    assert claims.share_above([133], [206], 0.5, "on threes").verdict == HOLDS, "one seed: over digits alone"
+    assert claims.share_above([104, 105, 106], [206, 206, 206], 0.5, "on threes").verdict == PART
+    assert claims.share_above([180, 60, 160], [206, 206, 206], 0.5, "on threes").verdict == PART
+    assert claims.share_above([50, 50, 50], [206, 206, 206], 0.5, "on threes").verdict == FAILS
+    assert claims.share_above([0], [0], 0.5, "on threes").verdict == FAILS
+
+
+def test_the_least_favourable_verdict() -> None:
+    assert claims.lesser(HOLDS, PART) == PART and claims.lesser(HOLDS, FAILS, PART) == FAILS
+    assert claims.lesser(HOLDS) == HOLDS and claims.lesser(HOLDS, UNMEASURED) == UNMEASURED
+
+
+def scored_with(*errors: int, num_digits: int = 400, label: int = 0, seed: int = 0) -> Scored:
+    """Networks with so many errors each on digits of one class, each network's drawn anew."""
+    chance = torch.Generator().manual_seed(seed)
+    predictions = torch.full((len(errors), num_digits), label)
+    for row, count in zip(predictions, errors, strict=True):
+        row[torch.randperm(num_digits, generator=chance)[:count]] = label + 1
+    return Scored(teacher(SMALL), predictions, torch.full((num_digits,), label))
+
+
+def findings_of(made: dict[str, Scored], **changes: object) -> Findings:
+    together = Outcome(np.zeros((1, 400), dtype=bool))
+    return Findings(replace(SMALL, **changes), made, {}, {}, together)  # type: ignore[arg-type]
+
+
+def test_temperatures_above_8_are_judged_without_8_itself() -> None:
+    options = replace(SMALL, compared=replace(SMALL.compared, widths=(300,), temperatures=(8.0, 12.0, 20.0)))
+    errors = {8.0: (90, 91, 92), 12.0: (40, 41, 39), 20.0: (41, 40, 40)}
+    made = {v.name: scored_with(*errors[t]) for (_, t), v in width_points(options)}
+    judged = JUDGES["high_alike"](findings_of(made, compared=options.compared, experiments=(1, 2)))
+    assert judged.verdict == HOLDS and "T=8 " not in judged.evidence
+
+
+def test_more_teachers_are_better_in_part_at_most() -> None:
+    names = {size: variant.name for size, variant in teacher_points(SMALL)}
+    errors = {1: (90, 91, 92), 2: (60, 61, 62), 3: (40, 39, 41)}
+    judged = JUDGES["more_teachers"](findings_of({names[size]: scored_with(*errors[size]) for size in names}))
+    assert judged.verdict == PART and "the teachers are the same" in judged.evidence
+
+
+@pytest.mark.parametrize(("at_the_highest", "verdict"), [(0, HOLDS), (30, PART)])
+def test_matching_is_the_limit_only_if_in_the_end_it_is_as_like_as_its_own_seeds(at_the_highest, verdict) -> None:
+    """Two seeds of logit matching differ on 20 of 400 digits."""
+    matched = scored_with(0, 0, 0)
+    for place, row in enumerate(matched.predictions):
+        row[10 * place : 10 * place + 10] = 5
+    made = {"logit_matching": matched}
+    for differing, (_, variant) in zip((90, 60, at_the_highest), matching_points(SMALL), strict=True):
+        predictions = matched.predictions.clone()
+        predictions[:, -differing or 400 :] = 7
+        made[variant.name] = Scored(matched.variant, predictions, matched.labels)
+    judged = JUDGES["matching_limit"](findings_of(made))
+    assert judged.verdict == verdict, judged.evidence
+    assert "two seeds of logit matching: 5%" in judged.evidence
 
 
 def test_every_claim_has_a_judge_and_an_unmade_experiment_is_not_judged() -> None:
@@ -304,7 +409,7 @@ def test_every_claim_has_a_judge_and_an_unmade_experiment_is_not_judged() -> Non
         return Scored(teacher(SMALL), predictions, labels)
 
     made = {"teacher": scored(3, 4, 2), "distilled": scored(5, 4, 5), "baseline": scored(30, 31, 29)}
-    judged = judge_claims(Findings(replace(SMALL, experiments=(1,)), made, {}, {}))
+    judged = judge_claims(Findings(replace(SMALL, experiments=(1,)), made, {}, {}, made["teacher"].outcome))
     assert judged["teacher_better"].verdict == judged["distilled_better"].verdict == HOLDS
     assert {judged[claim.key].verdict for claim in paper.CLAIMS if claim.experiment != 1} == {UNMEASURED}
 
@@ -313,23 +418,31 @@ def test_remaining_errors_are_ranked_by_the_seeds_that_make_them() -> None:
     labels = torch.tensor([4, 5, 6, 7])
     predictions = torch.tensor([[4, 0, 6, 1], [4, 0, 6, 7], [4, 2, 6, 1]])
     found = remaining_errors(Scored(teacher(SMALL), predictions, labels))
-    assert found == [
-        {"digit": 1, "label": 5, "predicted": [0, 0, 2]},
-        {"digit": 3, "label": 7, "predicted": [1, 7, 1]},
-    ]
+    assert found == {
+        "by_some_seed": 2,
+        "by_every_seed": 1,
+        "digits": [
+            {"digit": 1, "label": 5, "predicted": [0, 0, 2]},
+            {"digit": 3, "label": 7, "predicted": [1, 7, 1]},
+        ],
+    }
 
 
-def test_dark_knowledge_is_the_least_certain_digit_that_is_right() -> None:
-    labels = torch.tensor([0, 0, 0, 1])
-    logits = torch.full((2, 4, 10), -10.0)
-    for digit, (first, second) in enumerate([(9.0, 0.0), (5.0, 4.0), (4.0, 5.0), (-10.0, -10.0)]):
-        logits[:, digit, 0], logits[:, digit, 1] = first, second
-    digits = Digits(torch.zeros(4, 28, 28, dtype=torch.uint8), labels)
-    found = dark_knowledge(logits, DigitData(digits, digits, "made-up", 3, 1), SMALL)
-    assert [(row["digit"], row["label"]) for row in found] == [(1, 0)]  # digit 2 is wrong, digit 3 may not be learnt
-    assert found[0]["probs"][:2] == pytest.approx([0.7311, 0.2689], abs=1e-3)
+def test_dark_knowledge_is_the_digit_whose_targets_are_unlike_its_class() -> None:
+    """Digit 1 is also a 5, digit 2 is not surely a 0, digit 3 is alike the most, digit 4 may not be learnt."""
+    labels = torch.tensor([0, 0, 0, 0, 1])
+    logits = torch.full((2, 5, 10), -10.0)
+    logits[:, :4, 0] = 9.0
+    logits[:, 1, 5] = 4.0
+    logits[:, 2, 6] = 8.5
+    digits = Digits(torch.zeros(5, 28, 28, dtype=torch.uint8), labels)
+    found = dark_knowledge(logits, DigitData(digits, digits, "made-up", 4, 1), SMALL)
+    assert [(row["digit"], row["label"]) for row in found] == [(1, 0)]
+    assert found[0]["probs"][0] == pytest.approx(1 / (1 + np.exp(-5.0)), abs=1e-4)
     assert sum(found[0]["softened"]) == pytest.approx(1.0)
-    assert found[0]["softened"][0] < 0.2
+    softened = torch.softmax(logits[0, :4] / 20, dim=1)
+    told = (softened[1] * (softened[1] / softened.mean(dim=0)).log()).sum()
+    assert found[0]["told"] == pytest.approx(float(told)) and found[0]["told"] > 0
 
 
 def test_the_full_profile_is_extrapolated_by_work_at_the_rate_of_the_nearest_network(data_of) -> None:
@@ -391,9 +504,12 @@ def test_a_whole_run_leaves_results_for_every_variant_and_claim(whole_run) -> No
     assert {claim["verdict"] for claim in results["claims"]} <= {HOLDS, PART, FAILS, UNMEASURED}
     assert results["transfer"]["no_3"]["rows"][0]["way"] == "before"
     assert results["transfer"]["no_3"]["rows"][0]["errors"] == results["systems"]["no_3"]["errors"]
-    assert len(results["sweep"]) == 8 and len(results["controls"]) == 5
-    assert results["controls"][0]["share_of_gain"] in (0.0, None)
-    assert results["label"] == "Full profile."
+    assert len(results["sweep"]) == 8 and len(results["controls"]) == 6
+    assert results["together"]["teachers"] == 3 and results["together"]["views"] == 9
+    assert results["together"]["errors"] < 60
+    assert results["label"].startswith("Full profile;")
+    assert set(results["systems"]["baseline"]) > {"learnt_accuracy", "judged_accuracy"}
+    assert results["environment"]["networks made by"].startswith(f"torch {torch.__version__.partition('+')[0]}")
     assert "distilled: loss" in printed
 
 
@@ -425,6 +541,17 @@ def test_names_and_commands_are_escaped(whole_run) -> None:
     assert "<script>alert(1)" not in page and "<img src=x" not in page
     assert "&lt;img src=x" in page
     assert "<img src=x" not in results_markdown(results).replace(results["command"], "")
+
+
+@needs_pictures
+def test_the_report_can_be_made_again_by_itself(whole_run) -> None:
+    exp, arguments, _ = whole_run
+    (exp / "report" / "report.html").unlink()
+    (exp / "report" / STAMP_FILE).unlink()
+    done = run_recipe(*arguments, "--stage=12")
+    assert done.returncode == 0, done.stderr
+    assert (exp / "report" / "report.html").is_file()
+    assert "--stage" not in (exp / "report" / "RESULTS.md").read_text()
 
 
 def test_a_second_run_does_nothing_and_a_changed_option_is_told(whole_run) -> None:

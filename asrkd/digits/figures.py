@@ -52,21 +52,23 @@ def error_dots(results: Row, names: Sequence[str], roles: Mapping[str, str]) -> 
 
 
 def sweep_map(rows: Sequence[Row]) -> tuple[str, bool]:
-    """Mean errors over temperature and width, the best of each width comparable by colour; whether it is wide."""
+    """Mean errors over temperature and width, coloured by how far above the best of their width; whether it is wide."""
     widths, temperatures = axes_of(rows)
     matrix = np.full((len(widths), len(temperatures)), np.nan)
     for row in rows:
         matrix[widths.index(row["width"]), temperatures.index(row["temperature"])] = row["mean"]
+    above_best = 100 * (matrix / np.maximum(1.0, np.nanmin(matrix, axis=1, keepdims=True)) - 1)
     svg = heat_map(
-        matrix,
+        above_best,
         [number_plain(temperature) for temperature in temperatures],
         [str(width) for width in widths],
-        "Mean errors",
+        "Mean errors; the darker, the further above the width's best",
         "temperature T",
         "units a layer",
         "sweep-map",
         lambda value: f"{value:.0f}",
         reverse=True,
+        shown=matrix,
     )
     return svg, len(temperatures) > PANEL_COLUMNS
 
@@ -99,27 +101,52 @@ def points_line(rows: Sequence[Row], key: str, title: str, xlabel: str) -> str:
         return to_svg(figure, f"points-{key}")
 
 
+def matching_line(rows: Sequence[Row]) -> str:
+    """Digits classed otherwise than by logit matching against temperature, and what two seeds of it differ on."""
+    mine = [row for row in rows if row["temperature"] is not None]
+    with panel("Temperature against logit matching", "temperature T", "digits classed otherwise, %") as (figure, axes):
+        places = [row["temperature"] for row in mine]
+        means = [float(np.mean(row["differing_percent"])) for row in mine]
+        spreads = [float(np.std(row["differing_percent"], ddof=len(row["differing_percent"]) > 1)) for row in mine]
+        axes.errorbar(places, means, yerr=spreads, color=SERIES[0], marker="o", capsize=3, label="seed by seed")
+        floor = [float(np.mean(row["differing_percent"])) for row in rows if row["temperature"] is None]
+        if floor:
+            axes.axhline(floor[0], color=SERIES[1], ls="--", label="two seeds of logit matching")
+        axes.set_xscale("log")
+        axes.set_xticks(places, [number_plain(place) for place in places])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        legend_below(figure, axes)
+        return to_svg(figure, "matching")
+
+
 def soft_target_bars(rows: Sequence[Row], images: Tensor, temperature: float) -> str:
-    """A digit a column, and below it what the teachers say of it: at T = 1, and at the students' temperature."""
+    """A digit a column, and below it what the teachers say of it: at T = 1, and at the students' temperature.
+
+    Bars of one temperature share their scale, from zero.
+    """
     with mpl.rc_context(dict(STYLE)):
         figure = MplFigure(figsize=(1.15 * len(rows) + 0.4, 4.0), layout="constrained")
         axes = figure.subplots(3, len(rows), squeeze=False, gridspec_kw={"height_ratios": [1.1, 1.0, 1.0]})
         for column, (row, image) in enumerate(zip(rows, images, strict=True)):
             show_image(axes[0, column], image.numpy())
             axes[0, column].set_title(f"a {row['label']}")
-            for line, key, name in ((1, "probs", "T=1"), (2, "softened", f"T={temperature:g}")):
-                _bars(axes[line, column], row[key], row["label"], numbered=line == 2)
-                if column == 0:
-                    axes[line, 0].set_ylabel(name)
+        for line, key, name in ((1, "probs", "T=1"), (2, "softened", f"T={temperature:g}")):
+            top = 1.05 * max(max(row[key]) for row in rows)
+            for column, row in enumerate(rows):
+                _bars(axes[line, column], row[key], row["label"], top, numbered=line == 2, scaled=column == 0)
+            axes[line, 0].set_ylabel(name)
         return to_svg(figure, "soft-targets")
 
 
-def _bars(axes: Axes, probs: Sequence[float], label: int, numbered: bool) -> None:
+def _bars(axes: Axes, probs: Sequence[float], label: int, top: float, numbered: bool, scaled: bool) -> None:
     colours = [STAND_IN["distilled"] if place == label else STAND_IN["baseline"] for place in range(len(probs))]
     axes.bar(range(len(probs)), probs, color=colours)
     places = range(len(probs)) if numbered else ()
     axes.set_xticks(places, [str(place) for place in places], fontsize=6)
-    axes.set_yticks([])
+    axes.set_ylim(0, top)
+    axes.tick_params(axis="y", labelleft=scaled, labelsize=6)
+    axes.locator_params(axis="y", nbins=3)
     axes.grid(False)
 
 

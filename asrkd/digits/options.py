@@ -81,6 +81,17 @@ class ComparedOptions:
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction <= 1.0:
             raise InputError(f"--compared.fraction: expected a part in (0, 1], found {self.fraction}")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InputError(f"--compared.label-smoothing: expected a part in [0, 1), found {self.label_smoothing}")
+        if not all(0.0 <= alpha <= 1.0 for alpha in self.alphas):
+            raise InputError(f"--compared.alphas: expected weights in [0, 1], found {self.alphas}")
+        for name in ("widths", "temperatures", "matching_temperatures", "alphas", "teachers"):
+            values: tuple[float, ...] = getattr(self, name)
+            if not values or (name != "alphas" and min(values) <= 0):
+                option = name.replace("_", "-")
+                raise InputError(f"--compared.{option}: expected one or more values above 0, found {values}")
+        if self.longer < 1:
+            raise InputError(f"--compared.longer: expected at least 1, found {self.longer}")
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,8 @@ class DigitsOptions:
         ):
             if value < 1:
                 raise InputError(f"--{name}: expected at least 1, found {value}")
+        if self.teacher.jitter < 0:
+            raise InputError(f"--teacher.jitter: expected at least 0 pixels, found {self.teacher.jitter}")
         self._require_teachers()
         self._require_nothing_ignored()
 

@@ -64,7 +64,12 @@ def _figures_of(key: str, results: Row) -> tuple[Figure, ...]:
         svg, wide = figures.sweep_map(results["sweep"])
         alt = "Mean errors over temperature and width; the values are in the table."
         lines = figures.width_lines(results["sweep"])
-        return (Figure(svg, alt, wide=wide), Figure(lines, "Errors against temperature, a line a width."))
+        epochs = tables.epochs_text(results, results["sweep"])
+        beside = "Errors against temperature, a line a width."
+        return (Figure(svg, alt, epochs, wide=wide), Figure(lines, beside, epochs))
+    if key == "experiment-5":
+        alt = "Digits classed otherwise than by logit matching, against temperature; the values are in the table."
+        return (Figure(figures.matching_line(results["matching"]), alt),)
     if key == "experiment-6":
         alphas = figures.points_line(results["alphas"], "alpha", "Errors against α", "α, weight of the soft targets")
         counts = figures.points_line(results["teachers"], "teachers", "Errors against teachers", "number of teachers")
@@ -82,7 +87,10 @@ def _dark_knowledge(results: Row, data: DigitData) -> Section | None:
     images = data.train.images[[row["digit"] for row in rows]]
     svg = figures.soft_target_bars(rows, images, float(results["temperature"]))
     told = "; ".join(f"a {row['label']} that is also a {_second(row)}" for row in rows)
-    caption = "Of each class the training digit, classed rightly, whose soft targets have the greatest entropy at T=1."
+    caption = (
+        "Of each class the training digit, surely of it (0.9 at T=1), whose soft targets tell the most beside its "
+        "label: the furthest from the mean of its class at the students' temperature, in KL divergence."
+    )
     text = ("What a teacher knows beside the label: which wrong classes are more likely, and by how much.",)
     return Section("dark", "Dark knowledge", text=text, figures=(Figure(svg, f"{told}.", caption, wide=True),))
 
@@ -104,14 +112,19 @@ def _filters(first_layers: Mapping[str, Tensor]) -> Section:
 
 
 def _remaining(results: Row, data: DigitData) -> Section | None:
-    rows = results["remaining_errors"]
+    found = results["remaining_errors"]
+    rows = found["digits"]
     if not rows:
         return None
     images = data.judged.images[[row["digit"] for row in rows]].numpy()
     captions = [f"{row['label']} → {'/'.join(map(str, _wrong_answers(row)))}" for row in rows]
     svg = figures.mosaic(images, captions, "remaining-errors")
     alt = "Digits that distilled students get wrong, label and answers: " + "; ".join(captions) + "."
-    text = ("Digits that most seeds of the distilled student get wrong, the worst first: label → answers.",)
+    text = (
+        f"Every seed of the distilled student gets {found['by_every_seed']} digits wrong, some seed "
+        f"{found['by_some_seed']}. Here are {len(rows)} of them, those that most seeds get wrong first: "
+        "label → answers.",
+    )
     return Section("errors", "The errors that remain", text=text, figures=(Figure(svg, alt, wide=True),))
 
 

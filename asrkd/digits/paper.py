@@ -31,12 +31,13 @@ TRANSFER: Mapping[str, PaperTransfer] = {
     "no_3": PaperTransfer((3,), 206, 109, 3.5, 133, 14),
     "only_7_8": PaperTransfer((7, 8), 4730, 1320, -7.6, None, None),
 }
-# Of the gain from 146 to 67 errors the paper's student has (146 - 74) / (146 - 67).
-GAIN_RECOVERED = 0.91
-# Asked of ours for "nearly as good": most of it, since the interval must clear it.
+# Asked of ours for "most of the gain", which the interval must clear. The paper's student has (146 - 74) / (146 - 67)
+# of it, 91%.
 GAIN_WANTED = 0.7
-# Of the threes, which the student never saw, it has 98.6% right once the bias is repaired.
-THREES_RIGHT = 0.986
+# The same for "mends most of it". Of what a lacking transfer set costs, the paper's biases take back
+# (206 - 109) / (206 - 74) and (4730 - 1320) / (4730 - 74), both 73%.
+MENDED_WANTED = 0.5
+# Of the threes, which the student never saw, the paper's has 98.6% right once the bias is repaired.
 THREES_WANTED = 0.95
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from asrkd.digits.results import RESULTS_FILE, step_name
 from asrkd.digits.variants import students, teacher
 from asrkd.errors import one_line_errors
 from asrkd.files import read_json, write_json
+from asrkd.provenance import command_of_all
 from asrkd.stages import STAGE_NAMES, Step, run_steps
 
 PROGRAM = "recipes/mnist/run.sh"
@@ -88,7 +88,7 @@ def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[s
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(PROGRAM):
         options = config.parse(profiles[chosen_profile(arguments)], arguments, PROGRAM, _description())
-        steps = plan(options, profiles, shlex.join([PROGRAM, *arguments]), checksums)
+        steps = plan(options, profiles, command_of_all(PROGRAM, arguments), checksums)
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
         config.save(options, options.exp_dir / "config.json")

@@ -14,6 +14,7 @@ from torch import Tensor
 from asrkd import provenance
 from asrkd.corpora.mnist import NUM_CLASSES, SIDE
 from asrkd.digits import paper
+from asrkd.digits.claims import Outcome, share_of_gain
 from asrkd.digits.data import DigitData
 from asrkd.digits.estimate import Measured, extrapolate, training_flop
 from asrkd.digits.images import JitteredImages
@@ -27,6 +28,7 @@ from asrkd.digits.score import (
     logits_of,
     repair_biases,
     score_variant,
+    seed_disagreement_percent,
 )
 from asrkd.digits.variants import (
     ALL_CLASSES,
@@ -51,9 +53,11 @@ RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.safetensors"
 LABELS = {
     "quick": "Quick profile: reduced length, few seeds, not the paper's comparison.",
-    "full": "Full profile.",
+    "full": "Full profile; the students of experiments 2, 5 and 6 are trained for fewer epochs than those of 1, 3, 4.",
 }
 REMAINING_SHOWN = 60
+# Share of the label at which a digit of the dark-knowledge figure is plainly what it is.
+SURE = 0.9
 
 
 def step_name(variant: Variant) -> str:
@@ -76,17 +80,18 @@ def score(
         "config_sha": config_sha(options),
         "seed": options.seed,
         "temperature": options.student.distil.temperature,
-        "device": provenance.device_name(str(resolve_device(options.device))),
+        "device": read_json(exp_dir / step_name(findings.scored["baseline"].variant) / SUMMARY_FILE)["device"],
         "judged_on": f"{len(data.judged.labels):,} {data.judged_name} digits",
         "corpus": {"train": len(data.train.labels), "judged": len(data.judged.labels), "held out": data.num_held_out},
         "systems": {name: _system(one, exp_dir, data, options) for name, one in findings.scored.items()},
+        "together": _together(findings, exp_dir),
         "transfer": {name: _transfer(name, findings) for name in findings.repaired},
         "claims": _claims(findings),
         "remaining_errors": remaining_errors(findings.scored["distilled"]),
-        "dark_knowledge": dark_knowledge(_teacher_logits(exp_dir), data, options),
+        "dark_knowledge": dark_knowledge(_teacher_logits(exp_dir)["logits"], data, options),
         "disagreement": read_json(exp_dir / "posteriors" / DISAGREEMENT_FILE),
         "timing": stage_seconds(exp_dir, steps),
-        "environment": provenance.versions(),
+        "environment": {**provenance.versions(), "networks made by": _made_by(exp_dir, steps)},
         **_comparisons(findings),
     }
     if options.profile == "quick":
@@ -110,7 +115,8 @@ def measure(exp_dir: Path, data: DigitData, options: DigitsOptions) -> Findings:
             classes = paper.TRANSFER[variant.name].classes
             repaired[variant.name], reason = repair_biases(scored[variant.name], logits, held_out, data, classes)
             reasons |= {variant.name: reason} if reason else {}
-    return Findings(options, scored, repaired, reasons)
+    together = _teacher_logits(exp_dir)["judged"].mean(dim=0).argmax(dim=1) != data.judged.labels
+    return Findings(options, scored, repaired, reasons, Outcome(together.unsqueeze(0).numpy()))
 
 
 def config_sha(options: DigitsOptions) -> str:
@@ -146,7 +152,7 @@ def _system(one: Scored, exp_dir: Path, data: DigitData, options: DigitsOptions)
         **_spread(one.outcome.errors.tolist()),
         **read_json(folder / SUMMARY_FILE),
     }
-    if variant.fraction < 1.0:
+    if variant.fraction < 1.0 or (variant.name == "baseline" and 6 in options.experiments):
         entry["learnt_accuracy"] = _learnt_accuracy(variant, folder, data, options)
         entry["judged_accuracy"] = (1.0 - one.outcome.wrong.mean(axis=1)).tolist()
     return entry
@@ -233,7 +239,8 @@ def _comparisons(findings: Findings) -> dict[str, Any]:
             row(v, temperature=t, differing_percent=disagreement_percent(findings.scored[v.name], matched).tolist())
             for t, v in matching_points(options)
         ]
-        found["matching"].append(row(matched.variant, temperature=None, differing_percent=None))
+        between_seeds = seed_disagreement_percent(matched).tolist()
+        found["matching"].append(row(matched.variant, temperature=None, differing_percent=between_seeds))
     if 6 in made:
         found["alphas"] = [row(v, alpha=alpha) for alpha, v in alpha_points(options)]
         found["teachers"] = [row(v, teachers=size) for size, v in teacher_points(options)]
@@ -244,12 +251,13 @@ def _comparisons(findings: Findings) -> dict[str, Any]:
 
 def _control_rows(findings: Findings) -> list[dict[str, Any]]:
     """Of the distilled student's gain over the baseline, the part that each control has by itself."""
-    baseline, distilled = (findings.scored[name].outcome.mean for name in ("baseline", "distilled"))
+    baseline, distilled = (findings.scored[name].outcome for name in ("baseline", "distilled"))
     rows = []
     for name in ("baseline", *CONTROLS, "distilled"):
-        errors = _spread(findings.scored[name].outcome.errors.tolist())
-        share = (baseline - errors["mean"]) / (baseline - distilled) if baseline > distilled else None
-        rows.append({"variant": name, **errors, "share_of_gain": share})
+        one = findings.scored[name].outcome
+        share = share_of_gain(baseline, distilled, one) if name in CONTROLS else None
+        of_gain = [share.value, share.low, share.high] if share else None
+        rows.append({"variant": name, **_spread(one.errors.tolist()), "share_of_gain": of_gain})
     return rows
 
 
@@ -267,38 +275,69 @@ def _claims(findings: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def remaining_errors(scored: Scored, shown: int = REMAINING_SHOWN) -> list[dict[str, Any]]:
-    """The judged digits that most seeds get wrong: number, class, what each seed says."""
+def remaining_errors(scored: Scored, shown: int = REMAINING_SHOWN) -> dict[str, Any]:
+    """How many judged digits some seed gets wrong, and those that most seeds do: number, class, what each seed says."""
     wrong = torch.from_numpy(scored.outcome.wrong).sum(dim=0)
     ranked = torch.sort(wrong, descending=True, stable=True).indices[:shown]
-    return [
+    digits = [
         {"digit": int(i), "label": int(scored.labels[i]), "predicted": scored.predictions[:, i].tolist()}
         for i in ranked
         if wrong[i] > 0
     ]
+    by_every_seed = int((wrong == len(scored.predictions)).sum())
+    return {"by_some_seed": int((wrong > 0).sum()), "by_every_seed": by_every_seed, "digits": digits}
 
 
 def dark_knowledge(logits: Tensor, data: DigitData, options: DigitsOptions) -> list[dict[str, Any]]:
-    """Of each class the learnt digit whose soft targets tell the most: right, and of the greatest entropy at T = 1."""
+    """Of each class the learnt digit whose soft targets tell the most beside its label.
+
+    Of those that the teachers together are sure of (SURE of the label at T = 1), the one whose targets at the
+    students' temperature are the furthest from the mean of its class, in KL divergence (nats): what the label alone
+    would not have told.
+    """
     labels = data.train.labels[: data.num_learnt]
     combined = logits[:, : data.num_learnt].mean(dim=0)
-    probs = torch.softmax(combined, dim=1)
-    entropy = torch.special.entr(probs).sum(dim=1)
-    entropy[combined.argmax(dim=1) != labels] = -1.0
     temperature = options.student.distil.temperature
+    probs, softened = torch.softmax(combined, dim=1), torch.softmax(combined / temperature, dim=1)
     found = []
     for label in range(NUM_CLASSES):
-        mine = (labels == label).nonzero().squeeze(1)
-        if len(mine) == 0 or entropy[mine].max() < 0:
+        mine = ((labels == label) & (probs[:, label] >= SURE)).nonzero().squeeze(1)
+        if len(mine) == 0:
             continue
-        digit = int(mine[entropy[mine].argmax()])
-        softened = torch.softmax(combined[digit] / temperature, dim=0)
-        found.append({"digit": digit, "label": label, "probs": probs[digit].tolist(), "softened": softened.tolist()})
+        told = (softened[mine] * (softened[mine] / softened[labels == label].mean(dim=0)).log()).sum(dim=1)
+        digit = int(mine[told.argmax()])
+        found.append(
+            {
+                "digit": digit,
+                "label": label,
+                "told": float(told.max()),
+                "probs": probs[digit].tolist(),
+                "softened": softened[digit].tolist(),
+            }
+        )
     return found
 
 
-def _teacher_logits(exp_dir: Path) -> Tensor:
-    return load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[0]["logits"]
+def _teacher_logits(exp_dir: Path) -> dict[str, Tensor]:
+    """Logits [M, N, 10] of the teachers for the training digits and for the judged ones."""
+    return load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[0]
+
+
+def _together(findings: Findings, exp_dir: Path) -> dict[str, Any]:
+    """How good the soft targets are: errors of the teachers' mean, each over as many views of a digit."""
+    views = int(load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[1]["views"])
+    return {
+        "teachers": findings.options.teacher.size,
+        "views": views,
+        "errors": int(findings.together.errors[0]),
+    }
+
+
+def _made_by(exp_dir: Path, steps: Sequence[str]) -> str:
+    """Versions that trained the networks, which need not be those that score them."""
+    stamps = [read_json(exp_dir / name / STAMP_FILE) for name in steps]
+    networks = [stamp for stamp in stamps if stamp["name"].startswith(("teachers", "students"))]
+    return "; ".join(sorted({f"torch {stamp['torch']} at {stamp['git_sha']}" for stamp in networks}))
 
 
 def _estimate(

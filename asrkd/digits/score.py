@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,27 +78,27 @@ def repair_biases(
 
     Tuned on the judged digits themselves, as the paper did; on held-out training digits; and without the label of any
     digit it is found on, so that the mean posterior of the held-out digits is the class prior: of `classes` together,
-    by one shift, or of every class, by ten. The second value says why these are missing where no biases match.
+    by one shift, or of every class, by ten. The second value says which way is missing, and why: no biases match.
     """
-    ways = (TUNED_ON_JUDGED, TUNED_HELD_OUT, PRIOR_ONE_SHIFT, PRIOR_ALL)
-    shifts: dict[str, list[Tensor]] = {way: [] for way in ways}
-    reason = None
-    for mine, held_out in zip(logits, held_out_logits, strict=True):
-        shifts[TUNED_ON_JUDGED].append(_tuned(mine, scored.labels, classes))
-        shifts[TUNED_HELD_OUT].append(_tuned(held_out, data.tuning.labels, classes))
+    finders: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        TUNED_ON_JUDGED: lambda mine, _: _tuned(mine, scored.labels, classes),
+        TUNED_HELD_OUT: lambda _, held_out: _tuned(held_out, data.tuning.labels, classes),
+        PRIOR_ONE_SHIFT: lambda _, held_out: _matched_together(held_out, data.class_prior, classes),
+        PRIOR_ALL: lambda _, held_out: match_prior(held_out, data.class_prior).float(),
+    }
+    shifts: dict[str, list[Tensor]] = {}
+    reasons = []
+    for way, find in finders.items():
         try:
-            shifts[PRIOR_ONE_SHIFT].append(_matched_together(held_out, data.class_prior, classes))
-            shifts[PRIOR_ALL].append(match_prior(held_out, data.class_prior).float())
+            shifts[way] = [find(mine, held_out) for mine, held_out in zip(logits, held_out_logits, strict=True)]
         except InputError as error:
-            reason = f"{scored.variant.name}: {error}"
-    if reason is not None:
-        del shifts[PRIOR_ONE_SHIFT], shifts[PRIOR_ALL]
+            reasons.append(f"{way}: {error}")
     found = []
     for way, moves in shifts.items():
         predictions = (logits + torch.stack(moves).unsqueeze(1)).argmax(dim=2)
         after = Scored(scored.variant, predictions, scored.labels)
         found.append(Repaired(way, after, [_relative(move, classes) for move in moves]))
-    return found, reason
+    return found, "; ".join(reasons) or None
 
 
 def _tuned(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
@@ -130,3 +130,8 @@ def _relative(shift: Tensor, classes: Sequence[int]) -> float:
 def disagreement_percent(a: Scored, b: Scored) -> NDArray[np.float64]:
     """Of each pair of members, the percentage of judged digits that they class differently, [M]."""
     return 100.0 * (a.predictions != b.predictions).double().mean(dim=1).numpy()
+
+
+def seed_disagreement_percent(a: Scored) -> NDArray[np.float64]:
+    """Of each member and the next one, the percentage of judged digits that they class differently, [M]."""
+    return 100.0 * (a.predictions != a.predictions.roll(1, dims=0)).double().mean(dim=1).numpy()

@@ -145,13 +145,13 @@ def compared(
 ) -> Variant:
     """A student of experiments 2, 5 and 6; what is None is as in the distilled student."""
     small = options.student
-    width = width or small.model.hidden_dim
+    width = small.model.hidden_dim if width is None else width
     distil = replace(
         small.distil,
-        temperature=temperature or small.distil.temperature,
+        temperature=small.distil.temperature if temperature is None else temperature,
         alpha=small.distil.alpha if alpha is None else alpha,
     )
-    teachers = teachers or options.teacher.size
+    teachers = options.teacher.size if teachers is None else teachers
     name = f"width{width}_T{distil.temperature:g}_alpha{distil.alpha:g}_teachers{teachers}"
     model = replace(small.model, hidden_dim=width)
     return Variant(name, SoftLabels(distil, teachers), model, options.compared.train, small.seeds)

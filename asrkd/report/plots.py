@@ -267,8 +267,10 @@ def heat_map(
     cell: Callable[[float], str],
     marked: tuple[int, int] | None = None,
     reverse: bool = False,
+    shown: np.ndarray | None = None,
 ) -> str:
-    """Cells with their values written in; NaN cells stay empty, `marked` (row, column) gets a frame."""
+    """Cells with their values, or those of `shown`, written in; NaN cells stay empty, `marked` (row, column) gets a
+    frame."""
     rows, columns = matrix.shape
     size = (max(PANEL_INCHES[0], 0.62 * columns + 1.4), max(2.2, 0.38 * rows + 1.3))
     colours = mpl.colormaps["cividis_r" if reverse else "cividis"]
@@ -281,9 +283,8 @@ def heat_map(
         axes.pcolormesh(
             matrix, cmap=colours, vmin=low, vmax=high, edgecolors=STAND_IN["panel"], linewidth=1.5
         )
-        _write_cells(
-            axes, matrix, cell, lambda value: colours((value - low) / (high - low) if high > low else 0.5)
-        )
+        scaled = colours((matrix - low) / (high - low) if high > low else np.full_like(matrix, 0.5))
+        _write_cells(axes, matrix if shown is None else shown, cell, scaled)
         if marked is not None:
             axes.add_patch(mpl.patches.Rectangle((marked[1], marked[0]), 1, 1, fill=False, ec=FRAME, lw=2.5))
         axes.set_xticks(np.arange(columns) + 0.5, x_labels)
@@ -296,12 +297,13 @@ def _write_cells(
     axes: Axes,
     matrix: np.ndarray,
     cell: Callable[[float], str],
-    colour_of: Callable[[float], tuple[float, ...]],
+    colours: np.ndarray,
 ) -> None:
+    """Values into the cells of a matrix whose colours, RGBA, are [rows, columns, 4]."""
     for (row, column), value in np.ndenumerate(matrix):
         if not np.isfinite(value):
             continue
-        red, green, blue, _ = colour_of(float(value))
+        red, green, blue, _ = colours[row, column]
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma, ITU-R BT.601
         ink = "#ffffff" if dark else "#101010"
         place = column + 0.5, row + 0.5

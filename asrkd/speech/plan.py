@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from asrkd import config
 from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint, read_json, write_json
+from asrkd.provenance import command_of_all
 from asrkd.report import print_table
 from asrkd.speech import data, evaluate, labels, networks, own_teacher, results
 from asrkd.speech.data import Corpus
@@ -214,7 +214,7 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
     with one_line_errors(program):
         typed = config.parse(default, arguments, program, _description(corpus))
         options = in_full(typed)
-        steps = plan(corpus, options, shlex.join([program, *arguments]))
+        steps = plan(corpus, options, command_of_all(program, arguments))
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
         if options.only is not None:
