@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import asrkd.train.loop
@@ -170,3 +172,20 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         StackedEnsemble.load_stack(tmp_path / "single.safetensors")
     with pytest.raises(InputError, match="newbob expected development data"):
         train_stacked(stack(), SEEDS, inputs, HardTargets(labels), replace(SGD, schedule="newbob"), tmp_path)
+
+
+@given(limit=st.floats(0.1, 10.0), scale=st.floats(0.0, 100.0), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_max_norm_projects_each_member_as_it_would_be_alone(limit, scale, seed):
+    options = ModelOptions(hidden_dim=4, num_layers=2, max_norm=limit)
+    alone = [AcousticDnn(5, 3, options, seed=seed + place).double() for place in range(3)]
+    with torch.no_grad():
+        for place, model in enumerate(alone):
+            for layer in model.layers:
+                layer.weight.mul_(scale * (1 + place))
+    stack = StackedEnsemble(alone).double()
+    stack.project_()
+    for member, model in enumerate(alone):
+        model.project_()
+        for layer, weight in zip(model.layers, stack.weights, strict=True):
+            torch.testing.assert_close(weight[member].t(), layer.weight)
