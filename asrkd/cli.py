@@ -19,9 +19,9 @@ from asrkd.errors import InputError, boxed_sections, one_line_errors
 
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network.
 
-The work itself is done by recipes: `recipes/prompts/run.sh` and `recipes/an4/run.sh` go from a corpus to a
-table of word error rates; `--help` after them lists every option. The subcommands look after what they need, and
-`asrkd init` makes a recipe for a corpus of your own.
+The work itself is done by recipes: `recipes/prompts/run.sh`, `an4`, `librispeech` and `timit` go from a corpus to a
+table of word error rates, `mnist` to the paper's table of digits; `--help` after them lists every option. The
+subcommands look after what they need, and `asrkd init` makes a recipe for a corpus of your own.
 
 Exit codes: 0 done, 2 something that you can mend (one line says what); for `asrkd doctor` see its --help."""
 
@@ -160,8 +160,15 @@ def import_posteriors(
     store, accuracies = own_teacher.import_posteriors(teachers, kind, frames_to_import(exp_dir), options, out)
     for teacher, accuracy in zip(teachers, accuracies, strict=True):
         print(f"{teacher}: {100 * accuracy:.2f}% of the training frames agree with their labels")
-    print(f"wrote {out}: {len(store.utt_ids)} utterances, {len(store)} frames; go on with --posteriors-from {out}")
+    again = "".join(f" --posteriors.{name.replace('_', '-')} {_written(value)}" for name, value in wanted.items())
+    print(f"wrote {out}: {len(store.utt_ids)} utterances, {len(store)} frames")
+    print(f"go on with --posteriors-from {out}{again}")
     return 0
+
+
+def _written(value: object) -> str:
+    """A value as an option takes it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def init(

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
+# What a user can mend about a path: rights, a file where a folder should be, a name that is too long.
+OF_A_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 class InputError(Exception):
@@ -18,7 +20,8 @@ class InputError(Exception):
 def one_line_errors(program: str) -> Iterator[None]:
     """Turn what a user can mend into one line on stderr and exit code 2.
 
-    Covers InputError, Ctrl-C and a full disk. Anything else is a defect of ours and keeps its traceback.
+    Covers InputError, Ctrl-C, a full disk and paths that cannot be read or written. Anything else is a defect of ours
+    and keeps its traceback.
     """
     try:
         yield
@@ -27,6 +30,8 @@ def one_line_errors(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _leave(program, "interrupted; finished stages are kept, run the same command again to go on")
     except OSError as error:
+        if error.errno in OF_A_PATH and error.filename:
+            _leave(program, f"{error.filename}: {error.strerror}")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         _leave(program, f"disk full: could not write {error.filename or 'an output'}")

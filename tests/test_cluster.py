@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from distributed.comm import CommClosedError
 from loopback_cluster import Cluster, cluster
 
 from asrkd.errors import InputError
-from asrkd.jobs import Jobs, in_order
+from asrkd.jobs import InMemory, Jobs, in_order
 from asrkd.jobs.cluster import require_workers
 from asrkd.jobs.executor import map_on, require_same_code
 
@@ -42,9 +43,28 @@ def test_every_executor_gives_the_same(two_workers: Cluster, tmp_path: Path) -> 
     assert results(Jobs(2), work) == EXPECTED
     with ThreadPoolExecutor(2) as pool:
         assert list(in_order(map_on(pool, work, range(40), in_flight=3))) == EXPECTED
+        assert results(Jobs(pool=pool), work) == EXPECTED
     here = len(list(tmp_path.glob("opened_*")))
     assert results(Jobs(1, "dask", two_workers.address), work) == EXPECTED
     assert len(list(tmp_path.glob("opened_*"))) == here + 2, "each worker opens the work once"
+
+
+def test_results_do_not_pile_up_behind_a_slow_piece() -> None:
+    """The first piece ends when no other one is handed over any more: those are then as many as may be in flight."""
+    others = threading.Semaphore(0)
+
+    def piece(number: int) -> int:
+        if number > 0:
+            others.release()
+            return number
+        for _ in range(9):
+            assert others.acquire(timeout=20)
+        assert not others.acquire(timeout=0.2), "a tenth was handed over"
+        return number
+
+    with ThreadPoolExecutor(2) as pool:
+        found = map_on(pool, InMemory(piece), range(200), in_flight=10)
+        assert list(in_order(found)) == list(range(200))
 
 
 def test_files_that_changed_between_two_calls_are_opened_anew(two_workers: Cluster, tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ SMALL = PlanOptions(
     features=4,
     context=3,
     senones=7,
+    phones=2,
+    mono_rounds=2,
+    tree_rounds=3,
+    label_epochs=4,
     teachers=3,
     teacher=ModelOptions(5, 2, dropout=0.0),
     student=ModelOptions(2, 1, dropout=0.0),
@@ -40,7 +44,11 @@ def test_a_network_counts_as_the_model_does() -> None:
 
 def test_costs_by_hand() -> None:
     frames = 2 * 360_000
-    features, teachers, posteriors, student = forecast(SMALL, Rates(1e9, 2e9, 4e9, measured=False))
+    features, labels, teachers, posteriors, student = forecast(SMALL, Rates(1e9, 2e9, 4e9, measured=False))
+    # Two rounds over 2 x 3 states and three over the senones, four epochs each.
+    assert labels.flop == 4 * frames * (2 * (6 * (60 + 25 + 5 * 6) - 2 * 60) + 3 * 600)
+    assert labels.seconds == pytest.approx(labels.flop / 1e9)
+    assert labels.wall_seconds(10) == labels.seconds, "one process trains them one after the other"
     assert features.disk_bytes == frames * 4 * 4
     assert teachers.flop == 3 * 10 * frames * 600
     assert teachers.seconds == pytest.approx(teachers.flop / 1e9)
@@ -51,6 +59,12 @@ def test_costs_by_hand() -> None:
     assert student.seconds == pytest.approx(10 * frames * (6 * (24 + 14) - 2 * 24) / 2e9)
     # weights, gradients and two moments; the frames; labels and a row of the store for each
     assert student.memory_bytes > 16 * (24 + 2 + 14 + 7) + features.disk_bytes + frames * (8 + 24)
+
+
+def test_machines_share_the_posteriors_but_gpus_do_not() -> None:
+    for device, pieces in (("cpu", 10), ("cuda", 1)):
+        posteriors = forecast(replace(SMALL, device=device, devices=10), Rates(1e9, 2e9, 4e9, measured=False))[3]
+        assert posteriors.part == "posteriors" and posteriors.side_by_side == pieces
 
 
 def test_devices_work_on_whole_pieces() -> None:

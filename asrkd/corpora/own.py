@@ -125,8 +125,10 @@ def _located(segments: list[Segment], manifest: Path | None, base: Path) -> list
 
 def _read_manifests(recordings: Path, supervisions: Path) -> list[Segment]:
     """A segment of each supervision, and of each recording without one."""
-    by_id = {recording.id: recording for recording in _load(RecordingSet, Recording, recordings)}
-    for recording in by_id.values():
+    by_id: dict[str, Recording] = {}
+    for recording in _load(RecordingSet, Recording, recordings):
+        if by_id.setdefault(recording.id, recording) is not recording:
+            raise InputError(f"{recordings}: expected one recording {recording.id}, found two")
         kinds = {source.type for source in recording.sources}
         if kinds != {"file"} or len(recording.sources) != 1 or recording.transforms:
             raise InputError(f"{recordings}: {recording.id}: expected one file as it is, found {_kind(recording)}")
@@ -159,6 +161,8 @@ def _load(kind: Any, item: Any, path: Path) -> Sequence[Any]:
         raise InputError(f"{path}: no such file")
     try:
         found = list(kind.from_file(path))
+    except PermissionError:
+        raise InputError(f"{path}: expected a file that can be read, found none (permission denied)") from None
     except NO_MANIFEST as error:
         raise InputError(f"{path}: expected a Lhotse {kind.__name__}, found something else ({error!r:.80})") from None
     other = next((type(one).__name__ for one in found if not isinstance(one, item)), None)

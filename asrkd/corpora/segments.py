@@ -15,6 +15,7 @@ from asrkd.corpora.audio import AudioFault, probe, supervise
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, fingerprint
 
+LONGEST_UTT_ID = 200  # bytes: with what is put to it, files are named so
 ROUNDING_SEC = 0.01  # a segment that ends this close to its recording's end ends there
 
 
@@ -59,6 +60,11 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
             utt_id = segment.utt_id
             if not utt_id or Path(utt_id).name != utt_id or utt_id.split() != [utt_id]:
                 raise InputError(f"utterance {utt_id!r}: expected an utt_id without slashes and spaces")
+            if len(utt_id.encode()) > LONGEST_UTT_ID:
+                raise InputError(
+                    f"utterance {utt_id}: expected an utt_id of at most {LONGEST_UTT_ID} bytes, "
+                    f"found {len(utt_id.encode())}"
+                )
             if utt_id in seen:
                 raise InputError(f"utterance {utt_id}: expected it once, found it in {seen[utt_id]} and {name}")
             seen[utt_id] = name
@@ -76,7 +82,7 @@ def _recording(segment: Segment, headers: dict[Path, Recording | AudioFault], pi
     if isinstance(whole, AudioFault):
         raise whole
     end_sec = whole.duration if segment.end_sec is None else segment.end_sec
-    if segment.start_sec < 0 or end_sec <= segment.start_sec or end_sec > whole.duration + ROUNDING_SEC:
+    if not 0 <= segment.start_sec < end_sec <= whole.duration + ROUNDING_SEC:  # false of NaN too
         raise AudioFault(
             f"expected a stretch of the {whole.duration:.2f} s in {path}, found {segment.start_sec:g} to {end_sec:g} s"
         )

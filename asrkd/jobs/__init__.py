@@ -6,6 +6,7 @@ What comes out does not depend on where or on how many: the pieces are the same,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -57,6 +58,9 @@ class Jobs:
     scheduler: str | None = None
     """Address of the cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
 
+    pool: futures.Executor | None = None
+    """Any other executor, for callers in Python, whose processes see the same files: it is used in place of these."""
+
     forks_alone: bool = False
     """Whether a single job has a process of its own too, so that the threads its work starts stay out of this one."""
 
@@ -70,15 +74,18 @@ class Jobs:
 
     @property
     def on_cluster(self) -> bool:
-        return self.executor == "dask"
+        """Whether work goes to processes that have nothing of this one's memory."""
+        return self.executor == "dask" or self.pool is not None
 
     def map(self, work: Work[Item, Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
         """Yield (number of an item, its result) as they are finished, in no order.
 
-        InputError of a piece is raised here. On a cluster the pieces of a worker that is lost are done again by
-        another; on this machine a process that dies is an InputError.
+        InputError of a piece is raised here. The pieces of a worker that is lost are done again by another; one that
+        ends several workers is an InputError.
         """
-        if self.scheduler is not None:
+        if self.pool is not None:
+            yield from map_on(self.pool, work, items)
+        elif self.scheduler is not None:
             from asrkd.jobs.cluster import connected
 
             with connected(self.scheduler) as executor:

@@ -13,7 +13,8 @@ from asrkd.jobs.executor import require_same_code
 
 CONNECT_SEC = 10
 WORKERS_SEC = 60
-ADVICE = "dask worker ADDRESS --nworkers CORES --nthreads 1"
+# No limit of memory: Dask counts the pages of memory-mapped frames, which the system takes back when it wants them.
+ADVICE = "dask worker ADDRESS --nworkers CORES --nthreads 1 --memory-limit 0"
 
 
 @contextmanager

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Pieces that are handed over but not yet done: enough that no worker waits, few enough that results do not pile up.
+# Pieces from the first that is not yet done to the last that is handed over: enough that no worker waits, few enough
+# that results do not pile up behind a slow one where they are wanted in order.
 IN_FLIGHT = 1024
 
 _opening = Lock()
@@ -46,7 +47,7 @@ def map_on(
     following = 0
     try:
         while pending or following < len(items):
-            while following < len(items) and len(pending) < in_flight:
+            while following < len(items) and following - min(pending.values(), default=following) < in_flight:
                 pending[executor.submit(_apply, call, work, items[following])] = following
                 following += 1
             done, _ = wait(pending, return_when=FIRST_COMPLETED)

@@ -25,6 +25,8 @@ CMUDICT = "cmudict"
 
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
 _COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
+# <UNK>, [noise]: noises, which dictionaries of any phones have in phones of their own.
+_NOISE = re.compile(r"<.+>|\[.+\]")
 _NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
 _NAMED_IN_ERRORS = 10
 # Of a word joined by hyphens: every pair of variants of RE and RECORD is in it.
@@ -187,13 +189,22 @@ def _read_source(source: Path | str) -> Dictionary:
     return {word.upper(): prons for word, prons in cmudict.dict().items()}
 
 
+def require_guessable(words: Iterable[str], source: Path | str) -> None:
+    """InputError where a dictionary, or "cmudict", lacks words that cannot be guessed from its phones."""
+    dictionary = _read_source(source)
+    unknown = [word for word in sorted(set(words)) if not _look_up(word, dictionary)]
+    if unknown:
+        _require_arpabet(dictionary, source, unknown)
+
+
 def is_arpabet(source: Path | str) -> bool:
     """Whether words can be guessed that this dictionary, or "cmudict", lacks: its phones are ARPAbet."""
     return not _other_phones(_read_source(source))
 
 
 def _other_phones(dictionary: Dictionary) -> list[str]:
-    phones = {remove_stress(phone) for prons in dictionary.values() for pron in prons for phone in pron}
+    words = (prons for word, prons in dictionary.items() if not _NOISE.fullmatch(word))
+    phones = {remove_stress(phone) for prons in words for pron in prons for phone in pron}
     return sorted(phones - ARPABET)
 
 

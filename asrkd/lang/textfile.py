@@ -14,13 +14,15 @@ GZIP_MAGIC = b"\x1f\x8b"
 def read_lines(path: Path | str) -> list[str]:
     """The lines of a UTF-8 file, without their ends; gzip is recognised by its content.
 
-    InputError if the file is missing, a damaged gzip, or not UTF-8 (naming the first bad line).
+    InputError if the file is missing or cannot be read, a damaged gzip, or not UTF-8 (naming the first bad line).
     """
     path = Path(path)
     try:
         data = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: expected a file that can be read, found none ({error.strerror})") from None
     if data.startswith(GZIP_MAGIC):
         try:
             data = gzip.decompress(data)

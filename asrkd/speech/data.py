@@ -69,7 +69,7 @@ def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
     if not corpus_dir.is_dir():
         raise InputError(f"--corpus-dir {corpus_dir}: no such folder; {corpus.where}")
     sizes = {}
-    for folder, _, names in os.walk(corpus_dir):
+    for folder, _, names in os.walk(corpus_dir, followlinks=True):
         for name in names:
             path = Path(folder, name)
             sizes[str(path.relative_to(corpus_dir))] = path.stat().st_size if path.exists() else -1

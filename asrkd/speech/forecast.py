@@ -28,6 +28,7 @@ from asrkd.train.evaluate import CHUNK, inference
 SECONDS_AN_HOUR = 3600.0
 MS_PER_SEC = 1000.0
 FLOAT_BYTES = 4
+STATES_A_PHONE = 3
 # Weights, gradients and AdamW's two moments, in float32.
 BYTES_A_TRAINED_PARAMETER = 4 * FLOAT_BYTES
 PROBE_STEPS = 12
@@ -54,6 +55,14 @@ class PlanOptions:
     """Size of the ensemble."""
     teacher: ModelOptions = field(default_factory=lambda: ModelOptions(1024, 5, dropout=0.1))
     student: ModelOptions = field(default_factory=lambda: ModelOptions(512, 4, dropout=0.0))
+    phones: int = 40
+    """Phones, silence among them: three states each are a monophone network's classes."""
+    mono_rounds: int = 2
+    """Monophone networks, of a teacher's shape, that are trained one after the other to align."""
+    tree_rounds: int = 2
+    """Senone networks that are so."""
+    label_epochs: int = 4
+    """Passes over the frames of each of them."""
     store: StoreOptions = field(default_factory=StoreOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     device: str = "auto"
@@ -148,29 +157,35 @@ class Rates:
 
 
 def forecast(options: PlanOptions, rates: Rates) -> list[Cost]:
-    """Cost of features, teachers, posteriors and the student."""
+    """Cost of features, the labels' networks, teachers, posteriors and the student."""
     teacher = Network(options.input_dim, options.senones, options.teacher)
     student = Network(options.input_dim, options.senones, options.student)
     top_k = min(options.store.top_k, options.senones)
     row_bytes = 4 * top_k + FLOAT_BYTES * len(options.store.temperatures)
     feature_bytes = FLOAT_BYTES * options.frames * options.features
-    seen = options.frames * options.train.epochs
+    monophone = Network(options.input_dim, STATES_A_PHONE * options.phones, options.teacher)
+    rounds = options.mono_rounds * monophone.training_flop + options.tree_rounds * teacher.training_flop
+    labels_flop = float(rounds) * options.frames * options.label_epochs
 
     def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
-        flop = float(network.training_flop) * seen * number
+        flop = float(network.training_flop) * options.frames * options.train.epochs * number
         memory = network.parameters * BYTES_A_TRAINED_PARAMETER + network.activations(options.train.batch_size)
         disk = FLOAT_BYTES * network.parameters * number
         return Cost(part, flop, flop / rate, number, disk, memory + feature_bytes + targets * options.frames)
 
+    teachers = training(teacher, options.teachers, rates.teacher, "teachers", 8)
     scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
     return [
         Cost("features", disk_bytes=feature_bytes),
-        training(teacher, options.teachers, rates.teacher, "teachers", 8),
+        # One process trains them, each on the alignment of the one before.
+        Cost("labels", labels_flop, labels_flop / rates.teacher, memory_bytes=teachers.memory_bytes),
+        teachers,
         Cost(
             "posteriors",
             scoring_flop,
             scoring_flop / rates.scoring,
-            options.devices,
+            # Machines share the frames, but several GPUs do not.
+            1 if options.device.startswith("cuda") else options.devices,
             row_bytes * options.frames,
             FLOAT_BYTES * options.teachers * (teacher.parameters + CHUNK * options.senones) + feature_bytes,
         ),
@@ -311,6 +326,10 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptio
         teachers=chosen.ensemble.size,
         teacher=chosen.teacher,
         student=chosen.student,
+        phones=len(tree.phones),
+        mono_rounds=chosen.labels.mono_rounds,
+        tree_rounds=chosen.labels.tree_rounds,
+        label_epochs=chosen.labels.epochs,
         store=chosen.posteriors,
         train=replace(chosen.train, device=device),
         device=device,
@@ -324,11 +343,13 @@ def what_happened(exp_dir: Path) -> dict[str, Cost]:
 
     folders = {
         "features": [exp_dir / "features"],
+        "labels": [exp_dir / "align", exp_dir / "tree"],
         "teachers": sorted(exp_dir.glob("teachers/*")),
         "posteriors": [exp_dir / "posteriors"],
         "student": [exp_dir / "students" / "distilled"],
     }
-    kept = {"features": "train/*.safetensors"}
+    # What else labels leave on the disk, alignments and trees, the plan does not know.
+    kept = {"features": "train/*.safetensors", "labels": "no file"}
     found = {}
     for part, parts in folders.items():
         stamped = [folder for folder in parts if (folder / STAMP_FILE).is_file()]
@@ -358,7 +379,7 @@ def _rates_told(options: PlanOptions, rates: Rates) -> str:
         f"{what} {rate / 1e12:,.3g}"
         for what, rate in (("teachers", rates.teacher), ("student", rates.student), ("scoring", rates.scoring))
     )
-    return f"TFLOP/s measured on {name}: {told}. Validation, audio and start-up are not counted."
+    return f"TFLOP/s measured on {name}: {told}. Validation, aligning, audio and start-up are not counted."
 
 
 def _ratio(planned: float, found: float) -> str:

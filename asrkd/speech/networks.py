@@ -15,6 +15,7 @@ from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, store_report, write_store
 from asrkd.distil.store_file import Rows, Span
+from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.tree import SenoneTree
@@ -202,6 +203,8 @@ def make_posteriors(
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
     frames = LabelledFrames.open(features, tree_dir, "train", options)
     device = resolve_device(options.device)
+    if device.type == "cuda" and options.jobs.on_cluster:
+        raise InputError("--executor dask: expected --device cpu, for its workers use no GPU, found cuda")
     ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members]).to(device)
     precision = trained_precision(members)
     write_store(
@@ -212,7 +215,7 @@ def make_posteriors(
         frames.tree_fingerprint,
         options.posteriors,
         # Processes that were forked cannot use a GPU, and it needs no more than this one.
-        jobs=options.jobs if device.type == "cpu" or options.jobs.on_cluster else HERE,
+        jobs=options.jobs if device.type == "cpu" else HERE,
         elsewhere=(
             PosteriorWork(features, tree_dir, tuple(members), precision, options) if options.jobs.on_cluster else None
         ),
@@ -245,17 +248,20 @@ class PosteriorWork:
     options: SpeechOptions
 
     def open(self) -> Callable[[Span], Rows]:
-        store, _, _ = labelled_store(self.features, self.tree_dir, "train")
+        # Frames alone, mapped: utterances that were not aligned are passed over without copying the others.
+        store, alignment, _ = _aligned(self.features, self.tree_dir, "train")
+        utt_ids = alignment.utt_ids if alignment.dropped else store.utt_ids
+        offsets = alignment.offsets if alignment.dropped else store.offsets
         ensemble = StackedEnsemble.load([member / MODEL_FILE for member in self.members])
         context = self.options.context
 
         def rows(span: Span) -> Rows:
             # The span's own utterances alone are held in memory.
-            first = int(torch.searchsorted(store.offsets, span[0], right=True)) - 1
-            after = int(torch.searchsorted(store.offsets, span[1]))
-            frames = store.subset(store.utt_ids[first:after])
+            first = int(torch.searchsorted(offsets, span[0], right=True)) - 1
+            after = int(torch.searchsorted(offsets, span[1]))
+            frames = store.subset(utt_ids[first:after])
             inputs = SplicedFrames(frames, context.left, context.right)
-            skipped = int(store.offsets[first])
+            skipped = int(offsets[first])
             return EnsemblePosteriors(ensemble, inputs, self.options.posteriors, self.precision).rows(
                 (span[0] - skipped, span[1] - skipped)
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from asrkd.corpora.own import OwnOptions, prepare_own
 from asrkd.corpora.validate import MAX_BAD, require_utterances, validate_corpus
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir
-from asrkd.lang.lexicon import CMUDICT, Lexicon
+from asrkd.lang.lexicon import CMUDICT, require_guessable
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 LONGEST_NAME = 60
@@ -73,9 +73,9 @@ def write_recipe(
 ) -> Path:
     """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not be there; that folder.
 
-    The manifests and the lexicon are read first, and the headers of all audio, and nothing else is written: InputError
-    where they would stop the recipe, as more than `max_bad` of the utterances would that have no audio, words or
-    speaker.
+    The manifests, the lexicon and the headers of all audio are read first, and nothing else is written: InputError
+    where they would stop the recipe, as words of the training text would that can neither be found nor guessed, or
+    more than `max_bad` of the utterances without audio, words or speaker.
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise InputError(
@@ -90,6 +90,7 @@ def write_recipe(
     sampling_rate = _sampling_rate(splits)
     good, _ = validate_corpus(splits, sampling_rate, max_bad=max_bad, read_audio=False)
     require_utterances(good)
+    spoken = {word for one in good["train"].supervisions for word in one.text.split()}
     values = {
         "title": name,
         "name": name,
@@ -98,7 +99,7 @@ def write_recipe(
         "corpora": _arguments(corpora),
         "sampling_rate": sampling_rate,
         "max_bad": "" if max_bad == MAX_BAD else f"    max_bad={max_bad!r},\n",
-        "lang": _lang(lexicon),
+        "lang": _lang(lexicon, spoken),
     }
     with atomic_dir(folder) as beside:
         (beside / "recipe.py").write_text(_RECIPE.format(**values), encoding="utf-8")
@@ -134,13 +135,13 @@ def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
     return max(sorted(set(rates)), key=rates.count)
 
 
-def _lang(lexicon: str | None) -> str:
+def _lang(lexicon: str | None, spoken: Collection[str]) -> str:
+    """The units. InputError where the lexicon lacks some of the words that are spoken and they cannot be guessed."""
     if lexicon is None:
         return 'units="subword"'
-    if lexicon == CMUDICT:
-        return f"lexicon={CMUDICT!r}"
-    Lexicon.load(lexicon)
-    return f"lexicon={str(Path(lexicon).absolute())!r}"
+    require_guessable(spoken, lexicon)
+    named = lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())
+    return f"lexicon={named!r}"
 
 
 def _in_double_quotes(text: str) -> str:
