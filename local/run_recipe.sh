@@ -11,6 +11,11 @@ if [ ! -x "$python" ]; then
   echo "recipes/$name/run.sh: error: no $python: make the environment first, with local/setup.sh" >&2
   exit 2
 fi
+speech='import sys, importlib.util as found; sys.exit(not (found.find_spec("k2") and found.find_spec("lhotse")))'
+if [ "$name" != mnist ] && ! "$python" -c "$speech"; then
+  echo "recipes/$name/run.sh: error: $python: expected k2 and lhotse, which speech needs: use the environment of local/setup.sh" >&2
+  exit 2
+fi
 # In a log, a bar that moves on every 30 seconds is enough.
 [ -t 2 ] || export TQDM_MININTERVAL="${TQDM_MININTERVAL:-30}"
 exec "$python" "$root/recipes/$name/recipe.py" "$@"

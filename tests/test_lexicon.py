@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkd.errors import InputError
-from asrkd.lang.lexicon import Lexicon, build_lexicon
+from asrkd.lang.lexicon import Lexicon, build_lexicon, require_guessable
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 
@@ -182,6 +182,16 @@ def test_guesses_do_not_mix_phone_sets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be guessed"):
         build_lexicon(["CHAT", "CHIEN"], source, g2p=lambda word: ["AH"])
     assert build_lexicon(["CHAT"], source, g2p=lambda word: ["AH"])[1] == []
+
+
+def test_noises_of_a_kaldi_dictionary_do_not_rule_out_guesses(tmp_path: Path) -> None:
+    source = write(tmp_path / "lexicon.txt", "!SIL SIL\n<SPOKEN_NOISE> SPN\n<UNK> SPN\n[noise] NSN\nGO G OW1\n")
+    lexicon, guessed = build_lexicon(["GO", "GOAL"], source, g2p=lambda word: ["G", "OW", "L"])
+    assert guessed == ["GOAL"] and "SPN" not in lexicon.phones
+    require_guessable(["GO", "GOAL"], source)
+    assert build_lexicon(["[NOISE]"], source)[0].prons == {"[NOISE]": (("NSN",),)}, "a word of some transcripts"
+    with pytest.raises(InputError, match=r"other phones \(ʃ\)"):
+        require_guessable(["GO"], write(tmp_path / "other", "CHAT ʃ AA\n<UNK> SPN\n"))
 
 
 def test_an4_dictionary(an4_dir: Path) -> None:

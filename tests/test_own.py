@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,36 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
         prepare_own(kaldi, OwnOptions(kaldi))
 
 
+def test_a_recording_that_is_there_twice_is_named(kaldi: Path, tmp_path: Path) -> None:
+    """Which of the two was meant? One would be paired with the other's words."""
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    found = list(RecordingSet.from_file(recordings))
+    lines = [json.dumps(recording.to_dict()) for recording in (*found, replace(found[1], id=found[0].id))]
+    (tmp_path / "twice.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"twice.jsonl: expected one recording {found[0].id}, found two"):
+        prepare_own(tmp_path, OwnOptions(tmp_path / "twice.jsonl", supervisions))
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [("nan", "0.4"), ("0", "nan"), ("0.1", "inf"), ("-1", "0.4"), ("0.3", "0.2")]
+)
+def test_a_stretch_that_is_none_is_dropped_and_named(kaldi: Path, start: str, end: str) -> None:
+    rows = [row.split()[0] for row in (kaldi / "utt2spk").read_text().splitlines()]
+    text = "".join(f"{utt_id} {utt_id} 0 {'-1' if utt_id != 'bob-2' else end}\n" for utt_id in rows)
+    (kaldi / "segments").write_text(text.replace("bob-2 bob-2 0", f"bob-2 bob-2 {start}"))
+    splits = prepare_own(kaldi, OwnOptions(kaldi), only_probe=True)
+    dropped = [fault for split in splits.values() for fault in split.dropped]
+    assert [fault.utt_id for fault in dropped] == ["bob-2"]
+    assert "expected a stretch of the 0.50 s" in dropped[0].reason
+
+
+def test_an_utt_id_too_long_for_a_file_name_is_refused(kaldi: Path) -> None:
+    for name in ("text", "utt2spk", "wav.scp"):
+        edit(kaldi / name, "bob-2 ", "b" * 201 + " ")
+    with pytest.raises(InputError, match="expected an utt_id of at most 200 bytes, found 201"):
+        prepare_own(kaldi, OwnOptions(kaldi))
+
+
 @pytest.mark.parametrize("name", ["dev", "test"])
 def test_options_that_would_be_ignored_are_refused(name: str) -> None:
     given = {f"{name}_recordings": Path("r"), f"num_{name}_speakers": 2}
@@ -245,6 +277,11 @@ def test_init_refuses_what_would_stop_the_recipe(
     lexicon.write_bytes("GO G OW\nCAFÉ K AE F EY\n".encode("latin-1"))
     code, complaint = asrkd(capsys, *given, "--lexicon", str(lexicon))
     assert code == 2 and f"{lexicon}:2: expected UTF-8" in complaint
+    lexicon.write_text("GO x1 x2\n")
+    code, complaint = asrkd(capsys, *given, "--lexicon", str(lexicon))
+    assert code == 2 and "words are missing" in complaint and "dictionary has other phones (x1, x2)" in complaint
+    code, complaint = asrkd(capsys, *given, "--lexicon", f"{lexicon}/more")
+    assert code == 2 and "expected a file that can be read, found none (Not a directory)" in complaint
     (kaldi / "bob-1.wav").rename(tmp_path / "bob-1.wav")
     code, complaint = asrkd(capsys, *given)
     assert code == 2 and "(--max-bad), found 1 of 10: bob-1: missing audio: expected" in complaint

@@ -207,6 +207,8 @@ def test_stamps_depend_on_inputs() -> None:
         (InputError("utt_7: no path\nthrough"), "utt_7: no path through"),
         (KeyboardInterrupt(), "interrupted"),
         (OSError(errno.ENOSPC, "No space left on device", "frames"), "disk full: could not write frames"),
+        (OSError(errno.EACCES, "Permission denied", "lexicon.txt"), "lexicon.txt: Permission denied"),
+        (OSError(errno.ENOTDIR, "Not a directory", "README.md/exp"), "README.md/exp: Not a directory"),
     ],
 )
 def test_one_line_and_exit_code_2(error: BaseException, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ A part is a folder of its name: PART/SPEAKER/CHAPTER/*.flac with a *.trans.txt i
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from asrkd.corpora.audio import AudioFault, probe
 from asrkd.corpora.hold_out import held_out_speakers
 from asrkd.errors import InputError
 from asrkd.lang.textfile import read_lines
+
+logger = logging.getLogger(__name__)
 
 WHERE_TO_GET = (
     "LibriSpeech is free: https://www.openslr.org/12 (/31 for the mini set); unpack its archives and give the folder "
@@ -89,6 +92,8 @@ def prepare_librispeech(
     if missing:
         raise InputError(f"--corpora.test-speakers: expected speakers of {', '.join(chosen.parts)}, found {missing[0]}")
     readers = _read_readers(root / "SPEAKERS.TXT")
+    if not readers:
+        logger.warning("%s: no such file, so that readers who are missing cannot be told", root / "SPEAKERS.TXT")
     women = {reader.name for reader in readers if reader.is_woman}
     dev_speakers = held_out_speakers(speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=women)
     kept_apart = {*chosen.test_speakers, *dev_speakers}
