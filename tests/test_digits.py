@@ -68,8 +68,7 @@ def test_every_experiment_has_its_variants_and_each_is_trained_once() -> None:
     assert by_name["only_7_8"].classes == (7, 8)
     assert len(width_points(options)) == 4 * 9
     assert by_name["regularised"].model.dropout == options.teacher.model.dropout
-    assert by_name["longer"].train.epochs == 5 * by_name["baseline"].train.epochs
-    alike = replace(by_name["same_training"], name="distilled", lesson=by_name["distilled"].lesson)
+    alike = replace(by_name["longer"], name="distilled", lesson=by_name["distilled"].lesson)
     assert alike == by_name["distilled"], "they differ in their targets alone"
     hard = replace(by_name["small_set_hard"], name="small_set_soft", lesson=by_name["small_set_soft"].lesson)
     assert hard == by_name["small_set_soft"]
@@ -92,7 +91,6 @@ def test_recipes_profiles_are_what_they_say() -> None:
     assert (quick.profile, full.profile) == ("quick", "full")
     assert set(quick.experiments) == {1, 3, 4} and set(full.experiments) == {1, 2, 3, 4, 5, 6, 7}
     assert full.student.seeds >= 5 and quick.student.seeds >= 2
-    assert named(full)["longer"].train.epochs >= named(full)["distilled"].train.epochs
     for options in (quick, full):
         distilled = named(options)["distilled"]
         assert distilled.jitter == 0 and distilled.model.dropout == distilled.model.input_dropout == 0
@@ -116,7 +114,6 @@ def test_recipes_profiles_are_what_they_say() -> None:
         (["--compared.widths", "-1"], "--compared.widths: .* above 0"),
         (["--compared.alphas", "1.5"], r"--compared.alphas: expected weights in \[0, 1\]"),
         (["--compared.label-smoothing=2"], r"--compared.label-smoothing: expected a part in \[0, 1\)"),
-        (["--compared.longer=0"], "--compared.longer: expected at least 1"),
         (["--teacher.jitter=-1"], "--teacher.jitter: expected at least 0 pixels"),
         (["--stage=13"], "expected 0 to 12"),
         (["--profile=slow"], "slow"),
@@ -504,7 +501,7 @@ def test_a_whole_run_leaves_results_for_every_variant_and_claim(whole_run) -> No
     assert {claim["verdict"] for claim in results["claims"]} <= {HOLDS, PART, FAILS, UNMEASURED}
     assert results["transfer"]["no_3"]["rows"][0]["way"] == "before"
     assert results["transfer"]["no_3"]["rows"][0]["errors"] == results["systems"]["no_3"]["errors"]
-    assert len(results["sweep"]) == 8 and len(results["controls"]) == 6
+    assert len(results["sweep"]) == 8 and len(results["controls"]) == 5
     assert results["together"]["teachers"] == 3 and results["together"]["views"] == 9
     assert results["together"]["errors"] < 60
     assert results["label"].startswith("Full profile;")

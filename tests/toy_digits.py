@@ -69,7 +69,7 @@ SMALL = DigitsOptions(
     student=StudentOptions(seeds=3, model=ModelOptions(24, 2, dropout=0.0), hard=_TRAIN, soft=_TRAIN),
     compared=ComparedOptions(
         train=replace(_TRAIN, epochs=2), widths=(8, 24), temperatures=(1.0, 3.0, 8.0, 20.0), teachers=(1, 2, 3),
-        matching_temperatures=(2.0, 8.0, 40.0), alphas=(0.0, 1.0), fraction=0.3, longer=2,
+        matching_temperatures=(2.0, 8.0, 40.0), alphas=(0.0, 1.0), fraction=0.3,
     ),
 )  # fmt: skip
 PROFILES = {"full": SMALL, "quick": replace(SMALL, profile="quick", experiments=(1, 3, 4))}

@@ -15,7 +15,7 @@ WIDE = 300
 HIGH_TEMPERATURE = 8.0
 BEST_RANGE = 2.5, 4.0
 NARROW = 30
-CONTROLS = ("label_smoothing", "regularised", "longer", "same_training")
+CONTROLS = ("label_smoothing", "regularised", "longer")
 
 
 @dataclass(frozen=True)

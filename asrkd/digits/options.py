@@ -75,8 +75,6 @@ class ComparedOptions:
     """Experiment 6: part of the training digits in the small training set."""
     label_smoothing: float = 0.1
     """Experiment 7: share of the uniform distribution in the targets."""
-    longer: int = 5
-    """Experiment 7: times as many epochs for the longer-trained baseline, so that it has the distilled student's."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction <= 1.0:
@@ -90,8 +88,6 @@ class ComparedOptions:
             if not values or (name != "alphas" and min(values) <= 0):
                 option = name.replace("_", "-")
                 raise InputError(f"--compared.{option}: expected one or more values above 0, found {values}")
-        if self.longer < 1:
-            raise InputError(f"--compared.longer: expected at least 1, found {self.longer}")
 
 
 @dataclass(frozen=True)

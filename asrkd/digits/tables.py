@@ -206,7 +206,8 @@ def controls_table(results: Row) -> Table | None:
     headers = ("student", *SPREAD_HEADERS, "epochs", "of the distilled gain, %", "what")
     note = (
         "Of the way from the baseline to the distilled student, with the 95% interval over digits and seeds. "
-        "same_training differs from the distilled student in its targets alone, the baseline in its training too."
+        "The longer-trained baseline differs from the distilled student in its targets alone, the baseline in its "
+        "training too."
     )
     roles = tuple(ROLES.get(row["variant"], "other") for row in rows)
     return Table("Controls", headers, cells, "lrrrrrrl", roles=roles, note=note)

@@ -202,11 +202,9 @@ def _controls(options: DigitsOptions) -> list[Variant]:
     small, large = options.student, options.teacher
     smoothed = HardLabels(options.compared.label_smoothing)
     regularised = replace(large.model, hidden_dim=small.model.hidden_dim, num_layers=small.model.num_layers)
-    longer = replace(small.hard, epochs=small.hard.epochs * options.compared.longer)
     return [
         Variant("label_smoothing", smoothed, small.model, small.hard, small.seeds),
         Variant("regularised", HardLabels(), regularised, large.train, small.seeds, jitter=large.jitter),
-        Variant("longer", HardLabels(), small.model, longer, small.seeds),
-        # What is left between this one and the distilled student is the targets alone.
-        Variant("same_training", HardLabels(), small.model, small.soft, small.seeds),
+        # As long, and as the distilled student is trained: what is left between them is the targets alone.
+        Variant("longer", HardLabels(), small.model, small.soft, small.seeds),
     ]
