@@ -19,9 +19,10 @@ from asrkd.errors import InputError, boxed_sections, one_line_errors
 
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors taught to one network.
 
-The work itself is done by recipes: `recipes/prompts/run.sh`, `an4`, `librispeech` and `timit` go from a corpus to a
-table of word error rates, `mnist` to the paper's table of digits; `--help` after them lists every option. The
-subcommands look after what they need, and `asrkd init` makes a recipe for a corpus of your own.
+The work itself is done by recipes: `recipes/prompts/run.sh`, `recipes/an4/run.sh` and those of librispeech and timit go
+from a corpus to a table of word error rates, `recipes/mnist/run.sh` to the paper's figures on digits; `--help` after
+them lists every option. The subcommands look after what they need, and `asrkd init` makes a recipe for a corpus of
+your own.
 
 Exit codes: 0 done, 2 something that you can mend (one line says what); for `asrkd doctor` see its --help."""
 
