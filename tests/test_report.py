@@ -17,6 +17,9 @@ import torch
 
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+pytest.importorskip("soundfile", reason="the extra `decode` is not installed")
+
+import soundfile
 
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
@@ -647,7 +650,6 @@ class TestHostileText:
 
 class TestAudio:
     def test_is_embedded_once_an_utterance_and_keeps_its_samples(self, report: tuple[str, Page]) -> None:
-        soundfile = pytest.importorskip("soundfile", reason="soundfile comes with the extra `decode`")
         sources = [value for tag, value in report[1].resources if tag == "audio"]
         assert len(sources) == 2
         kind, payload = sources[0].split(",", 1)
@@ -662,7 +664,6 @@ class TestAudio:
         assert audio_uri(tmp_path / "a.wav", "a") == audio_uri(wav_bytes(), "a")
 
     def test_sphere_is_recoded(self) -> None:
-        soundfile = pytest.importorskip("soundfile", reason="soundfile comes with the extra `decode`")
         samples, sampling_rate = soundfile.read(io.BytesIO(wav_bytes()), dtype="int16")
         sphere = io.BytesIO()
         soundfile.write(sphere, samples, sampling_rate, format="NIST", subtype="PCM_16")
@@ -670,7 +671,6 @@ class TestAudio:
         assert audio_uri(sphere.getvalue(), "a") == audio_uri(wav_bytes(), "a")
 
     def test_floating_point_samples_are_heard(self) -> None:
-        soundfile = pytest.importorskip("soundfile", reason="soundfile comes with the extra `decode`")
         samples, sampling_rate = soundfile.read(io.BytesIO(wav_bytes()))
         whole = io.BytesIO()
         soundfile.write(whole, samples, sampling_rate, format="WAV", subtype="FLOAT")
