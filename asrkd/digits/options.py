@@ -40,6 +40,11 @@ class TeacherOptions:
     )
     train: TrainOptions = field(default_factory=TrainOptions)
 
+    @property
+    def views(self) -> int:
+        """Shifts of a digit that its soft targets are averaged over, none among them."""
+        return (2 * self.jitter + 1) ** 2 if self.translations else 1
+
 
 @dataclass(frozen=True)
 class StudentOptions:

@@ -84,7 +84,7 @@ def score(
         "judged_on": f"{len(data.judged.labels):,} {data.judged_name} digits",
         "corpus": {"train": len(data.train.labels), "judged": len(data.judged.labels), "held out": data.num_held_out},
         "systems": {name: _system(one, exp_dir, data, options) for name, one in findings.scored.items()},
-        "together": _together(findings, exp_dir),
+        "together": _together(findings),
         "transfer": {name: _transfer(name, findings) for name in findings.repaired},
         "claims": _claims(findings),
         "remaining_errors": remaining_errors(findings.scored["distilled"]),
@@ -323,14 +323,10 @@ def _teacher_logits(exp_dir: Path) -> dict[str, Tensor]:
     return load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[0]
 
 
-def _together(findings: Findings, exp_dir: Path) -> dict[str, Any]:
+def _together(findings: Findings) -> dict[str, Any]:
     """How good the soft targets are: errors of the teachers' mean, each over as many views of a digit."""
-    views = int(load_tensors(exp_dir / "posteriors" / LOGITS_FILE)[1]["views"])
-    return {
-        "teachers": findings.options.teacher.size,
-        "views": views,
-        "errors": int(findings.together.errors[0]),
-    }
+    large = findings.options.teacher
+    return {"teachers": large.size, "views": large.views, "errors": int(findings.together.errors[0])}
 
 
 def _made_by(exp_dir: Path, steps: Sequence[str]) -> str:

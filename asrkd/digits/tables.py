@@ -40,7 +40,7 @@ def headline_table(results: Row) -> Table:
 def epochs_text(results: Row, rows: Sequence[Row]) -> str:
     """How long the students of a comparison were trained, beside the headline's."""
     systems = results["systems"]
-    epochs = sorted({systems[row["variant"]]["epochs"] for row in rows if row["variant"] != "distilled"})
+    epochs = sorted({systems[row["variant"]]["epochs"] for row in rows})
     lengths = " or ".join(map(str, epochs))
     return f"Trained for {lengths} epochs; the distilled student of experiment 1 for {systems['distilled']['epochs']}."
 

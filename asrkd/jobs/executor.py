@@ -43,11 +43,11 @@ def map_on(
     """Yield (number of an item, its result) as they are finished. InputError where the workers are lost for good."""
     # Another call may send equal work whose files have changed meanwhile: what is open is told by the call.
     call = Call(uuid.uuid4().hex, provenance.code())
-    pending: dict[Future[Result], int] = {}
+    pending: dict[Future[Result], int] = {}  # by number, as they are handed over
     following = 0
     try:
         while pending or following < len(items):
-            while following < len(items) and following - min(pending.values(), default=following) < in_flight:
+            while following < len(items) and following - next(iter(pending.values()), following) < in_flight:
                 pending[executor.submit(_apply, call, work, items[following])] = following
                 following += 1
             done, _ = wait(pending, return_when=FIRST_COMPLETED)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from asrkd.errors import InputError
+from asrkd.jobs.executor import IN_FLIGHT
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,6 @@ PROBE_SEC = 10.0  # far more than a search of one frame takes on a busy machine
 HANDED_OVER = 2
 # Processes that may die at an item before it is not tried again: as many as Dask allows.
 MAX_DEATHS = 3
-# From the oldest item that is not finished to the newest that is handed over.
-IN_FLIGHT = 1024
 _RESULT, _BAD_INPUT, _DEFECT = "result", "bad input", "defect"
 
 

@@ -250,8 +250,7 @@ class PosteriorWork:
     def open(self) -> Callable[[Span], Rows]:
         # Frames alone, mapped: utterances that were not aligned are passed over without copying the others.
         store, alignment, _ = _aligned(self.features, self.tree_dir, "train")
-        utt_ids = alignment.utt_ids if alignment.dropped else store.utt_ids
-        offsets = alignment.offsets if alignment.dropped else store.offsets
+        utt_ids, offsets = alignment.utt_ids, alignment.offsets
         ensemble = StackedEnsemble.load([member / MODEL_FILE for member in self.members])
         context = self.options.context
 
