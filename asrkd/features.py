@@ -24,7 +24,8 @@ from asrkd.corpora import CorpusSplit
 from asrkd.corpora.audio import AudioFault, read_samples
 from asrkd.errors import InputError
 from asrkd.files import fingerprint
-from asrkd.frames import FrameStore, Utterance
+from asrkd.frame_file import Utterance
+from asrkd.frames import FrameStore
 from asrkd.jobs import HERE, Jobs, in_order, one_thread
 
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
@@ -74,7 +75,8 @@ class _Extraction:
 def compute_features(
     split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, jobs: Jobs = HERE
 ) -> FrameStore:
-    """Features of a validated split, written to a frame store in `out_dir` (whole or not at all).
+    """Features of a validated split, written to a frame store in `out_dir` (whole or not at all; once cut short, the
+    writing goes on where it stopped, and a store of the same split and options is taken as it is).
 
     Utterances come in order of speed, speaker and utt_id. A copy at another speed is `sp0.9-<utt_id>` by the
     speaker `sp0.9-<speaker>`: its spectrum is moved, so the speaker's own mean and variance would not fit it.
@@ -88,8 +90,10 @@ def compute_features(
         "utterances": [[one.utt_id, one.speaker, one.text, one.recording.num_samples] for one in extractions],
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
-    rows = _normalised(extractions, options, jobs)
-    return FrameStore.write(out_dir, rows, metadata, fingerprint(described))
+    made_by = fingerprint(described)
+    return FrameStore.go_on_writing(
+        out_dir, lambda done: _normalised(extractions, done, options, jobs), metadata, made_by
+    )
 
 
 def make_fbank(options: FeatureOptions) -> Fbank:
@@ -148,18 +152,27 @@ class _Extractor:
         return lambda shard: [_extract(one, fbank) for one in shard]
 
 
-def _normalised(extractions: list[_Extraction], options: FeatureOptions, jobs: Jobs) -> Iterator[Utterance]:
-    """The utterances in the order of `extractions`; a speaker's frames are held at a time."""
-    shards = [extractions[n : n + SHARD_UTTERANCES] for n in range(0, len(extractions), SHARD_UTTERANCES)]
+def _normalised(
+    extractions: list[_Extraction], done: int, options: FeatureOptions, jobs: Jobs
+) -> Iterator[Utterance]:
+    """The utterances in the order of `extractions`, from number `done` on; a speaker's frames are held at a time."""
+    first = done
+    while 0 < first < len(extractions) and extractions[first].speaker == extractions[first - 1].speaker:
+        first -= 1  # the mean and variance of a speaker are of all that is said
+    todo = extractions[first:]
+    shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
     extracted = chain.from_iterable(in_order(jobs.map(_Extractor(options), shards)))
-    pairs = zip(extractions, extracted, strict=True)
-    progress = tqdm(pairs, total=len(extractions), desc="features", unit="utt")
+    pairs = zip(todo, extracted, strict=True)
+    progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
+    number = first
     for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
         group = list(of_speaker)
         with one_thread():
             feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn)
         for (one, _), frames in zip(group, feats, strict=True):
-            yield one.utt_id, one.speaker, one.text, frames
+            if number >= done:
+                yield one.utt_id, one.speaker, one.text, frames
+            number += 1
 
 
 def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:

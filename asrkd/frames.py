@@ -5,31 +5,22 @@ A store's row order numbers its frames from 0; labels, posteriors and batches al
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import atomic_dir, fingerprint, load_tensors, read_json, write_json
+from asrkd.files import fingerprint, load_tensors, read_json
+from asrkd.frame_file import INDEX_FILE, TENSOR_FILE, FrameFile, Utterance, partial_folder
 
 LEFT_CONTEXT_FRAMES = 20  # the paper's 26 frames, of which the 21st is predicted (section 3.1)
 RIGHT_CONTEXT_FRAMES = 5
-
-TENSOR_FILE = "feats.safetensors"
-INDEX_FILE = "frames.json"
-# safetensors opens with 8 bytes of header length and a JSON header that may end in spaces. Keeping room for
-# it lets the frames be written as they come, so that a corpus larger than the memory can be stored.
-HEADER_BYTES = 512
-FLOAT_BYTES = 4
-
-Utterance = tuple[str, str, str, Tensor]
-"""utt_id, speaker, text, feats [T, F] float32."""
 
 
 @dataclass(frozen=True)
@@ -148,62 +139,38 @@ class FrameStore:
         `metadata` is JSON and holds `frame_shift_ms`. InputError, by utt_id, for an empty, odd-sized or
         non-finite utterance and for an utt_id that comes twice.
         """
-        if "frame_shift_ms" not in metadata:
-            raise ValueError("metadata of a frame store needs frame_shift_ms")
-        path = Path(path)
-        index: dict[str, Any] = {"fingerprint": fingerprint, "metadata": metadata}
-        rows: dict[str, tuple[str, str, int]] = {}
-        num_features = 0
-        with atomic_dir(path) as beside:
-            with (beside / TENSOR_FILE).open("wb") as file:
-                file.write(b" " * HEADER_BYTES)
-                for utt_id, speaker, text, feats in utterances:
-                    if utt_id in rows:
-                        raise InputError(f"{utt_id}: expected one utterance of this id, found two")
-                    num_features = num_features or feats.shape[-1]
-                    _check_frames(utt_id, feats, num_features)
-                    file.write(memoryview(feats.to(torch.float32).contiguous().numpy()).cast("B"))
-                    rows[utt_id] = (speaker, text, feats.shape[0])
-                if not rows:
-                    raise InputError(f"{path}: expected at least one utterance, found none")
-                num_frames = [length for _, _, length in rows.values()]
-                _write_header(file, sum(num_frames), num_features, fingerprint)
-            index |= {
-                "utt_ids": list(rows),
-                "speakers": [speaker for speaker, _, _ in rows.values()],
-                "texts": [text for _, text, _ in rows.values()],
-                "num_frames": num_frames,
-            }
-            write_json(beside / INDEX_FILE, index)
-        return cls.open(path)
+        shutil.rmtree(partial_folder(Path(path)), ignore_errors=True)
+        return cls._write(FrameFile(Path(path), metadata, fingerprint), lambda _: utterances)
+
+    @classmethod
+    def go_on_writing(
+        cls,
+        path: Path | str,
+        utterances_from: Callable[[int], Iterable[Utterance]],
+        metadata: Mapping[str, Any],
+        fingerprint: str,
+    ) -> FrameStore:
+        """As `write`, but a writing of the same fingerprint that was cut short goes on, and a whole one stays.
+
+        utterances_from(n) -> all utterances from number n on.
+        """
+        if (Path(path) / INDEX_FILE).is_file() and (there := cls.open(path)).fingerprint == fingerprint:
+            return there
+        return cls._write(FrameFile(Path(path), metadata, fingerprint), utterances_from)
+
+    @classmethod
+    def _write(cls, file: FrameFile, utterances_from: Callable[[int], Iterable[Utterance]]) -> FrameStore:
+        with closing(file):
+            for utterance in utterances_from(len(file)):
+                file.append(utterance)
+            file.finish()
+        return cls.open(file.path)
 
 
 def _offsets(num_frames: Sequence[int]) -> Tensor:
     offsets = torch.zeros(len(num_frames) + 1, dtype=torch.long)
     offsets[1:] = torch.tensor(num_frames, dtype=torch.long).cumsum(0)
     return offsets
-
-
-def _check_frames(utt_id: str, feats: Tensor, num_features: int) -> None:
-    if feats.dim() != 2 or feats.shape[0] == 0 or feats.shape[1] != num_features:
-        raise InputError(f"{utt_id}: expected frames [T > 0, {num_features}], found {list(feats.shape)}")
-    if not bool(torch.isfinite(feats).all()):
-        raise InputError(f"{utt_id}: expected finite features, found NaN or infinity")
-
-
-def _write_header(file: BinaryIO, num_frames: int, num_features: int, fingerprint: str) -> None:
-    """Fill the room kept at the front of a safetensors file that holds one tensor, `feats`."""
-    num_bytes = num_frames * num_features * FLOAT_BYTES
-    header = {
-        "__metadata__": {"fingerprint": fingerprint},
-        "feats": {"dtype": "F32", "shape": [num_frames, num_features], "data_offsets": [0, num_bytes]},
-    }
-    room = HEADER_BYTES - 8
-    text = json.dumps(header).encode().ljust(room)
-    if len(text) > room:
-        raise ValueError(f"expected a fingerprint that fits a header of {room} bytes, found {fingerprint!r}")
-    file.seek(0)
-    file.write(struct.pack("<Q", room) + text)
 
 
 class Windows:

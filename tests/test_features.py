@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from lhotse import RecordingSet, SupervisionSet
 from lhotse.augmentation import Speed
 
+from asrkd import features
 from asrkd.corpora import CorpusSplit
 from asrkd.corpora.an4 import prepare_an4
 from asrkd.corpora.audio import probe, read_samples, supervise
@@ -163,6 +167,49 @@ def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Pat
     for file in ("feats.safetensors", "frames.json"):
         first = (tmp_path / "a" / file).read_bytes()
         assert first == (tmp_path / "b" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()
+
+
+MORTAL_EXTRACTION = """
+import os, signal, sys
+from lhotse import RecordingSet, SupervisionSet
+from asrkd import frame_file
+from asrkd.corpora import CorpusSplit
+from asrkd.features import FeatureOptions, compute_features
+from asrkd.jobs import Jobs
+
+recordings, supervisions, out_dir, last = sys.argv[1:]
+append = frame_file.FrameFile.append
+
+def append_or_die(self, utterance):
+    if len(self) == int(last):
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(self, utterance)
+
+frame_file.FrameFile.append = append_or_die
+frame_file.NOTE_BYTES = 1
+split = CorpusSplit(RecordingSet.from_file(recordings), SupervisionSet.from_file(supervisions))
+compute_features(split, FeatureOptions(), out_dir, Jobs(2))
+"""
+
+
+def test_a_killed_extraction_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Killed in the middle of a speaker, whose mean and variance are of all that is said: the same bytes."""
+    split = make_split(tmp_path, {f"u{n:02}": f"spk{n % 3}" for n in range(21)})
+    compute_features(split, FeatureOptions(), tmp_path / "whole")
+    manifests = [tmp_path / "recordings.jsonl", tmp_path / "supervisions.jsonl"]
+    split.recordings.to_file(manifests[0])
+    split.supervisions.to_file(manifests[1])
+    command = [sys.executable, "-c", MORTAL_EXTRACTION, *manifests, tmp_path / "killed", "10"]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    done = []
+    extract = features._extract
+    monkeypatch.setattr(features, "_extract", lambda one, fbank: done.append(one.utt_id) or extract(one, fbank))
+    compute_features(split, FeatureOptions(), tmp_path / "killed")
+    # the second speaker anew, of whom three were written, and the third
+    assert done == [f"u{n:02}" for speaker in (1, 2) for n in range(speaker, 21, 3)]
+    for file in ("feats.safetensors", "frames.json"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_other_options_or_texts_give_another_fingerprint(tmp_path: Path):

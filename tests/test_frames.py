@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asrkd import frame_file
 from asrkd.errors import InputError
 from asrkd.files import load_tensors
 from asrkd.frames import FrameStore, SplicedFrames
@@ -143,6 +145,48 @@ def test_writing_the_same_twice_gives_the_same_bytes(tmp_path: Path):
         FrameStore.write(tmp_path / name, rows_of(make_store([4, 2])), METADATA, "abc")
     for file in ("feats.safetensors", "frames.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize("torn", ["", '["utt9", "spea'], ids=["whole lines", "a torn line"])
+def test_a_writing_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str):
+    made = make_store([4, 2, 3, 1])
+    FrameStore.write(tmp_path / "whole", rows_of(made), METADATA, "abc")
+    monkeypatch.setattr(frame_file, "NOTE_BYTES", 2 * 3 * 4)  # of each utterance of two frames or more
+    asked_from = []
+
+    def rows_from(first: int, last: int):
+        asked_from.append(first)
+        yield from list(rows_of(made))[first:last]
+        if last < 4:
+            raise KeyboardInterrupt
+
+    for last in (2, 4):
+        with nullcontext() if last == 4 else pytest.raises(KeyboardInterrupt):
+            FrameStore.go_on_writing(tmp_path / "cut", lambda n, last=last: rows_from(n, last), METADATA, "abc")
+        if last == 2:
+            assert not (tmp_path / "cut").exists()
+            # what a kill may leave behind: frames that no line tells of, and half a line
+            with (tmp_path / ".cut.partial" / "feats.safetensors").open("ab") as frames:
+                frames.write(b"abcde")
+            with (tmp_path / ".cut.partial" / "journal.jsonl").open("a") as journal:
+                journal.write(torn)
+    assert asked_from == [0, 2]
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["feats.safetensors", "frames.json"]
+    for file in ("feats.safetensors", "frames.json"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    again = FrameStore.go_on_writing(tmp_path / "cut", lambda n: rows_from(n, 4), METADATA, "abc")
+    assert asked_from == [0, 2], "a whole store is not written again"
+    assert torch.equal(again.feats, made.feats)
+
+
+def test_another_store_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frame_file, "NOTE_BYTES", 1)
+    rows = [*rows_of(make_store([4, 2])), ("bad", "s", "A", torch.zeros(0, 3))]
+    with pytest.raises(InputError, match="bad"):
+        FrameStore.go_on_writing(tmp_path / "store", lambda n: rows[n:], METADATA, "abc")
+    asked = []
+    FrameStore.go_on_writing(tmp_path / "store", lambda n: asked.append(n) or rows[n:2], METADATA, "abd")
+    assert asked == [0]
 
 
 def test_frames_are_written_as_they_come_and_mapped_not_read(tmp_path: Path):

@@ -23,7 +23,7 @@ LAYERS = [
     {"files", "provenance", "own_process", "ragged", "ranks", "doctor"},
     {"config", "stages", "jobs"},
     {"corpora", "lang", "hmm", "models"},
-    {"features", "frames", "graph"},
+    {"features", "frames", "frame_file", "graph"},
     {"align", "train"},
     {"distil"},
     {"decode"},

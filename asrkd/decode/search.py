@@ -20,6 +20,7 @@ from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
+from asrkd.train.devices import keep_freed_memory
 
 if TYPE_CHECKING:
     import k2
@@ -188,6 +189,7 @@ class Searcher:
 
     def open(self) -> Searcher:
         """Itself, with the graph made."""
+        keep_freed_memory()  # k2 asks for large blocks at every frame
         _ = self.k2_graph
         return self
 

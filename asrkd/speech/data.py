@@ -54,6 +54,13 @@ class Corpus:
     """Where a person gets the language model that the recipe names, if it names one."""
     files: Callable[[Any], Sequence[Path]] | None = None
     """Of a corpus that is no folder: the files that tell of it, by the `corpora` options."""
+    run: str = ""
+    """The recipe's command; empty: recipes/NAME/run.sh."""
+
+    @property
+    def program(self) -> str:
+        """The command that a person types, which results tell."""
+        return self.run or f"recipes/{self.name}/run.sh"
 
 
 def list_files(paths: Sequence[Path]) -> dict[str, Any]:

@@ -194,14 +194,18 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
             GrammarWalk(grammar.fst).save(out_dir / name)
 
 
-def tune_scales(
-    chosen: Sequence[Run], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path
-) -> None:
-    """Stage 10, first: one set of scales for all systems, from the development speakers."""
+def decode_dev(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 10, first: lattices of one system on the development speakers, to tune the scales by."""
     decoder = Decoder.open(exp_dir, "dev", options)
-    lattices = {
-        run.name: decoder.words(decoder.acoustics(run), options.decode, run.name)[1].lattices for run in chosen
-    }
+    _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev")
+    last.save(out_dir)
+
+
+def tune_scales(
+    names: Sequence[str], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path
+) -> None:
+    """Stage 10, next: one set of scales for all systems, from their lattices of the development speakers."""
+    lattices = {name: Hypotheses.load(exp_dir / "decode" / "dev" / name).lattices for name in names}
     tuning = tune(
         lattices,
         references(exp_dir, "dev", scoring),

@@ -35,7 +35,14 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
             _manifest_options(options),
             ("corpus",),
         ),
-        Step(2, "features", partial(data.make_features, exp / "manifests", options), options.features, ("manifests",)),
+        Step(
+            2,
+            "features",
+            partial(data.make_features, exp / "manifests", options),
+            options.features,
+            ("manifests",),
+            resumable=True,
+        ),
         Step(3, "lang", partial(data.make_lang, corpus, features, options), lang_options, ("features",)),
         Step(
             4,
@@ -117,6 +124,7 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
 def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, before: list[str]) -> list[Step]:
     exp = options.exp_dir
     chosen = evaluate.runs(options)
+    tried = [f"decode/dev/{run.name}" for run in chosen]
     decoded = [f"decode/{run.name}" for run in chosen]
     models = tuple(dict.fromkeys(step for run in chosen for step in run.models))
     steps = [
@@ -127,14 +135,26 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(corpus, options)],
             ("features", "lang", "tree"),
         ),
+    ]
+    for run, name in zip(chosen, tried, strict=True):
+        steps.append(
+            Step(
+                10,
+                name,
+                partial(evaluate.decode_dev, run, exp, options),
+                [options.decode, options.posteriors.mean],
+                ("features", "tree", "graph", *run.models),
+            )
+        )
+    steps.append(
         Step(
             10,
             "decode/tuning",
-            partial(evaluate.tune_scales, chosen, corpus.scoring, exp, options),
-            [options.decode, options.tune, options.posteriors.mean],
-            ("manifests", "features", "tree", "graph", *models),
-        ),
-    ]
+            partial(evaluate.tune_scales, [run.name for run in chosen], corpus.scoring, exp, options),
+            options.tune,
+            ("manifests", "features", *tried),
+        )
+    )
     for run, name in zip(chosen, decoded, strict=True):
         steps.append(
             Step(
@@ -210,11 +230,10 @@ def _file_stamp(path: str | None, where: str = "") -> str | None:
 def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:
     """Run a recipe's stages as its command line says; one line and exit code 2 for what a user can mend."""
     arguments = sys.argv[1:] if argv is None else argv
-    program = f"recipes/{corpus.name}/run.sh"
-    with one_line_errors(program):
-        typed = config.parse(default, arguments, program, _description(corpus))
+    with one_line_errors(corpus.program):
+        typed = config.parse(default, arguments, corpus.program, _description(corpus))
         options = in_full(typed)
-        steps = plan(corpus, options, command_of_all(program, arguments))
+        steps = plan(corpus, options, command_of_all(corpus.program, arguments))
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
         if options.only is not None:

@@ -23,7 +23,8 @@ from bench import Table, finished_run, main, quickest, verdict
 
 from asrkd.corpora import CorpusSplit
 from asrkd.features import FeatureOptions, compute_features, normalise
-from asrkd.frames import FrameStore, Utterance
+from asrkd.frame_file import Utterance
+from asrkd.frames import FrameStore
 from asrkd.jobs import Jobs
 from asrkd.own_process import call_in_own_process
 from asrkd.speech.data import load_split
