@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -399,4 +400,5 @@ def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(an4_dir: Path
     assert [speakers for speakers, _ in counts.values()] == [6, 1, 1]
     assert sum(utterances for _, utterances in counts.values()) == len(tables["text"])
     assert results["recipe"] == "mine" and not results["dropped"]
+    assert results["command"] == shlex.join([str(out / "run.sh"), *TINY])
     assert all(0.2 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())

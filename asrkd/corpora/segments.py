@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSet
+from tqdm import tqdm
 
 from asrkd.corpora import CorpusSplit, Dropped
 from asrkd.corpora.audio import AudioFault, probe, supervise
@@ -16,6 +17,7 @@ from asrkd.errors import InputError
 from asrkd.files import atomic_file, fingerprint
 
 LONGEST_UTT_ID = 200  # bytes: with what is put to it, files are named so
+PATIENCE_SEC = 2.0  # before a bar is shown
 ROUNDING_SEC = 0.01  # a segment that ends this close to its recording's end ends there
 
 
@@ -33,12 +35,13 @@ class Segment:
     """None: there is no transcript."""
 
 
-def split_of(segments: Iterable[Segment], pieces_dir: Path | None) -> CorpusSplit:
+def split_of(segments: Sequence[Segment], pieces_dir: Path | None) -> CorpusSplit:
     """Manifests of the segments; one that is not all of its file is copied into `pieces_dir`, once. What has no
     readable audio is among `dropped`. With no `pieces_dir` nothing is written: the manifests serve to be checked."""
     recordings, supervisions, dropped = [], [], []
     headers: dict[Path, Recording | AudioFault] = {}
-    for segment in segments:
+    # Hours of speech cut into pieces take minutes; headers alone, moments.
+    for segment in tqdm(segments, desc="audio", unit="utt", delay=PATIENCE_SEC, leave=False):
         try:
             recording = _recording(segment, headers, pieces_dir)
         except AudioFault as error:

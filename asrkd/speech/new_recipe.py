@@ -39,7 +39,7 @@ CORPUS = Corpus(
     closed_vocabulary=False,
     where="--corpus-dir is the folder that relative paths of audio start from",
     files=own_files,
-)
+{run})
 
 _BASE = OwnSpeechOptions(
     corpus_dir=Path({base!r}),
@@ -95,6 +95,7 @@ def write_recipe(
         "title": name,
         "name": name,
         "base": str(base),
+        "run": "" if out is None else f"    run={str(out / 'run.sh')!r},\n",
         "exp_dir": f"exp/{name}",
         "corpora": _arguments(corpora),
         "sampling_rate": sampling_rate,
