@@ -47,8 +47,8 @@ class Options:
     """folders of finished runs; none: a small one, and exp/mini_librispeech where it is"""
     beams: tuple[float, ...] = (8.0, 10.0, 12.0, 14.0, 16.0, 20.0)
     """beams of both decoders"""
-    utterances: int = 90
-    """utterances of each, from the first"""
+    minutes: float = 4.0
+    """speech of each, from its first utterance on"""
     jobs: int = 2
     """processes of the last comparison"""
     passes: int = 5
@@ -67,12 +67,13 @@ class Task:
     frame_shift_ms: float
 
     @staticmethod
-    def of(exp: Path, limit: int) -> Task:
+    def of(exp: Path, minutes: float) -> Task:
         options = options_of_run(exp)
         decoder = Decoder.open(exp, "dev", options)
         acoustics = decoder.acoustics(Run("distilled", 0, ("students/distilled",)))
         store = decoder.frames.store
-        utt_ids = store.utt_ids[:limit]
+        last = int(torch.searchsorted(store.offsets[1:], minutes * 60 * MS_PER_SEC / store.frame_shift_ms)) + 1
+        utt_ids = store.utt_ids[:last]
         return Task(
             exp.name,
             decoder.graph,
@@ -149,7 +150,7 @@ def measure(options: Options) -> Table:
     exp_dirs = options.exp_dirs or (finished_run(None), *([LARGE] if LARGE.is_dir() else []))
     rows, notes, figures = [], [], {}
     for exp_dir in exp_dirs:
-        task = Task.of(finished_run(exp_dir), options.utterances)
+        task = Task.of(finished_run(exp_dir), options.minutes)
         kaldi = {beam: task.by_kaldi(beam) for beam in options.beams}
         mine = {beam: task.by_k2(beam)[0] for beam in options.beams}
         for beam in options.beams:

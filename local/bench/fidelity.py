@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from bench import Table, finished_run, main
 from scipy import stats
+from tqdm import tqdm
 
 from asrkd.distil.loss import DenseTargets, Distillation, TargetSource
 from asrkd.distil.store import PosteriorStore, combined_logits
@@ -70,7 +71,10 @@ def measure(options: Options) -> Table:
     kinds = {REFERENCE: (store, "bfloat16"), "dense targets, bfloat16": (dense, "bfloat16")}
     kinds["top-k store, float32"] = (store, "float32")
     seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    found = {name: [learn(*kind, seed) for seed in seeds] for name, kind in kinds.items()}
+    bar = tqdm([(name, seed) for name in kinds for seed in seeds], desc="students", unit="student")
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for name, seed in bar:
+        found[name].append(learn(*kinds[name], seed))
     notes = ["Judged on the development speakers, the same seeds for all kinds."]
     rows = []
     for name, results in found.items():
