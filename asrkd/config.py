@@ -83,5 +83,5 @@ def load(
 
 def _unknown_option(argument: str, known: list[str]) -> str:
     name = argument.split("=")[0]
-    nearest = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(name.replace("_", "-"), [*known, "--help"], n=1, cutoff=0.0)
     return f"unknown option {name}; the nearest is {nearest[0]} (--help lists all)"
