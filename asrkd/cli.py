@@ -66,7 +66,7 @@ def plan(
     student_width: int = 512,
     epochs: int = 10,
     batch_size: int = 1024,
-    top_k: int = 20,
+    top_k: int = 28,
     device: str = "auto",
     devices: int = 1,
     flops: float | None = None,

@@ -21,7 +21,7 @@ from asrkd.distil.store import (
     store_report,
 )
 from asrkd.errors import InputError
-from asrkd.files import load_tensors
+from asrkd.files import load_tensors, read_json, write_json
 from asrkd.train import ArrayInputs
 
 
@@ -63,16 +63,50 @@ def test_every_class_kept_is_dense(tmp_path):
 )
 @settings(max_examples=50, deadline=None)
 def test_rounding_properties(seed, k, spread, t):
-    """Whatever the logits, targets are a distribution, likeliest first, near the dense one."""
+    """Whatever the logits, targets are a distribution, likeliest first, each logit off by half a step at most."""
     logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(seed)) * spread
     options = StoreOptions(top_k=k, temperatures=(t,))
     rows = compress(logits, options)
     found = expand(rows, 0, t)
     torch.testing.assert_close(found.probs.sum(dim=1) + found.tail, torch.ones(3))
     assert (found.probs[:, :-1] >= found.probs[:, 1:]).all()
-    dense = torch.softmax(logits / t, dim=1)
-    torch.testing.assert_close(found.probs, dense.gather(1, found.pdf_ids), atol=6e-3, rtol=1e-2)
     assert rows.logits.max() == 0.0
+    exact = (logits - logits.amax(dim=1, keepdim=True)).gather(1, found.pdf_ids)
+    depth = -exact[:, -1:]
+    # d(depth x^2) = 2 depth x dx, with x = sqrt(-z / depth) and dx = 1/510; the depth itself is rounded to 11 bits
+    half_step = (2 * (depth * -exact).sqrt() + depth / 255) / 510
+    assert ((rows.logits - exact).abs() <= half_step + 2**-10 * depth + 1e-6).all()
+
+
+def test_what_rounding_costs_is_far_below_a_hundredth_of_a_nat():
+    """Logits as spread as a trained ensemble's (some 20 nats down to the 28th of 1,000 classes)."""
+    logits = torch.randn(500, 1000, generator=torch.Generator().manual_seed(0)) * 10
+    options = StoreOptions(temperatures=(1.0, 2.0))
+    rows = compress(logits, options)
+    assert 10 < float(rows.depth.float().mean()) < 30
+    for column, temperature in enumerate(options.temperatures):
+        dense = torch.log_softmax(logits.double() / temperature, dim=1)
+        _, kl_lumped, _ = store_module._losses(dense, expand(rows, column, temperature)) / len(logits)
+        assert 0 <= float(kl_lumped) < 2e-4
+
+
+def test_impossible_classes_stay_impossible():
+    """A dump of log-posteriors may hold log 0; then the possible ones keep their ratio."""
+    log_probs = torch.tensor([[0.5, 0.0, 0.25, 0.25, 0.0]]).log()
+    for temperature in (1.0, 10.0):
+        found = expand(compress(log_probs, StoreOptions(top_k=4, temperatures=(temperature,))), 0, temperature)
+        expected = torch.softmax(log_probs / temperature, dim=1).gather(1, found.pdf_ids)
+        torch.testing.assert_close(found.probs, expected, atol=0.03, rtol=0.0)
+        assert float(found.probs[0, 3]) < 1e-40 and float(found.tail) < 1e-40
+
+
+def test_a_store_of_an_earlier_format_is_refused(tmp_path):
+    write(tmp_path / "s")
+    index = read_json(tmp_path / "s" / "store.json")
+    del index["format"]
+    write_json(tmp_path / "s" / "store.json", index)
+    with pytest.raises(InputError, match="expected posteriors of format 2, found 1: make them again"):
+        PosteriorStore.open(tmp_path / "s")
 
 
 def test_class_numbers_beyond_15_bits():
@@ -86,16 +120,16 @@ def test_class_numbers_beyond_15_bits():
 
 def test_bytes_a_frame_are_what_the_file_takes(tmp_path):
     store = write(tmp_path / "s")
-    assert store.bytes_per_frame == 20 * 2 + 20 * 2 + 4 * 4 == 96
+    assert store.bytes_per_frame == 28 * 3 + 2 + 4 * 2 == 94
     tensors, metadata = load_tensors(tmp_path / "s" / "posteriors.safetensors")
-    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) == 96 * 100
+    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) == 94 * 100
     assert metadata["fingerprint"] == store.fingerprint
 
 
 def test_utterances_are_found_by_name(tmp_path):
     store = write(tmp_path / "s")
     assert torch.equal(store.utt_targets("b-2", 1.0).probs, store.targets(torch.tensor([40]), 1.0).probs)
-    assert store.utt_targets("c-3", 1.0).probs.shape == (59, 20)
+    assert store.utt_targets("c-3", 1.0).probs.shape == (59, 28)
     with pytest.raises(InputError, match="d-4: not in posterior store"):
         store.utt_targets("d-4", 1.0)
 
@@ -195,17 +229,17 @@ def test_report_falls_with_k_and_vanishes_when_all_is_kept():
     for temperature in (1.0, 2.0, 5.0, 10.0):
         kl = [row["kl_to_dense"] for row in rows if row["temperature"] == temperature]
         assert kl == sorted(kl, reverse=True)
-        assert kl[-1] == pytest.approx(0.0, abs=1e-5)
+        assert kl[-1] == pytest.approx(0.0, abs=1e-4)
     for row in rows:
         assert -1e-6 <= row["kl_lumped"] <= row["kl_to_dense"] + 1e-6
-        assert row["bytes_per_frame"] == 4 * row["top_k"] + 16
+        assert row["bytes_per_frame"] == 3 * row["top_k"] + 10
         assert row["chosen"] == (row["top_k"] == 5)
 
 
 def test_report_by_hand():
     """Dense 1/2, 1/4, 1/8, 1/8 kept with k = 1: the tail of 1/2 spread evenly over three classes."""
     dense = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log()
-    rows = Compressed(torch.tensor([[0]]).short(), torch.zeros(1, 1).half(), torch.zeros(1, 1))
+    rows = Compressed(torch.tensor([[0]]).short(), torch.zeros(1, 1).byte(), *torch.zeros(2, 1, 1).half())
     losses = store_module._losses(dense, expand(rows, 0, 1.0))
     sixth = torch.tensor(6.0).log()
     expected = 0.25 * (sixth - torch.tensor(4.0).log()) + 0.25 * (sixth - torch.tensor(8.0).log())

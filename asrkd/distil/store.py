@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.distil.loss import SoftTargets
-from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME, Rows, Span, StoreFile
+from asrkd.distil.store_file import INDEX_NAME, ORDER, TENSORS_NAME, Rows, Span, StoreFile
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, load_tensors, read_json, write_json
 from asrkd.jobs import HERE, Jobs, Work
@@ -23,18 +23,23 @@ from asrkd.train.evaluate import CHUNK, iter_logits
 from asrkd.train.inputs import InputSource, take, tensor_digest
 
 MAX_CLASSES = 1 << 16
+LEVELS = 255  # of a logit, in a byte
+# Nats below the greatest logit at which a class counts as impossible, whatever the temperature: a dump may hold log 0.
+DEEPEST = 1000.0
+# What a row is made of; a store of another make is refused.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class StoreOptions:
     """What of the ensemble's posteriors is kept."""
 
-    top_k: int = 20
-    """Classes kept for each frame (4 bytes each)."""
+    top_k: int = 28
+    """Classes kept for each frame (3 bytes each)."""
     mean: Mean = "geometric"
     """How members are averaged. geometric (of logits) serves every temperature; arithmetic is made at one."""
     temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """Temperatures students can learn at (4 bytes a frame each); only one with the arithmetic mean."""
+    """Temperatures students can learn at (2 bytes a frame each); only one with the arithmetic mean."""
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -67,14 +72,30 @@ class Utterances(Protocol):
 
 
 class Compressed(NamedTuple):
-    """Rows of a store."""
+    """Rows of a store.
+
+    A kept class' logit, less the row's greatest, is -depth * (level / 255)^2: squares make the steps between levels
+    finest where most of the mass is.
+    """
 
     pdf_ids: Tensor
     """int16 [N, k]: bits of an unsigned 16-bit class number, likeliest first."""
-    logits: Tensor
-    """float16 [N, k]: combined logits less the row's greatest, so at most 0."""
+    levels: Tensor
+    """uint8 [N, k]: 0 is the likeliest class' logit, 255 the last one's that is kept."""
+    depth: Tensor
+    """float16 [N, 1]: from the greatest logit down to the last that is kept, nats."""
     log_tail: Tensor
-    """float32 [N, temperatures]: log of the other classes' sum of exp(logit / T), logits as above."""
+    """float16 [N, temperatures]: log of the other classes' sum of exp(logit / T), logits less the row's greatest."""
+
+    @property
+    def logits(self) -> Tensor:
+        """float32 [N, k], less the row's greatest, so at most 0."""
+        return -self.depth.float() * (self.levels.float() / LEVELS).square()
+
+
+def bytes_of_row(top_k: int, num_temperatures: int) -> int:
+    """Bytes a frame takes in a store."""
+    return 3 * top_k + 2 + 2 * num_temperatures
 
 
 def compress(combined: Tensor, options: StoreOptions) -> Compressed:
@@ -82,11 +103,15 @@ def compress(combined: Tensor, options: StoreOptions) -> Compressed:
     num_classes = combined.shape[1]
     if num_classes > MAX_CLASSES:
         raise InputError(f"posteriors: expected at most {MAX_CLASSES} classes, found {num_classes}")
-    relative = combined - combined.amax(dim=1, keepdim=True)
+    relative = (combined - combined.amax(dim=1, keepdim=True)).clamp_(min=-DEEPEST)
     top = relative.topk(min(options.top_k, num_classes), dim=1)
     rest = relative.scatter(1, top.indices, -math.inf)
     log_tail = torch.stack([(rest / t).exp_().sum(dim=1).log() for t in options.temperatures], dim=1)
-    return Compressed(top.indices.to(torch.int16), top.values.half(), log_tail.float())
+    depth = (-top.values[:, -1:]).half()
+    # Against the depth as it is stored, so that its rounding is not added to that of the levels.
+    share = -top.values / depth.float().clamp(min=torch.finfo(torch.float32).tiny)
+    levels = share.sqrt_().mul_(LEVELS).round_().clamp_(max=LEVELS).to(torch.uint8)
+    return Compressed(top.indices.to(torch.int16), levels, depth, log_tail.half())
 
 
 def combined_logits(logits: Tensor, options: StoreOptions) -> Tensor:
@@ -102,8 +127,8 @@ def expand(rows: Compressed, column: int, temperature: float) -> SoftTargets:
 
     One normaliser over the rounded logits and the tail, so that the probabilities and the tail sum to one.
     """
-    scaled = rows.logits.float() / temperature
-    log_tail = rows.log_tail[:, column]
+    scaled = rows.logits / temperature
+    log_tail = rows.log_tail[:, column].float()
     normaliser = torch.logaddexp(torch.logsumexp(scaled, dim=1), log_tail)
     probs = (scaled - normaliser.unsqueeze(1)).exp_()
     pdf_ids = rows.pdf_ids.long() & (MAX_CLASSES - 1)
@@ -160,19 +185,23 @@ class PosteriorStore(StoredTargets):
         """The store that `write_store` wrote. InputError if it is missing, damaged or inconsistent."""
         path = Path(path)
         index = read_json(path / INDEX_NAME)
+        if index.get("format") != FORMAT:
+            raise InputError(
+                f"{path}: expected posteriors of format {FORMAT}, found {index.get('format', 1)}: make them again"
+            )
         tensors, metadata = load_tensors(path / TENSORS_NAME)
         if metadata.get("fingerprint") != index["fingerprint"]:
             raise InputError(
                 f"{path}: expected posteriors {index['fingerprint']}, found {metadata.get('fingerprint')}"
             )
-        store = cls(Compressed(tensors["pdf_ids"], tensors["logits"], tensors["log_tail"]), index)
+        store = cls(Compressed(*(tensors[name] for name in ORDER)), index)
         if len(store) != int(store.offsets[-1]):
             raise InputError(f"{path}: expected {int(store.offsets[-1])} frames, found {len(store)}")
         return store
 
     @property
     def bytes_per_frame(self) -> int:
-        return sum(part.shape[1] * part.element_size() for part in self._rows)
+        return bytes_of_row(self._rows.pdf_ids.shape[1], len(self.options.temperatures))
 
     def require(self, frames_fingerprint: str, classes_fingerprint: str) -> None:
         """InputError unless the store was made of these frames and these classes (senone tree)."""
@@ -215,8 +244,8 @@ class EnsemblePosteriors:
 
 def as_rows(compressed: Compressed) -> Rows:
     """The same as numpy arrays, which a pipe carries as bytes."""
-    pdf_ids, logits, log_tail = (part.cpu().numpy() for part in compressed)
-    return pdf_ids, logits, log_tail
+    pdf_ids, levels, depth, log_tail = (part.cpu().numpy() for part in compressed)
+    return pdf_ids, levels, depth, log_tail
 
 
 def write_store(
@@ -286,7 +315,7 @@ def store_report(
     ensemble: StackedEnsemble,
     inputs: InputSource,
     options: StoreOptions,
-    top_ks: Sequence[int] = (5, 10, 20, 40),
+    top_ks: Sequence[int] = (7, 14, 28, 56),
     ids: Tensor | None = None,
     chunk: int = CHUNK,
 ) -> list[dict[str, Any]]:
@@ -306,13 +335,12 @@ def store_report(
                 losses = _losses(dense, expand(rows, column, temperature))
                 key = (top_k, temperature)
                 sums[key] = sums.get(key, torch.zeros(3, dtype=torch.float64)) + losses
-    temperature_bytes = 4 * len(options.temperatures)
     names = ("kl_to_dense", "kl_lumped", "tail")
     return [
         {
             "top_k": top_k,
             "temperature": temperature,
-            "bytes_per_frame": 4 * top_k + temperature_bytes,
+            "bytes_per_frame": bytes_of_row(top_k, len(options.temperatures)),
             **dict(zip(names, (total / count).tolist(), strict=True)),
             "chosen": top_k == options.top_k,
         }
@@ -356,6 +384,7 @@ def describe_store(
 ) -> dict[str, Any]:
     """What the store says of itself; its fingerprint covers teachers, frames, classes and options."""
     index: dict[str, Any] = {
+        "format": FORMAT,
         "options": asdict(options),
         "num_classes": num_classes,
         "num_members": num_members,

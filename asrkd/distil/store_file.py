@@ -19,13 +19,13 @@ PROGRESS_NAME = "progress.json"
 # Frames between two notes of how far the writing has come.
 FLUSH_FRAMES = 1 << 17
 
-# pdf_ids, logits and log_tail of some frames: the parts of asrkd.distil.store.Compressed.
-Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+# The parts of asrkd.distil.store.Compressed, of some frames, and their names in that order.
+Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+ORDER = ("pdf_ids", "levels", "depth", "log_tail")
 # First frame, and the one after the last.
 Span = tuple[int, int]
 # (name, safetensors type, numpy type, shape) of each tensor of a store, in the file's order.
 Layout = list[tuple[str, str, np.dtype, tuple[int, int]]]
-ORDER = ("pdf_ids", "logits", "log_tail")
 
 
 class StoreFile:
@@ -96,9 +96,10 @@ class StoreFile:
 def _layout(num_frames: int, top_k: int, num_temperatures: int) -> Layout:
     """The tensors in the file's order: widest values first, so that each tensor is aligned."""
     return [
-        ("log_tail", "F32", np.dtype(np.float32), (num_frames, num_temperatures)),
-        ("logits", "F16", np.dtype(np.float16), (num_frames, top_k)),
+        ("log_tail", "F16", np.dtype(np.float16), (num_frames, num_temperatures)),
+        ("depth", "F16", np.dtype(np.float16), (num_frames, 1)),
         ("pdf_ids", "I16", np.dtype(np.int16), (num_frames, top_k)),
+        ("levels", "U8", np.dtype(np.uint8), (num_frames, top_k)),
     ]
 
 

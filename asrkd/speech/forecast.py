@@ -17,7 +17,7 @@ import torch
 from tabulate import tabulate
 
 from asrkd import provenance
-from asrkd.distil.store import StoreOptions, combined_logits, compress
+from asrkd.distil.store import StoreOptions, bytes_of_row, combined_logits, compress
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
@@ -161,7 +161,7 @@ def forecast(options: PlanOptions, rates: Rates) -> list[Cost]:
     teacher = Network(options.input_dim, options.senones, options.teacher)
     student = Network(options.input_dim, options.senones, options.student)
     top_k = min(options.store.top_k, options.senones)
-    row_bytes = 4 * top_k + FLOAT_BYTES * len(options.store.temperatures)
+    row_bytes = bytes_of_row(top_k, len(options.store.temperatures))
     feature_bytes = FLOAT_BYTES * options.frames * options.features
     monophone = Network(options.input_dim, STATES_A_PHONE * options.phones, options.teacher)
     rounds = options.mono_rounds * monophone.training_flop + options.tree_rounds * teacher.training_flop

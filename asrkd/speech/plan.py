@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asrkd import config
-from asrkd.distil.store import PosteriorStore
+from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint, read_json, write_json
 from asrkd.provenance import command_of_all
@@ -92,7 +92,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             7,
             "posteriors",
             partial(networks.make_posteriors, features, tree, [exp / name for name in teachers], options),
-            options.posteriors,
+            [options.posteriors, {"format": FORMAT}],
             ("features", "tree", *teachers),
             resumable=True,
         )

@@ -27,6 +27,7 @@ from asrkd.train.devices import resolve_device, resolve_precision
 
 FEATURES, LEFT, RIGHT = 40, 20, 5
 UTTERANCE_FRAMES = 1000
+DEPTH_NATS = 10.0  # of made-up posteriors
 PEAK_GOAL, PEER_GOAL, GPU_GOAL = 0.6, 2.5, 1.0e6
 PAPERS = (8, 2560, 14000)  # layers, width and senones (Hinton et al. 2015, section 5)
 
@@ -98,9 +99,13 @@ def made_up_targets(options: Options, labels: Tensor, top_k: int) -> Distillatio
     generator = torch.Generator().manual_seed(0)
     others = torch.randint(1, options.senones, (len(labels), 1), generator=generator) + torch.arange(top_k)
     others[:, 0] = 0
-    logits = -torch.rand(len(labels), top_k, generator=generator).cumsum(dim=1)
+    levels = torch.randint(0, 256, (len(labels), top_k), generator=generator).sort(dim=1).values
+    levels[:, 0] = 0
     rows = Compressed(
-        ((labels.unsqueeze(1) + others) % options.senones).to(torch.int16), logits.half(), torch.zeros(len(labels), 1)
+        ((labels.unsqueeze(1) + others) % options.senones).to(torch.int16),
+        levels.to(torch.uint8),
+        torch.full((len(labels), 1), DEPTH_NATS).half(),
+        torch.zeros(len(labels), 1).half(),
     )
     targets = StoredTargets(rows, StoreOptions(top_k, temperatures=(2.0,)), "bench")
     return Distillation(None, targets, DistilOptions(alpha=1.0, temperature=2.0))
