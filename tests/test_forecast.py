@@ -55,7 +55,7 @@ def test_costs_by_hand() -> None:
     assert teachers.disk_bytes == 3 * 4 * 137
     assert posteriors.flop == 3 * frames * 240
     assert posteriors.seconds == pytest.approx(posteriors.flop / 4e9)
-    assert posteriors.disk_bytes == frames * (4 * 3 + 2 + 2 * 2), "ids and levels of 4 classes, a depth, tails at 2 temperatures"
+    assert posteriors.disk_bytes == frames * (4 * 3 + 2 + 2 * 2), "4 ids and levels, a depth, 2 tails"
     assert student.seconds == pytest.approx(10 * frames * (6 * (24 + 14) - 2 * 24) / 2e9)
     # weights, gradients and two moments; the frames; labels and a row of the store for each
     assert student.memory_bytes > 16 * (24 + 2 + 14 + 7) + features.disk_bytes + frames * (8 + 18)
