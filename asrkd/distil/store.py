@@ -319,7 +319,7 @@ def store_report(
     ids: Tensor | None = None,
     chunk: int = CHUNK,
 ) -> list[dict[str, Any]]:
-    """What a store costs and loses: a row for each k and temperature.
+    """What a store costs and loses: a row for each k, the options' own among them, and temperature.
 
     kl_to_dense is KL(dense || stored) in nats a frame, the stored tail spread evenly over the other classes;
     kl_lumped counts the tail as one class, as the objective does: what rounding loses. tail is its mean mass.
@@ -342,7 +342,7 @@ def store_report(
             "temperature": temperature,
             "bytes_per_frame": bytes_of_row(top_k, len(options.temperatures)),
             **dict(zip(names, (total / count).tolist(), strict=True)),
-            "chosen": top_k == options.top_k,
+            "chosen": top_k == min(options.top_k, ensemble.num_outputs),
         }
         for (top_k, temperature), total in sums.items()
     ]
@@ -351,7 +351,7 @@ def store_report(
 def _each_top_k(
     combined: Tensor, options: StoreOptions, top_ks: Sequence[int]
 ) -> Iterator[tuple[int, Compressed]]:
-    for top_k in sorted({min(k, combined.shape[1]) for k in top_ks}):
+    for top_k in sorted({min(k, combined.shape[1]) for k in (*top_ks, options.top_k)}):
         yield top_k, compress(combined, StoreOptions(top_k, options.mean, options.temperatures))
 
 
