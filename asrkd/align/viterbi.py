@@ -22,6 +22,7 @@ from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.jobs import InMemory
 from asrkd.lang.lexicon import Lexicon
+from asrkd.train.devices import keep_freed_memory
 
 ScoreFn = Callable[[str], Tensor]
 """utt_id -> acoustic scores [T, S], log-likelihoods up to a constant a frame."""
@@ -183,6 +184,7 @@ class TrainingCorpus:
         self, tree: SenoneTree, score_fn: ScoreFn, transitions: TransitionModel, options: ViterbiOptions
     ) -> Callable[[range], list[AlignedUtterance | None]]:
         """A function of a range of utterances that aligns them together."""
+        keep_freed_memory()  # k2 asks for large blocks with every batch: worth a quarter of its time
         compiled = self.graphs.compile(tree, transitions)
 
         def align(batch: range) -> list[AlignedUtterance | None]:
