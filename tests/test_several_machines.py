@@ -7,6 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +22,14 @@ from loopback_cluster import cluster
 from test_shared_training import torchrun
 from tiny_recipe import RECIPE, TINY, run_recipe
 
+from asrkd.decode import decode
 from asrkd.distil.store import PosteriorStore
 from asrkd.files import load_tensors, read_json
-from asrkd.jobs import one_thread
+from asrkd.jobs import Jobs, one_thread
 from asrkd.models import StackedEnsemble
+from asrkd.speech.evaluate import Decoder, DecodeWork, Run, tuned
 from asrkd.speech.networks import LabelledFrames, trained_precision
-from asrkd.speech.options import SpeechOptions
+from asrkd.speech.options import SpeechOptions, options_of_run
 from asrkd.train.evaluate import iter_logits
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
@@ -101,6 +106,19 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(small_an4: Path, finished_
     require_same_bytes(exp_dir / "decode" / "tuning", finished_an4 / "decode" / "tuning", "tuning.json")
     for system in ("teacher_0", "distilled"):
         assert words(exp_dir, system) == words(finished_an4, system)
+
+
+def test_any_executor_decodes_the_same(finished_an4: Path) -> None:
+    """Processes that were started, not forked, and know paths alone: what any executor of concurrent.futures can do."""
+    options = options_of_run(finished_an4)
+    run = Run("distilled", 0, ("students/distilled",))
+    decoder = Decoder.open(finished_an4, "test", options)
+    scales = tuned(finished_an4 / "decode" / "tuning", options)
+    work = DecodeWork(run, scales, "test", finished_an4, options)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        elsewhere = partial(Jobs(pool=pool).map, work)
+        found = decode(decoder.graph, decoder.acoustics(run), scales, elsewhere=elsewhere)
+    assert {utt_id: " ".join(said) for utt_id, said in found.words.items()} == words(finished_an4, "distilled")
 
 
 def test_torchrun_trains_a_student_as_one_process_does(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
