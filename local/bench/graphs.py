@@ -41,7 +41,7 @@ class Options:
     """binary language model of Sphinx (Debian: pocketsphinx-en-us)"""
     words: int = 20_000
     """most frequent words with a pronunciation"""
-    threshold: float = 5.5e-8
+    threshold: float = 1e-7
     """loss of an n-gram below which it is pruned"""
 
 
