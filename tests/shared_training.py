@@ -20,6 +20,7 @@ from asrkd.train import ArrayInputs, HardTargets, TrainOptions, TrainResult, tra
 
 NUM_CLASSES = 7
 NUM_FEATURES = 6
+DEVICE_VARIABLE = "TOY_DEVICE"
 
 
 class JitteredInputs(ArrayInputs):
@@ -51,6 +52,7 @@ def run(kind: str, out_dir: Path) -> TrainResult:
         clip_norm=0.5,
         average_decay=0.9 if kind == "frames" else 0.0,
         precision="float32",
+        device=os.environ.get(DEVICE_VARIABLE, "cpu"),
         num_threads=1,
         show_progress=False,
     )

@@ -67,6 +67,16 @@ def test_two_processes_train_the_model_that_one_does(kind: str, tmp_path: Path) 
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["history.json", "model.safetensors"]
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_two_gpus_train_the_model_that_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By NCCL; each holds the frames of its utterances."""
+    monkeypatch.setenv(shared_training.DEVICE_VARIABLE, "cuda")
+    shared_training.run("frames", tmp_path / "one")
+    done = train_together("frames", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    require_same(tmp_path / "two", tmp_path / "one")
+
+
 def test_with_dropout_the_loss_comes_as_far(tmp_path: Path) -> None:
     """Masks belong to the processes, so numbers differ, as they would with another seed."""
     shared_training.run("dropout", tmp_path / "one")
