@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +92,7 @@ def compute_features(
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
     made_by = fingerprint(described)
     return FrameStore.go_on_writing(
-        out_dir, lambda done: _normalised(extractions, done, options, jobs), metadata, made_by
+        out_dir, lambda done: _normalised_from(extractions, done, options, jobs), metadata, made_by
     )
 
 
@@ -152,27 +152,31 @@ class _Extractor:
         return lambda shard: [_extract(one, fbank) for one in shard]
 
 
-def _normalised(
+def _normalised_from(
     extractions: list[_Extraction], done: int, options: FeatureOptions, jobs: Jobs
 ) -> Iterator[Utterance]:
-    """The utterances in the order of `extractions`, from number `done` on; a speaker's frames are held at a time."""
+    """The utterances from number `done` on: their speaker's others are extracted with them, to be normalised with."""
     first = done
     while 0 < first < len(extractions) and extractions[first].speaker == extractions[first - 1].speaker:
-        first -= 1  # the mean and variance of a speaker are of all that is said
+        first -= 1
+    return islice(_normalised(extractions, first, options, jobs), done - first, None)
+
+
+def _normalised(
+    extractions: list[_Extraction], first: int, options: FeatureOptions, jobs: Jobs
+) -> Iterator[Utterance]:
+    """The utterances from number `first`, a speaker's, on; a speaker's frames are held at a time."""
     todo = extractions[first:]
     shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
     extracted = chain.from_iterable(in_order(jobs.map(_Extractor(options), shards)))
     pairs = zip(todo, extracted, strict=True)
     progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
-    number = first
     for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
         group = list(of_speaker)
         with one_thread():
             feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn)
         for (one, _), frames in zip(group, feats, strict=True):
-            if number >= done:
-                yield one.utt_id, one.speaker, one.text, frames
-            number += 1
+            yield one.utt_id, one.speaker, one.text, frames
 
 
 def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:

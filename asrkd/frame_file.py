@@ -23,7 +23,7 @@ JOURNAL_FILE = "journal.jsonl"
 # it lets the frames be written as they come, so that a corpus larger than the memory can be stored.
 HEADER_BYTES = 512
 FLOAT_BYTES = 4
-# Frames written between two notes of how far the writing has come: half an hour of speech with 40 features.
+# Written between two notes of how far the writing has come: half an hour of speech with 40 features.
 NOTE_BYTES = 1 << 25
 
 Utterance = tuple[str, str, str, Tensor]

@@ -154,8 +154,9 @@ class FrameStore:
 
         utterances_from(n) -> all utterances from number n on.
         """
-        if (Path(path) / INDEX_FILE).is_file() and (there := cls.open(path)).fingerprint == fingerprint:
-            return there
+        index = Path(path) / INDEX_FILE
+        if index.is_file() and read_json(index).get("fingerprint") == fingerprint:
+            return cls.open(path)
         return cls._write(FrameFile(Path(path), metadata, fingerprint), utterances_from)
 
     @classmethod

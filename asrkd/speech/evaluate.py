@@ -56,6 +56,16 @@ class Run:
     def name(self) -> str:
         return self.system if self.seed == 0 else f"{self.system}_seed{self.seed}"
 
+    @property
+    def step(self) -> str:
+        """Step that decodes the test set."""
+        return f"decode/{self.name}"
+
+    @property
+    def dev_step(self) -> str:
+        """Step that decodes the development speakers."""
+        return f"decode/dev/{self.name}"
+
 
 def runs(options: SpeechOptions) -> list[Run]:
     """Every system that is decoded; students of the sweep are compared by their development figures alone."""
@@ -202,10 +212,10 @@ def decode_dev(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -
 
 
 def tune_scales(
-    names: Sequence[str], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path
+    chosen: Sequence[Run], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path
 ) -> None:
     """Stage 10, next: one set of scales for all systems, from their lattices of the development speakers."""
-    lattices = {name: Hypotheses.load(exp_dir / "decode" / "dev" / name).lattices for name in names}
+    lattices = {run.name: Hypotheses.load(exp_dir / run.dev_step).lattices for run in chosen}
     tuning = tune(
         lattices,
         references(exp_dir, "dev", scoring),

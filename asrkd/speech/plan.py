@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,8 +125,6 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
 def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, before: list[str]) -> list[Step]:
     exp = options.exp_dir
     chosen = evaluate.runs(options)
-    tried = [f"decode/dev/{run.name}" for run in chosen]
-    decoded = [f"decode/{run.name}" for run in chosen]
     models = tuple(dict.fromkeys(step for run in chosen for step in run.models))
     steps = [
         Step(
@@ -135,36 +134,16 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(corpus, options)],
             ("features", "lang", "tree"),
         ),
-    ]
-    for run, name in zip(chosen, tried, strict=True):
-        steps.append(
-            Step(
-                10,
-                name,
-                partial(evaluate.decode_dev, run, exp, options),
-                [options.decode, options.posteriors.mean],
-                ("features", "tree", "graph", *run.models),
-            )
-        )
-    steps.append(
+        *(_decoding_step(run.dev_step, evaluate.decode_dev, run, options) for run in chosen),
         Step(
             10,
             "decode/tuning",
-            partial(evaluate.tune_scales, [run.name for run in chosen], corpus.scoring, exp, options),
+            partial(evaluate.tune_scales, chosen, corpus.scoring, exp, options),
             options.tune,
-            ("manifests", "features", *tried),
-        )
-    )
-    for run, name in zip(chosen, decoded, strict=True):
-        steps.append(
-            Step(
-                10,
-                name,
-                partial(evaluate.decode_test, run, exp, options),
-                [options.decode, options.posteriors.mean],
-                ("features", "tree", "graph", "decode/tuning", *run.models),
-            )
-        )
+            ("manifests", "features", *(run.dev_step for run in chosen)),
+        ),
+        *(_decoding_step(run.step, evaluate.decode_test, run, options, "decode/tuning") for run in chosen),
+    ]
     sweeps = tuple(f"students/{student.name}" for student in networks.students(options) if student.is_sweep)
     names = [*before, *(step.name for step in steps)]
     steps.append(
@@ -175,7 +154,7 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
             [results.config_sha(options), command],
             (
                 *("manifests", "features", "lang", "align", "tree", "posteriors"),
-                *(*models, *sweeps, "decode/tuning", *decoded),
+                *(*models, *sweeps, "decode/tuning", *(run.step for run in chosen)),
             ),
         )
     )
@@ -183,6 +162,22 @@ def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, befo
         Step(12, "report", partial(results.report, exp, options), None, ("manifests", "features", "tree", "score"))
     )
     return steps
+
+
+def _decoding_step(
+    name: str,
+    decode: Callable[[evaluate.Run, Path, SpeechOptions, Path], None],
+    run: evaluate.Run,
+    options: SpeechOptions,
+    *more_inputs: str,
+) -> Step:
+    return Step(
+        10,
+        name,
+        partial(decode, run, options.exp_dir, options),
+        [options.decode, options.posteriors.mean],
+        ("features", "tree", "graph", *more_inputs, *run.models),
+    )
 
 
 def _network_options(options: SpeechOptions) -> list[Any]:

@@ -78,7 +78,7 @@ class Scored:
     def of(
         cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts
     ) -> Scored:
-        folder = exp_dir / "decode" / run.name
+        folder = exp_dir / run.step
         hypotheses = Hypotheses.load(folder)
         saved = read_json(folder / FRAMES_FILE)
         passes = {"": (hypotheses.words, hypotheses.rtf)}

@@ -95,8 +95,9 @@ def bfloat16_gain(device: torch.device) -> float:
 def keep_freed_memory() -> bool:
     """Have glibc keep large blocks for the next step instead of giving them back; whether there is a glibc to do so.
 
-    Every step allocates the same activations and gradients. Otherwise each is mapped anew and the kernel clears its
-    pages, which took a fifth of the training's time (BENCHMARKS.md). The process keeps what it once needed.
+    Every step of training allocates the same activations and gradients, every search of k2 blocks as large. Otherwise
+    each is mapped anew and the kernel clears its pages, which took a fifth of the training's time (LOG.md). The process
+    keeps what it once needed.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
