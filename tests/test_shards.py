@@ -127,7 +127,7 @@ def test_the_next_shard_loads_while_one_is_learnt_from() -> None:
         started[number].set()
         return Examples(ArrayInputs(torch.zeros(1, 1)), HardTargets(torch.zeros(1, dtype=torch.long)), torch.zeros(1))
 
-    turns = Shards((1, 1, 1), load, CPU).in_turn([2, 0, 1])
+    turns = Shards((1, 1, 1), load, CPU, CPU).in_turn([2, 0, 1])
     next(turns)
     assert started[0].wait(timeout=10)
     assert not started[1].is_set()

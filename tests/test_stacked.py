@@ -33,7 +33,9 @@ class NoisyInputs(ArrayInputs):
 
     def batch(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         values = super().batch(ids)
-        return values if generator is None else values + 0.1 * torch.randn(values.shape, generator=generator)
+        if generator is None:
+            return values
+        return values + 0.1 * torch.randn(values.shape, generator=generator, device=values.device)
 
 
 def examples(num_examples: int = 333) -> tuple[NoisyInputs, Tensor]:
@@ -189,3 +191,24 @@ def test_max_norm_projects_each_member_as_it_would_be_alone(limit, scale, seed):
         model.project_()
         for layer, weight in zip(model.layers, stack.weights, strict=True):
             torch.testing.assert_close(weight[member].t(), layer.weight)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("targets", ["hard", "soft"])
+def test_captured_steps_are_the_steps_that_were_captured(optimizer: str, targets: str, tmp_path: Path) -> None:
+    """With everything that a step can have: noise and masks of each member's own, clipping, max-norm, an average."""
+    found = {}
+    for capture in (False, True):
+        inputs, labels = examples()
+        options = replace(SGD, optimizer=optimizer, average_decay=0.8, device="cuda", capture=capture)
+        objective: Objective = HardTargets(labels.cuda()) if targets == "hard" else soft(labels).part(
+            torch.arange(len(labels)), torch.device("cuda")
+        )
+        ensemble = stack()
+        on_gpu = NoisyInputs(inputs.values.cuda())
+        result = train_stacked(ensemble, SEEDS, on_gpu, objective, options, tmp_path / f"{capture}")
+        found[capture] = list(ensemble.parameters()), [epoch["train_loss"] for epoch in result.history]
+    assert found[True][1] == pytest.approx(found[False][1], rel=1e-4)
+    for captured, plain in zip(found[True][0], found[False][0], strict=True):
+        torch.testing.assert_close(captured, plain, **TOLERANCE)

@@ -86,7 +86,7 @@ class Variant:
     @property
     def identity(self) -> list[Any]:
         """What decides its weights; where it runs and how that is shown do not."""
-        train = replace(self.train, device="cpu", compile=False, num_threads=0, show_progress=True)
+        train = replace(self.train, device="cpu", compile=False, capture=True, num_threads=0, show_progress=True)
         return [replace(self, train=train)]
 
 

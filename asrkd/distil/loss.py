@@ -61,6 +61,11 @@ class TargetSource(Protocol):
         """Tells these targets from others."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         """Targets of frame_ids [B] at `temperature`. InputError if it cannot be had at that temperature."""
         ...
@@ -93,6 +98,10 @@ class DenseTargets:
     def fingerprint(self) -> str:
         return tensor_digest(self.probs, f"dense {self.temperature}")
 
+    @property
+    def device(self) -> torch.device:
+        return self.probs.device
+
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         if temperature != self.temperature:
             raise InputError(f"soft targets: expected temperature {self.temperature}, found {temperature}")
@@ -120,6 +129,10 @@ class Distillation:
     def fingerprint(self) -> str:
         labels = None if self.labels is None else tensor_digest(self.labels)
         return fingerprint([self.options, labels, self.target_source.fingerprint])
+
+    @property
+    def device(self) -> torch.device:
+        return self.target_source.device
 
     def part(self, ids: Tensor, device: torch.device) -> Distillation:
         labels = None if self.labels is None else take(self.labels, ids, device)
@@ -154,6 +167,10 @@ class LogitMatching:
     @property
     def fingerprint(self) -> str:
         return tensor_digest(self.logits, "logit matching")
+
+    @property
+    def device(self) -> torch.device:
+        return self.logits.device
 
     def part(self, ids: Tensor, device: torch.device) -> LogitMatching:
         return LogitMatching(take(self.logits, ids, device))

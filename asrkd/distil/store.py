@@ -147,6 +147,11 @@ class StoredTargets:
         """Number of frames."""
         return self._rows.pdf_ids.shape[0]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self._rows.pdf_ids.device
+
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         """Targets (pdf_ids [B, k], probs [B, k], tail [B]) of frame_ids [B].
 

@@ -182,7 +182,9 @@ def _decoding_step(
 
 def _network_options(options: SpeechOptions) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    train = replace(options.train, device="cpu", compile=False, num_threads=0, show_progress=True, seed=0)
+    train = replace(
+        options.train, device="cpu", compile=False, capture=True, num_threads=0, show_progress=True, seed=0
+    )
     return [options.context, train, options.seed]
 
 

@@ -38,6 +38,11 @@ class Objective(Protocol):
         """Tells this objective and its targets from others."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where its targets are."""
+        ...
+
     def part(self, ids: Tensor, device: torch.device) -> Objective:
         """The same for examples ids [n] alone, then numbered from 0, its targets on `device`."""
         ...
@@ -81,6 +86,10 @@ class HardTargets:
     @property
     def fingerprint(self) -> str:
         return tensor_digest(self.labels, f"hard {self.label_smoothing}")
+
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
 
     def part(self, ids: Tensor, device: torch.device) -> HardTargets:
         return HardTargets(take(self.labels, ids, device), self.label_smoothing)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.errors import InputError
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.ranks import Ranks
+from asrkd.train.captured import can_capture
 from asrkd.train.checked_data import DevSet, check_data, dev_set
 from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asrkd.train.devices import compiled, cpu_threads, keep_freed_memory, resolve_device, resolve_precision
@@ -32,9 +30,10 @@ from asrkd.train.result import (
     finished_run,
     write_result,
 )
-from asrkd.train.run import Run, epoch_batches
+from asrkd.train.run import Draws, Run, epoch_batches
 from asrkd.train.shards import shards_of
 from asrkd.train.share import Share
+from asrkd.train.step import make_optimizer, run_step
 
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
 LOSS_CHECK_STEPS = {"cpu": 1, "cuda": 50}
@@ -132,24 +131,28 @@ def _train(
         if finished is not None:
             return finished
         averaged = copy.deepcopy(model).eval() if options.average_decay else None
-        optimizer = make_optimizer(model, options)
+        captured = can_capture(inputs, objective, options, ranks, device)
+        optimizer = make_optimizer(model, options, captured)
         progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
         ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")
         # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
         progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
+        shards = shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision)
+        share = Share.of(ranks, inputs, frame_ids, len(seeds), device)
         run = Run(
             model,
             compiled(model, ranks) if options.compile else ranks.wrap(model),
             averaged,
-            shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision),
+            shards,
             dev,
             optimizer,
             options,
             device,
             progress.precision,
-            seeds,
+            tuple(Draws.of(seed, share, shards.inputs_device, device) for seed in seeds),
             checkpoint_epochs,
-            Share.of(ranks, inputs, frame_ids, len(seeds), device),
+            share,
+            captured,
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
@@ -157,25 +160,6 @@ def _train(
     if not ranks.leads:
         return TrainResult(progress.history, progress.best_epoch, out_dir / MODEL_NAME, progress.precision)
     return write_result(out_dir, run_fingerprint, model, progress)
-
-
-def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    """The optimiser of `options`; biases are not decayed."""
-    named = list(model.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if "bias" not in name], "weight_decay": options.weight_decay},
-        {"params": [p for name, p in named if "bias" in name], "weight_decay": 0.0},
-    ]
-    if options.optimizer == "sgd":
-        nesterov = options.momentum > 0
-        return torch.optim.SGD(groups, lr=options.learning_rate, momentum=options.momentum, nesterov=nesterov)
-    adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
-    adamw = partial(adamw, groups, lr=options.learning_rate, betas=(options.momentum, 0.999))
-    # One kernel over all weights, where the installed torch has it; otherwise some ten that each read them anew.
-    if "fused" in inspect.signature(torch.optim.AdamW).parameters:
-        with suppress(RuntimeError):  # before torch 2.4 it has that kernel for GPUs alone
-            return adamw(fused=True)
-    return adamw()
 
 
 def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: str, description: str) -> None:
@@ -226,73 +210,13 @@ def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) ->
     losses = torch.zeros(run.steps_per_epoch, device=run.device)
     check_steps = LOSS_CHECK_STEPS[run.device.type]
     run.model.train()
-    for step, (objective, batches, dropout) in enumerate(epoch_batches(run, epoch)):
+    for step, (examples, ids) in enumerate(epoch_batches(run, epoch)):
         rate = learning_rate_at(run.options, epoch * run.steps_per_epoch + step, run.num_steps, history)
-        losses[step] = run_step(run, objective, batches, rate, dropout)
+        losses[step] = run_step(run, examples, ids, rate)
         if (step + 1) % check_steps == 0 or step + 1 == run.steps_per_epoch:
             _check_losses(losses[: step + 1], epoch)
         bar.update(1)
     return float(losses.mean())
-
-
-def run_step(
-    run: Run,
-    objective: Objective,
-    batches: Sequence[tuple[Tensor, Tensor]],
-    rate: float,
-    dropout: Sequence[torch.Generator],
-) -> Tensor:
-    """One step of the optimiser on this process' inputs [b, D] and ids [b] of each model; the mean loss over the whole
-    batch, detached."""
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-        logits, ids = _forward(run, batches, dropout)
-    loss = _loss_of_part(run, objective, logits, ids)
-    run.optimizer.zero_grad(set_to_none=True)
-    # The mean over all examples is 1/M of the sum of the members' means: each gets the gradient of its own. So is the
-    # mean over the processes, which is what the gradients come to.
-    loss.backward(torch.full_like(loss, len(batches) * run.share.ranks.size))
-    if run.options.clip_norm is not None:
-        _clip_gradients(run.model, run.options.clip_norm)
-    run.optimizer.step()
-    run.model.project_()
-    if run.averaged is not None:
-        _update_average(run.averaged, run.model, run.options.average_decay)
-    return run.share.ranks.total(loss.detach())
-
-
-def _loss_of_part(run: Run, objective: Objective, logits: Tensor, ids: Tensor) -> Tensor:
-    """The mean loss of these examples, weighed by what part of the whole batch they are."""
-    if run.share.ranks.size == 1:
-        return objective(logits, ids)
-    if len(ids) == 0:  # of a batch it holds nothing of: its gradient is zero, but the others wait for it
-        return 0.0 * logits.sum(dtype=torch.float32)
-    return objective(logits, ids) * (len(ids) / (run.frames_per_step * len(run.seeds)))
-
-
-def _forward(
-    run: Run, batches: Sequence[tuple[Tensor, Tensor]], dropout: Sequence[torch.Generator]
-) -> tuple[Tensor, Tensor]:
-    """Logits [M b, S] and ids [M b] of all members, one after the other."""
-    if isinstance(run.model, AcousticDnn):
-        ((x, ids),) = batches
-        return run.network(x, dropout[0]), ids
-    logits = run.network(torch.stack([x for x, _ in batches]), dropout)
-    return logits.flatten(0, 1), torch.cat([ids for _, ids in batches])
-
-
-def _clip_gradients(model: Model, limit: float) -> None:
-    if isinstance(model, StackedEnsemble):
-        model.clip_gradients_(limit)
-    else:
-        nn.utils.clip_grad_norm_(model.parameters(), limit)
-
-
-@torch.no_grad()
-def _update_average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    for average, current in zip(averaged.parameters(), model.parameters(), strict=True):
-        average.lerp_(current, 1.0 - decay)
 
 
 def _check_losses(losses: Tensor, epoch: int) -> None:

@@ -23,7 +23,7 @@ Model = AcousticDnn | StackedEnsemble
 MODEL_NAME = "model.safetensors"
 HISTORY_NAME = "history.json"
 # Options that change where and how a training runs, not what comes out of it.
-NOT_IDENTITY = ("device", "precision", "compile", "num_threads", "show_progress")
+NOT_IDENTITY = ("device", "precision", "compile", "capture", "num_threads", "show_progress")
 INPUT_SAMPLE = 64
 
 
@@ -41,10 +41,15 @@ class TrainResult:
     """float32 or bfloat16."""
 
 
+def seed_of(seed: int, epoch: int, purpose: str) -> int:
+    """The seed of what is random in an epoch for one purpose."""
+    digest = hashlib.sha256(f"{seed} {epoch} {purpose}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
 def generator_of(seed: int, epoch: int, purpose: str, device: torch.device) -> torch.Generator:
     """Random numbers as a function of (seed, epoch, purpose): nothing to store, no stream shifts another."""
-    digest = hashlib.sha256(f"{seed} {epoch} {purpose}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator(device).manual_seed(seed_of(seed, epoch, purpose))
 
 
 def fingerprint_of_run(

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from asrkd.train.captured import CapturedStep
 from asrkd.train.checked_data import DevSet
-from asrkd.train.evaluate import device_of
-from asrkd.train.inputs import Objective
 from asrkd.train.options import TrainOptions
-from asrkd.train.result import Model, generator_of
+from asrkd.train.result import Model, generator_of, seed_of
 from asrkd.train.shards import Examples, Shards
 from asrkd.train.share import Share
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random in the training of one model: in every epoch a function of (seed, epoch), so that a resumed one
+    draws the same."""
+
+    seed: int
+    order: torch.Generator
+    augmentation: torch.Generator
+    dropout: torch.Generator
+    dropout_purpose: str
+
+    @classmethod
+    def of(cls, seed: int, share: Share, inputs_device: torch.device, device: torch.device) -> Draws:
+        """Not yet begun."""
+        generators = torch.Generator(), torch.Generator(inputs_device), torch.Generator(device)
+        return cls(seed, *generators, share.dropout_purpose())
+
+    def begin(self, epoch: int) -> None:
+        """Draw the numbers of this epoch from here on."""
+        purposes = ("order", self.order), ("augmentation", self.augmentation), (self.dropout_purpose, self.dropout)
+        for purpose, generator in purposes:
+            generator.manual_seed(seed_of(self.seed, epoch, purpose))
+
+    def batches(self, run: Run, examples: Examples) -> Sequence[Tensor]:
+        """Ids of the examples in the order they are taken, a batch each, on the inputs' device."""
+        ids = examples.ids[torch.randperm(len(examples.ids), generator=self.order)]
+        return run.share.batches(ids, run.options.batch_size, run.shards.inputs_device)
 
 
 @dataclass
@@ -31,9 +59,13 @@ class Run:
     options: TrainOptions
     device: torch.device
     precision: str
-    seeds: tuple[int, ...]
+    draws: tuple[Draws, ...]
+    """Of each model."""
     checkpoint_epochs: int
     share: Share
+    capture: bool
+    """Whether its steps are captured."""
+    captured: CapturedStep | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -47,7 +79,7 @@ class Run:
     @property
     def frames_per_epoch(self) -> int:
         sizes = self.shards.sizes
-        return len(self.seeds) * sum(self.steps_of(size) * min(self.options.batch_size, size) for size in sizes)
+        return len(self.draws) * sum(self.steps_of(size) * min(self.options.batch_size, size) for size in sizes)
 
     def steps_of(self, num_examples: int) -> int:
         return max(1, num_examples // self.options.batch_size)
@@ -62,42 +94,12 @@ class Run:
         return self.model if self.averaged is None else self.averaged
 
 
-@dataclass(frozen=True)
-class EpochDraws:
-    """What is random in an epoch of one model: functions of (seed, epoch), so that a resumed one draws the same."""
-
-    order: torch.Generator
-    augmentation: torch.Generator
-    dropout: torch.Generator
-
-    @classmethod
-    def of(cls, run: Run, seed: int, epoch: int, source_device: torch.device) -> EpochDraws:
-        order = generator_of(seed, epoch, "order", torch.device("cpu"))
-        augmentation = generator_of(seed, epoch, "augmentation", source_device)
-        dropout = generator_of(seed, epoch, run.share.dropout_purpose(), run.device)
-        return cls(order, augmentation, dropout)
-
-    def batches(self, run: Run, examples: Examples) -> list[Tensor]:
-        """Ids of the examples in the order they are taken, a batch each, on the inputs' device."""
-        ids = examples.ids[torch.randperm(len(examples.ids), generator=self.order)]
-        device = device_of(examples.inputs)
-        return [held.to(device) for held in run.share.held_of(ids.split(run.options.batch_size))]
-
-
-def epoch_batches(
-    run: Run, epoch: int
-) -> Iterator[tuple[Objective, list[tuple[Tensor, Tensor]], list[torch.Generator]]]:
-    """Of each step of an epoch: the objective; inputs [b, D] on the training's device and ids [b], of this process'
-    part of the batch, and the generator of the dropout masks, of each model."""
+def epoch_batches(run: Run, epoch: int) -> Iterator[tuple[Examples, list[Tensor]]]:
+    """Of each step of an epoch: what is learnt from, and the ids [b] of this process' part of each model's batch."""
     turns = generator_of(0, epoch, "shards", torch.device("cpu"))
-    draws: list[EpochDraws] = []
+    for member in run.draws:
+        member.begin(epoch)
     for examples in run.shards.in_turn(torch.randperm(len(run.shards.sizes), generator=turns).tolist()):
-        draws = draws or [EpochDraws.of(run, seed, epoch, device_of(examples.inputs)) for seed in run.seeds]
-        shuffled = [member.batches(run, examples) for member in draws]
-        dropout = [member.dropout for member in draws]
+        shuffled = [member.batches(run, examples) for member in run.draws]
         for step in range(run.steps_of(len(examples.ids))):
-            batches = []
-            for ids, member in zip(shuffled, draws, strict=True):
-                inputs, mine = run.share.take(examples.inputs, ids[step], member.augmentation)
-                batches.append((inputs.to(run.device), mine))
-            yield examples.objective, batches, dropout
+            yield examples, [ids[step] for ids in shuffled]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.ranks import Ranks
+from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions
 from asrkd.train.result import generator_of
@@ -54,6 +55,9 @@ class Shards:
     """Examples of each."""
     load: Callable[[int], Examples]
     device: torch.device
+    """Where the training runs."""
+    inputs_device: torch.device
+    """Where their inputs are."""
 
     def in_turn(self, order: Sequence[int]) -> Iterator[Examples]:
         """The parts by their numbers; the next one is loaded while one is learnt from."""
@@ -121,8 +125,8 @@ def shards_of(
         ids = parts[number]
         return Examples(parted.part(ids, device, dtype), objective.part(ids, device), torch.arange(len(ids)))
 
-    return Shards(tuple(map(len, parts)), load, device) if len(parts) > 1 else _whole(load(0), device)
+    return Shards(tuple(map(len, parts)), load, device, device) if len(parts) > 1 else _whole(load(0), device)
 
 
 def _whole(examples: Examples, device: torch.device) -> Shards:
-    return Shards((len(examples.ids),), lambda number: examples, device)
+    return Shards((len(examples.ids),), lambda number: examples, device, device_of(examples.inputs))

@@ -42,13 +42,15 @@ class Share:
                 raise InputError(f"training: expected processes to hold {len(frame_ids)} frames, found {count}")
         return cls(ranks, held)
 
-    def held_of(self, batches: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Of each batch of ids [B] (CPU) those whose examples this process holds: for an epoch at once, since a GPU
-        would be waited for."""
-        return batches if self.held is None else [ids[self.held[ids]] for ids in batches]
+    def batches(self, ids: Tensor, batch_size: int, device: torch.device) -> Sequence[Tensor]:
+        """An epoch's ids [n] (CPU) in batches on `device`, of each those whose examples this process holds: at once,
+        since a GPU would be waited for."""
+        if self.held is None:
+            return ids.to(device).split(batch_size)
+        return [part[self.held[part]].to(device) for part in ids.split(batch_size)]
 
     def take(self, inputs: InputSource, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs [b, D] and ids [b] of this process' part of a batch of ids, of which `held_of` has left those held."""
+        """Inputs [b, D] and ids [b] of this process' part of a batch of ids, of which `batches` has left those held."""
         if self.held is not None:
             return inputs.batch(ids, generator), ids
         # All of the batch is drawn, so that what is random in it is the same for any number of processes.

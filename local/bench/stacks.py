@@ -44,6 +44,8 @@ class Options:
     """sizes of the stack"""
     dropout: float = 0.0
     """dropout of the hidden units"""
+    capture: bool = True
+    """--train.capture"""
 
 
 def epoch_seconds(members: int, x: torch.Tensor, options: Options) -> float:
@@ -52,7 +54,11 @@ def epoch_seconds(members: int, x: torch.Tensor, options: Options) -> float:
     stack = StackedEnsemble([AcousticDnn(options.inputs, options.outputs, model, seed) for seed in range(members)])
     labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
     train_options = TrainOptions(
-        epochs=4, batch_size=options.batch_size, device=options.device, show_progress=False
+        epochs=4,
+        batch_size=options.batch_size,
+        device=options.device,
+        capture=options.capture,
+        show_progress=False,
     )
     with tempfile.TemporaryDirectory() as folder:
         seeds = range(members)

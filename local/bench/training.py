@@ -54,6 +54,8 @@ class Options:
     """classes of a soft target; none: hard labels"""
     compile: bool = False
     """--train.compile"""
+    capture: bool = True
+    """--train.capture"""
     shard_frames: int | None = None
     """--train.shard-frames"""
     peer: bool = True
@@ -119,6 +121,7 @@ def own_rate(options: Options, inputs: SplicedFrames, labels: Tensor) -> tuple[f
         batch_size=options.batch_size,
         device=options.device,
         compile=options.compile,
+        capture=options.capture,
         shard_frames=options.shard_frames,
         show_progress=False,
     )
