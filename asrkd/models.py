@@ -35,6 +35,8 @@ class ModelOptions:
     """Chance that an input is dropped for one example, in training only."""
     max_norm: float | None = None
     """Longest allowed vector of weights into a hidden unit (Euclidean norm); None for no limit."""
+    init_scale: float = 1.0
+    """Factor on the weights that training starts from: below 1, features are learnt more than drawn."""
 
     def __post_init__(self) -> None:
         if self.hidden_dim < 1 or self.num_layers < 1:
@@ -47,13 +49,15 @@ class ModelOptions:
                 raise InputError(f"model.{name}: expected a chance in [0, 1), found {getattr(self, name)}")
         if self.max_norm is not None and self.max_norm <= 0:
             raise InputError(f"model.max_norm: expected a positive norm or none, found {self.max_norm}")
+        if self.init_scale <= 0:
+            raise InputError(f"model.init_scale: expected a positive factor, found {self.init_scale}")
 
 
 class AcousticDnn(nn.Module):
     """Feed-forward ReLU network from an input vector to class logits (Hinton et al. 2015, section 5).
 
-    Weights start as in He et al. (2015), N(0, 2/fan_in), but N(0, 1/fan_in) before the softmax; biases start
-    at zero. They are a function of `seed` alone.
+    Weights start as in He et al. (2015), N(0, 2/fan_in), but N(0, 1/fan_in) before the softmax, all times
+    `init_scale`; biases start at zero. They are a function of `seed` alone.
     """
 
     def __init__(self, input_dim: int, num_outputs: int, options: ModelOptions, seed: int = 0) -> None:
@@ -74,7 +78,7 @@ class AcousticDnn(nn.Module):
             fan_in = layer.weight.shape[1]
             nn.init.zeros_(layer.bias)
             with torch.no_grad():
-                layer.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
+                layer.weight.normal_(0.0, options.init_scale * math.sqrt(gain / fan_in), generator=generator)
 
     @property
     def num_parameters(self) -> int:

@@ -17,6 +17,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,12 @@ def run_steps(
             _tell(ranks, f"   done in {seconds:.1f} s")
 
 
+def _import_ahead() -> None:
+    """Import once what torch 2 imports when it makes an optimiser: it would take each step's process 2 seconds anew."""
+    if find_spec("torch._dynamo"):
+        import_module("torch._dynamo")
+
+
 def _chosen(steps: Sequence[Step], first: int, last: int, only: str | None, ranks: Ranks) -> list[Step]:
     """The steps to run. InputError for a range or a name that has none, or one that torchrun cannot share out."""
     if first > last:
@@ -154,6 +162,7 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     stamp = stamps[step.name]
     _open_partial(beside, stamp, keep=step.resumable)
     started = time.time()
+    _import_ahead()
     with _log_file(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
             call_in_own_process(lambda: step.run(beside))

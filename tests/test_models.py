@@ -1,6 +1,7 @@
 """The acoustic model and the stacked ensemble."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,6 +47,12 @@ def test_initial_spread_is_he():
     # Inputs from another seed than the weights, which would otherwise be the same numbers.
     logits = model.eval()(torch.randn(200, 500, generator=generator(1)))
     assert logits.std().item() == pytest.approx(1.0, rel=0.1)
+
+
+def test_initial_weights_can_be_scaled():
+    plain, small = (AcousticDnn(7, 3, replace(SMALL, init_scale=scale), seed=5) for scale in (1.0, 0.25))
+    for whole, quarter in zip(plain.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(quarter, whole * 0.25)
 
 
 def test_counts():

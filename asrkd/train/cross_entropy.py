@@ -13,9 +13,11 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Values of the rows that are worked on at once: what stays in a core's cache from one pass to the next; on a GPU, what
-# keeps it busy and is not worth the seconds that a compilation takes.
-CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 22}
+# Values of the rows that are worked on at once: what stays in a core's cache from one pass to the next; on a GPU
+# without a compiler, what keeps it busy and its memory free of a float32 matrix.
+CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
+# A matrix of fewer values is not worth the seconds that a compilation takes.
+LEAST_COMPILED_VALUES = 1 << 20
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -96,11 +98,11 @@ def _spread(logits: Tensor, divisor: Tensor, log_sum: Tensor, weight: Tensor) ->
 def _by_rows(function: Callable[..., Tensor], logits: Tensor, divisor: Tensor, *others: Tensor) -> Tensor:
     """`function` of all rows of logits [B, S] and of others [B]: on a GPU as one or two kernels, which keep float32 in
     registers; else some rows at a time."""
+    if logits.is_cuda and logits.numel() >= LEAST_COMPILED_VALUES and _can_compile():
+        return _compiled(function)(logits, divisor, *others)
     num_rows = max(1, CHUNK_VALUES[logits.device.type] // logits.shape[1])
     if len(logits) <= num_rows:
         return function(logits, divisor, *others)
-    if logits.is_cuda and _can_compile():
-        return _compiled(function)(logits, divisor, *others)
     chunks = zip(*(part.split(num_rows) for part in (logits, *others)), strict=True)
     return torch.cat([function(rows, divisor, *more) for rows, *more in chunks])
 
