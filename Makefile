@@ -37,7 +37,7 @@ bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4
 			{ cat exp/bench/$$name.log >&2; exit 1; }; \
 		mv exp/bench/$$name.json.partial exp/bench/$$name.json; \
 	done
-	$(PYTHON) local/bench/page.py $(BENCHMARKS:%=exp/bench/%.json) >BENCHMARKS.md
+	$(PYTHON) local/bench/page.py $(BENCHMARKS:%=exp/bench/%.json) local/bench/gpu.jsonl >BENCHMARKS.md
 
 lock:  ## rewrite the locked requirements; UPGRADE=--upgrade moves their versions
 	UPGRADE=$(UPGRADE) local/lock.sh

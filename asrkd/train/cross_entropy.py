@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 # without a compiler, what keeps it busy and its memory free of a float32 matrix.
 CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
 # A matrix of fewer values is not worth the seconds that a compilation takes.
-LEAST_COMPILED_VALUES = 1 << 20
+LEAST_COMPILED_VALUES = 1 << 22
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,36 +1,76 @@
-"""BENCHMARKS.md out of the JSON that the benchmarks of this folder print: `make bench` runs them all.
+"""BENCHMARKS.md out of the JSON that the benchmarks of this folder print, one object a line.
 
-    .venv/bin/python local/bench/page.py exp/bench/*.json > BENCHMARKS.md
+`make bench` runs those of a CPU and adds local/bench/gpu.jsonl, which gpu.sh makes where there is a GPU.
+
+    .venv/bin/python local/bench/page.py exp/bench/*.json local/bench/gpu.jsonl > BENCHMARKS.md
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from tabulate import tabulate
 
 HEAD = """# Benchmarks
 
-Made by `make bench`: one section a file of `local/bench/`, every figure of one run of it. Rivals are timed in turns and
-the quickest of each counts; ratios travel between machines better than times. Goals are judged where the figure is."""
+Made by `make bench`, those of a GPU by `local/bench/gpu.sh`: one section a file of `local/bench/`, every figure of one
+run of it. Rivals are timed in turns and the quickest of each counts; ratios travel between machines better than times.
+Goals are judged where the figure is."""
 
 
-def section(record: dict) -> str:
-    """One benchmark."""
+def subject(record: dict) -> tuple[str, str, tuple[str, ...]]:
+    """What can stand in one table: a benchmark on a machine, with the same columns."""
     name = Path(record["command"].split()[0]).stem
-    table = tabulate(record["rows"], headers=record["columns"], disable_numparse=True, tablefmt="github")
-    notes = "\n".join(f"* {note}" for note in record["notes"])
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "git_sha")
-    where = f"{record['device']}; git {record['versions']['git_sha']}; {versions}"
-    return f"## {name}\n\n{record['title']}\n\n{table}\n\n{notes}\n\n`{record['command']}` · {where}"
+    return name, record["device"], tuple(record["columns"])
+
+
+def section(name: str, records: Sequence[dict]) -> str:
+    """The runs of one benchmark on one machine."""
+    where = ", on a GPU" if "--device cuda" in records[0]["command"] else ""
+    parts = [f"## {name}{where}", *_table(records), _notes(records)]
+    commands = "\n".join(f"* `{record['command']}`" for record in records)
+    versions = records[0]["versions"]
+    made_by = ", ".join(f"{package} {version}" for package, version in versions.items() if package != "git_sha")
+    return "\n\n".join([*parts, f"{commands}\n\n{records[0]['device']}; git {versions['git_sha']}; {made_by}"])
+
+
+def _table(records: Sequence[dict]) -> list[str]:
+    """One run has its title above the table, several have theirs in the first column."""
+    if len(records) == 1:
+        (record,) = records
+        return [record["title"], _rows(record["columns"], record["rows"])]
+    rows = []
+    for record in records:
+        titles = [record["title"], *[""] * (len(record["rows"]) - 1)]
+        rows += [[title, *row] for title, row in zip(titles, record["rows"], strict=True)]
+    return [_rows(["run", *records[0]["columns"]], rows)]
+
+
+def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, headers=columns, disable_numparse=True, tablefmt="github")
+
+
+def _notes(records: Sequence[dict]) -> str:
+    """Each note once, with the runs it is of where it is not all runs'."""
+    runs: dict[str, list[str]] = {}
+    for record in records:
+        for note in record["notes"]:
+            runs.setdefault(note, []).append(record["title"])
+    return "\n".join(
+        f"* {note}" if len(titles) == len(records) else f"* {note} ({'; '.join(titles)})"
+        for note, titles in runs.items()
+    )
 
 
 def main() -> None:
     """Print the page of the files named on the command line, in that order."""
-    records = [json.loads(Path(path).read_text()) for path in sys.argv[1:]]
-    print("\n\n".join([HEAD, *(section(record) for record in records)]))
+    records = [json.loads(line) for path in sys.argv[1:] for line in Path(path).read_text().splitlines()]
+    sections = [section(key[0], list(group)) for key, group in groupby(records, key=subject)]
+    print("\n\n".join([HEAD, *sections]))
 
 
 if __name__ == "__main__":

@@ -72,8 +72,6 @@ def measure(options: Options) -> Table:
     """The table of this benchmark."""
     device = resolve_device(options.device)
     x = torch.randn(options.batch_size * options.steps, options.inputs).to(device)
-    if device.type == "cuda":  # as the frames of a store are there
-        x = x.bfloat16()
     taken = {members: epoch_seconds(members, x, options) for members in options.members}
     alone = taken[options.members[0]] / options.members[0]
     rows = [
@@ -94,7 +92,8 @@ def measure(options: Options) -> Table:
         ratio = taken[largest] / alone / largest
         note = f"Goal on a CPU: no slower than one by one: {ratio:.2f} of it, {verdict(ratio, CPU_GOAL, False)}."
     return Table(
-        f"{options.layers}x{options.width}, batches of {options.batch_size} for each member",
+        f"{options.layers}x{options.width}, batches of {options.batch_size} for each member"
+        f"{'' if options.capture else ', steps not captured'}",
         ("members", "examples/s", "ms a step", "times one member", "of one by one"),
         rows,
         (note,),

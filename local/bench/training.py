@@ -159,9 +159,12 @@ def measure(options: Options) -> Table:
     peak = product_rate(device, kind, 2048 if device.type == "cpu" else 8192)
     shape = ModelOptions(options.width, options.layers)
     flop = Network((LEFT + 1 + RIGHT) * FEATURES, options.senones, shape).training_flop
-    rows = [("asrkd", precision, f"{rate:,.0f}", f"{rate * flop / 1e9:,.0f}", f"{rate * flop / peak:.0%}", "1.00")]
+    products = f"{peak / 1e9:,.0f}"
+    rows = [
+        ("asrkd", precision, f"{rate:,.0f}", f"{rate * flop / 1e9:,.0f}", products, f"{rate * flop / peak:.0%}", "1.00")
+    ]
     notes = [
-        f"Floor: {flop / 1e6:.1f} MFLOP a frame; square products of this machine run at {peak / 1e9:,.0f} GFLOP/s.",
+        f"Floor: {flop / 1e6:.1f} MFLOP a frame, at the rate of this machine's square matrix products.",
     ]
     if device.type == "cpu":
         notes.append(f"Goal: {PEAK_GOAL:.0%} of that rate: {verdict(rate * flop / peak, PEAK_GOAL)}.")
@@ -170,7 +173,7 @@ def measure(options: Options) -> Table:
     if options.peer:
         peer = peer_rate(options, frames, labels)
         rows.append(
-            ("plain loop, DataLoader", "float32", f"{peer:,.0f}", f"{peer * flop / 1e9:,.0f}",
+            ("plain loop, DataLoader", "float32", f"{peer:,.0f}", f"{peer * flop / 1e9:,.0f}", products,
              f"{peer * flop / peak:.0%}", f"{peer / rate:.2f}")
         )  # fmt: skip
         gain = rate / peer
@@ -178,9 +181,9 @@ def measure(options: Options) -> Table:
     return Table(
         f"{options.layers}x{options.width}, {options.senones} senones, batches of {options.batch_size}, "
         f"dropout {options.dropout:g}, {'hard labels' if options.top_k is None else f'top-{options.top_k} targets'}"
-        f"{', compiled' if options.compile else ''}"
+        f"{', compiled' if options.compile else ''}{'' if options.capture else ', steps not captured'}"
         f"{f', shards of {options.shard_frames:,} frames' if options.shard_frames else ''}",
-        ("loop", "arithmetic", "frames/s", "GFLOP/s", "of the product rate", "relative"),
+        ("loop", "arithmetic", "frames/s", "GFLOP/s", "products' GFLOP/s", "of them", "relative"),
         rows,
         tuple(notes),
         {"frames_per_sec": rate, "flop_a_frame": flop, "product_flops": peak},
