@@ -4,7 +4,7 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-TRAIN_TESTS := align bias cli config cross_entropy digits distil doctor ensemble files forecast frames imports lexicon loss mixing \
+TRAIN_TESTS := align bias cli config cross_entropy digits distil doctor ensemble files forecast frames imports kept lexicon loss mixing \
 	mnist models ngram own_teacher pruning resume shards shared_training sphinx_lm stacked stages store topology train tree
 
 # In the order of BENCHMARKS.md.

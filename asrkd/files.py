@@ -44,6 +44,16 @@ def fingerprint(obj: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 
+def tensor_digest(tensor: torch.Tensor, prefix: str = "") -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a tensor's bytes and type."""
+    digest = hashlib.sha256(f"{prefix} {tensor.dtype} {list(tensor.shape)}".encode())
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    if flat.dtype == torch.bfloat16:
+        flat = flat.view(torch.int16)
+    digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def file_fingerprint(path: Path | str) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a file's bytes. InputError if it is missing."""
     digest = hashlib.sha256()

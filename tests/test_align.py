@@ -24,6 +24,7 @@ from asrkd.frames import FrameStore
 from asrkd.hmm.statistics import accumulate_frames
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree, TreeOptions, build_tree
+from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 
 LEXICON = Lexicon({"AB": (("A", "B"), ("B",)), "C": (("C",),), "CAB": (("C", "A", "B"),)})
@@ -187,6 +188,16 @@ def best_path(pdfs: np.ndarray, scores: np.ndarray, transitions: TransitionModel
     return best[-1, -1] + leave[-1], path[::-1]
 
 
+def listing(asked: list[str], scores: dict[str, Tensor]) -> Callable[[str], Tensor]:
+    """Scores by utterance; `asked` gets the utterances they were asked for."""
+
+    def score(utt_id: str) -> Tensor:
+        asked.append(utt_id)
+        return scores[utt_id]
+
+    return score
+
+
 @pytest.mark.k2
 class TestViterbi:
     @pytest.mark.parametrize("seed", range(6))
@@ -296,6 +307,34 @@ class TestViterbi:
             for b, j in ((1, 1), (4, 2), (9, 1))
         ]
         assert len({run.fingerprint for run in runs}) == 1
+
+    def test_an_alignment_that_is_cut_short_goes_on(self, make_store: MakeStore, tmp_path: Path) -> None:
+        pytest.importorskip("k2")
+        generator = torch.Generator().manual_seed(0)
+        # The last is too short for any way to say it: what is kept is that it has no path.
+        lengths = {f"u{n}": 40 - n for n in range(9)} | {"short": 9}
+        store = make_store([(u, "AB" if u == "short" else "AB CAB C", torch.zeros(n, 1)) for u, n in lengths.items()])
+        tree = contextual_tree()
+        scores = {u: torch.randn(n, tree.num_pdfs, generator=generator) for u, n in lengths.items()}
+        options = ViterbiOptions(batch_utterances=2)
+        whole = viterbi(store, LEXICON, tree, scores.__getitem__, None, options)
+        kept, asked = KeptResults(tmp_path / "kept.sqlite", "this"), []
+
+        def mortal(utt_id: str) -> Tensor:
+            asked.append(utt_id)
+            if len(asked) == 6:
+                raise KeyboardInterrupt
+            return scores[utt_id]
+
+        with pytest.raises(KeyboardInterrupt):
+            viterbi(store, LEXICON, tree, mortal, None, options, kept=kept)
+        first, asked = asked, []
+        resumed = viterbi(store, LEXICON, tree, listing(asked, scores), None, options, kept=kept)
+        assert sorted({*first[:4], *asked}) == sorted(lengths)
+        assert set(asked).isdisjoint(first[:4]), "two batches were done"
+        assert resumed.fingerprint == whole.fingerprint
+        assert resumed.dropped == whole.dropped
+        assert resumed.log_like_per_frame == whole.log_like_per_frame
 
     def test_rounding_in_long_utterances_moves_nothing(self, make_store: MakeStore) -> None:
         """A constant a frame, of the size of raw log-densities, must not drown the differences."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +24,16 @@ from torch import Tensor
 k2 = pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
-from asrkd.decode import DecodeOptions, Hypotheses, Lattices, Scales, decode, tune  # noqa: E402 - after k2's check
+from asrkd.align.k2_threads import k2_jobs  # noqa: E402 - after k2's check
+from asrkd.decode import DecodeOptions, Hypotheses, Lattices, Scales, Searcher, decode, tune  # noqa: E402
 from asrkd.decode.compact import UtteranceLattice, compact  # noqa: E402
+from asrkd.decode.search import Found  # noqa: E402
 from asrkd.errors import InputError  # noqa: E402
 from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.jobs.forked import fork_map  # noqa: E402
+from asrkd.jobs.kept import KeptResults  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
 from asrkd.score import wer  # noqa: E402
 
@@ -262,6 +265,43 @@ def test_jobs_do_not_change_the_answer(task: Task) -> None:
     assert one.lattices.utt_ids == tuple(scores)
     for name in ("offsets", "arcs", "words_on_arc", "am_scores", "graph_scores"):
         assert torch.equal(getattr(one.lattices, name), getattr(two.lattices, name))
+
+
+def test_a_search_that_is_cut_short_goes_on(task: Task, tmp_path: Path) -> None:
+    scores, _ = task.utterances()
+    scores["none"] = task.noise(2)  # too short for any path
+    options = DecodeOptions(num_jobs=1)
+    whole, kept = decode(task.graph, scores, options), KeptResults(tmp_path / "kept.sqlite", "search")
+    utt_ids = list(scores)
+
+    def some(asked: Sequence[str]) -> Iterator[tuple[int, Found]]:
+        searcher = Searcher(task.graph, scores, options).open()
+        yield from k2_jobs(1, "some", forks_alone=True).map(searcher, asked[:3])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(task.graph, scores, options, elsewhere=some, kept=kept)
+    rest = {utt_id: scores[utt_id] for utt_id in utt_ids[3:]}  # the others' scores are no longer there
+    resumed = decode(task.graph, Gone(utt_ids, rest), options, kept=kept)
+    assert (resumed.words, resumed.failed, resumed.partial) == (whole.words, whole.failed, whole.partial)
+    assert resumed.audio_sec == whole.audio_sec
+    assert resumed.lattices.best_paths(Scales(0.2, 0.7, -1.0)) == whole.lattices.best_paths(Scales(0.2, 0.7, -1.0))
+
+
+class Gone(Mapping[str, Tensor]):
+    """Scores of these utterances, some of which cannot be had."""
+
+    def __init__(self, utt_ids: list[str], scores: dict[str, Tensor]) -> None:
+        self.utt_ids, self.scores = utt_ids, scores
+
+    def __getitem__(self, utt_id: str) -> Tensor:
+        return self.scores[utt_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.utt_ids)
+
+    def __len__(self) -> int:
+        return len(self.utt_ids)
 
 
 class ComputedOnAccess(Mapping[str, Tensor]):

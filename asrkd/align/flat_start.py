@@ -15,6 +15,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,9 +26,11 @@ from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
 from asrkd.align.viterbi import Batches, TrainingCorpus, ViterbiOptions
 from asrkd.errors import InputError
+from asrkd.files import fingerprint, tensor_digest
 from asrkd.frames import FrameStore
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
+from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 
 log = logging.getLogger(__name__)
@@ -63,12 +66,14 @@ def flat_start(
     lexicon: Lexicon,
     options: FlatStartOptions = FlatStartOptions(),
     elsewhere: Callable[[GaussianScorer, TransitionModel, ViterbiOptions], Batches] | None = None,
+    kept_in: Path | None = None,
 ) -> Alignment:
     """Align a store (log-mel energies, mean and variance normalised) to its words, from scratch.
 
     The result's `log_like_rounds` has the log-likelihood a frame of each round, under the model that the
     round before gave; `dropped` the utterances that could not be aligned. `elsewhere` says, for the Gaussians and
-    transitions of a round, what aligns in place of this machine. InputError if nothing could be aligned.
+    transitions of a round, what aligns in place of this machine; `kept_in` is a file that keeps what each round has
+    aligned, for a call that is cut short and made again. InputError if nothing could be aligned.
     """
     corpus = TrainingCorpus.build(store, lexicon, lexicon.phones, options.silence_prob, with_context=False)
     tree = SenoneTree.monophone(lexicon.phones)
@@ -95,7 +100,9 @@ def flat_start(
             transitions = TransitionModel.estimate(alignment, tree)
         desc = f"flat start, round {number} of {len(rounds)}"
         batches = elsewhere and elsewhere(scorer, transitions, viterbi_options)
-        alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc, batches)
+        work = fingerprint([desc, scorer.digests(), transitions.digests()])
+        kept = KeptResults(kept_in, work) if kept_in else None
+        alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc, batches, kept)
         log_likes.append(alignment.log_like_per_frame)
         log.info("%s: log-likelihood %.3f a frame", desc, log_likes[-1])
         if kind == "phone":
@@ -146,6 +153,11 @@ class GaussianScorer:
     store: FrameStore
     feats: Tensor
     mixtures: DiagonalMixtures
+
+    def digests(self) -> list[str]:
+        """What tells these mixtures from others."""
+        mixtures = self.mixtures
+        return [tensor_digest(part) for part in (mixtures.mean, mixtures.variance, mixtures.log_weight)]
 
     def __call__(self, utt_id: str) -> Tensor:
         begin, end = self.store.span(utt_id)

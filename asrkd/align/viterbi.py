@@ -21,6 +21,7 @@ from asrkd.frames import FrameStore
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.jobs import InMemory
+from asrkd.jobs.kept import Arrays, Codec, KeptResults
 from asrkd.lang.lexicon import Lexicon
 from asrkd.train.devices import keep_freed_memory
 
@@ -62,13 +63,15 @@ def viterbi(
     texts: Mapping[str, str] | None = None,
     desc: str = "align",
     elsewhere: Batches | None = None,
+    kept: KeptResults | None = None,
 ) -> Alignment:
     """The likeliest state of every frame, given each utterance's words.
 
     score_fn(utt_id) -> [T, S]. texts: utt_id -> words, the store's own if not given; only those utterances
     are aligned. An utterance that cannot be (a word without pronunciation, fewer frames than states, no path)
-    is named, with the reason, in the result's `dropped`. `elsewhere` aligns the batches in place of this machine.
-    InputError if nothing could be aligned.
+    is named, with the reason, in the result's `dropped`. `elsewhere` aligns the batches in place of this machine;
+    `kept` holds what an earlier call of the same arguments aligned before it was cut short. InputError if nothing
+    could be aligned.
     """
     transitions = transitions or TransitionModel.uniform(tree.num_pdfs)
     if transitions.num_pdfs != tree.num_pdfs:
@@ -76,7 +79,7 @@ def viterbi(
     corpus = TrainingCorpus.build(
         store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
     )
-    return corpus.align(tree, score_fn, transitions, options, desc, elsewhere)
+    return corpus.align(tree, score_fn, transitions, options, desc, elsewhere, kept)
 
 
 def align_batch(
@@ -163,15 +166,19 @@ class TrainingCorpus:
         options: ViterbiOptions = ViterbiOptions(),
         desc: str = "align",
         elsewhere: Batches | None = None,
+        kept: KeptResults | None = None,
     ) -> Alignment:
         """The likeliest state of every frame under these acoustic scores and transitions."""
         size = options.batch_utterances
         batches = [range(n, min(n + size, len(self.utt_ids))) for n in range(0, len(self.utt_ids), size)]
-        if elsewhere is not None:
-            results = elsewhere([self.utt_ids[batch.start : batch.stop] for batch in batches])
-        else:
+
+        def align(batches: Sequence[range]) -> Iterable[tuple[int, list[AlignedUtterance | None]]]:
+            if elsewhere is not None:
+                return elsewhere([self.utt_ids[batch.start : batch.stop] for batch in batches])
             aligner = self.aligner(tree, score_fn, transitions, options)  # before the fork: processes share the graphs
-            results = k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
+            return k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
+
+        results = align(batches) if kept is None else kept.map(batches, align, PATHS)
         paths: list[AlignedUtterance | None] = [None] * len(self.utt_ids)
         with tqdm(total=sum(self.num_frames), desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
             for number, found in results:
@@ -248,6 +255,30 @@ class AlignedUtterance:
     state: NDArray[np.int8]  # [T]
     segment: NDArray[np.int32]  # [T]
     log_like: float
+
+
+def _packed(paths: list[AlignedUtterance | None]) -> Arrays:
+    """Paths of a batch end to end; one that was not found has no length."""
+    found = [path for path in paths if path is not None]
+    return {
+        "length": np.asarray([-1 if path is None else path.phone_id.size for path in paths]),
+        "log_like": np.asarray([path.log_like for path in found]),
+        "phone_id": np.concatenate([path.phone_id for path in found] or [np.empty(0, np.int16)]),
+        "state": np.concatenate([path.state for path in found] or [np.empty(0, np.int8)]),
+        "segment": np.concatenate([path.segment for path in found] or [np.empty(0, np.int32)]),
+    }
+
+
+def _unpacked(arrays: Arrays) -> list[AlignedUtterance | None]:
+    lengths = arrays["length"]
+    ends = np.cumsum(lengths[lengths >= 0])[:-1]
+    columns = [np.split(arrays[name], ends) for name in ("phone_id", "state", "segment")]
+    found = iter(zip(*columns, arrays["log_like"].tolist(), strict=True))
+    return [None if length < 0 else AlignedUtterance(*next(found)) for length in lengths]
+
+
+PATHS = Codec(_packed, _unpacked)
+"""Of a batch's paths."""
 
 
 def _best_paths(

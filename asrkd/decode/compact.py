@@ -34,6 +34,10 @@ class UtteranceLattice:
     graph_scores: NDArray[np.float32]
     """[arcs]: sum of the graph's scores, unscaled."""
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The four by name."""
+        return dict(vars(self))
+
 
 def compact(
     lattice: UtteranceLattice,

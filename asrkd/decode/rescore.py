@@ -25,6 +25,7 @@ from asrkd.decode.search import Hypotheses
 from asrkd.files import fingerprint
 from asrkd.graph.on_demand import GrammarWalk, Subset
 from asrkd.jobs.forked import fork_map
+from asrkd.jobs.kept import Arrays, Codec, KeptResults
 
 _Pair = tuple[Subset, Subset]
 """States of the old and the new grammar."""
@@ -45,6 +46,16 @@ class Rescored(NamedTuple):
     search_sec: float
     """Processor seconds that took."""
 
+    def pack(self) -> Arrays:
+        """As `unpack` reads it."""
+        return {**self.lattice.arrays(), "search_sec": np.asarray([self.search_sec])}
+
+    @staticmethod
+    def unpack(arrays: Arrays) -> Rescored:
+        """Back from `pack`."""
+        search_sec = float(arrays.pop("search_sec")[0])
+        return Rescored(UtteranceLattice(**arrays), search_sec)
+
 
 @dataclass(frozen=True)
 class Rescorer:
@@ -63,21 +74,30 @@ class Rescorer:
         num_jobs: int = 1,
         name: str = "rescore",
         elsewhere: Callable[[Sequence[Piece]], Iterable[tuple[int, Rescored]]] | None = None,
+        kept: KeptResults | None = None,
     ) -> Hypotheses:
         """The same utterances with rescored lattices and the best words in them; the time it took counts as search.
 
         With a `beam`, histories further than this (nats of the scaled score) below the best one at the same state
         of the lattice are dropped, and of each word and place the best path is kept; else everything is. `elsewhere`,
-        given pieces, yields (number, what `piece` makes of it) in place of processes of this machine.
+        given pieces, yields (number, what `piece` makes of it) in place of processes of this machine; `kept` holds what
+        an earlier call of the same arguments made before it was cut short.
         """
         lattices = hypotheses.lattices
         partial = set(hypotheses.partial)
         pieces = [Piece(lattices.utt(utt_id), utt_id not in partial) for utt_id in lattices.utt_ids]
 
-        def here(number: int) -> Rescored:
-            return self.piece(pieces[number], lattices.word_sequences, scales, beam)
+        def rescore(pieces: Sequence[Piece]) -> Iterable[tuple[int, Rescored]]:
+            if elsewhere is not None:
+                return elsewhere(pieces)
+            return fork_map(
+                lambda number: self.piece(pieces[number], lattices.word_sequences, scales, beam),
+                list(range(len(pieces))),
+                num_jobs,
+            )
 
-        results = elsewhere(pieces) if elsewhere else fork_map(here, list(range(len(pieces))), num_jobs)
+        codec = Codec(Rescored.pack, Rescored.unpack)
+        results = rescore(pieces) if kept is None else kept.map(pieces, rescore, codec)
         found = dict(tqdm(results, desc=name, unit="utt", total=len(pieces)))
         made_from = [lattices.graph_fingerprint, self.old.fst.digest(), self.new.fst.digest()]
         by_utt = {utt_id: found[number].lattice for number, utt_id in enumerate(lattices.utt_ids)}

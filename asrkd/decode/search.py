@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
+from asrkd.jobs.kept import Arrays, Codec, KeptResults
 from asrkd.train.devices import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -134,6 +136,17 @@ class Found:
     score_sec: float
     search_sec: float
 
+    def pack(self) -> Arrays:
+        """As `unpack` reads it."""
+        numbers = [self.partial, self.num_frames, self.score_sec, self.search_sec]
+        return {**self.lattice.arrays(), "numbers": np.asarray(numbers, dtype=np.float64)}
+
+    @staticmethod
+    def unpack(arrays: Arrays) -> Found:
+        """Back from `pack`."""
+        partial, num_frames, score_sec, search_sec = arrays.pop("numbers").tolist()
+        return Found(UtteranceLattice(**arrays), bool(partial), int(num_frames), score_sec, search_sec)
+
 
 def decode(
     graph: DecodingGraph,
@@ -142,6 +155,7 @@ def decode(
     frame_shift_ms: float = FRAME_SHIFT_MS,
     name: str = "decode",
     elsewhere: Callable[[Sequence[str]], Iterable[tuple[int, Found]]] | None = None,
+    kept: KeptResults | None = None,
 ) -> Hypotheses:
     """Recognise every utterance of `scores`, utt_id -> [T, S] log p(frame | senone) up to a constant
     (log_prob - log_prior).
@@ -149,16 +163,20 @@ def decode(
     `scores` may compute on access: that happens in the worker, one utterance at a time, and counts into the
     real-time factor. InputError names an utterance whose scores have the wrong shape or hold NaN or +inf.
     Utterances without a path are listed in `failed` with no words. `elsewhere`, given utt_ids, yields (number, what a
-    `Searcher` found) in place of processes of this machine.
+    `Searcher` found) in place of processes of this machine; `kept` holds what an earlier call of the same arguments
+    found before it was cut short.
     """
     if not scores:
         raise InputError("decoding: expected utterances, found none")
     utt_ids = list(scores)
-    if elsewhere is None:
+
+    def search(utt_ids: Sequence[str]) -> Iterable[tuple[int, Found]]:
+        if elsewhere is not None:
+            return elsewhere(utt_ids)
         searcher = Searcher(graph, scores, options).open()  # before the fork: processes share the graph
-        results: Iterable[tuple[int, Found]] = k2_jobs(options.num_jobs, name, forks_alone=True).map(searcher, utt_ids)
-    else:
-        results = elsewhere(utt_ids)
+        return k2_jobs(options.num_jobs, name, forks_alone=True).map(searcher, utt_ids)
+
+    results = search(utt_ids) if kept is None else kept.map(utt_ids, search, Codec(Found.pack, Found.unpack))
     found = {utt_ids[n]: result for n, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids))}
     lattices = Lattices.of(graph, {utt_id: found[utt_id].lattice for utt_id in utt_ids})
     hypotheses = Hypotheses(

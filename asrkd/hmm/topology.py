@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.files import tensor_digest
 
 if TYPE_CHECKING:
     from asrkd.align.alignment import Alignment
@@ -76,6 +77,10 @@ class TransitionModel:
         frames = torch.bincount(pdf_ids, minlength=tree.num_pdfs)
         visits = torch.bincount(pdf_ids[alignment.visit_starts()], minlength=tree.num_pdfs)
         return TransitionModel.from_counts(frames, visits)
+
+    def digests(self) -> list[str]:
+        """What tells these transitions from others."""
+        return [tensor_digest(part) for part in self.to_tensors().values()]
 
     def to_tensors(self) -> dict[str, Tensor]:
         return {"log_self_loop": self.log_self_loop, "log_forward": self.log_forward}

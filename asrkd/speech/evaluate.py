@@ -22,6 +22,7 @@ from asrkd.graph import DecodingGraph, build_hclg
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
+from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.models import AcousticDnn, StackedEnsemble
@@ -37,6 +38,7 @@ from asrkd.speech.scoring import Scoring
 GRAPH_FOLDER = "graph"
 TUNING_FILE = "tuning.json"
 FRAMES_FILE = "frames.json"
+KEPT_FILE = "found.sqlite"
 FIRST_PASS_FILE = "first_pass.json"
 OLD_GRAMMAR_FILE = "decoding_grammar"
 NEW_GRAMMAR_FILE = "rescoring_grammar"
@@ -128,8 +130,11 @@ class Decoder:
     def acoustics(self, run: Run) -> Acoustics:
         return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
 
-    def words(self, acoustics: Acoustics, options: DecodeOptions, name: str) -> tuple[Hypotheses, Hypotheses]:
-        """What the graph recognises, and the same rescored (the same again where nothing rescores)."""
+    def words(
+        self, acoustics: Acoustics, options: DecodeOptions, name: str, out_dir: Path
+    ) -> tuple[Hypotheses, Hypotheses]:
+        """What the graph recognises, and the same rescored (the same again where nothing rescores); a file in `out_dir`
+        keeps it as it comes."""
         num_jobs, jobs = self.options.num_jobs, self.options.jobs
         work = DecodeWork(acoustics.run, options, self.split, self.exp_dir, self.options)
         first = decode(
@@ -139,13 +144,15 @@ class Decoder:
             self.frames.store.frame_shift_ms,
             name=name,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
+            kept=KeptResults(out_dir / KEPT_FILE, "search"),
         )
         if self.rescorer is None:
             return first, first
         beam = None if options.whole_lattices else options.lattice_beam
         again = RescoreWork(self.exp_dir, options.scales, beam)
         elsewhere = partial(jobs.map, again) if jobs.on_cluster else None
-        return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}", elsewhere)
+        kept = KeptResults(out_dir / KEPT_FILE, "rescore")
+        return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}", elsewhere, kept)
 
 
 def open_rescorer(exp_dir: Path) -> Rescorer:
@@ -207,8 +214,14 @@ def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path
 def decode_dev(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, first: lattices of one system on the development speakers, to tune the scales by."""
     decoder = Decoder.open(exp_dir, "dev", options)
-    _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev")
-    last.save(out_dir)
+    _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev", out_dir)
+    _save(last, out_dir)
+
+
+def _save(hypotheses: Hypotheses, out_dir: Path) -> None:
+    """Write what was recognised in place of what kept it."""
+    hypotheses.save(out_dir)
+    (out_dir / KEPT_FILE).unlink(missing_ok=True)
 
 
 def tune_scales(
@@ -241,8 +254,8 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
     """Stage 10: words, lattices and frame scores of one system on the test set."""
     decoder = Decoder.open(exp_dir, "test", options)
     acoustics = decoder.acoustics(run)
-    first, last = decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name)
-    last.save(out_dir)
+    first, last = decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name, out_dir)
+    _save(last, out_dir)
     if decoder.rescorer is not None:
         write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})
     labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in decoder.frames.aligned_utt_ids()}

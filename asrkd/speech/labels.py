@@ -20,12 +20,13 @@ from asrkd.align.alignment import NO_LABEL
 from asrkd.align.flat_start import GaussianScorer
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.viterbi import AlignedUtterance, Batch, Batches, align_batch
-from asrkd.files import load_tensors, save_tensors, write_json
+from asrkd.files import fingerprint, load_tensors, save_tensors, tensor_digest, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.statistics import accumulate
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree
+from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 from asrkd.models import AcousticDnn
 from asrkd.speech.data import ALIGN_LEXICON_FILE, LEXICON_FILE
@@ -37,6 +38,7 @@ from asrkd.train.result import MODEL_NAME
 TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
+KEPT_FILE = "aligned.sqlite"
 MONO = "mono"
 MIXTURE_PARTS = ("mean", "variance", "log_weight")
 
@@ -76,11 +78,12 @@ class LabelMaker:
         transitions = TransitionModel.estimate(alignment, tree)
         save_hmm(scratch / name, tree, log_prior, transitions)
         aligner = RoundAligner(scratch / name, model, result.precision, tree, log_prior, transitions)
-        return Round(name, aligner, self.realigned(aligner, f"realign {name}"))
+        return Round(name, aligner, self.realigned(aligner, f"realign {name}", scratch))
 
-    def realigned(self, aligner: RoundAligner, desc: str) -> Alignment:
-        """The alignment of this maker's frames by a round's network."""
+    def realigned(self, aligner: RoundAligner, desc: str, scratch: Path) -> Alignment:
+        """The alignment of this maker's frames by a round's network; `scratch` keeps it as it comes."""
         jobs = self.options.jobs
+        kept = KeptResults(scratch / KEPT_FILE, fingerprint([desc, aligner.digests()]))
         work = RealignWork(self.features, self.lexicon_file, aligner.folder, aligner.precision, self.options)
         return viterbi(
             self.store,
@@ -91,6 +94,7 @@ class LabelMaker:
             replace(self.options.realign, num_jobs=self.options.num_jobs),
             desc=desc,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
+            kept=kept,
         )
 
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
@@ -109,6 +113,11 @@ class RoundAligner:
     tree: SenoneTree
     log_prior: Tensor
     transitions: TransitionModel
+
+    def digests(self) -> list[str]:
+        """What tells this aligner from others."""
+        weights = [tensor_digest(tensor) for tensor in (*self.model.parameters(), self.log_prior)]
+        return [self.precision, self.tree.fingerprint, *self.transitions.digests(), *weights]
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,7 @@ def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: 
         maker.lexicon,
         replace(options.align, num_jobs=options.num_jobs),
         GaussiansElsewhere(maker, scratch / "flat_start") if options.jobs.on_cluster else None,
+        kept_in=scratch / KEPT_FILE,
     )
     rows: list[dict[str, object]] = [
         {"round": f"gauss_{number}", "kind": "single Gaussian", "log_like_per_frame": value}
@@ -238,13 +248,13 @@ def make_tree(features: Path, lang: Path, align: Path, options: SpeechOptions, o
         alignment = done.alignment
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
-    _save_labels(maker, tree, done, features, lang, out_dir)
+    _save_labels(maker, tree, done, features, lang, scratch, out_dir)
     shutil.rmtree(scratch, ignore_errors=True)
     write_json(out_dir / ROUNDS_FILE, rows)
 
 
 def _save_labels(
-    maker: LabelMaker, tree: SenoneTree, last: Round, features: Path, lang: Path, out_dir: Path
+    maker: LabelMaker, tree: SenoneTree, last: Round, features: Path, lang: Path, scratch: Path, out_dir: Path
 ) -> None:
     """The tree, the HMM's priors and transitions, and the alignment of train, dev and test."""
     log_prior = log_priors(last.alignment.pdf_ids(tree), tree.num_pdfs)
@@ -252,7 +262,7 @@ def _save_labels(
     last.alignment.save(out_dir / "train.safetensors")
     for split in ("dev", "test"):
         held_out = LabelMaker.open(features, lang, maker.options, split)
-        alignment = held_out.realigned(last.aligner, f"align {split}")
+        alignment = held_out.realigned(last.aligner, f"align {split}", scratch)
         _report_dropped(alignment)
         alignment.save(out_dir / f"{split}.safetensors")
 

@@ -177,6 +177,7 @@ def _decoding_step(
         partial(decode, run, options.exp_dir, options),
         [options.decode, options.posteriors.mean],
         ("features", "tree", "graph", *more_inputs, *run.models),
+        resumable=True,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Protocol
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.files import tensor_digest
 from asrkd.train.cross_entropy import accumulated, label_cross_entropy
 
 
@@ -104,13 +104,3 @@ class HardTargets:
 def take(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:
     """Rows `ids` of `values`, wherever either lives, on `device`."""
     return values.index_select(0, ids.to(values.device)).to(device)
-
-
-def tensor_digest(tensor: Tensor, prefix: str = "") -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a tensor's bytes and type."""
-    digest = hashlib.sha256(f"{prefix} {tensor.dtype} {list(tensor.shape)}".encode())
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    if flat.dtype == torch.bfloat16:
-        flat = flat.view(torch.int16)
-    digest.update(flat.numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asrkd.files import fingerprint, load_tensors, write_json
+from asrkd.files import fingerprint, load_tensors, tensor_digest, write_json
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.train.checkpoint import CHECKPOINT_NAME, Progress
 from asrkd.train.evaluate import device_of
-from asrkd.train.inputs import InputSource, Objective, tensor_digest
+from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions
 
 Model = AcousticDnn | StackedEnsemble
