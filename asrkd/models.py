@@ -36,7 +36,7 @@ class ModelOptions:
     max_norm: float | None = None
     """Longest allowed vector of weights into a hidden unit (Euclidean norm); None for no limit."""
     init_scale: float = 1.0
-    """Factor on the weights that training starts from: below 1, features are learnt more than drawn."""
+    """Factor on the weights that training starts from: below 1 what is drawn weighs less beside what is learnt."""
 
     def __post_init__(self) -> None:
         if self.hidden_dim < 1 or self.num_layers < 1:

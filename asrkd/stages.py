@@ -65,6 +65,8 @@ class Step:
     """Names of the steps whose folders it reads."""
     resumable: bool = False
     """Whether an interrupted run goes on from its own `.partial` folder (training does, from its checkpoint)."""
+    trains: bool = False
+    """Whether it makes an optimiser, and so needs what that imports."""
     shared: bool = False
     """Whether it is one training, which processes started by torchrun can share."""
 
@@ -162,7 +164,8 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     stamp = stamps[step.name]
     _open_partial(beside, stamp, keep=step.resumable)
     started = time.time()
-    _import_ahead()
+    if step.trains:
+        _import_ahead()
     with _log_file(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
             call_in_own_process(lambda: step.run(beside))

@@ -13,7 +13,7 @@ fi
 
 is_version() { # PATH VERSION: prints the interpreter behind PATH when it is that version; a pyenv shim may be none
     "$1" 2>/dev/null - "$2" <<'PYTHON'
-import sys
+import sqlite3, sys  # some are built without the former, which keeps what a step has done
 if "%d.%d" % sys.version_info[:2] != sys.argv[1]:
     sys.exit(1)
 print(sys.executable)

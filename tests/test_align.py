@@ -18,13 +18,12 @@ from asrkd.align.cepstra import cepstra, dct_matrix, deltas
 from asrkd.align.flat_start import FlatStartOptions, flat_start, spread_states
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import TrainingGraphs, training_graph
-from asrkd.align.viterbi import ViterbiOptions, viterbi
+from asrkd.align.viterbi import Keep, ViterbiOptions, viterbi
 from asrkd.errors import InputError
 from asrkd.frames import FrameStore
 from asrkd.hmm.statistics import accumulate_frames
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree, TreeOptions, build_tree
-from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 
 LEXICON = Lexicon({"AB": (("A", "B"), ("B",)), "C": (("C",),), "CAB": (("C", "A", "B"),)})
@@ -318,7 +317,7 @@ class TestViterbi:
         scores = {u: torch.randn(n, tree.num_pdfs, generator=generator) for u, n in lengths.items()}
         options = ViterbiOptions(batch_utterances=2)
         whole = viterbi(store, LEXICON, tree, scores.__getitem__, None, options)
-        kept, asked = KeptResults(tmp_path / "kept.sqlite", "this"), []
+        kept, asked = Keep(tmp_path / "kept.sqlite", ["these"]), []
 
         def mortal(utt_id: str) -> Tensor:
             asked.append(utt_id)
@@ -335,6 +334,9 @@ class TestViterbi:
         assert resumed.fingerprint == whole.fingerprint
         assert resumed.dropped == whole.dropped
         assert resumed.log_like_per_frame == whole.log_like_per_frame
+        asked.clear()
+        viterbi(store, LEXICON, tree, listing(asked, scores), None, options, kept=Keep(kept.path, ["others"]))
+        assert sorted(asked) == sorted(lengths), "nothing is taken from an alignment by other scores"
 
     def test_rounding_in_long_utterances_moves_nothing(self, make_store: MakeStore) -> None:
         """A constant a frame, of the size of raw log-densities, must not drown the differences."""

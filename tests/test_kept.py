@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,17 @@ def test_a_damaged_file_costs_its_work(tmp_path: Path, caplog: pytest.LogCapture
     assert len(list(KeptResults(path, "squares").map(ITEMS, square, SQUARES))) == len(ITEMS)
     assert f"{path}: file is not a database; its work is done again" in caplog.text
     assert len(list(KeptResults(path, "squares").map(ITEMS, unwanted, SQUARES))) == len(ITEMS)
+
+
+def test_a_file_that_is_locked_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrkd.jobs.kept.sqlite3.connect", partial(sqlite3.connect, timeout=0.1))
+    kept = KeptResults(tmp_path / "kept.sqlite", "squares")
+    list(kept.map(ITEMS, square, SQUARES))
+    with closing(sqlite3.connect(kept.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InputError, match=r"kept\.sqlite: database is locked"):
+            list(kept.map(ITEMS, unwanted, SQUARES))
+    assert len(list(kept.map(ITEMS, unwanted, SQUARES))) == len(ITEMS)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:

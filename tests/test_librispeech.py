@@ -255,9 +255,11 @@ def require_same_rescoring_elsewhere(exp_dir: Path) -> None:
     """Other processes, which are sent paths and lattices alone, make the same of them."""
     options = options_of_run(exp_dir)
     decoder = Decoder.open(exp_dir, "test", options)
-    first, here = decoder.words(
-        decoder.acoustics(Run("distilled", 0, ("students/distilled",))), options.decode, "test"
-    )
+    acoustics = decoder.acoustics(Run("distilled", 0, ("students/distilled",)))
+    first, here = decoder.words(acoustics, options.decode, "test", exp_dir.parent)
+    read = decoder.words(acoustics, options.decode, "test", exp_dir.parent)
+    assert [one.rtf for one in read] == [first.rtf, here.rtf], "what was kept of the first call, its times too"
+    assert read[1].words == here.words
     work = RescoreWork(exp_dir, options.decode.scales, options.decode.lattice_beam)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         there = decoder.rescorer(

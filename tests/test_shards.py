@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from shared_training import NUM_CLASSES, frame_store
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
 from asrkd.distil.store import StoredTargets, StoreOptions, compress
 from asrkd.errors import InputError
-from asrkd.frames import FrameStore, SplicedFrames
+from asrkd.frames import FrameStore, SplicedFrames, Windows
 from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.ranks import ALONE, Ranks
 from asrkd.train import ArrayInputs, HardTargets, TrainOptions, TrainResult, loop, train, train_stacked
@@ -133,6 +134,28 @@ def test_the_next_shard_loads_while_one_is_learnt_from() -> None:
     assert not started[1].is_set()
     assert len(list(turns)) == 2
     assert threading.current_thread() not in threads
+
+
+def test_two_shards_are_in_memory_at_most(
+    store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards: list[weakref.ref[Windows]] = []
+    original = SplicedFrames.part
+
+    def part(*arguments: object) -> Windows:
+        assert sum(shard() is not None for shard in shards) <= 1, "that which is learnt from"
+        windows = original(*arguments)
+        shards.append(weakref.ref(windows))
+        return windows
+
+    frames = SplicedFrames(store, 2, 1, utt_ids=())
+    objective = HardTargets(labels_of(store))
+    model = AcousticDnn(frames.dim, NUM_CLASSES, SHAPE)
+    monkeypatch.setattr(SplicedFrames, "part", part)
+    options = replace(OPTIONS, shard_frames=100)
+    monkeypatch.setattr("asrkd.train.loop.fingerprint_of_run", lambda *_: "it reads a part of its own")
+    train(model, frames, objective, None, None, options, tmp_path)
+    assert len(shards) > 3 * OPTIONS.epochs
 
 
 def test_what_a_shard_cannot_be_is_refused(store: FrameStore) -> None:

@@ -136,7 +136,7 @@ def test_shares_make_up_the_batch(tmp_path: Path) -> None:
     for rank in range(3):
         inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
         share = Share(Ranks(rank, 3), inputs.held)
-        (held,) = share.held_of([ids])
+        (held,) = share.batches(ids, len(ids), ids.device)
         x, mine = share.take(inputs, held, torch.Generator())
         assert torch.equal(x, shared_training.SplicedFrames(store, 2, 1).batch(mine))
         assert torch.equal(inputs.sample(ids), shared_training.SplicedFrames(store, 2, 1).batch(ids))

@@ -196,7 +196,7 @@ def test_max_norm_projects_each_member_as_it_would_be_alone(limit, scale, seed):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("targets", ["hard", "soft"])
-def test_captured_steps_are_the_steps_that_were_captured(optimizer: str, targets: str, tmp_path: Path) -> None:
+def test_captured_steps_learn_what_plain_steps_do(optimizer: str, targets: str, tmp_path: Path) -> None:
     """With everything that a step can have: noise and masks of each member's own, clipping, max-norm, an average."""
     found = {}
     for capture in (False, True):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.models import AcousticDnn, ModelOptions
+from asrkd.ranks import ALONE, Ranks
 from asrkd.train import (
     ArrayInputs,
     HardTargets,
@@ -20,6 +21,7 @@ from asrkd.train import (
     log_posteriors,
     train,
 )
+from asrkd.train.captured import can_capture
 from asrkd.train.checkpoint import CHECKPOINT_NAME
 from asrkd.train.devices import resolve_device, resolve_precision
 from asrkd.train.options import num_stalls
@@ -293,6 +295,27 @@ def test_compiled_or_not_a_training_comes_to_the_same(data, tmp_path):
     assert counted["unique_graphs"] > before, "something was compiled"
     for found, expected in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_can_be_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
+
+    class There:
+        device = torch.device("cuda", 0)
+
+    there = There()
+
+    def able(inputs=there, objective=there, ranks=ALONE, device="cuda:0", **changes):
+        return can_capture(inputs, objective, TrainOptions(**changes), ranks, torch.device(device))
+
+    assert able()
+    here, labels = ArrayInputs(torch.zeros(2, 3)), HardTargets(torch.zeros(2, dtype=torch.long))
+    assert not able(inputs=here) and not able(objective=labels) and not able(device="cpu")
+    assert not able(device="cuda:1"), "another GPU than the inputs'"
+    assert not able(capture=False) and not able(compile=True) and not able(shard_frames=10_000)
+    assert not able(ranks=Ranks(0, 2))
+    monkeypatch.delattr(torch.cuda.CUDAGraph, "register_generator_state")
+    assert not able(), "before torch 2.4"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -24,13 +24,12 @@ from asrkd.align.alignment import Alignment
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
-from asrkd.align.viterbi import Batches, TrainingCorpus, ViterbiOptions
+from asrkd.align.viterbi import Batches, Keep, TrainingCorpus, ViterbiOptions
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, tensor_digest
+from asrkd.files import tensor_digest
 from asrkd.frames import FrameStore
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
-from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 
 log = logging.getLogger(__name__)
@@ -100,8 +99,7 @@ def flat_start(
             transitions = TransitionModel.estimate(alignment, tree)
         desc = f"flat start, round {number} of {len(rounds)}"
         batches = elsewhere and elsewhere(scorer, transitions, viterbi_options)
-        work = fingerprint([desc, scorer.digests(), transitions.digests()])
-        kept = KeptResults(kept_in, work) if kept_in else None
+        kept = Keep(kept_in, [desc, *scorer.digests()]) if kept_in else None
         alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc, batches, kept)
         log_likes.append(alignment.log_like_per_frame)
         log.info("%s: log-likelihood %.3f a frame", desc, log_likes[-1])

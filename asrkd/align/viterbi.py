@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from asrkd.align.alignment import Alignment
 from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
 from asrkd.align.k2_threads import k2_jobs
 from asrkd.errors import InputError
+from asrkd.files import fingerprint
 from asrkd.frames import FrameStore
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
@@ -33,6 +36,16 @@ Batch = tuple[str, ...]
 
 Batches = Callable[[Sequence[Batch]], Iterable[tuple[int, list["AlignedUtterance | None"]]]]
 """Aligns batches somewhere: gives (number of a batch, the path of each of its utterances), in any order."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where an alignment keeps what it has, for a call that is cut short and made again."""
+
+    path: Path
+    scores: Sequence[str]
+    """Digests of what makes the acoustic scores."""
+
 
 IMPOSSIBLE = -1e30  # score of a label that no arc may take
 
@@ -63,7 +76,7 @@ def viterbi(
     texts: Mapping[str, str] | None = None,
     desc: str = "align",
     elsewhere: Batches | None = None,
-    kept: KeptResults | None = None,
+    kept: Keep | None = None,
 ) -> Alignment:
     """The likeliest state of every frame, given each utterance's words.
 
@@ -166,7 +179,7 @@ class TrainingCorpus:
         options: ViterbiOptions = ViterbiOptions(),
         desc: str = "align",
         elsewhere: Batches | None = None,
-        kept: KeptResults | None = None,
+        kept: Keep | None = None,
     ) -> Alignment:
         """The likeliest state of every frame under these acoustic scores and transitions."""
         size = options.batch_utterances
@@ -178,7 +191,10 @@ class TrainingCorpus:
             aligner = self.aligner(tree, score_fn, transitions, options)  # before the fork: processes share the graphs
             return k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
 
-        results = align(batches) if kept is None else kept.map(batches, align, PATHS)
+        if kept is None:
+            results = align(batches)
+        else:
+            results = self._kept(kept, tree, transitions, options).map(batches, align, PATHS)
         paths: list[AlignedUtterance | None] = [None] * len(self.utt_ids)
         with tqdm(total=sum(self.num_frames), desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
             for number, found in results:
@@ -186,6 +202,21 @@ class TrainingCorpus:
                     paths[index] = path
                     bar.update(self.num_frames[index])
         return self._collect(paths)
+
+    def _kept(
+        self, keep: Keep, tree: SenoneTree, transitions: TransitionModel, options: ViterbiOptions
+    ) -> KeptResults:
+        """The results of this very alignment in the file of `keep`."""
+        work = [
+            self.store.fingerprint,
+            self.lexicon.fingerprint,
+            [self.utt_ids, self.texts, self.silence_prob],
+            tree.fingerprint,
+            transitions.digests(),
+            dataclasses.replace(options, num_jobs=1),
+            keep.scores,
+        ]
+        return KeptResults(keep.path, fingerprint(work))
 
     def aligner(
         self, tree: SenoneTree, score_fn: ScoreFn, transitions: TransitionModel, options: ViterbiOptions

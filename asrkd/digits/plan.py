@@ -41,6 +41,7 @@ def plan(
             [large.identity, parts],
             ("corpus",),
             resumable=True,
+            trains=True,
         ),
         Step(
             7,
@@ -60,6 +61,7 @@ def plan(
                 [student.identity, parts],
                 ("corpus", "posteriors") if student.needs_teachers else ("corpus",),
                 resumable=True,
+                trains=True,
             )
         )
     return [*steps, *_last_steps(options, profiles, command, [step.name for step in steps])]

@@ -181,6 +181,7 @@ def describe(variant: Variant) -> str:
     if model.dropout or model.input_dropout:
         parts.append(f"dropout {model.input_dropout:g}/{model.dropout:g}")
     parts += [f"max-norm {model.max_norm:g}"] if model.max_norm else []
+    parts += [f"begun at {model.init_scale:g} of the weights"] if model.init_scale != 1.0 else []
     parts += [f"±{variant.jitter} px"] if variant.jitter else []
     lesson = variant.lesson
     if isinstance(lesson, HardLabels):

@@ -132,7 +132,8 @@ class Distillation:
 
     @property
     def device(self) -> torch.device:
-        return self.target_source.device
+        """Where its targets are; where its labels are, if that is elsewhere."""
+        return self.target_source.device if self.labels is None else self.labels.device
 
     def part(self, ids: Tensor, device: torch.device) -> Distillation:
         labels = None if self.labels is None else take(self.labels, ids, device)

@@ -16,6 +16,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from asrkd import provenance
 from asrkd.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Arrays = dict[str, NDArray[Any]]
-# What a kill costs at most, besides the pieces that were being done.
+# Between two writes, or a result's more where none came meanwhile: what a kill costs, besides the pieces being done.
 WRITE_SEC = 5.0
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS results (work TEXT, number INTEGER, result BLOB, PRIMARY KEY (work, number))"
@@ -45,7 +46,11 @@ class KeptResults:
 
     path: Path
     work: str
-    """Tells this work from others in the file: all that decides its results and is not the same for all of them."""
+    """Fingerprint of all that decides the results, but for the code, which is told by itself."""
+
+    @property
+    def _key(self) -> str:
+        return f"{self.work} {provenance.code()['asrkd']}"
 
     def map(
         self,
@@ -82,7 +87,10 @@ class KeptResults:
             return {}
         try:
             with closing(sqlite3.connect(self.path)) as connection:
-                return dict(connection.execute("SELECT number, result FROM results WHERE work = ?", (self.work,)))
+                connection.execute(_TABLE)
+                return dict(connection.execute("SELECT number, result FROM results WHERE work = ?", (self._key,)))
+        except sqlite3.OperationalError as error:  # locked, unreadable: what is in it may be good
+            raise InputError(f"{self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
             logger.warning("%s: %s; its work is done again", self.path, error)
             self.path.unlink()
@@ -93,7 +101,7 @@ class KeptResults:
         if not results:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [(self.work, number, packed) for number, packed in results.items()]
+        rows = [(self._key, number, packed) for number, packed in results.items()]
         try:
             with closing(sqlite3.connect(self.path)) as connection, connection:
                 connection.execute(_TABLE)

@@ -16,7 +16,7 @@ from torch import Tensor
 from asrkd.decode import DecodeOptions, Hypotheses, Scales, Searcher, decode, tune
 from asrkd.decode.rescore import Piece, Rescored, Rescorer
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
-from asrkd.files import read_json, write_json
+from asrkd.files import fingerprint, read_json, tensor_digest, write_json
 from asrkd.frames import FrameStore
 from asrkd.graph import DecodingGraph, build_hclg
 from asrkd.graph.grammar import grammar_fst
@@ -90,6 +90,12 @@ class Acoustics(Mapping[str, Tensor]):
         self.model = AveragedEnsemble(StackedEnsemble(models), mean) if len(models) > 1 else models[0]
         self.frames = frames
         self.log_prior = log_prior
+        self.mean = mean
+
+    def digests(self) -> list[str]:
+        """What tells these scores from others."""
+        weights = [tensor_digest(tensor) for tensor in (*self.model.parameters(), self.log_prior)]
+        return [self.frames.store.fingerprint, self.mean, *weights]
 
     @torch.no_grad()
     def log_probs(self, utt_id: str) -> Tensor:
@@ -137,6 +143,7 @@ class Decoder:
         keeps it as it comes."""
         num_jobs, jobs = self.options.num_jobs, self.options.jobs
         work = DecodeWork(acoustics.run, options, self.split, self.exp_dir, self.options)
+        search = fingerprint([acoustics.digests(), self.graph.fingerprint, replace(options, num_jobs=1)])
         first = decode(
             self.graph,
             acoustics,
@@ -144,14 +151,15 @@ class Decoder:
             self.frames.store.frame_shift_ms,
             name=name,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
-            kept=KeptResults(out_dir / KEPT_FILE, "search"),
+            kept=KeptResults(out_dir / KEPT_FILE, search),
         )
         if self.rescorer is None:
             return first, first
         beam = None if options.whole_lattices else options.lattice_beam
         again = RescoreWork(self.exp_dir, options.scales, beam)
         elsewhere = partial(jobs.map, again) if jobs.on_cluster else None
-        kept = KeptResults(out_dir / KEPT_FILE, "rescore")
+        grammars = [grammar.fst.digest() for grammar in (self.rescorer.old, self.rescorer.new)]
+        kept = KeptResults(out_dir / KEPT_FILE, fingerprint([search, grammars]))
         return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}", elsewhere, kept)
 
 
@@ -215,12 +223,7 @@ def decode_dev(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -
     """Stage 10, first: lattices of one system on the development speakers, to tune the scales by."""
     decoder = Decoder.open(exp_dir, "dev", options)
     _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev", out_dir)
-    _save(last, out_dir)
-
-
-def _save(hypotheses: Hypotheses, out_dir: Path) -> None:
-    """Write what was recognised in place of what kept it."""
-    hypotheses.save(out_dir)
+    last.save(out_dir)
     (out_dir / KEPT_FILE).unlink(missing_ok=True)
 
 
@@ -255,7 +258,7 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
     decoder = Decoder.open(exp_dir, "test", options)
     acoustics = decoder.acoustics(run)
     first, last = decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name, out_dir)
-    _save(last, out_dir)
+    last.save(out_dir)
     if decoder.rescorer is not None:
         write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})
     labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in decoder.frames.aligned_utt_ids()}
@@ -272,6 +275,7 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
             "macs_per_frame": acoustics.model.macs_per_frame,
         },
     )
+    (out_dir / KEPT_FILE).unlink(missing_ok=True)
 
 
 def load_frame_metrics(saved: Mapping[str, Any]) -> FrameMetrics:

@@ -19,14 +19,13 @@ from asrkd.align import Alignment, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.alignment import NO_LABEL
 from asrkd.align.flat_start import GaussianScorer
 from asrkd.align.gaussians import DiagonalMixtures
-from asrkd.align.viterbi import AlignedUtterance, Batch, Batches, align_batch
-from asrkd.files import fingerprint, load_tensors, save_tensors, tensor_digest, write_json
+from asrkd.align.viterbi import AlignedUtterance, Batch, Batches, Keep, align_batch
+from asrkd.files import load_tensors, save_tensors, tensor_digest, write_json
 from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.statistics import accumulate
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree
-from asrkd.jobs.kept import KeptResults
 from asrkd.lang.lexicon import Lexicon
 from asrkd.models import AcousticDnn
 from asrkd.speech.data import ALIGN_LEXICON_FILE, LEXICON_FILE
@@ -83,7 +82,6 @@ class LabelMaker:
     def realigned(self, aligner: RoundAligner, desc: str, scratch: Path) -> Alignment:
         """The alignment of this maker's frames by a round's network; `scratch` keeps it as it comes."""
         jobs = self.options.jobs
-        kept = KeptResults(scratch / KEPT_FILE, fingerprint([desc, aligner.digests()]))
         work = RealignWork(self.features, self.lexicon_file, aligner.folder, aligner.precision, self.options)
         return viterbi(
             self.store,
@@ -94,7 +92,7 @@ class LabelMaker:
             replace(self.options.realign, num_jobs=self.options.num_jobs),
             desc=desc,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
-            kept=kept,
+            kept=Keep(scratch / KEPT_FILE, aligner.digests()),
         )
 
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
@@ -115,9 +113,8 @@ class RoundAligner:
     transitions: TransitionModel
 
     def digests(self) -> list[str]:
-        """What tells this aligner from others."""
-        weights = [tensor_digest(tensor) for tensor in (*self.model.parameters(), self.log_prior)]
-        return [self.precision, self.tree.fingerprint, *self.transitions.digests(), *weights]
+        """What tells its acoustic scores from others."""
+        return [self.precision, *(tensor_digest(tensor) for tensor in (*self.model.parameters(), self.log_prior))]
 
 
 @dataclass(frozen=True)
@@ -230,10 +227,10 @@ def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: 
         done = maker.network_round(alignment, monophones, f"{MONO}_{number}", scratch)
         alignment = done.alignment
         rows.append(done.as_row())
-    shutil.rmtree(scratch, ignore_errors=True)
     _report_dropped(alignment)
     alignment.save(out_dir / "train.safetensors")
     write_json(out_dir / ROUNDS_FILE, rows)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def make_tree(features: Path, lang: Path, align: Path, options: SpeechOptions, out_dir: Path) -> None:
@@ -249,8 +246,8 @@ def make_tree(features: Path, lang: Path, align: Path, options: SpeechOptions, o
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
     _save_labels(maker, tree, done, features, lang, scratch, out_dir)
-    shutil.rmtree(scratch, ignore_errors=True)
     write_json(out_dir / ROUNDS_FILE, rows)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _save_labels(

@@ -84,6 +84,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             [member, options.teacher, *_network_options(options)],
             ("features", "tree"),
             resumable=True,
+            trains=True,
             shared=True,
         )
         for member, name in enumerate(teachers)
@@ -116,6 +117,7 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
                 [student.model, student.seed, student.distil, *_network_options(as_student)],
                 inputs,
                 resumable=True,
+                trains=True,
                 shared=True,
             )
         )

@@ -7,10 +7,12 @@ Python is what one waits for. The kernels of a captured step are launched togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from asrkd.errors import InputError
 from asrkd.ranks import Ranks
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
@@ -30,50 +32,72 @@ def can_capture(
     if options.compile or options.shard_frames is not None:
         return False
     # Frames of a store are brought to the GPU, with their targets.
-    there = isinstance(inputs, PartedInputs) or {device_of(inputs).type, objective.device.type} == {"cuda"}
+    there = isinstance(inputs, PartedInputs) or _same({device_of(inputs), objective.device, device})
     # The numbers drawn by generators of one's own: torch 2.4 or later.
     return there and hasattr(torch.cuda.CUDAGraph, "register_generator_state")
 
 
+def _same(devices: set[torch.device]) -> bool:
+    """Whether they are one GPU; that without a number is the current one."""
+    if {one.type for one in devices} != {"cuda"}:
+        return False
+    return len({torch.cuda.current_device() if one.index is None else one.index for one in devices}) == 1
+
+
+Step = Callable[[Sequence[Tensor]], Tensor]
+"""A function of the ids [b] of each model."""
+
+
 class CapturedStep:
-    """A function of the ids [b] of each model, as many at every call: by a graph, once it is warm.
+    """A step on ids, as many at every call: by a graph, once it is warm.
 
     What it reads and writes besides keeps its place in memory: weights, the optimiser's state, inputs and targets. Its
     random numbers come from `generators`, which may be seeded anew between two calls.
     """
 
-    def __init__(self, step: Callable[[Sequence[Tensor]], Tensor], generators: Sequence[torch.Generator]) -> None:
-        self._step = step
+    def __init__(self, generators: Sequence[torch.Generator], device: torch.device) -> None:
         self._generators = generators
-        self._stream = torch.cuda.Stream()
+        self._device = device
         self._steps_to_warm_up = WARM_UP_STEPS
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, ids: Sequence[Tensor]) -> Tensor:
-        """The step's result; the next call overwrites it."""
-        if self._steps_to_warm_up:
-            self._steps_to_warm_up -= 1
-            return self._aside(ids)
-        if self._graph is None:
-            self._capture(ids)
-            assert self._graph is not None
-        torch._foreach_copy_(self._ids, list(ids))  # type: ignore[attr-defined]
-        self._graph.replay()
-        return self._result
+    def __call__(self, step: Step, ids: Sequence[Tensor]) -> Tensor:
+        """The result of `step`, the same at every call; the next call overwrites it.
 
-    def _aside(self, ids: Sequence[Tensor]) -> Tensor:
+        InputError if it does what cannot be captured: wait for the GPU, say.
+        """
+        with torch.cuda.device(self._device):
+            if self._steps_to_warm_up:
+                self._steps_to_warm_up -= 1
+                return self._aside(step, ids)
+            if self._graph is None:
+                self._graph = self._captured(step, ids)
+            torch._foreach_copy_(self._ids, list(ids))  # type: ignore[attr-defined]
+            self._graph.replay()
+            return self._result
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()
+
+    def _aside(self, step: Step, ids: Sequence[Tensor]) -> Tensor:
         """A step as it is, on the stream it will be captured on."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            result = self._step(ids)
+            result = step(ids)
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
-    def _capture(self, ids: Sequence[Tensor]) -> None:
-        """Record a step, which is not run."""
-        self._graph = torch.cuda.CUDAGraph()
+    def _captured(self, step: Step, ids: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
+        """A step, recorded and not run."""
+        graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
-            self._graph.register_generator_state(generator)  # type: ignore[attr-defined]
+            graph.register_generator_state(generator)  # type: ignore[attr-defined]
         self._ids = [mine.clone() for mine in ids]
-        with torch.cuda.graph(self._graph, stream=self._stream):
-            self._result = self._step(self._ids)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._result = step(self._ids)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"training: a step cannot be captured ({reason}): --train.no-capture") from error
+        return graph

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
 # A matrix of fewer values is not worth the seconds that a compilation takes.
 LEAST_COMPILED_VALUES = 1 << 22
+# Shapes that are: processes that share batches by what they hold meet another one at nearly every step.
+MOST_COMPILED_SHAPES = 4
+_compiled_shapes: set[torch.Size] = set()
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -98,13 +101,20 @@ def _spread(logits: Tensor, divisor: Tensor, log_sum: Tensor, weight: Tensor) ->
 def _by_rows(function: Callable[..., Tensor], logits: Tensor, divisor: Tensor, *others: Tensor) -> Tensor:
     """`function` of all rows of logits [B, S] and of others [B]: on a GPU as one or two kernels, which keep float32 in
     registers; else some rows at a time."""
-    if logits.is_cuda and logits.numel() >= LEAST_COMPILED_VALUES and _can_compile():
+    if logits.is_cuda and logits.numel() >= LEAST_COMPILED_VALUES and _may_compile(logits.shape) and _can_compile():
         return _compiled(function)(logits, divisor, *others)
     num_rows = max(1, CHUNK_VALUES[logits.device.type] // logits.shape[1])
     if len(logits) <= num_rows:
         return function(logits, divisor, *others)
     chunks = zip(*(part.split(num_rows) for part in (logits, *others)), strict=True)
     return torch.cat([function(rows, divisor, *more) for rows, *more in chunks])
+
+
+def _may_compile(shape: torch.Size) -> bool:
+    """Whether this shape is among the first ones met."""
+    if len(_compiled_shapes) < MOST_COMPILED_SHAPES:
+        _compiled_shapes.add(shape)
+    return shape in _compiled_shapes
 
 
 @functools.cache

@@ -26,7 +26,11 @@ class InputSource(Protocol):
         ...
 
     def batch(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Inputs [B, dim] of examples ids [B]; `generator` for augmentation. All on the source's device."""
+        """Inputs [B, dim] of examples ids [B]; `generator` for augmentation. All on the source's device.
+
+        On a GPU it is captured (`TrainOptions.capture`): nothing in it may wait for the GPU, and what is random comes
+        from `generator` alone.
+        """
         ...
 
 
@@ -48,7 +52,10 @@ class Objective(Protocol):
         ...
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Mean loss, a float32 scalar, of logits [B, S], in the arithmetic of the network, for examples ids [B]."""
+        """Mean loss, a float32 scalar, of logits [B, S], in the arithmetic of the network, for examples ids [B].
+
+        Captured with the rest of a step on a GPU, as `InputSource.batch` is.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from asrkd.errors import InputError
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.ranks import Ranks
-from asrkd.train.captured import can_capture
+from asrkd.train.captured import CapturedStep, can_capture
 from asrkd.train.checked_data import DevSet, check_data, dev_set
 from asrkd.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asrkd.train.devices import compiled, cpu_threads, keep_freed_memory, resolve_device, resolve_precision
@@ -131,14 +131,16 @@ def _train(
         if finished is not None:
             return finished
         averaged = copy.deepcopy(model).eval() if options.average_decay else None
-        captured = can_capture(inputs, objective, options, ranks, device)
-        optimizer = make_optimizer(model, options, captured)
+        capture = can_capture(inputs, objective, options, ranks, device)
+        optimizer = make_optimizer(model, options, capture)
         progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
         ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")
         # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
         progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
         shards = shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision)
         share = Share.of(ranks, inputs, frame_ids, len(seeds), device)
+        draws = tuple(Draws.of(seed, share, shards.inputs_device, device) for seed in seeds)
+        generators = [generator for member in draws for generator in (member.augmentation, member.dropout)]
         run = Run(
             model,
             compiled(model, ranks) if options.compile else ranks.wrap(model),
@@ -149,10 +151,10 @@ def _train(
             options,
             device,
             progress.precision,
-            tuple(Draws.of(seed, share, shards.inputs_device, device) for seed in seeds),
+            draws,
             checkpoint_epochs,
             share,
-            captured,
+            CapturedStep(generators, device) if capture else None,
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
     model.load_state_dict(progress.best_weights)
@@ -210,12 +212,15 @@ def run_epoch(run: Run, epoch: int, history: list[dict[str, Any]], bar: tqdm) ->
     losses = torch.zeros(run.steps_per_epoch, device=run.device)
     check_steps = LOSS_CHECK_STEPS[run.device.type]
     run.model.train()
-    for step, (examples, ids) in enumerate(epoch_batches(run, epoch)):
+    step = 0
+    for examples, ids in epoch_batches(run, epoch):
         rate = learning_rate_at(run.options, epoch * run.steps_per_epoch + step, run.num_steps, history)
         losses[step] = run_step(run, examples, ids, rate)
-        if (step + 1) % check_steps == 0 or step + 1 == run.steps_per_epoch:
-            _check_losses(losses[: step + 1], epoch)
+        step += 1  # noqa: SIM113 - enumerate holds on to what it gave last, here a whole shard
+        if step % check_steps == 0 or step == run.steps_per_epoch:
+            _check_losses(losses[:step], epoch)
         bar.update(1)
+        del examples, ids  # perhaps the last of a shard: the next one but one loads already
     return float(losses.mean())
 
 

@@ -51,7 +51,8 @@ class TrainOptions:
     are drawn outside of what can be fused. It takes a minute to begin."""
     capture: bool = True
     """On a GPU, capture a step once (as a CUDA graph) and replay it: small networks' kernels end before Python launches
-    the next ones. Done where one process trains, uncompiled, with all inputs and targets in the GPU's memory."""
+    the next ones. Done by torch 2.4 and later where one process trains, uncompiled, with all inputs and targets in the
+    GPU's memory."""
     shard_frames: int | None = None
     """Frames of a shard: a training set that does not fit into memory (a GPU's own) is learnt shard by shard, the next
     one loading meanwhile, so that two are there at once. None: all frames are."""

@@ -63,9 +63,8 @@ class Run:
     """Of each model."""
     checkpoint_epochs: int
     share: Share
-    capture: bool
-    """Whether its steps are captured."""
-    captured: CapturedStep | None = None
+    captured: CapturedStep | None
+    """Runs its steps, where they can be captured."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -103,3 +102,4 @@ def epoch_batches(run: Run, epoch: int) -> Iterator[tuple[Examples, list[Tensor]
         shuffled = [member.batches(run, examples) for member in run.draws]
         for step in range(run.steps_of(len(examples.ids))):
             yield examples, [ids[step] for ids in shuffled]
+        del examples, shuffled  # before another shard comes

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from asrkd.models import AcousticDnn, StackedEnsemble
-from asrkd.train.captured import CapturedStep
 from asrkd.train.options import TrainOptions
 from asrkd.train.result import Model
 from asrkd.train.run import Run
@@ -46,12 +45,8 @@ def run_step(run: Run, examples: Examples, ids: Sequence[Tensor], rate: float) -
     """One step at this learning rate on examples ids [b] of each model, this process' part of its batch; the mean loss
     over the whole batch, detached."""
     _set_rate(run.optimizer, rate)
-    if not run.capture:
-        return _learn(run, examples, ids)
-    if run.captured is None:
-        generators = [generator for draws in run.draws for generator in (draws.augmentation, draws.dropout)]
-        run.captured = CapturedStep(partial(_learn, run, examples), generators)
-    return run.captured(ids)
+    step = partial(_learn, run, examples)
+    return step(ids) if run.captured is None else run.captured(step, ids)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -22,10 +22,10 @@ run of it. Rivals are timed in turns and the quickest of each counts; ratios tra
 Goals are judged where the figure is."""
 
 
-def subject(record: dict) -> tuple[str, str, tuple[str, ...]]:
-    """What can stand in one table: a benchmark on a machine, with the same columns."""
+def subject(record: dict) -> tuple[str, str, tuple[str, ...], str]:
+    """What can stand in one table: a benchmark on a machine, by the same code, with the same columns."""
     name = Path(record["command"].split()[0]).stem
-    return name, record["device"], tuple(record["columns"])
+    return name, record["device"], tuple(record["columns"]), json.dumps(record["versions"])
 
 
 def section(name: str, records: Sequence[dict]) -> str:
