@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -187,14 +188,23 @@ def best_path(pdfs: np.ndarray, scores: np.ndarray, transitions: TransitionModel
     return best[-1, -1] + leave[-1], path[::-1]
 
 
-def listing(asked: list[str], scores: dict[str, Tensor]) -> Callable[[str], Tensor]:
-    """Scores by utterance; `asked` gets the utterances they were asked for."""
+@dataclass(frozen=True)
+class Asked:
+    """Scores by utterance, up to one; a file lists which were asked for, in whatever process."""
 
-    def score(utt_id: str) -> Tensor:
-        asked.append(utt_id)
-        return scores[utt_id]
+    path: Path
+    scores: dict[str, Tensor]
+    end: str | None = None
 
-    return score
+    def __call__(self, utt_id: str) -> Tensor:
+        if utt_id == self.end:
+            raise InputError(f"{utt_id}: no more")
+        with self.path.open("a") as file:
+            file.write(f"{utt_id}\n")
+        return self.scores[utt_id]
+
+    def utt_ids(self) -> list[str]:
+        return self.path.read_text().split()
 
 
 @pytest.mark.k2
@@ -307,6 +317,20 @@ class TestViterbi:
         ]
         assert len({run.fingerprint for run in runs}) == 1
 
+    def test_a_beam_that_loses_a_path_is_given_up(self, make_store: MakeStore) -> None:
+        """Scores that speak for other states than the words': within a narrow beam nothing reaches the end."""
+        pytest.importorskip("k2")
+        generator = torch.Generator().manual_seed(0)
+        store = make_store([(f"u{n}", "AB CAB C", torch.zeros(30 + n, 1)) for n in range(4)])
+        tree = contextual_tree()
+        scores = {u: 30 * torch.randn(len(store.utt(u)), tree.num_pdfs, generator=generator) for u in store.utt_ids}
+        wide, narrow = (
+            viterbi(store, LEXICON, tree, scores.__getitem__, None, ViterbiOptions(search_beam=beam))
+            for beam in (1e4, 0.1)
+        )
+        assert narrow.utt_ids == store.utt_ids
+        assert narrow.fingerprint == wide.fingerprint
+
     def test_an_alignment_that_is_cut_short_goes_on(self, make_store: MakeStore, tmp_path: Path) -> None:
         pytest.importorskip("k2")
         generator = torch.Generator().manual_seed(0)
@@ -317,26 +341,17 @@ class TestViterbi:
         scores = {u: torch.randn(n, tree.num_pdfs, generator=generator) for u, n in lengths.items()}
         options = ViterbiOptions(batch_utterances=2)
         whole = viterbi(store, LEXICON, tree, scores.__getitem__, None, options)
-        kept, asked = Keep(tmp_path / "kept.sqlite", ["these"]), []
-
-        def mortal(utt_id: str) -> Tensor:
-            asked.append(utt_id)
-            if len(asked) == 6:
-                raise KeyboardInterrupt
-            return scores[utt_id]
-
-        with pytest.raises(KeyboardInterrupt):
-            viterbi(store, LEXICON, tree, mortal, None, options, kept=kept)
-        first, asked = asked, []
-        resumed = viterbi(store, LEXICON, tree, listing(asked, scores), None, options, kept=kept)
-        assert sorted({*first[:4], *asked}) == sorted(lengths)
-        assert set(asked).isdisjoint(first[:4]), "two batches were done"
+        kept, asked = Keep(tmp_path / "kept.sqlite", ["these"]), Asked(tmp_path / "asked", scores)
+        with pytest.raises(InputError, match="u5: no more"):
+            viterbi(store, LEXICON, tree, Asked(tmp_path / "first", scores, end="u5"), None, options, kept=kept)
+        resumed = viterbi(store, LEXICON, tree, asked, None, options, kept=kept)
+        assert sorted(asked.utt_ids()) == ["short", "u4", "u5", "u6", "u7", "u8"], "two batches were done"
         assert resumed.fingerprint == whole.fingerprint
         assert resumed.dropped == whole.dropped
         assert resumed.log_like_per_frame == whole.log_like_per_frame
-        asked.clear()
-        viterbi(store, LEXICON, tree, listing(asked, scores), None, options, kept=Keep(kept.path, ["others"]))
-        assert sorted(asked) == sorted(lengths), "nothing is taken from an alignment by other scores"
+        again = Asked(tmp_path / "again", scores)
+        viterbi(store, LEXICON, tree, again, None, options, kept=Keep(kept.path, ["others"]))
+        assert sorted(again.utt_ids()) == sorted(lengths), "nothing is taken from an alignment by other scores"
 
     def test_rounding_in_long_utterances_moves_nothing(self, make_store: MakeStore) -> None:
         """A constant a frame, of the size of raw log-densities, must not drown the differences."""

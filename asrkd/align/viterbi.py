@@ -47,6 +47,7 @@ class Keep:
     """Digests of what makes the acoustic scores."""
 
 
+MIN_ACTIVE_STATES, UNLIMITED_STATES = 1, 2**30
 IMPOSSIBLE = -1e30  # score of a label that no arc may take
 
 
@@ -59,7 +60,9 @@ class ViterbiOptions:
     silence_prob: float = SILENCE_PROB
     """probability of a pause at each end of an utterance and between two words"""
     batch_utterances: int = 8
-    """utterances aligned at once; k2 on the CPU is fastest with 1 to 10"""
+    """utterances aligned at once; more are a little faster and take more memory"""
+    search_beam: float = 200.0
+    """nats below a frame's best state at which k2 gives a state up; what has no path then is searched without a beam"""
     output_beam: float = 0.5
     """nats around the best path that k2 keeps; any number above its rounding will do"""
     num_jobs: int = 1
@@ -189,7 +192,7 @@ class TrainingCorpus:
             if elsewhere is not None:
                 return elsewhere([self.utt_ids[batch.start : batch.stop] for batch in batches])
             aligner = self.aligner(tree, score_fn, transitions, options)  # before the fork: processes share the graphs
-            return k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
+            return k2_jobs(options.num_jobs, desc, forks_alone=True).map(InMemory(aligner), batches)
 
         if kept is None:
             results = align(batches)
@@ -228,7 +231,7 @@ class TrainingCorpus:
         def align(batch: range) -> list[AlignedUtterance | None]:
             scores = [options.acoustic_scale * score_fn(self.utt_ids[index]) for index in batch]
             self._check_scores(batch, scores, tree.num_pdfs)
-            paths = _best_paths(compiled, batch, scores, options.output_beam)
+            paths = _best_paths(compiled, batch, scores, options)
             return [path and self._path(index, *path) for index, path in zip(batch, paths, strict=True)]
 
         return align
@@ -313,10 +316,14 @@ PATHS = Codec(_packed, _unpacked)
 
 
 def _best_paths(
-    compiled: CompiledGraphs, batch: Sequence[int], scores: Sequence[Tensor], output_beam: float
+    compiled: CompiledGraphs, batch: Sequence[int], scores: Sequence[Tensor], options: ViterbiOptions
 ) -> list[tuple[NDArray[np.int64], float] | None]:
     """k2's best path for each utterance of a batch, longest first: the state, counted within the utterance, of each
-    frame, and the log-likelihood; None where there is no path."""
+    frame, and the log-likelihood; None where there is no path.
+
+    With a beam, however wide, k2 takes a third of the time, for it leaves out states that no path has come to or that
+    none can leave in time (LOG.md).
+    """
     import k2  # here, for training's environment has none
 
     # A frame's best score is taken out and added back in double, or rounding would hide differences.
@@ -326,20 +333,36 @@ def _best_paths(
     for row, matrix, highest in zip(dense, scores, best, strict=True):
         torch.sub(matrix, highest, out=row[: matrix.shape[0], 1:])
     segments = torch.tensor([[n, 0, matrix.shape[0]] for n, matrix in enumerate(scores)], dtype=torch.int32)
-    fsa_vec = compiled.fsa_vec(batch[0], batch[-1] + 1)
-    lattice = k2.intersect_dense(fsa_vec, k2.DenseFsaVec(dense, segments), output_beam)
+    graphs, frames = compiled.fsa_vec(batch[0], batch[-1] + 1), k2.DenseFsaVec(dense, segments)
+    lattice = k2.intersect_dense_pruned(
+        graphs,
+        frames,
+        search_beam=options.search_beam,
+        output_beam=options.output_beam,
+        min_active_states=MIN_ACTIVE_STATES,
+        max_active_states=UNLIMITED_STATES,
+    )
+    paths = _shortest_paths(lattice)
+    if None in paths:
+        paths = _shortest_paths(k2.intersect_dense(graphs, frames, options.output_beam))
+    constants = [highest.double().sum().item() for highest in best]
+    return [
+        path and (path[0], path[1] + constant) for path, constant in zip(paths, constants, strict=True)
+    ]
+
+
+def _shortest_paths(lattice: object) -> list[tuple[NDArray[np.int64], float] | None]:
+    """The state of each frame and the score of the best path through each of a vector of lattices."""
+    import k2
+
     path = k2.shortest_path(lattice, use_double_scores=True)
     hmm_state = path.hmm_state.numpy().astype(np.int64)
-    path_scores = path.scores.double().numpy()
-    splits = _arc_splits(path)
-    out: list[tuple[NDArray[np.int64], float] | None] = []
-    for index, (begin, end) in enumerate(itertools.pairwise(splits)):
-        if begin == end:
-            out.append(None)
-            continue
-        log_like = path_scores[begin:end].sum() + best[index].double().sum().item()
-        out.append((hmm_state[begin : end - 1], float(log_like)))  # the last arc is the final one
-    return out
+    scores = path.scores.double().numpy()
+    return [
+        # the last arc is the final one
+        None if begin == end else (hmm_state[begin : end - 1], float(scores[begin:end].sum()))
+        for begin, end in itertools.pairwise(_arc_splits(path))
+    ]
 
 
 def _arc_splits(fsa_vec: object) -> NDArray[np.int64]:

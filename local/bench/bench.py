@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,17 @@ def quickest(rivals: Mapping[str, Callable[[], object]], repeats: int = 5) -> di
             run()
             best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, its threads and its children on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def verdict(value: float, goal: float, more_is_better: bool = True) -> str:

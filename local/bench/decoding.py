@@ -9,10 +9,8 @@ clock, from the graph in memory to the words.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +18,7 @@ from pathlib import Path
 import kaldi_decoder
 import kaldifst
 import torch
-from bench import Table, finished_run, main, verdict
+from bench import Table, finished_run, main, one_core, verdict
 from torch import Tensor
 
 from asrkd.decode import DecodeOptions, decode
@@ -125,17 +123,6 @@ class Task:
             seconds += time.process_time() - start
             words[utt_id] = self.graph.text(torch.tensor(rows))
         return wer(self.refs, words).percent, seconds / self.audio_sec
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Keep this process, its threads and its children on one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def at_equal_errors(mine: Mapping[float, Point], its: Mapping[float, Point]) -> tuple[float, float, float]:
