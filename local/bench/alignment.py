@@ -27,7 +27,7 @@ class Options:
 
     exp_dir: Path | None = None
     """folder of a finished run"""
-    utterances: int = 300
+    utterances: int = 1000
     """utterances, from the first"""
 
 
