@@ -202,10 +202,11 @@ class Windows:
             return torch.index_select(self._windows, 0, rows, out=out)
         return self._windows.index_select(0, rows)
 
-    def run(self, first: int, length: int) -> Tensor:
-        """Spliced frames [length, dim] of examples that follow each other in one utterance."""
+    def run(self, first: int, length: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Spliced frames [length, dim] of examples that follow each other in one utterance; of `dtype` where given."""
         row = int(self.first_rows[first])
-        return self._windows[row : row + length].contiguous()
+        found = torch.empty(length, self.dim, dtype=dtype or self._windows.dtype, device=self.device)
+        return found.copy_(self._windows[row : row + length])
 
 
 class SplicedFrames:
@@ -322,9 +323,9 @@ class SplicedFrames:
                 raise InputError(f"frame {int(missing[0])} of store {self.store.fingerprint}: not held in memory")
         return self._windows.batch(ids, generator, out)
 
-    def utt_batch(self, utt_id: str) -> Tensor:
-        """Spliced frames [T, dim] of one utterance."""
+    def utt_batch(self, utt_id: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Spliced frames [T, dim] of one utterance; of `dtype` where given, the frames' own otherwise."""
         begin, end = self.store.span(utt_id)
         if end == begin or int(self._windows.first_rows[begin]) < 0:
             raise InputError(f"{utt_id}: its frames are not held in memory")
-        return self._windows.run(begin, end - begin)
+        return self._windows.run(begin, end - begin, dtype)

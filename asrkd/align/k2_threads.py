@@ -18,6 +18,8 @@ def k2_jobs(num_jobs: int, name: str, forks_alone: bool = False) -> Jobs:
     A fork does not copy those threads, and k2 would wait for them in the children. A search starts them: with
     `forks_alone` even a single job keeps them out of this process, which can then fork again.
     """
+    import k2  # noqa: F401 - here, once, and not in every process that is forked
+
     if (num_jobs > 1 or forks_alone) and not survives_a_fork(search_one_frame):
         log.warning("%s: k2 has been used in this process in a way that rules out forking; one job", name)
         return Jobs(1)
