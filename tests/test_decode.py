@@ -276,7 +276,7 @@ def test_a_search_that_is_cut_short_goes_on(task: Task, tmp_path: Path) -> None:
 
     def some(asked: Sequence[str]) -> Iterator[tuple[int, Found]]:
         searcher = Searcher(task.graph, scores, options).open()
-        yield from k2_jobs(1, "some", forks_alone=True).map(searcher, asked[:3])
+        yield from k2_jobs(1, "some").map(searcher, asked[:3])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

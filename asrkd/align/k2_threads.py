@@ -12,18 +12,18 @@ from asrkd.jobs.forked import survives_a_fork
 log = logging.getLogger(__name__)
 
 
-def k2_jobs(num_jobs: int, name: str, forks_alone: bool = False) -> Jobs:
+def k2_jobs(num_jobs: int, name: str) -> Jobs:
     """`num_jobs` forked processes, or this process where k2's thread pool was started in it.
 
-    A fork does not copy those threads, and k2 would wait for them in the children. A search starts them: with
-    `forks_alone` even a single job keeps them out of this process, which can then fork again.
+    A fork does not copy those threads, and k2 would wait for them in the children. A search starts them, so even a
+    single job has a process of its own, and this one can fork again.
     """
     import k2  # noqa: F401 - here, once, and not in every process that is forked
 
-    if (num_jobs > 1 or forks_alone) and not survives_a_fork(search_one_frame):
+    if not survives_a_fork(search_one_frame):
         log.warning("%s: k2 has been used in this process in a way that rules out forking; one job", name)
         return Jobs(1)
-    return Jobs(num_jobs, forks_alone=forks_alone)
+    return Jobs(num_jobs, forks_alone=True)
 
 
 def search_one_frame() -> None:

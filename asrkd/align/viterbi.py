@@ -60,7 +60,7 @@ class ViterbiOptions:
     silence_prob: float = SILENCE_PROB
     """probability of a pause at each end of an utterance and between two words"""
     batch_utterances: int = 8
-    """utterances aligned at once; more are a little faster and take more memory"""
+    """utterances aligned at once; fewer are slower, more take memory and gain nothing"""
     search_beam: float = 200.0
     """nats below a frame's best state at which k2 gives a state up; what has no path then is searched without a beam"""
     output_beam: float = 0.5
@@ -192,7 +192,7 @@ class TrainingCorpus:
             if elsewhere is not None:
                 return elsewhere([self.utt_ids[batch.start : batch.stop] for batch in batches])
             aligner = self.aligner(tree, score_fn, transitions, options)  # before the fork: processes share the graphs
-            return k2_jobs(options.num_jobs, desc, forks_alone=True).map(InMemory(aligner), batches)
+            return k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
 
         if kept is None:
             results = align(batches)
@@ -321,8 +321,8 @@ def _best_paths(
     """k2's best path for each utterance of a batch, longest first: the state, counted within the utterance, of each
     frame, and the log-likelihood; None where there is no path.
 
-    With a beam, however wide, k2 takes a third of the time, for it leaves out states that no path has come to or that
-    none can leave in time (LOG.md).
+    Without a beam k2 holds every state at every frame: with one that loses no path it takes a third of the time
+    (LOG.md).
     """
     import k2  # here, for training's environment has none
 

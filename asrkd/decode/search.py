@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.align.k2_threads import k2_jobs
+from asrkd.align.viterbi import UNLIMITED_STATES
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNLIMITED_STATES = 2**30
 FRAME_SHIFT_MS = 10.0
 
 
@@ -174,7 +174,7 @@ def decode(
         if elsewhere is not None:
             return elsewhere(utt_ids)
         searcher = Searcher(graph, scores, options).open()  # before the fork: processes share the graph
-        return k2_jobs(options.num_jobs, name, forks_alone=True).map(searcher, utt_ids)
+        return k2_jobs(options.num_jobs, name).map(searcher, utt_ids)
 
     results = search(utt_ids) if kept is None else kept.map(utt_ids, search, Codec(Found.pack, Found.unpack))
     found = {utt_ids[n]: result for n, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids))}

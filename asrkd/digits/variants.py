@@ -86,8 +86,7 @@ class Variant:
     @property
     def identity(self) -> list[Any]:
         """What decides its weights; where it runs and how that is shown do not."""
-        train = replace(self.train, device="cpu", compile=False, capture=True, num_threads=0, show_progress=True)
-        return [replace(self, train=train)]
+        return [replace(self, train=self.train.wherever_it_runs())]
 
 
 def teacher(options: DigitsOptions) -> Variant:

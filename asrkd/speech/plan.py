@@ -185,10 +185,7 @@ def _decoding_step(
 
 def _network_options(options: SpeechOptions) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    train = replace(
-        options.train, device="cpu", compile=False, capture=True, num_threads=0, show_progress=True, seed=0
-    )
-    return [options.context, train, options.seed]
+    return [options.context, replace(options.train.wherever_it_runs(), seed=0), options.seed]
 
 
 def _label_options(options: SpeechOptions) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from asrkd.errors import InputError
@@ -12,6 +12,9 @@ from asrkd.errors import InputError
 # Newbob (QuickNet, Kaldi's nnet1) halves the rate when an epoch improves the development loss by less than
 # this part of it.
 NEWBOB_MIN_GAIN = 0.005
+
+# Options of where and how a training runs: they change nothing of what it is to come to.
+WHERE_IT_RUNS = ("device", "compile", "capture", "num_threads", "show_progress")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class TrainOptions:
     """Seed of the data order and the dropout masks."""
     show_progress: bool = True
     """Show a bar with loss, development accuracy and time left."""
+
+    def wherever_it_runs(self) -> TrainOptions:
+        """The same training, its options of WHERE_IT_RUNS left at their defaults: what tells it from others."""
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in WHERE_IT_RUNS}
+        return replace(self, **defaults)
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1", self.epochs)

@@ -16,14 +16,14 @@ from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.train.checkpoint import CHECKPOINT_NAME, Progress
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
-from asrkd.train.options import TrainOptions
+from asrkd.train.options import WHERE_IT_RUNS, TrainOptions
 
 Model = AcousticDnn | StackedEnsemble
 
 MODEL_NAME = "model.safetensors"
 HISTORY_NAME = "history.json"
-# Options that change where and how a training runs, not what comes out of it.
-NOT_IDENTITY = ("device", "precision", "compile", "capture", "num_threads", "show_progress")
+# Options that do not tell a training from others: a checkpoint has the arithmetic it began in.
+NOT_IDENTITY = (*WHERE_IT_RUNS, "precision")
 INPUT_SAMPLE = 64
 
 
