@@ -230,10 +230,10 @@ class Searcher:
         start = time.process_time()
         scores = self._scores(utt_id)
         scored = time.process_time()
-        lattice = self._lattice(self.k2_graph, scores)
+        lattice = self._kept(self.search(self.k2_graph, scores), scores)
         partial = not len(lattice.arcs) and self.options.allow_partial
         if partial:
-            lattice = self._lattice(self.k2_graph_without_ends, scores)
+            lattice = self._kept(self.search(self.k2_graph_without_ends, scores), scores)
         return Found(
             lattice,
             partial and len(lattice.arcs) > 0,
@@ -252,7 +252,8 @@ class Searcher:
             raise InputError(f"{utt_id}: expected finite acoustic scores of at least one frame")
         return scores
 
-    def _lattice(self, graph: k2.Fsa, scores: Tensor) -> UtteranceLattice:
+    def search(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
+        """k2's lattice of scores [T, S]: every path within the lattice beam, frame by frame."""
         import k2
 
         num_frames, num_pdfs = scores.shape
@@ -261,7 +262,7 @@ class Searcher:
         scaled[0, :, 1:] = self.options.acoustic_scale * scores
         dense = k2.DenseFsaVec(scaled, torch.tensor([[0, 0, num_frames]], dtype=torch.int32))
         options = self.options
-        lattice = k2.intersect_dense_pruned(
+        return k2.intersect_dense_pruned(
             graph,
             dense,
             search_beam=options.beam,
@@ -270,7 +271,6 @@ class Searcher:
             max_active_states=options.max_active or UNLIMITED_STATES,
             frame_idx_name="frame",
         )
-        return self._kept(lattice, scores)
 
     def _kept(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
         """What is kept of the search's lattice, in numpy arrays: a pipe carries their bytes.

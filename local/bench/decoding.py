@@ -2,9 +2,10 @@
 
     .venv/bin/python local/bench/decoding.py --exp-dirs exp/an4 exp/mini_librispeech
 
-One process each, and processor seconds, so that the second thread in which k2 prunes its lattices counts. Scores are
-computed beforehand. The development speakers are decoded. Then one process on one core beside two on two, by the
-clock, from the graph in memory to the words.
+One process each on one core, and processor seconds, so that the second thread in which k2 prunes its lattices counts.
+Scores are computed beforehand. The development speakers are decoded, in turns, and the quickest turn counts. Beside
+ours stands what k2's search takes alone, without the lattices that are kept of it. Then one process on one core beside
+two on two, by the clock, from the graph in memory to the words.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import kaldi_decoder
 import kaldifst
@@ -21,8 +23,8 @@ import torch
 from bench import Table, finished_run, main, one_core, verdict
 from torch import Tensor
 
-from asrkd.decode import DecodeOptions, decode
-from asrkd.decode.search import Hypotheses
+from asrkd.align.k2_threads import k2_jobs
+from asrkd.decode import DecodeOptions, Searcher, decode
 from asrkd.graph import DecodingGraph
 from asrkd.score.words import wer
 from asrkd.speech.evaluate import Decoder, Run, tuned
@@ -33,8 +35,14 @@ MS_PER_SEC = 1000.0
 # A recipe whose graph is a hundred times that of the small ones, measured too where it was run.
 LARGE = Path("exp/mini_librispeech")
 
-Point = tuple[float, float]
-"""Word error rate and real-time factor."""
+
+class Point(NamedTuple):
+    """What a decoder reaches at a beam, and at what cost."""
+
+    percent: float
+    """Word error rate."""
+    rtf: float
+    """Real-time factor."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +55,21 @@ class Options:
     """beams of both decoders"""
     minutes: float = 4.0
     """speech of each, from its first utterance on"""
+    turns: int = 3
+    """times that each decoder decodes them at each beam; the quickest counts"""
     jobs: int = 2
     """processes of the last comparison"""
     passes: int = 5
     """times that it decodes the utterances, as one test set: starting processes is then a small part of it"""
+
+
+class SearchAlone(Searcher):
+    """Processor seconds of an utterance's search."""
+
+    def __call__(self, utt_id: str) -> float:
+        start = time.process_time()
+        self.search(self.k2_graph, self.acoustic[utt_id])
+        return time.process_time() - start
 
 
 @dataclass(frozen=True)
@@ -94,13 +113,24 @@ class Task:
             refs={name: self.refs[utt_id] for utt_id, name in names},
         )
 
-    def by_k2(self, beam: float, jobs: int = 1) -> tuple[Point, float]:
-        """Word error rate and real-time factor; seconds by the clock."""
-        options = replace(self.options, beam=beam, insertion_score=0.0, num_jobs=jobs)
+    def by_k2(self, beam: float) -> Point:
+        """Our search, in a process of its own."""
+        found = decode(self.graph, self.scores, self._options(beam, jobs=1), self.frame_shift_ms)
+        return Point(wer(self.refs, found.words).percent, found.search_sec / self.audio_sec)
+
+    def k2_alone(self, beam: float) -> float:
+        """Real-time factor of k2's search, its lattices dropped as they come."""
+        search = SearchAlone(self.graph, self.scores, self._options(beam, jobs=1))
+        return sum(sec for _, sec in k2_jobs(1, "k2 alone").map(search, list(self.scores))) / self.audio_sec
+
+    def seconds(self, beam: float, jobs: int) -> float:
+        """Of our search in so many processes, by the clock."""
         start = time.perf_counter()
-        found: Hypotheses = decode(self.graph, self.scores, options, self.frame_shift_ms)
-        seconds = time.perf_counter() - start
-        return (wer(self.refs, found.words).percent, found.search_sec / self.audio_sec), seconds
+        decode(self.graph, self.scores, self._options(beam, jobs), self.frame_shift_ms)
+        return time.perf_counter() - start
+
+    def _options(self, beam: float, jobs: int) -> DecodeOptions:
+        return replace(self.options, beam=beam, insertion_score=0.0, num_jobs=jobs)
 
     @cached_property
     def kaldi_graph(self) -> kaldifst.StdVectorFst:
@@ -122,7 +152,7 @@ class Task:
             _, _, rows, _ = kaldifst.get_linear_symbol_sequence(path)
             seconds += time.process_time() - start
             words[utt_id] = self.graph.text(torch.tensor(rows))
-        return wer(self.refs, words).percent, seconds / self.audio_sec
+        return Point(wer(self.refs, words).percent, seconds / self.audio_sec)
 
 
 def at_equal_errors(mine: Mapping[float, Point], its: Mapping[float, Point]) -> tuple[float, float, float]:
@@ -132,29 +162,46 @@ def at_equal_errors(mine: Mapping[float, Point], its: Mapping[float, Point]) -> 
     return wer_both, first, other
 
 
+def curves(task: Task, options: Options) -> tuple[dict[float, Point], dict[float, Point], dict[float, float]]:
+    """Points of our search and of Kaldi's by beam, and the real-time factors of k2's alone: in turns, the quickest."""
+    mine: dict[float, Point] = {}
+    kaldi: dict[float, Point] = {}
+    alone: dict[float, float] = {}
+    for beam in options.beams:
+        with one_core():
+            turns = [(task.by_kaldi(beam), task.by_k2(beam), task.k2_alone(beam)) for _ in range(options.turns)]
+        kaldi[beam], mine[beam], alone[beam] = (min(found) for found in zip(*turns, strict=True))
+    return mine, kaldi, alone
+
+
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp_dirs = options.exp_dirs or (finished_run(None), *([LARGE] if LARGE.is_dir() else []))
     rows, notes, figures = [], [], {}
     for exp_dir in exp_dirs:
         task = Task.of(finished_run(exp_dir), options.minutes)
-        kaldi = {beam: task.by_kaldi(beam) for beam in options.beams}
-        mine = {beam: task.by_k2(beam)[0] for beam in options.beams}
+        mine, kaldi, alone = curves(task, options)
         for beam in options.beams:
             (my_wer, my_rtf), (its_wer, its_rtf) = mine[beam], kaldi[beam]
-            points = f"{my_wer:.2f}", f"{my_rtf:.4f}", f"{its_wer:.2f}", f"{its_rtf:.4f}", f"{its_rtf / my_rtf:.2f}"
-            rows.append((task.name, f"{beam:g}", *points))
+            wers = f"{my_wer:.2f}", f"{its_wer:.2f}"
+            rtfs = f"{my_rtf:.4f}", f"{alone[beam]:.4f}", f"{its_rtf:.4f}"
+            speeds = f"{its_rtf / my_rtf:.2f}", f"{its_rtf / alone[beam]:.2f}"
+            rows.append((task.name, f"{beam:g}", *wers, *rtfs, *speeds))
         wer_both, rtf, its_rtf = at_equal_errors(mine, kaldi)
+        _, limit, _ = at_equal_errors({beam: Point(mine[beam].percent, alone[beam]) for beam in mine}, kaldi)
         notes.append(
             f"{task.name}: {len(task.scores)} utterances, {task.audio_sec / 60:.1f} minutes; {task.graph.num_arcs:,} "
             f"arcs. Goal: no slower than Kaldi's, which gives the best path alone and no lattice: {wer_both:.2f}% are "
             f"reached at {rtf:.4f} and {its_rtf:.4f}, {its_rtf / rtf:.2f} times its speed, "
-            f"{verdict(its_rtf / rtf, 1.0)}."
+            f"{verdict(its_rtf / rtf, 1.0)}. k2's search alone has {its_rtf / limit:.2f} times its speed there."
         )
         seconds, note = on_cores(task, options)
         notes.append(note)
-        figures[task.name] = {"k2": mine, "kaldi": kaldi, **seconds}
-    columns = ("run", "beam", "k2 WER %", "k2 RTF", "Kaldi WER %", "Kaldi RTF", "k2 is faster by")
+        figures[task.name] = {"mine": mine, "kaldi": kaldi, "k2_alone": alone, **seconds}
+    columns = (
+        *("run", "beam", "our WER %", "Kaldi WER %", "our RTF", "k2 alone", "Kaldi RTF"),
+        *("our speed in Kaldi's", "k2's alone"),
+    )
     return Table("development speakers; max_active as in the run", columns, rows, tuple(notes), figures)
 
 
@@ -163,9 +210,9 @@ def on_cores(task: Task, options: Options) -> tuple[dict[str, float], str]:
     beam = task.options.beam
     whole_set = task.repeated(options.passes)
     with one_core():
-        _, alone = whole_set.by_k2(beam, 1)
-    _, free = whole_set.by_k2(beam, 1)
-    _, together = whole_set.by_k2(beam, options.jobs)
+        alone = whole_set.seconds(beam, 1)
+    free = whole_set.seconds(beam, 1)
+    together = whole_set.seconds(beam, options.jobs)
     note = (
         f"Goal: {options.jobs} cores, {CORES_GOAL} times one: {alone / together:.2f} times (beam {beam:g}, "
         f"{whole_set.audio_sec / 60:.0f} minutes of speech in {together:.1f} s), "
