@@ -7,8 +7,12 @@ TRAIN_PYTHON := .venv-train/bin/python
 TRAIN_TESTS := align bias cli config cross_entropy digits distil doctor ensemble files forecast frames imports kept lexicon loss mixing \
 	mnist models ngram own_teacher pruning resume shards shared_training sphinx_lm stacked stages store topology train tree
 
-# In the order of BENCHMARKS.md.
-BENCHMARKS := training stacks posteriors fidelity graphs decoding alignment features students
+# In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
+BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students
+BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
+
+# Two benchmarks at once would time each other.
+.NOTPARALLEL:
 
 .PHONY: help demo test test-train lint bench lock setup setup-train corpus mnist
 
@@ -29,15 +33,14 @@ lint: setup  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 
-bench: setup  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us
-	@mkdir -p exp/bench
-	@for name in $(BENCHMARKS); do \
-		echo "== $$name"; \
-		$(PYTHON) local/bench/$$name.py --json >exp/bench/$$name.json.partial 2>exp/bench/$$name.log || \
-			{ cat exp/bench/$$name.log >&2; exit 1; }; \
-		mv exp/bench/$$name.json.partial exp/bench/$$name.json; \
-	done
+bench: setup $(BENCHMARKS:%=exp/bench/%.json)  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us
 	$(PYTHON) local/bench/page.py $(BENCHMARKS:%=exp/bench/%.json) local/bench/gpu.jsonl >BENCHMARKS.md
+
+exp/bench/%.json: setup
+	@mkdir -p exp/bench
+	@echo "== $*"
+	@$(PYTHON) local/bench/$(or $(BENCH_$*),$*.py) --json >$@.partial 2>exp/bench/$*.log || { cat exp/bench/$*.log >&2; exit 1; }
+	@mv $@.partial $@
 
 lock:  ## rewrite the locked requirements; UPGRADE=--upgrade moves their versions
 	UPGRADE=$(UPGRADE) local/lock.sh

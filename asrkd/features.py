@@ -57,6 +57,9 @@ class FeatureOptions:
     def __post_init__(self) -> None:
         if not self.speed_factors or min(self.speed_factors) <= 0:
             raise InputError(f"speed_factors: expected positive numbers, found {self.speed_factors}")
+        for name in ("num_mel_bins", "frame_length_ms", "frame_shift_ms", "sampling_rate"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"features.{name}: expected a positive number, found {getattr(self, name)}")
         if self.cmvn not in ("speaker", "utterance", "none"):
             raise InputError(f"cmvn: expected speaker, utterance or none, found {self.cmvn}")
 

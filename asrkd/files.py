@@ -141,9 +141,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 def publish_dir(beside: Path, path: Path) -> None:
     """Sync everything under `beside` and rename it to `path`, replacing what stood there."""
-    for file in sorted(beside.rglob("*")):
-        sync(file)
-    sync(beside)
+    sync_tree(beside)
     if path.exists():
         # A folder cannot be renamed over a full one: move the old away first, then drop it.
         old = path.with_name(f".{path.name}.old")
@@ -154,6 +152,13 @@ def publish_dir(beside: Path, path: Path) -> None:
     else:
         os.replace(beside, path)
     sync(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder and everything under it to the disk."""
+    for file in sorted(folder.rglob("*")):
+        sync(file)
+    sync(folder)
 
 
 def sync(path: Path) -> None:

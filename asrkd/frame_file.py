@@ -77,8 +77,8 @@ class FrameFile:
         write_json(
             self._beside / INDEX_FILE, {"fingerprint": self.fingerprint, "metadata": self.metadata, **columns}
         )
-        (self._beside / JOURNAL_FILE).unlink()
         publish_dir(self._beside, self.path)
+        (self.path / JOURNAL_FILE).unlink()  # of use up to the renaming
 
     def close(self) -> None:
         self._file.close()

@@ -289,3 +289,6 @@ def _take_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path | 
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:
         raise InputError(f"{path}: weights do not fit the model's shape ({error})") from None
+
+
+Model = AcousticDnn | StackedEnsemble

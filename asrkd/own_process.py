@@ -60,7 +60,10 @@ def _work(function: Callable[[], None], send: Connection, parent: int) -> None:
     except InputError as error:
         send.send((_BAD_INPUT, str(error)))
     except OSError as error:
-        send.send((_OS_ERROR, (error.errno, error.strerror, error.filename)))
+        if error.errno is None:  # a library's own, which is its message
+            send.send((_BAD_INPUT, str(error)))
+        else:
+            send.send((_OS_ERROR, (error.errno, error.strerror, error.filename)))
     except KeyboardInterrupt:
         send.send((_INTERRUPTED, None))
     except Exception:  # noqa: BLE001 - nothing is hidden: the parent raises it with this traceback

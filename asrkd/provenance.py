@@ -20,12 +20,16 @@ PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", 
 
 @cache
 def git_sha() -> str:
-    """Revision of the checkout the code runs from, `+dirty` when it has uncommitted changes, or `unknown`."""
+    """Revision of the checkout the code runs from, `+dirty` when files of it are changed, or `unknown`.
+
+    Files that git does not have say nothing: `asrkd init` makes recipes of one's own beside ours.
+    """
     here = Path(__file__).resolve().parent
     revision = _git("rev-parse", "--short=12", "HEAD", cwd=here)
     if revision is None:
         return "unknown"
-    return revision + ("+dirty" if _git("status", "--porcelain", "--", "asrkd", "recipes", cwd=here.parent) else "")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "asrkd", "recipes", cwd=here.parent)
+    return revision + ("+dirty" if changes else "")
 
 
 @cache

@@ -24,7 +24,7 @@ from typing import Any
 
 from asrkd import provenance
 from asrkd.errors import InputError
-from asrkd.files import canonical, fingerprint, publish_dir, read_json, write_json
+from asrkd.files import canonical, fingerprint, publish_dir, read_json, sync_tree, write_json
 from asrkd.own_process import call_in_own_process
 from asrkd.ranks import Ranks
 
@@ -69,6 +69,9 @@ class Step:
     """Whether it makes an optimiser, and so needs what that imports."""
     shared: bool = False
     """Whether it is one training, which processes started by torchrun can share."""
+    place: str = ""
+    """Where it finds files that its output names by their paths. It is made anew, with the stamp it had, when they are
+    elsewhere now."""
 
 
 def run_steps(
@@ -90,13 +93,14 @@ def run_steps(
     with _held(exp_dir, only) if ranks.leads else nullcontext():
         for place, step in enumerate(chosen, start=1):
             label = f"stage {step.stage} of {LAST_STAGE} ({step.name}, step {place} of {len(chosen)})"
-            if _made_stamp(exp_dir / step.name) == stamps[step.name]:
+            if _is_made(step, stamps[step.name], exp_dir):
                 _tell(ranks, f"-- {label}: up to date")
                 continue
             for name in step.inputs:
                 _require(exp_dir, by_name[name], stamps[name], needed_by=step)
             _tell(ranks, f"== {label}")
-            seconds = _run_step(step, stamps, exp_dir) if ranks.leads else _help_with(step, exp_dir)
+            run = _run_step if ranks.leads else _help_with
+            seconds = run(step, stamps, exp_dir)
             _tell(ranks, f"   done in {seconds:.1f} s")
 
 
@@ -152,8 +156,10 @@ def _partial(step: Step, exp_dir: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
-def _help_with(step: Step, exp_dir: Path) -> float:
+def _help_with(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     """Compute a step that another process runs: what is written is that one's."""
+    if stamps[step.name] in (_made_stamp(_partial(step, exp_dir)), _made_stamp(exp_dir / step.name)):
+        return 0.0  # it was made, and is given its name meanwhile
     started = time.time()
     call_in_own_process(lambda: step.run(_partial(step, exp_dir)))
     return time.time() - started
@@ -162,7 +168,10 @@ def _help_with(step: Step, exp_dir: Path) -> float:
 def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     beside = _partial(step, exp_dir)
     stamp = stamps[step.name]
-    _open_partial(beside, stamp, keep=step.resumable)
+    if _made_stamp(beside) == stamp:  # killed between its end and its renaming
+        publish_dir(beside, exp_dir / step.name)
+        return 0.0
+    spent = _open_partial(beside, stamp, keep=step.resumable)
     started = time.time()
     if step.trains:
         _import_ahead()
@@ -176,7 +185,7 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
                 shutil.rmtree(beside, ignore_errors=True)
             raise
     seconds = time.time() - started
-    (beside / PENDING_FILE).unlink()
+    sync_tree(beside)  # the stamp says that all is there
     write_json(
         beside / STAMP_FILE,
         {
@@ -184,21 +193,36 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
             "name": step.name,
             "options": canonical(step.options),
             "inputs": {name: stamps[name] for name in step.inputs},
-            "seconds": round(seconds, 2),
+            "place": step.place,
+            "seconds": round(spent + seconds, 2),
             **provenance.versions(),
         },
     )
+    (beside / PENDING_FILE).unlink()
     publish_dir(beside, exp_dir / step.name)
     return seconds
 
 
-def _open_partial(beside: Path, stamp: str, keep: bool) -> None:
-    """Make the folder to fill; go on in the one that stands there only if the same configuration began it."""
+def _open_partial(beside: Path, stamp: str, keep: bool) -> float:
+    """Make the folder to fill; go on in the one that stands there only if the same configuration began it.
+
+    Returns the seconds that went into what stands there, as far as the times of its files tell.
+    """
     pending = beside / PENDING_FILE
-    if not (keep and pending.is_file() and read_json(pending)["stamp"] == stamp):
+    spent = 0.0
+    if keep and pending.is_file() and (begun := read_json(pending))["stamp"] == stamp:
+        last = max(path.stat().st_mtime for path in beside.rglob("*"))
+        spent = begun["spent"] + max(0.0, last - begun["started"])
+    else:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        write_json(pending, {"stamp": stamp})
+    write_json(pending, {"stamp": stamp, "started": time.time(), "spent": spent})
+    return spent
+
+
+def _is_made(step: Step, stamp: str, exp_dir: Path) -> bool:
+    folder = exp_dir / step.name
+    return _made_stamp(folder) == stamp and read_json(folder / STAMP_FILE).get("place", step.place) == step.place
 
 
 def _made_stamp(folder: Path) -> str | None:
@@ -246,18 +270,24 @@ def _locked(path: Path, shared: bool, what: str) -> Iterator[None]:
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    """Collect the package's log messages of one step in a file of its own."""
+    """Collect the package's log messages of one step in a file of its own; warnings are shown too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("   warning: %(message)s"))
+    console.setLevel(logging.WARNING)
     logger = logging.getLogger("asrkd")
     logger.addHandler(handler)
+    logger.addHandler(console)
     logger.setLevel(logging.INFO)
     try:
         yield
     except BaseException as error:
+        logger.removeHandler(console)  # who called tells it
         logger.error("stopped: %s: %s", type(error).__name__, error)
         raise
     finally:
+        logger.removeHandler(console)
         logger.removeHandler(handler)
         handler.close()

@@ -12,7 +12,10 @@ stamp=$venv/asrkd-stamp
 wanted="$(cat local/requirements-train.txt pyproject.toml local/setup_train.sh | sha256sum)
 torch: ${ASRKD_TRAIN_TORCH:-$torch for the CPU}
 folder: $PWD"
-if [[ $(cat "$stamp" 2>/dev/null) == "$wanted" && -x $venv/bin/python ]]; then exit; fi
+made=$(cat "$stamp" 2>/dev/null || true)
+# Without a build named, the one that is there will do.
+[[ -n ${ASRKD_TRAIN_TORCH:-} ]] || wanted=$(sed "s/^torch: .*/$(grep -m 1 '^torch: ' <<<"$made" || echo "torch: $torch for the CPU")/" <<<"$wanted")
+if [[ $made == "$wanted" && -x $venv/bin/python ]]; then exit; fi
 
 uv=$(local/uv.sh)
 python=$(local/python.sh --download 3.11)
@@ -26,7 +29,9 @@ pip_torch() { # VERSION: through pip, which looks where the machine's pip config
     "$venv/bin/python" -m pip install --quiet --only-binary :all: "torch==$1"
 }
 if [[ -n ${ASRKD_TRAIN_TORCH:-} ]]; then
-    pip_torch "$ASRKD_TRAIN_TORCH"
+    # VERSION+BUILD: what pip knows, else PyTorch's own of that backend by uv.
+    pip_torch "$ASRKD_TRAIN_TORCH" 2>/dev/null ||
+        "$uv" pip install --torch-backend "${ASRKD_TRAIN_TORCH#*+}" "torch==${ASRKD_TRAIN_TORCH%+*}"
 # The plain package is built for CUDA and brings gigabytes. First a CPU build known to pip, then PyTorch's own by uv.
 elif ! pip_torch "$torch+cpu" 2>/dev/null && ! "$uv" pip install --torch-backend cpu "torch==$torch"; then
     echo "setup: no CPU build of torch $torch to be had: taking the plain one, several GB"

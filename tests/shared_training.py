@@ -43,7 +43,7 @@ def frame_store(folder: Path) -> FrameStore:
 
 
 def run(kind: str, out_dir: Path) -> TrainResult:
-    """frames: held by utterance, several schedules' worth of options; jitter: augmented, with dropout; stack."""
+    """frames: held by utterance, several schedules' worth of options; dropout: augmented too; stack."""
     generator = torch.Generator().manual_seed(1)
     options = TrainOptions(
         epochs=4,

@@ -43,7 +43,13 @@ def test_boundaries_of_a_phone_that_was_not_found_are_outside_every_limit() -> N
     errors = boundary_errors(TRUTH, [*FOUND[:2], Segment("b", 0.18, 0.33)])
     assert list(np.isfinite(errors.late_sec)) == [True, True, True, False, False]
     assert errors.as_json()["mean_ms"] == pytest.approx(20.0)
+    assert errors.as_json()["median_late_ms"] == pytest.approx(10.0), "of those found: 10, -20 and 30 ms"
     assert errors.within(1000.0) == 0.6
+
+
+def test_where_no_phone_was_found_there_are_no_errors_to_tell() -> None:
+    errors = boundary_errors(TRUTH, [Segment("zz", 0.0, 0.70)]).as_json()
+    assert errors["mean_ms"] is None and errors["median_late_ms"] is None and errors["within_30_ms"] == 0.0
 
 
 def test_boundaries_of_a_phone_that_the_models_lack_are_not_counted() -> None:

@@ -82,7 +82,7 @@ def test_verbs_take_options_and_their_errors_are_one_line(
     assert "int" in complaint(["shout", "--times", "many"], capsys)
 
 
-@pytest.mark.parametrize("recipe", ["an4", "prompts"])
+@pytest.mark.parametrize("recipe", ["an4", "librispeech", "prompts"])
 def test_committed_results_are_what_results_json_says(recipe: str, tmp_path: Path) -> None:
     folder = ROOT / "recipes" / recipe
     runs = [str(path) for path in sorted(folder.glob("results*.json"))]

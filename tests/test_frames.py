@@ -179,6 +179,23 @@ def test_a_writing_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytes
     assert torch.equal(again.feats, made.feats)
 
 
+def test_a_writing_that_was_killed_while_it_got_its_name_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = make_store([4, 2])
+    rows = list(rows_of(made))
+    monkeypatch.setattr(frame_file, "NOTE_BYTES", 1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frame_file, "publish_dir", killed)
+        with pytest.raises(KeyboardInterrupt):
+            FrameStore.go_on_writing(tmp_path / "cut", lambda n: rows[n:], METADATA, "abc")
+    asked = []
+    store = FrameStore.go_on_writing(tmp_path / "cut", lambda n: asked.append(n) or rows[n:], METADATA, "abc")
+    assert asked == [2] and torch.equal(store.feats, made.feats)
+
+
 def test_another_store_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(frame_file, "NOTE_BYTES", 1)
     rows = [*rows_of(make_store([4, 2])), ("bad", "s", "A", torch.zeros(0, 3))]

@@ -162,9 +162,41 @@ def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
+def test_speakers_who_are_learnt_and_judged_are_told(
+    kaldi: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = write_kaldi(tmp_path / "test", ("zoe",))
+    edit(test / "utt2spk", "zoe-1 zoe", "zoe-1 bob")
+    prepare_own(kaldi, OwnOptions(kaldi, test_recordings=test), only_probe=True)
+    assert caplog.messages == ["1 speakers of test are trained on too: bob"]
+
+
+def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> None:
+    plain = prepare_own(kaldi, OwnOptions(kaldi))
+    edit(kaldi / "wav.scp", "ann-1.wav", "flac -c -d -s ann-1.wav |")
+    edit(kaldi / "wav.scp", "bob-2.wav", "/opt/kaldi/tools/sph2pipe -f wav -p bob-2.wav|")
+    decoded = prepare_own(kaldi, OwnOptions(kaldi))
+    for name, split in plain.items():
+        assert list(decoded[name].recordings) == list(split.recordings)
+    edit(kaldi / "wav.scp", "bob-1.wav", "sph2pipe -f wav -c 2 bob-1.wav |")
+    with pytest.raises(InputError, match=r"bob-1: expected a file, found the command 'sph2pipe -f wav -c 2"):
+        prepare_own(kaldi, OwnOptions(kaldi))
+
+
+def test_a_stretch_that_runs_over_ends_with_its_recording(kaldi: Path) -> None:
+    rows = [row.split()[0] for row in (kaldi / "utt2spk").read_text().splitlines()]
+    text = "".join(f"{utt_id} {utt_id} 0 {'-1' if utt_id != 'bob-2' else '0.9'}\n" for utt_id in rows)
+    (kaldi / "segments").write_text(text)
+    splits = prepare_own(kaldi, OwnOptions(kaldi), only_probe=True)
+    assert not any(split.dropped for split in splits.values())
+    durations = {recording.id: recording.duration for split in splits.values() for recording in split.recordings}
+    assert durations["bob-2"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
+        ("segments", "bob-2 bob-2 0 -1\n", "bob-2 bob-2 0 -1 B\n", r"segments: bob-2: expected recordings of one ch"),
         ("utt2spk", "bob-2 bob\n", "", r"utt2spk: expected a speaker of bob-2, found none"),
         ("utt2spk", "bob-2 bob", "bob-2", r"utt2spk:4: expected an utterance and its speaker, found 'bob-2'"),
         ("text", "bob-2 go bob", "bob-1 go bob", r"text:4: expected one line of bob-1, found two"),

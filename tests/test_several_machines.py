@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,15 +23,22 @@ from loopback_cluster import cluster
 from test_shared_training import torchrun
 from tiny_recipe import RECIPE, TINY, run_recipe
 
+from asrkd.align import viterbi
 from asrkd.decode import decode
-from asrkd.distil.store import PosteriorStore
+from asrkd.distil.store import PosteriorStore, write_store
+from asrkd.features import compute_features
 from asrkd.files import load_tensors, read_json
+from asrkd.frames import FrameStore, SplicedFrames
 from asrkd.jobs import Jobs, one_thread
-from asrkd.models import StackedEnsemble
+from asrkd.lang.lexicon import Lexicon
+from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.speech.data import ALIGN_LEXICON_FILE, load_split
 from asrkd.speech.evaluate import Decoder, DecodeWork, Run, tuned
-from asrkd.speech.networks import LabelledFrames, trained_precision
+from asrkd.speech.labels import RealignWork, load_hmm, scorer
+from asrkd.speech.networks import LabelledFrames, PosteriorWork, trained_precision
 from asrkd.speech.options import SpeechOptions, options_of_run
 from asrkd.train.evaluate import iter_logits
+from asrkd.train.result import MODEL_NAME
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
 
@@ -108,8 +116,40 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(small_an4: Path, finished_
         assert words(exp_dir, system) == words(finished_an4, system)
 
 
-def test_any_executor_decodes_the_same(finished_an4: Path) -> None:
+def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished_an4: Path, tmp_path: Path) -> None:
     """Processes that were started, not forked, and know paths alone: what any executor of concurrent.futures can do."""
+    options = options_of_run(finished_an4)
+    features, tree, lang = (finished_an4 / name for name in ("features", "tree", "lang"))
+    members = tuple(finished_an4 / "teachers" / str(n) for n in range(2))
+    precision = trained_precision(members)
+    frames = LabelledFrames.open(features, tree, "train", options)
+    ensemble = StackedEnsemble.load([member / MODEL_NAME for member in members])
+    aligner = tmp_path / "aligner"  # any network of these senones will do
+    shutil.copytree(tree, aligner)
+    shutil.copy(members[0] / MODEL_NAME, aligner)
+    test = FrameStore.open(features / "test")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        jobs = Jobs(pool=pool)
+        split = load_split(finished_an4 / "manifests", "test")
+        compute_features(split, replace(options.features, speed_factors=(1.0,)), tmp_path / "features", jobs)
+        work = PosteriorWork(features, tree, members, precision, options)
+        utterances = frames.store, frames.tree_fingerprint, options.posteriors
+        write_store(tmp_path, ensemble, frames.inputs, *utterances, jobs=jobs, elsewhere=work, precision=precision)
+        realign = RealignWork(features / "test", lang / ALIGN_LEXICON_FILE, aligner, precision, options)
+        senones, transitions, log_prior = load_hmm(aligner)
+        inputs = SplicedFrames(test, options.context.left, options.context.right)
+        score = scorer(AcousticDnn.load(aligner / MODEL_NAME), inputs, log_prior, precision)
+        rest = Lexicon.load(lang / ALIGN_LEXICON_FILE), senones, score, transitions, options.realign
+        there = viterbi(test, *rest, elsewhere=partial(jobs.map, realign))
+    here = viterbi(test, *rest)
+    require_same_bytes(tmp_path / "features", features / "test", "feats.safetensors")
+    require_same_bytes(tmp_path, finished_an4 / "posteriors", "posteriors.safetensors", "store.json")
+    there.save(tmp_path / "there.safetensors")
+    here.save(tmp_path / "here.safetensors")
+    assert (tmp_path / "there.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
+
+
+def test_any_executor_decodes_the_same(finished_an4: Path) -> None:
     options = options_of_run(finished_an4)
     run = Run("distilled", 0, ("students/distilled",))
     decoder = Decoder.open(finished_an4, "test", options)

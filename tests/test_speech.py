@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("k2")
 
-from tiny_recipe import ROOT, TINY, run_recipe
+from tiny_recipe import LM_SCALE, ROOT, TINY, run_recipe
 
 from asrkd.config import parse
 from asrkd.corpora.an4 import prepare_an4
@@ -23,8 +23,10 @@ from asrkd.frames import FrameStore
 from asrkd.speech import networks, plan
 from asrkd.speech.data import Corpus, sentences
 from asrkd.speech.evaluate import runs
+from asrkd.speech.labels import label_training
 from asrkd.speech.options import SpeechOptions, StudentsOptions
 from asrkd.stages import step_stamps
+from asrkd.train import TrainOptions
 
 pytestmark = pytest.mark.k2
 
@@ -63,6 +65,12 @@ def test_the_sweep_covers_every_temperature_once() -> None:
     assert sorted(one.temperature for one in swept) == sorted(options.students.sweep_temperatures)
 
 
+def test_networks_of_the_labels_have_no_development_data_to_ask() -> None:
+    options = SpeechOptions(train=TrainOptions(schedule="newbob", patience=2, epochs=9), seed=4)
+    chosen = label_training(options)
+    assert (chosen.schedule, chosen.patience, chosen.epochs, chosen.seed) == ("cosine", None, options.labels.epochs, 4)
+
+
 def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
     options = replace(SpeechOptions(), students=StudentsOptions(seeds=2, narrow_dims=(256,)))
     names = [run.name for run in runs(options)]
@@ -79,6 +87,11 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--executor=dask"], "--executor dask: expected an address"),
         (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
         (["--ensemble.size=1"], "at least 2 teachers"),
+        (["--labels.tree-rounds=0"], "--labels.tree-rounds: expected at least 1, found 0"),
+        (["--align.silence-prob=0"], "expected a silence_prob between 0 and 1, found 0"),
+        (["--realign.batch-utterances=0"], "expected batch_utterances of at least 1, found 0"),
+        (["--features.frame-shift-ms=0"], "features.frame_shift_ms: expected a positive number, found 0"),
+        (["--tune.acoustic-scales"], "--tune.acoustic-scales: expected at least one, found none"),
         (["--stage=13"], "expected 0 to 12"),
         (["--lang.mix=0.3"], "--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with"),
         (["--lang.max-words=9"], "--lang.max-words: expected --lang.arpa to take words of, found none"),
@@ -195,6 +208,7 @@ def test_whole_recipe(small_an4: Path, finished_an4: Path) -> None:
     # A word without a pronunciation takes an utterance's frame labels, not its words.
     assert [results["corpus"][split]["unaligned"] for split in ("train", "dev", "test")] == [0, 1, 1]
     assert results["oov_rate"]["test"] > 0
+    assert {row["lm_scale"] for row in results["tuning"]} == {LM_SCALE}
     num_words = results["corpus"]["test"]["words"]
     for system in systems.values():
         assert 0.3 < system["frame_accuracy"] < 1.0

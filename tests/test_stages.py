@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +50,28 @@ def test_a_changed_option_reruns_the_step_and_what_reads_it(tmp_path: Path) -> N
     run_steps(two_steps(a, b), tmp_path)
     run_steps(two_steps(a, b, rate=0.2), tmp_path)
     assert (a.runs, b.runs) == (2, 2)
+
+
+def test_files_that_moved_are_found_again_and_nothing_else_is_redone(tmp_path: Path) -> None:
+    manifests, features = Recorder(), Recorder()
+
+    def steps(place: str) -> list[Step]:
+        first = Step(1, "manifests", manifests, {"rate": 0.1}, place=place)
+        return [first, Step(2, "features", features, {"bins": 40}, inputs=("manifests",))]
+
+    for place in ("/a", "/a", "/b", "/b"):
+        run_steps(steps(place), tmp_path)
+    assert (manifests.runs, features.runs) == (2, 1)
+
+
+def test_warnings_of_a_step_are_shown_and_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def warn(out_dir: Path) -> None:
+        logging.getLogger("asrkd.somewhere").warning("u1 has no path")
+        logging.getLogger("asrkd.somewhere").info("all is well")
+
+    run_steps([Step(0, "corpus", warn)], tmp_path)
+    assert capfd.readouterr().err == "   warning: u1 has no path\n"
+    assert "all is well" in (tmp_path / "log" / "corpus.log").read_text()
 
 
 def test_stage_range_runs_only_its_stages(tmp_path: Path) -> None:
@@ -176,6 +200,37 @@ def test_resumable_step_goes_on_in_its_own_folder_only(tmp_path: Path) -> None:
     assert read_json(tmp_path / "teachers/0/stamp.json")["options"] == {"rate": 0.2}
 
 
+def test_a_step_that_was_killed_after_its_end_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not where it replaces an earlier one."""
+    body = Recorder()
+    for version in (1, 2):
+        steps = [Step(0, "corpus", body, {"v": version})]
+        with monkeypatch.context() as patch:
+            patch.setattr("asrkd.stages.publish_dir", lambda *_: pytest.fail("killed"))
+            with pytest.raises(pytest.fail.Exception):
+                run_steps(steps, tmp_path)
+        run_steps(steps, tmp_path)
+        assert body.runs == version and (tmp_path / "corpus" / "value").read_text() == str(version)
+        assert not (tmp_path / "corpus" / "pending.json").exists() and not (tmp_path / "corpus.partial").exists()
+
+
+def test_time_that_an_interrupted_step_took_counts(tmp_path: Path) -> None:
+    def train(out_dir: Path) -> None:
+        first = not list(out_dir.glob("epoch*"))
+        (out_dir / f"epoch{len(list(out_dir.glob('epoch*')))}").touch()
+        if first:
+            os.utime(out_dir / "epoch0", times=(time.time() + 100, time.time() + 100))  # it took a hundred seconds
+            raise KeyboardInterrupt
+
+    steps = [Step(6, "teachers/0", train, resumable=True)]
+    with pytest.raises(KeyboardInterrupt):
+        run_steps(steps, tmp_path)
+    run_steps(steps, tmp_path)
+    assert 99 < read_json(tmp_path / "teachers/0/stamp.json")["seconds"] < 130
+
+
 def test_a_killed_step_is_one_line_that_says_how(tmp_path: Path) -> None:
     def killed(out_dir: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -183,6 +238,14 @@ def test_a_killed_step_is_one_line_that_says_how(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="SIGKILL"):
         run_steps([Step(0, "corpus", killed)], tmp_path)
     assert not (tmp_path / "corpus").exists()
+
+
+def test_a_librarys_own_os_error_keeps_its_message(tmp_path: Path) -> None:
+    def write(out_dir: Path) -> None:
+        raise OSError("could not write an FST")
+
+    with pytest.raises(InputError, match="could not write an FST"):
+        run_steps([Step(0, "corpus", write)], tmp_path)
 
 
 def test_a_full_disk_in_a_step_is_told_as_such(tmp_path: Path) -> None:

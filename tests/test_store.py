@@ -195,6 +195,29 @@ def test_interrupted_writing_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     assert names == ["posteriors.safetensors", "store.json"]
 
 
+@pytest.mark.parametrize("killed_at", ["the index", "what comes after"])
+def test_a_writing_that_was_killed_after_its_last_frame_computes_none_again(tmp_path, monkeypatch, killed_at):
+    def kill(*arguments):
+        if arguments[0].name == "store.json":
+            raise Interrupted
+
+    values = make_inputs().values
+    if killed_at == "the index":
+        with monkeypatch.context() as patch:
+            patch.setattr("asrkd.distil.store.write_json", kill)
+            with pytest.raises(Interrupted):
+                write(tmp_path / "s", chunk=10)
+    else:
+        write(tmp_path / "s", chunk=10)
+    none_asked = FailingInputs(values, 0)
+    found = write(tmp_path / "s", chunk=10, inputs=none_asked)
+    assert none_asked.asked == []
+    expected = write(tmp_path / "fresh")
+    assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
+    names = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert names == ["posteriors.safetensors", "store.json"]
+
+
 def test_a_cut_writing_of_other_teachers_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(store_file, "FLUSH_FRAMES", 20)
     with pytest.raises(Interrupted):

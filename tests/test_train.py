@@ -176,6 +176,24 @@ def test_finished_training_is_loaded_and_other_targets_train_anew(data, tmp_path
     assert not torch.equal(weights(model), weights(other))
 
 
+@pytest.mark.parametrize("changed", ["precision", "dev"])
+def test_other_arithmetic_and_another_judge_train_anew(data, tmp_path, monkeypatch, changed):
+    inputs, labels, dev_inputs, dev_labels = data
+    run(data, tmp_path, precision="float32")
+
+    class Retrained(Exception):
+        pass
+
+    def retrain(*_):
+        raise Retrained
+
+    monkeypatch.setattr("asrkd.train.loop.run_epoch", retrain)
+    precision = "bfloat16" if changed == "precision" else "float32"
+    judge = dev_labels.flip(0) if changed == "dev" else dev_labels
+    with pytest.raises(Retrained):
+        run((inputs, labels, dev_inputs, judge), tmp_path, precision=precision)
+
+
 def test_loss_that_is_not_finite_names_epoch_and_step(data, tmp_path):
     inputs, labels, _, _ = data
     values = inputs.values.clone()
@@ -195,6 +213,11 @@ def test_unfitting_data_are_named(data, tmp_path):
         train(model, inputs, HardTargets(labels), dev_inputs, None, QUIET, tmp_path)
     with pytest.raises(InputError, match="0 to 999, found 5 to 1000"):
         train(model, inputs, HardTargets(labels), None, None, QUIET, tmp_path, torch.tensor([5, 1000]))
+    with pytest.raises(InputError, match="labels: expected 0 to 4, found 0 to 5"):
+        train(model, inputs, HardTargets(labels.masked_fill(labels == 4, 5)), None, None, QUIET, tmp_path)
+    unlabelled = labels.masked_fill(labels == 4, -1)
+    with pytest.raises(InputError, match="labels: expected 0 to 4, found -1 to 3"):
+        train(model, inputs, HardTargets(unlabelled), None, None, QUIET, tmp_path)
     with pytest.raises(InputError, match="at least one frame"):
         train(
             model,
@@ -272,6 +295,8 @@ def test_options_name_what_is_wrong():
         TrainOptions(learning_rate=0)
     with pytest.raises(InputError, match=r"train.patience"):
         TrainOptions(patience=0)
+    with pytest.raises(InputError, match=r"train.clip_norm: expected a positive norm or none, found 0"):
+        TrainOptions(clip_norm=0)
 
 
 def test_device_and_precision():

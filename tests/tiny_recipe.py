@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "an4" / "recipe.py"
 UNPRONOUNCEABLE = "1984"
+LM_SCALE = 1.1
 TINY = [
+    f"--decode.lm-scale={LM_SCALE}",
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
     *("--train.epochs=3", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
     *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "1.0", "2.0"),

@@ -24,7 +24,7 @@ from asrkd.align.alignment import Alignment
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
-from asrkd.align.viterbi import Batches, Keep, TrainingCorpus, ViterbiOptions
+from asrkd.align.viterbi import Batches, Keep, TrainingCorpus, ViterbiOptions, check_batches
 from asrkd.errors import InputError
 from asrkd.files import tensor_digest
 from asrkd.frames import FrameStore
@@ -58,6 +58,7 @@ class FlatStartOptions:
     def __post_init__(self) -> None:
         if self.num_phone_rounds + self.num_state_rounds < 1:
             raise InputError("flat start: expected at least one round, found none")
+        check_batches(self.silence_prob, self.batch_utterances)
 
 
 def flat_start(

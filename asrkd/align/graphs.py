@@ -104,7 +104,7 @@ class TrainingGraphs:
     left, phone, right: [I] instances; instance_offsets: [N+1].
     Arcs, ordered by utterance and source: source, target [A], states of the FSA (0 starts, the last ends);
     leaves, enters [A], the HMM states that the arc goes out of and into (OUTSIDE at the ends); weight [A],
-    log-probability of pauses and variants; arc_offsets [N+1]. min_frames [N]: the shortest way through.
+    log-probability of pauses and variants; arc_offsets [N+1].
     """
 
     left: Ints
@@ -117,11 +117,10 @@ class TrainingGraphs:
     enters: Ints
     weight: Floats
     arc_offsets: Ints
-    min_frames: Ints
 
     @property
     def num_utterances(self) -> int:
-        return self.min_frames.size
+        return self.arc_offsets.size - 1
 
     @staticmethod
     def build(
@@ -137,13 +136,9 @@ class TrainingGraphs:
         InputError for a word that the lexicon lacks or a phone that is not in `phones`.
         """
         network = _PhoneNetwork({phone: index for index, phone in enumerate(phones)}, silence_prob)
-        min_frames = []
         for utt, text in enumerate(texts):
-            prons = [_prons(lexicon, word) for word in text.split()]
-            network.add(utt, prons)
-            min_phones = sum(min(map(len, variants)) for variants in prons) or 1  # silence alone, without words
-            min_frames.append(NUM_STATES * min_phones)
-        return _expand(network, np.asarray(min_frames), len(phones), with_context)
+            network.add(utt, [_prons(lexicon, word) for word in text.split()])
+        return _expand(network, len(texts), len(phones), with_context)
 
     def compile(self, tree: SenoneTree, transitions: TransitionModel) -> CompiledGraphs:
         """With senones as labels and transition scores."""
@@ -244,7 +239,7 @@ class _Contexts:
         return np.searchsorted(self.codes, code) - self.first[node]
 
 
-def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_context: bool) -> TrainingGraphs:
+def _expand(network: _PhoneNetwork, num_utterances: int, num_phones: int, with_context: bool) -> TrainingGraphs:
     """Phones to triphones to HMM states."""
     phone, utt = np.asarray(network.phone), np.asarray(network.utt)
     tail, head = np.asarray(network.edges, dtype=np.int64).reshape(-1, 2).T
@@ -282,7 +277,7 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_cont
     finish, index = ranges(lefts.count[end])
     end_instance = leaving(end[finish], outside(finish, SILENCE_ID), index)
 
-    num_instances = np.bincount(utt[node_of], minlength=min_frames.size)
+    num_instances = np.bincount(utt[node_of], minlength=num_utterances)
     states = np.arange(NUM_STATES * node_of.size)
     inner = states[states % NUM_STATES != NUM_STATES - 1]
     last = NUM_STATES - 1
@@ -308,13 +303,13 @@ def _expand(network: _PhoneNetwork, min_frames: Ints, num_phones: int, with_cont
     ]
     return _order_arcs(
         np.concatenate(leaves), np.concatenate(enters), np.concatenate(weights),
-        left, phone[node_of], right, utt[node_of], num_instances, min_frames,
+        left, phone[node_of], right, utt[node_of], num_instances,
     )  # fmt: skip
 
 
 def _order_arcs(
     leaves: Ints, enters: Ints, weight: Floats,
-    left: Ints, phone: Ints, right: Ints, utt_of_instance: Ints, num_instances: Ints, min_frames: Ints,
+    left: Ints, phone: Ints, right: Ints, utt_of_instance: Ints, num_instances: Ints,
 ) -> TrainingGraphs:  # fmt: skip
     """Number the FSA's states (start, HMM states, end) and sort arcs by utterance and source."""
     offsets = np.concatenate([[0], np.cumsum(num_instances)])
@@ -324,7 +319,7 @@ def _order_arcs(
     source = np.where(leaves == OUTSIDE, 0, leaves - first_state + 1)
     target = np.where(enters == OUTSIDE, NUM_STATES * num_instances[utt] + 1, enters - first_state + 1)
     order = np.lexsort((source, utt))
-    num_arcs = np.bincount(utt, minlength=min_frames.size)
+    num_arcs = np.bincount(utt, minlength=num_instances.size)
     return TrainingGraphs(
         left=left,
         phone=phone,
@@ -336,5 +331,4 @@ def _order_arcs(
         enters=enters[order],
         weight=weight[order],
         arc_offsets=np.concatenate([[0], np.cumsum(num_arcs)]),
-        min_frames=min_frames,
     )

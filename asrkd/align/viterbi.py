@@ -68,6 +68,17 @@ class ViterbiOptions:
     num_jobs: int = 1
     """processes, one thread each"""
 
+    def __post_init__(self) -> None:
+        check_batches(self.silence_prob, self.batch_utterances)
+
+
+def check_batches(silence_prob: float, batch_utterances: int) -> None:
+    """InputError for what no training graph can be made with, or no batch."""
+    if not 0.0 < silence_prob < 1.0:
+        raise InputError(f"alignment: expected a silence_prob between 0 and 1, found {silence_prob}")
+    if batch_utterances < 1:
+        raise InputError(f"alignment: expected batch_utterances of at least 1, found {batch_utterances}")
+
 
 def viterbi(
     store: FrameStore,

@@ -6,11 +6,19 @@ first file that is missing, and cuts durations down to milliseconds, so that eve
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from asrkd.corpora.segments import Segment
 from asrkd.errors import InputError
 from asrkd.lang.textfile import read_lines
+
+# Programs that decode a file which libsndfile reads too, and their flags that change nothing of what is in it.
+DECODING_FLAGS = {
+    "cat": frozenset(),
+    "flac": frozenset({"-c", "-d", "-s", "--stdout", "--decode", "--silent"}),
+    "sph2pipe": frozenset({"-f", "wav", "-p"}),
+}
 
 
 def read_kaldi_dir(folder: Path) -> list[Segment]:
@@ -19,13 +27,7 @@ def read_kaldi_dir(folder: Path) -> list[Segment]:
     InputError, naming file and line, for a missing file, a line that is none of its kind, a command instead of a
     file, an utterance of no recording or without a speaker, and a speaker without utterances.
     """
-    wavs = _table(folder / "wav.scp", "a recording and its file")
-    for name, path in wavs.items():
-        if path.endswith("|") or path.startswith("|"):
-            raise InputError(
-                f"{folder / 'wav.scp'}: {name}: expected a file, found the command {path[:60]!r}, which is not run: "
-                "write its output to a file"
-            )
+    wavs = _files(folder / "wav.scp")
     texts = _table(folder / "text", "an utterance and its words", may_be_empty=True)
     speakers = _table(folder / "utt2spk", "an utterance and its speaker")
     _require_utterances(folder / "spk2utt")
@@ -44,6 +46,32 @@ def read_kaldi_dir(folder: Path) -> list[Segment]:
         unheard = wavs.keys() - {recording for recording, _, _ in places.values()}
         found += [Segment(recording, Path(wavs[recording]), 0.0, None, "", None) for recording in unheard]
     return sorted(found, key=lambda segment: segment.utt_id)
+
+
+def _files(path: Path) -> dict[str, str]:
+    """The file of each recording. InputError for a command that does more than read one."""
+    files = {}
+    for name, entry in _table(path, "a recording and its file").items():
+        file = _file_of(entry)
+        if file is None:
+            raise InputError(
+                f"{path}: {name}: expected a file, found the command {entry[:60]!r}, which is not run: "
+                "write its output to a file"
+            )
+        files[name] = file
+    return files
+
+
+def _file_of(entry: str) -> str | None:
+    """The file of `FILE`, or of `flac -c -d -s FILE |` and the like, which is read as it is; None of other commands."""
+    if not entry.endswith("|"):
+        return None if entry.startswith("|") else entry
+    try:
+        program, *flags, file = shlex.split(entry[:-1])
+    except ValueError:
+        return None
+    known = DECODING_FLAGS.get(Path(program).name)
+    return file if known is not None and known.issuperset(flags) else None
 
 
 def _table(path: Path, what: str, may_be_empty: bool = False) -> dict[str, str]:
@@ -70,6 +98,8 @@ def _places(path: Path) -> dict[str, tuple[str, float, float | None]]:
             recording, start, end = fields[0], float(fields[1]), float(fields[2])
         except (IndexError, ValueError):
             raise InputError(f"{path}: {utt_id}: expected a recording, start and end, found {line[:60]!r}") from None
+        if len(fields) > 3:
+            raise InputError(f"{path}: {utt_id}: expected recordings of one channel, found channel {fields[3]}")
         places[utt_id] = (recording, start, None if end == -1 else end)
     return places
 

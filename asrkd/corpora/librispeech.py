@@ -28,6 +28,7 @@ WHERE_TO_GET = (
 )
 TRAIN_960 = ("train-clean-100", "train-clean-360", "train-other-500")
 MINI_DEV_SPEAKERS = 2
+READERS_FILE = "SPEAKERS.TXT"
 ROUNDING_MINUTES = 0.1  # SPEAKERS.TXT has minutes to two places, each the sum of some chapters
 SEC_PER_MINUTE = 60.0
 
@@ -71,6 +72,12 @@ class LibrispeechOptions:
         )
 
 
+def read_of_librispeech(corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()) -> list[Path]:
+    """The parts and tables that `prepare_librispeech` reads."""
+    root, chosen = _find_root(corpus_dir), options.resolved()
+    return [root / name for name in (*chosen.parts, *chosen.dev_parts, *chosen.test_parts, READERS_FILE)]
+
+
 def prepare_librispeech(
     corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()
 ) -> dict[str, CorpusSplit]:
@@ -91,9 +98,8 @@ def prepare_librispeech(
     missing = sorted(set(chosen.test_speakers) - speakers)
     if missing:
         raise InputError(f"--corpora.test-speakers: expected speakers of {', '.join(chosen.parts)}, found {missing[0]}")
-    readers = _read_readers(root / "SPEAKERS.TXT")
-    if not readers:
-        logger.warning("%s: no such file, so that readers who are missing cannot be told", root / "SPEAKERS.TXT")
+    readers = _read_readers(root / READERS_FILE)
+    _warn_of_untold(root, readers, (*chosen.parts, *chosen.dev_parts, *chosen.test_parts))
     women = {reader.name for reader in readers if reader.is_woman}
     dev_speakers = held_out_speakers(speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=women)
     kept_apart = {*chosen.test_speakers, *dev_speakers}
@@ -232,6 +238,15 @@ def _read_readers(path: Path) -> list[_Reader]:
         except (IndexError, ValueError):
             raise InputError(f"{path}:{number}: expected ID | SEX | SUBSET | MINUTES, found {line[:60]!r}") from None
     return readers
+
+
+def _warn_of_untold(root: Path, readers: Sequence[_Reader], parts: Sequence[str]) -> None:
+    """Say of which parts nobody can tell whether a reader is missing."""
+    untold = sorted(set(parts) - {reader.part for reader in readers})
+    if untold:
+        logger.warning(
+            "%s: no readers of %s, so that those who are missing cannot be told", root / READERS_FILE, ", ".join(untold)
+        )
 
 
 def _with_lacking(

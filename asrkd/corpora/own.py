@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from asrkd.corpora.kaldi_dir import read_kaldi_dir
 from asrkd.corpora.segments import Segment, require_distinct, split_of
 from asrkd.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 HELD_OUT_SHARE = 0.1
+NUM_NAMED = 5
 KALDI_FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "segments")
 # What Lhotse lets through of a file that is something else, is cut short or is damaged.
 NO_MANIFEST = (
@@ -80,9 +84,19 @@ def prepare_own(base: Path, options: OwnOptions, only_probe: bool = False) -> di
         train, dev = _hold_out(train, options.num_dev_speakers, "dev")
     splits = {"train": train, "dev": dev, "test": test}
     require_distinct(splits)
+    _warn_of_shared_speakers(splits)
     # Workers of a cluster, which read the audio, are in folders of their own.
     pieces_dir = None if only_probe else options.pieces_dir.absolute()
     return {name: split_of(segments, pieces_dir) for name, segments in splits.items()}
+
+
+def _warn_of_shared_speakers(splits: Mapping[str, Sequence[Segment]]) -> None:
+    """A corpus of one speaker is none the worse for it; of many, its error rates would be too low."""
+    learnt = {segment.speaker for segment in splits["train"]}
+    for name in ("dev", "test"):
+        shared = sorted(learnt & {segment.speaker for segment in splits[name]} - {""})
+        if shared:
+            logger.warning("%d speakers of %s are trained on too: %s", len(shared), name, ", ".join(shared[:NUM_NAMED]))
 
 
 def _sources(options: OwnOptions) -> list[tuple[Path | None, Path | None]]:

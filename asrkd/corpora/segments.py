@@ -19,6 +19,7 @@ from asrkd.files import atomic_file, fingerprint
 LONGEST_UTT_ID = 200  # bytes: with what is put to it, files are named so
 PATIENCE_SEC = 2.0  # before a bar is shown
 ROUNDING_SEC = 0.01  # a segment that ends this close to its recording's end ends there
+OVERSHOOT_SEC = 0.5  # so far behind it, it ends there too (Kaldi's extract-segments, --max-overshoot)
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,11 @@ def _recording(segment: Segment, headers: dict[Path, Recording | AudioFault], pi
     if isinstance(whole, AudioFault):
         raise whole
     end_sec = whole.duration if segment.end_sec is None else segment.end_sec
-    if not 0 <= segment.start_sec < end_sec <= whole.duration + ROUNDING_SEC:  # false of NaN too
-        raise AudioFault(
+    if not 0 <= segment.start_sec < min(end_sec, whole.duration) <= end_sec <= whole.duration + OVERSHOOT_SEC:
+        raise AudioFault(  # NaN too
             f"expected a stretch of the {whole.duration:.2f} s in {path}, found {segment.start_sec:g} to {end_sec:g} s"
         )
+    end_sec = min(end_sec, whole.duration)
     if segment.start_sec == 0 and end_sec > whole.duration - ROUNDING_SEC:
         return replace(whole, id=segment.utt_id)
     if pieces_dir is None:

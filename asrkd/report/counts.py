@@ -30,7 +30,7 @@ DISAGREEMENT = (
 
 
 def corpus_table(results: Row) -> Table | None:
-    """Utterances, speakers, hours, frames, words a split."""
+    """Utterances, speakers, hours, words, copies (at other speeds) and frames a split."""
     corpus = results.get("corpus")
     if not corpus:
         return None

@@ -92,7 +92,7 @@ class Comparison:
     ci95: tuple[float, float]
     """Percentile bootstrap 95% interval of delta over utterances."""
     p: float
-    """Two-sided bootstrap p-value of delta = 0; at least 1 / (replicates + 1)."""
+    """Two-sided bootstrap p-value of delta = 0; at least 2 / (replicates + 1)."""
 
     def as_json(self) -> dict[str, Any]:
         """An entry of `comparisons` in results.json."""

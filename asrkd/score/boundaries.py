@@ -27,21 +27,26 @@ class BoundaryErrors:
 
     @property
     def median_late_ms(self) -> float:
-        """Positive where the alignment lags behind the marks."""
-        return MS_PER_SEC * float(np.median(self.late_sec))
+        """Of those found; positive where the alignment lags behind the marks."""
+        return float(np.median(self.found_ms))
+
+    @property
+    def found_ms(self) -> NDArray[np.float64]:
+        """How late those were put that were found, ms."""
+        return MS_PER_SEC * self.late_sec[np.isfinite(self.late_sec)]
 
     def within(self, tolerance_ms: float) -> float:
         """Share of the boundaries no further than this from their mark."""
         return float((np.abs(self.late_sec) * MS_PER_SEC <= tolerance_ms + ROUNDING_MS).mean())
 
     def as_json(self) -> dict[str, Any]:
-        """An entry of `boundaries` in results.json: absolute errors in ms of those found, shares of all."""
-        found = self.late_sec[np.isfinite(self.late_sec)]
+        """An entry of `boundaries` in results.json: errors of those found in ms (None of none), shares of all."""
+        distance_ms = np.abs(self.found_ms)
         return {
             "boundaries": self.late_sec.size,
-            "mean_ms": MS_PER_SEC * float(np.abs(found).mean()),
-            "median_ms": MS_PER_SEC * float(np.median(np.abs(found))),
-            "median_late_ms": self.median_late_ms,
+            "mean_ms": float(distance_ms.mean()) if distance_ms.size else None,
+            "median_ms": float(np.median(distance_ms)) if distance_ms.size else None,
+            "median_late_ms": self.median_late_ms if distance_ms.size else None,
             **{f"within_{limit}_ms": self.within(limit) for limit in TOLERANCES_MS},
         }
 

@@ -40,7 +40,8 @@ def system_entry(
     """An entry of `systems`. `errors` and `rtf` go by test set; with a single one they stand without its
     name.
 
-    `frames` are those of the main test set. `extra` (description, history, ...) is added as it is.
+    `frames` are those of the first, of which the others are parts. `extra` (description, history, ...) is added as
+    it is.
     """
     if set(errors) != set(rtf):
         raise ValueError(f"expected wer and rtf on the same test sets, found {sorted(errors)} and {sorted(rtf)}")
@@ -116,7 +117,7 @@ def assemble_results(
     command: str,
     git_sha: str,
     config_sha: str,
-    seed: int | Sequence[int],
+    seed: int,
     device: str,
     systems: Mapping[str, Mapping[str, Any]],
     comparisons: Sequence[Comparison],
@@ -134,7 +135,7 @@ def assemble_results(
         "command": command,
         "git_sha": git_sha,
         "config_sha": config_sha,
-        "seed": seed if isinstance(seed, int) else list(seed),
+        "seed": seed,
         "device": device,
         "systems": {name: dict(system) for name, system in systems.items()},
         "comparisons": [row.as_json() for row in comparisons],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class Corpus:
     """What counts as an error."""
     where_model: str = ""
     """Where a person gets the language model that the recipe names, if it names one."""
+    read: Callable[..., Sequence[Path]] | None = None
+    """Of a folder that holds more than a run reads: the files and folders that it does, of the folder and the `corpora`
+    options. Others may come and go."""
     files: Callable[[Any], Sequence[Path]] | None = None
     """Of a corpus that is no folder: the files that tell of it, by the `corpora` options."""
     run: str = ""
@@ -69,18 +72,23 @@ def list_files(paths: Sequence[Path]) -> dict[str, Any]:
     return {"files": len(found), "bytes": sum(path.stat().st_size for path in paths), "fingerprint": fingerprint(found)}
 
 
-def list_corpus(corpus: Corpus, corpus_dir: Path | None) -> dict[str, Any]:
+def list_corpus(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
     """Count, bytes and fingerprint (names and sizes) of the corpus' files. InputError if there is no such folder."""
+    corpus_dir = options.corpus_dir
     if corpus_dir is None:
         raise InputError(f"no --corpus-dir: {corpus.where}")
     if not corpus_dir.is_dir():
         raise InputError(f"--corpus-dir {corpus_dir}: no such folder; {corpus.where}")
     sizes = {}
-    for folder, _, names in os.walk(corpus_dir, followlinks=True):
-        for name in names:
-            path = Path(folder, name)
+    for part in corpus.read(corpus_dir, *corpus_options(options)) if corpus.read else [corpus_dir]:
+        for path in [part] if part.is_file() else _files_under(part):
             sizes[str(path.relative_to(corpus_dir))] = path.stat().st_size if path.exists() else -1
     return {"files": len(sizes), "bytes": sum(sizes.values()), "fingerprint": fingerprint(sizes)}
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    for where, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(where, name) for name in names)
 
 
 def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
@@ -173,6 +181,7 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
     spoken = {name: {word for sentence in text for word in sentence} for name, text in texts.items()}
     source = lexicon_source(corpus, texts["train"], options, out_dir)
     vocabulary = spoken["train"] | _closed_vocabulary(corpus, options)
+    source.require_guessable(texts["train"], options.max_bad)
     lexicon, guessed = source.build(vocabulary)
     wider = source.build_known(vocabulary.union(*spoken.values()))
     heard = set(lexicon.phones)

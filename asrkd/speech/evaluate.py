@@ -237,13 +237,14 @@ def tune_scales(
         references(exp_dir, "dev", scoring),
         options.tune.acoustic_scales,
         options.tune.insertion_scores,
+        options.tune.lm_scales or (options.decode.lm_scale,),
         count_errors=scoring.count_errors,
     )
     write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
     best = next(row for row in tuning.rows if row["chosen"])
     print(
         f"   development {scoring.unit} error rate {best['wer']:.2f} at acoustic scale {best['acoustic_scale']}, "
-        f"insertion score {best['insertion_score']}",
+        f"LM scale {best['lm_scale']}, insertion score {best['insertion_score']}",
         flush=True,
     )
 

@@ -32,7 +32,7 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.models import AcousticDnn
 from asrkd.speech.data import ALIGN_LEXICON_FILE, LEXICON_FILE
 from asrkd.speech.options import SpeechOptions
-from asrkd.train import HardTargets, train
+from asrkd.train import HardTargets, TrainOptions, train
 from asrkd.train.result import MODEL_NAME
 
 TREE_FILE = "tree.json"
@@ -66,9 +66,7 @@ class LabelMaker:
         labels = alignment.store_labels(self.store, tree)
         frame_ids = (labels != NO_LABEL).nonzero().squeeze(1)
         model = AcousticDnn(self.inputs.dim, tree.num_pdfs, self.options.teacher, seed=self.options.seed)
-        train_options = replace(
-            self.options.train, epochs=self.options.labels.epochs, seed=self.options.seed, device=self.options.device
-        )
+        train_options = label_training(self.options)
         objective = HardTargets(labels.clamp(min=0))
         result = train(
             model, self.inputs, objective, None, None, train_options, scratch / name, frame_ids, description=name
@@ -266,6 +264,19 @@ def _save_labels(
         alignment = held_out.realigned(last.aligner, f"align {split}", scratch)
         _report_dropped(alignment)
         alignment.save(out_dir / f"{split}.safetensors")
+
+
+def label_training(options: SpeechOptions) -> TrainOptions:
+    """How the rounds' networks train: without development data, and so without what asks for it."""
+    schedule = "cosine" if options.train.schedule == "newbob" else options.train.schedule
+    return replace(
+        options.train,
+        epochs=options.labels.epochs,
+        schedule=schedule,
+        patience=None,
+        seed=options.seed,
+        device=options.device,
+    )
 
 
 def save_hmm(folder: Path, tree: SenoneTree, log_prior: Tensor, transitions: TransitionModel) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asrkd.errors import InputError
 from asrkd.lang.g2p import pronounce
-from asrkd.lang.lexicon import Lexicon, build_lexicon, is_arpabet
+from asrkd.lang.lexicon import Lexicon, build_lexicon, is_arpabet, require_guessable
 from asrkd.lang.mixing import mix
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
@@ -32,6 +32,11 @@ class LexiconSource:
         if self.lang.units == "subword":
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="leave-out"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="leave-out")
+
+    def require_guessable(self, sentences: Sequence[Sequence[str]], max_bad: float) -> None:
+        """InputError where more of the sentences than `max_bad` have words without a pronunciation or a guess."""
+        if self.lang.units != "subword":
+            require_guessable(sentences, self.file, max_bad)
 
     def build_known(self, words: Collection[str]) -> Lexicon:
         """Lexicon of those of the words that have a pronunciation, or a guess where the phones are ARPAbet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,6 @@ def write_recipe(
     sampling_rate = _sampling_rate(splits)
     good, _ = validate_corpus(splits, sampling_rate, max_bad=max_bad, read_audio=False)
     require_utterances(good)
-    spoken = {word for one in good["train"].supervisions for word in one.text.split()}
     values = {
         "title": name,
         "name": name,
@@ -100,7 +99,7 @@ def write_recipe(
         "corpora": _arguments(corpora),
         "sampling_rate": sampling_rate,
         "max_bad": "" if max_bad == MAX_BAD else f"    max_bad={max_bad!r},\n",
-        "lang": _lang(lexicon, spoken),
+        "lang": _lang(lexicon, good["train"].texts(), max_bad),
     }
     with atomic_dir(folder) as beside:
         (beside / "recipe.py").write_text(_RECIPE.format(**values), encoding="utf-8")
@@ -136,11 +135,11 @@ def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
     return max(sorted(set(rates)), key=rates.count)
 
 
-def _lang(lexicon: str | None, spoken: Collection[str]) -> str:
-    """The units. InputError where the lexicon lacks some of the words that are spoken and they cannot be guessed."""
+def _lang(lexicon: str | None, spoken: Sequence[Sequence[str]], max_bad: float) -> str:
+    """The units. InputError where the lexicon lacks words of too many utterances and they cannot be guessed."""
     if lexicon is None:
         return 'units="subword"'
-    require_guessable(spoken, lexicon)
+    require_guessable(spoken, lexicon, max_bad)
     named = lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())
     return f"lexicon={named!r}"
 

@@ -47,6 +47,13 @@ class LabelOptions:
     epochs: int = 4
     """Passes over the data in each round."""
 
+    def __post_init__(self) -> None:
+        for name in ("tree_rounds", "epochs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--labels.{name.replace('_', '-')}: expected at least 1, found {getattr(self, name)}")
+        if self.mono_rounds < 0:
+            raise InputError(f"--labels.mono-rounds: expected at least 0, found {self.mono_rounds}")
+
 
 @dataclass(frozen=True)
 class EnsembleOptions:
@@ -80,6 +87,13 @@ class TuneOptions:
     """Weights of the acoustic scores."""
     insertion_scores: tuple[float, ...] = (-6.0, -4.5, -3.0, -1.5, 0.0)
     """Scores added for each word."""
+    lm_scales: tuple[float, ...] = ()
+    """Weights of the graph's scores; none: decode.lm_scale alone."""
+
+    def __post_init__(self) -> None:
+        for name in ("acoustic_scales", "insertion_scores"):
+            if not getattr(self, name):
+                raise InputError(f"--tune.{name.replace('_', '-')}: expected at least one, found none")
 
 
 @dataclass(frozen=True)

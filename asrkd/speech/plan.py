@@ -19,6 +19,7 @@ from asrkd.speech import data, evaluate, labels, networks, own_teacher, results
 from asrkd.speech.data import Corpus
 from asrkd.speech.options import SpeechOptions, corpus_options
 from asrkd.stages import STAGE_NAMES, Step, run_steps
+from asrkd.train import TrainOptions
 
 
 def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
@@ -35,6 +36,7 @@ def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
             partial(data.make_manifests, corpus, options),
             _manifest_options(options),
             ("corpus",),
+            place=_place(corpus, options),
         ),
         Step(
             2,
@@ -107,14 +109,14 @@ def _network_steps(options: SpeechOptions) -> list[Step]:
     features, tree = exp / "features", exp / "tree"
     steps = _teaching_steps(options)
     for student in networks.students(options):
-        as_student = replace(options, train=networks.student_training(student, options))
+        training = networks.student_training(student, options)
         inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
         steps.append(
             Step(
                 8,
                 f"students/{student.name}",
                 partial(networks.train_student, student, features, tree, exp / "posteriors", options),
-                [student.model, student.seed, student.distil, *_network_options(as_student)],
+                [student.model, student.seed, student.distil, *_network_options(options, training)],
                 inputs,
                 resumable=True,
                 trains=True,
@@ -183,21 +185,27 @@ def _decoding_step(
     )
 
 
-def _network_options(options: SpeechOptions) -> list[Any]:
+def _network_options(options: SpeechOptions, training: TrainOptions | None = None) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    return [options.context, replace(options.train.wherever_it_runs(), seed=0), options.seed]
+    return [options.context, replace((training or options.train).wherever_it_runs(), seed=0), options.seed]
 
 
 def _label_options(options: SpeechOptions) -> list[Any]:
-    """What decides the networks that make the labels: all but the epochs of those that come after them."""
-    as_trained = replace(options, train=replace(options.train, epochs=options.labels.epochs))
-    return [options.realign, options.labels, options.teacher, *_network_options(as_trained)]
+    """What decides the networks that make the labels."""
+    network = _network_options(options, labels.label_training(options))
+    return [options.realign, options.labels, options.teacher, *network]
 
 
 def _listing(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
     if corpus.files is not None:
         return data.list_files(corpus.files(*corpus_options(options)))
-    return data.list_corpus(corpus, options.corpus_dir)
+    return data.list_corpus(corpus, options)
+
+
+def _place(corpus: Corpus, options: SpeechOptions) -> str:
+    """Where the audio is: the manifests have its full paths."""
+    files = corpus.files(*corpus_options(options)) if corpus.files is not None else [options.corpus_dir or Path()]
+    return str(files[0].absolute())
 
 
 def _manifest_options(options: SpeechOptions) -> Any:

@@ -118,7 +118,7 @@ def score(
         command=command,
         git_sha=provenance.git_sha(),
         config_sha=config_sha(options),
-        seed=options.seed if options.students.seeds == 1 else list(range(options.students.seeds)),
+        seed=options.seed,
         device=provenance.device_name(str(resolve_device(options.device))),
         systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
@@ -137,11 +137,13 @@ def score(
 
 
 def _parts_of_test(exp_dir: Path) -> Parts:
-    """Where the corpus names several parts (test-clean, test-other), those; else all as "test"."""
+    """Where the corpus names several parts (test-clean, test-other), "all" and those; else all as "test"."""
     parts: dict[str, list[str]] = defaultdict(list)
     for supervision in load_split(exp_dir / "manifests", "test").supervisions:
         parts[(supervision.custom or {}).get(PART_KEY, "test")].append(supervision.id)
-    return parts if len(parts) > 1 else {"test": [utt_id for utt_ids in parts.values() for utt_id in utt_ids]}
+    everything = [utt_id for utt_ids in parts.values() for utt_id in utt_ids]
+    # What is not told apart, frame accuracy and comparisons, is of "all": it comes first, where they are shown.
+    return {"all": everything, **parts} if len(parts) > 1 else {"test": everything}
 
 
 def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
@@ -157,6 +159,7 @@ def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of what decides the results: neither folders, nor the range of stages, nor where it is computed."""
     anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
+    anywhere = replace(anywhere, device="auto", train=options.train.wherever_it_runs())
     # Another system's posteriors are told by the fingerprint of their store, which is in the stamps.
     return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
 
@@ -264,15 +267,18 @@ def _boundaries(exp_dir: Path) -> dict[str, Any]:
 
 
 def _count(exp_dir: Path, split: str, unit: str) -> dict[str, Any]:
-    """A split in numbers. Utterances that could not be aligned are not learnt from; held out, they are decoded."""
+    """A split in numbers: what was spoken, and the frames that are made of it, at every speed. Utterances that could
+    not be aligned are not learnt from; held out, they are decoded."""
+    spoken = load_split(exp_dir / "manifests", split).supervisions
     store = FrameStore.open(exp_dir / "features" / split)
     alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
     return {
-        "utterances": len(store.utt_ids),
-        "speakers": len(set(store.speakers)),
-        "hours": len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_AN_HOUR,
+        "utterances": len(spoken),
+        "speakers": len({one.speaker for one in spoken}),
+        "hours": sum(one.duration for one in spoken) / SECONDS_AN_HOUR,
+        f"{unit}s": sum(len((one.text or "").split()) for one in spoken),
+        "copies": len(store.utt_ids) // len(spoken),
         "frames": len(store),
-        f"{unit}s": sum(len(text.split()) for text in store.texts),
         "unaligned": len(alignment.dropped),
     }
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.train.inputs import InputSource
+from asrkd.files import fingerprint, tensor_digest
+from asrkd.models import Model
+from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions
-from asrkd.train.result import Model
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class DevSet:
     inputs: InputSource
     labels: Tensor
     ids: Tensor | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells what is judged from other labels and frames."""
+        return fingerprint([tensor_digest(self.labels), None if self.ids is None else tensor_digest(self.ids)])
 
 
 def dev_set(inputs: InputSource | None, labels: Tensor | None, ids: Tensor | None) -> DevSet | None:
@@ -31,9 +37,14 @@ def dev_set(inputs: InputSource | None, labels: Tensor | None, ids: Tensor | Non
 
 
 def check_data(
-    model: Model, inputs: InputSource, dev: DevSet | None, frame_ids: Tensor, options: TrainOptions
+    model: Model,
+    inputs: InputSource,
+    objective: Objective,
+    dev: DevSet | None,
+    frame_ids: Tensor,
+    options: TrainOptions,
 ) -> None:
-    """InputError unless inputs, frame ids and schedule can work together."""
+    """InputError unless inputs, labels, frame ids and schedule can work together."""
     for name, source in (("training", inputs), ("development", None if dev is None else dev.inputs)):
         if source is not None and source.dim != model.input_dim:
             raise InputError(f"{name} inputs: expected {model.input_dim} values each, found {source.dim}")
@@ -44,3 +55,8 @@ def check_data(
     if int(frame_ids.min()) < 0 or int(frame_ids.max()) >= len(inputs):
         found = f"{int(frame_ids.min())} to {int(frame_ids.max())}"
         raise InputError(f"frame ids: expected 0 to {len(inputs) - 1}, found {found}")
+    labels: Tensor | None = getattr(objective, "labels", None)
+    if labels is not None:
+        least, most = (int(value) for value in labels[frame_ids.to(labels.device)].aminmax())
+        if least < 0 or most >= model.num_outputs:
+            raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {least} to {most}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.models import AcousticDnn, Model, StackedEnsemble
 from asrkd.ranks import Ranks
 from asrkd.train.captured import CapturedStep, can_capture
 from asrkd.train.checked_data import DevSet, check_data, dev_set
@@ -24,7 +24,6 @@ from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import TrainOptions, learning_rate_at
 from asrkd.train.result import (
     MODEL_NAME,
-    Model,
     TrainResult,
     fingerprint_of_run,
     finished_run,
@@ -117,14 +116,14 @@ def _train(
     checkpoint_epochs: int = 1,
 ) -> TrainResult:
     frame_ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
-    check_data(model, inputs, dev, frame_ids, options)
+    check_data(model, inputs, objective, dev, frame_ids, options)
     out_dir.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.of_environment()
     device = ranks.device(resolve_device(options.device))
     model.to(device)
     if device.type == "cpu":
         keep_freed_memory()
-    run_fingerprint = fingerprint_of_run(model, seeds, inputs, objective, options, frame_ids)
+    run_fingerprint = fingerprint_of_run(model, seeds, inputs, objective, options, frame_ids, dev)
     with cpu_threads(options.num_threads), ranks.joined(device):
         finished = finished_run(out_dir, run_fingerprint, model)
         ranks.require_same((run_fingerprint, finished is not None), f"{out_dir}: the training's data and options")
@@ -157,11 +156,12 @@ def _train(
             CapturedStep(generators, device) if capture else None,
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
-    model.load_state_dict(progress.best_weights)
-    model.eval()
-    if not ranks.leads:
-        return TrainResult(progress.history, progress.best_epoch, out_dir / MODEL_NAME, progress.precision)
-    return write_result(out_dir, run_fingerprint, model, progress)
+        model.load_state_dict(progress.best_weights)
+        model.eval()
+        if ranks.leads:
+            write_result(out_dir, run_fingerprint, model, progress)
+        ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")  # and the model is there for all
+    return TrainResult(progress.history, progress.best_epoch, out_dir / MODEL_NAME, progress.precision)
 
 
 def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: str, description: str) -> None:

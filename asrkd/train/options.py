@@ -81,7 +81,7 @@ class TrainOptions:
         _require(fits, "shard_frames", f"at least two batches ({least}) or none", self.shard_frames)
         for name in ("momentum", "warmup_fraction", "average_decay"):
             _require(0 <= getattr(self, name) < 1, name, "a value in [0, 1)", getattr(self, name))
-        _require(not self.clip_norm or self.clip_norm > 0, "clip_norm", "positive or none", self.clip_norm)
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "a positive norm or none", self.clip_norm)
         _require(self.patience is None or self.patience >= 1, "patience", "at least 1 or none", self.patience)
 
 

@@ -12,18 +12,15 @@ import torch
 from torch import Tensor
 
 from asrkd.files import fingerprint, load_tensors, tensor_digest, write_json
-from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.models import Model, StackedEnsemble
+from asrkd.train.checked_data import DevSet
 from asrkd.train.checkpoint import CHECKPOINT_NAME, Progress
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
 from asrkd.train.options import WHERE_IT_RUNS, TrainOptions
 
-Model = AcousticDnn | StackedEnsemble
-
 MODEL_NAME = "model.safetensors"
 HISTORY_NAME = "history.json"
-# Options that do not tell a training from others: a checkpoint has the arithmetic it began in.
-NOT_IDENTITY = (*WHERE_IT_RUNS, "precision")
 INPUT_SAMPLE = 64
 
 
@@ -59,9 +56,14 @@ def fingerprint_of_run(
     objective: Objective,
     options: TrainOptions,
     frame_ids: Tensor,
+    dev: DevSet | None = None,
 ) -> str:
-    """Tells a training from any other: options, initial weights, targets, and a sample of the inputs."""
-    identity = {name: value for name, value in asdict(options).items() if name not in NOT_IDENTITY}
+    """Tells a training from any other: options, initial weights, targets, by what it is judged, and a sample of the
+    inputs."""
+    # Arithmetic that was chosen by a probe is the one it began in, whatever another probe would choose: a checkpoint
+    # has it.
+    ignored = (*WHERE_IT_RUNS, "precision") if options.precision == "auto" else WHERE_IT_RUNS
+    identity = {name: value for name, value in asdict(options).items() if name not in ignored}
     sample = frame_ids[torch.linspace(0, len(frame_ids) - 1, min(INPUT_SAMPLE, len(frame_ids))).long()]
     device = device_of(inputs)
     # A source that holds a part of its examples can still show any of them.
@@ -74,6 +76,7 @@ def fingerprint_of_run(
         "objective": objective.fingerprint,
         "frame_ids": tensor_digest(frame_ids),
         "inputs": tensor_digest(sampled),
+        "dev": None if dev is None else dev.fingerprint,
     }
     if isinstance(model, StackedEnsemble):
         parts["seeds"] = seeds
@@ -94,7 +97,7 @@ def finished_run(out_dir: Path, run_fingerprint: str, model: Model) -> TrainResu
     return TrainResult(history, int(metadata["best_epoch"]), path, metadata["precision"])
 
 
-def write_result(out_dir: Path, run_fingerprint: str, model: Model, progress: Progress) -> TrainResult:
+def write_result(out_dir: Path, run_fingerprint: str, model: Model, progress: Progress) -> None:
     """Write history and model, which end the run: its checkpoint is no longer needed."""
     write_json(out_dir / HISTORY_NAME, progress.history)
     metadata = {
@@ -103,7 +106,5 @@ def write_result(out_dir: Path, run_fingerprint: str, model: Model, progress: Pr
         "best_epoch": str(progress.best_epoch),
         "precision": progress.precision,
     }
-    path = out_dir / MODEL_NAME
-    model.save(path, metadata)
+    model.save(out_dir / MODEL_NAME, metadata)
     (out_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
-    return TrainResult(progress.history, progress.best_epoch, path, progress.precision)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from asrkd.models import Model
 from asrkd.train.captured import CapturedStep
 from asrkd.train.checked_data import DevSet
 from asrkd.train.options import TrainOptions
-from asrkd.train.result import Model, generator_of, seed_of
+from asrkd.train.result import generator_of, seed_of
 from asrkd.train.shards import Examples, Shards
 from asrkd.train.share import Share
 

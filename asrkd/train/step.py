@@ -10,9 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from asrkd.models import AcousticDnn, StackedEnsemble
+from asrkd.models import AcousticDnn, Model, StackedEnsemble
 from asrkd.train.options import TrainOptions
-from asrkd.train.result import Model
 from asrkd.train.run import Run
 from asrkd.train.shards import Examples
 

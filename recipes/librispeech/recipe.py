@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.corpora.librispeech import WHERE_TO_GET, prepare_librispeech
+from asrkd.corpora.librispeech import WHERE_TO_GET, prepare_librispeech, read_of_librispeech
 from asrkd.speech.data import Corpus
 from asrkd.speech.options import LibrispeechSpeechOptions
 from asrkd.speech.plan import main
@@ -16,6 +16,7 @@ DEBIAN_LM = "/usr/share/pocketsphinx/model/en-us/en-us.lm.bin"
 CORPUS = Corpus(
     name="librispeech",
     prepare=prepare_librispeech,
+    read=read_of_librispeech,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
     where=WHERE_TO_GET,
