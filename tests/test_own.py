@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -434,3 +435,23 @@ def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(an4_dir: Path
     assert results["recipe"] == "mine" and not results["dropped"]
     assert results["command"] == shlex.join([str(out / "run.sh"), *TINY])
     assert all(0.2 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())
+    require_the_same_corpus_from_manifests(tmp_path / "exp" / "mine" / "manifests", results["corpus"], tmp_path)
+
+
+def require_the_same_corpus_from_manifests(manifests: Path, corpus: dict[str, Any], where: Path) -> None:
+    """Its Lhotse manifests, named for each split, without a lexicon: words are spelt in subword pieces."""
+    given = []
+    for split, prefix in (("train", "--"), ("dev", "--dev-"), ("test", "--test-")):
+        for kind in ("recordings", "supervisions"):
+            given += [f"{prefix}{kind}", str(manifests / f"{split}_{kind}.jsonl.gz")]
+    out = where / "spelt"
+    assert cli.main(["init", "spelt", *given, "--out", str(out)]) == 0
+    done = run_recipe(out, where, *TINY, "--lang.vocab-size=60", "--tree.num-leaves=200")
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = read_json(where / "exp" / "spelt" / "results.json")
+    assert results["variant"] == "subword"
+    for split, found in results["corpus"].items():
+        assert {key: found[key] for key in ("utterances", "speakers", "words")} == {
+            key: corpus[split][key] for key in ("utterances", "speakers", "words")
+        }
+    assert all(0.1 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())
