@@ -212,7 +212,7 @@ def _open_partial(beside: Path, stamp: str, keep: bool) -> float:
     spent = 0.0
     if keep and pending.is_file() and (begun := read_json(pending))["stamp"] == stamp:
         last = max(path.stat().st_mtime for path in beside.rglob("*"))
-        spent = begun["spent"] + max(0.0, last - begun["started"])
+        spent = begun.get("spent", 0.0) + max(0.0, last - begun.get("started", last))
     else:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)

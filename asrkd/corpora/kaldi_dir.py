@@ -98,7 +98,7 @@ def _places(path: Path) -> dict[str, tuple[str, float, float | None]]:
             recording, start, end = fields[0], float(fields[1]), float(fields[2])
         except (IndexError, ValueError):
             raise InputError(f"{path}: {utt_id}: expected a recording, start and end, found {line[:60]!r}") from None
-        if len(fields) > 3:
+        if fields[3:] not in ([], ["0"], ["A"]):
             raise InputError(f"{path}: {utt_id}: expected recordings of one channel, found channel {fields[3]}")
         places[utt_id] = (recording, start, None if end == -1 else end)
     return places

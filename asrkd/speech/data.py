@@ -82,7 +82,7 @@ def list_corpus(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
     sizes = {}
     for part in corpus.read(corpus_dir, *corpus_options(options)) if corpus.read else [corpus_dir]:
         for path in [part] if part.is_file() else _files_under(part):
-            sizes[str(path.relative_to(corpus_dir))] = path.stat().st_size if path.exists() else -1
+            sizes[os.path.relpath(path, corpus_dir)] = path.stat().st_size if path.exists() else -1
     return {"files": len(sizes), "bytes": sum(sizes.values()), "fingerprint": fingerprint(sizes)}
 
 
