@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.align.k2_threads import k2_jobs
-from asrkd.align.viterbi import UNLIMITED_STATES
+from asrkd.align.viterbi import UNLIMITED_STATES, all_finite
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError
@@ -248,7 +248,7 @@ class Searcher:
             raise InputError(
                 f"{utt_id}: expected acoustic scores [frames, {self.graph.num_pdfs}], found {tuple(scores.shape)}"
             )
-        if len(scores) == 0 or not bool(torch.isfinite(scores).all()):
+        if len(scores) == 0 or not all_finite(scores):
             raise InputError(f"{utt_id}: expected finite acoustic scores of at least one frame")
         return scores
 
