@@ -276,7 +276,7 @@ def _log_file(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("   warning: %(message)s"))
-    console.setLevel(logging.WARNING)
+    console.addFilter(lambda record: record.levelno == logging.WARNING)  # errors are told by who called
     logger = logging.getLogger("asrkd")
     logger.addHandler(handler)
     logger.addHandler(console)
@@ -284,7 +284,6 @@ def _log_file(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        logger.removeHandler(console)  # who called tells it
         logger.error("stopped: %s: %s", type(error).__name__, error)
         raise
     finally:

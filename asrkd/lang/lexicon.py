@@ -198,12 +198,13 @@ def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, ma
     if not _other_phones(dictionary):
         return
     words = {word for sentence in sentences for word in sentence}
-    unknown = sorted(word for word in words if not (_look_up(word, dictionary) or _guess(word, dictionary, None)))
-    lacking = sum(not set(unknown).isdisjoint(sentence) for sentence in sentences)
+    unknown = {word for word in words if not (_look_up(word, dictionary) or _guess(word, dictionary, None))}
+    lacking = sum(not unknown.isdisjoint(sentence) for sentence in sentences)
     if lacking > max_bad * len(sentences):
         raise InputError(
             f"{source}: expected at most {max_bad:.1%} of the utterances to have words that it lacks (--max-bad), "
-            f"found {lacking} of {len(sentences)}: {len(unknown)} words are missing{_unguessable(dictionary, unknown)}"
+            f"found {lacking} of {len(sentences)}: {len(unknown)} words are missing"
+            f"{_unguessable(dictionary, sorted(unknown))}"
         )
 
 

@@ -17,7 +17,7 @@ from asrkd.train.checked_data import DevSet
 from asrkd.train.checkpoint import CHECKPOINT_NAME, Progress
 from asrkd.train.evaluate import device_of
 from asrkd.train.inputs import InputSource, Objective
-from asrkd.train.options import WHERE_IT_RUNS, TrainOptions
+from asrkd.train.options import TrainOptions
 
 MODEL_NAME = "model.safetensors"
 HISTORY_NAME = "history.json"
@@ -56,21 +56,17 @@ def fingerprint_of_run(
     objective: Objective,
     options: TrainOptions,
     frame_ids: Tensor,
-    dev: DevSet | None = None,
+    dev: DevSet | None,
 ) -> str:
     """Tells a training from any other: options, initial weights, targets, by what it is judged, and a sample of the
     inputs."""
-    # Arithmetic that was chosen by a probe is the one it began in, whatever another probe would choose: a checkpoint
-    # has it.
-    ignored = (*WHERE_IT_RUNS, "precision") if options.precision == "auto" else WHERE_IT_RUNS
-    identity = {name: value for name, value in asdict(options).items() if name not in ignored}
     sample = frame_ids[torch.linspace(0, len(frame_ids) - 1, min(INPUT_SAMPLE, len(frame_ids))).long()]
     device = device_of(inputs)
     # A source that holds a part of its examples can still show any of them.
     read = getattr(inputs, "sample", inputs.batch)
     sampled = read(sample.to(device), generator_of(seeds[0], 0, "augmentation", device))
     parts: dict[str, Any] = {
-        "options": identity,
+        "options": options.wherever_it_runs(),
         "model": asdict(model.options),
         "weights": [tensor_digest(parameter) for parameter in model.parameters()],
         "objective": objective.fingerprint,
