@@ -39,6 +39,7 @@ from asrkd.digits.variants import (
 )
 from asrkd.errors import InputError
 from asrkd.files import read_json
+from asrkd.models import ModelOptions
 from asrkd.stages import STAMP_FILE, step_stamps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +96,8 @@ def test_recipes_profiles_are_what_they_say() -> None:
         distilled = named(options)["distilled"]
         assert distilled.jitter == 0 and distilled.model.dropout == distilled.model.input_dropout == 0
         assert distilled.lesson.distil.temperature == 20 and distilled.model.hidden_dim == 800
-        assert options.teacher.model.max_norm and options.teacher.jitter == 2
+        large = options.teacher
+        assert large.jitter == 2 and large.model == ModelOptions(1200, 2, 0.3, input_dropout=0.1, max_norm=3.5)
 
 
 @pytest.mark.parametrize(
@@ -469,6 +471,8 @@ def test_descriptions_name_what_differs() -> None:
     assert describe(by_name["label_smoothing"]) == "2×24, hard labels, smoothed 0.1"
     assert describe(by_name["logit_matching"]) == "2×24, squared logit differences, 3 teachers"
     assert describe(by_name["only_7_8"]).endswith("classes 78")
+    decayed = replace(by_name["distilled"], train=replace(by_name["distilled"].train, weight_decay=0.1))
+    assert describe(decayed) == "2×24, weights decayed by 0.1, T=20, α=1, 3 teachers"
     assert describe(by_name["regularised"]) == "2×24, dropout 0.1/0.2, max-norm 3.5, ±1 px, hard labels"
     assert describe(by_name["small_set_soft"]).endswith("30% of the digits")
 

@@ -67,6 +67,7 @@ def weights(model):
         {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.0},
         {"schedule": "newbob"},
         {"average_decay": 0.9},
+        {"beta2": 0.9},
         {"clip_norm": 1.0},
         {"precision": "bfloat16"},
     ],
@@ -114,6 +115,30 @@ def test_one_sgd_step_by_hand(tmp_path):
     loss.backward()
     for trained, start in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(trained.detach(), start.detach() - 0.1 * start.grad)
+
+
+def test_two_adamw_steps_by_hand(tmp_path):
+    """Loshchilov and Hutter (2019), algorithm 2, with decays of the moments that are not the usual ones."""
+    inputs, labels = ArrayInputs(torch.tensor([[1.0, 2.0]])), torch.tensor([1])
+    model, reference = (AcousticDnn(2, 2, ModelOptions(3, 1, dropout=0.0), seed=1) for _ in range(2))
+    rate, beta1, beta2, decay = 0.3, 0.8, 0.6, 0.1
+    options = TrainOptions(
+        epochs=2, batch_size=8, learning_rate=rate, momentum=beta1, beta2=beta2, weight_decay=decay,
+        schedule="constant", warmup_fraction=0.0, show_progress=False, precision="float32",
+    )  # fmt: skip
+    train(model, inputs, HardTargets(labels), None, None, options, tmp_path)
+    first = [torch.zeros_like(p) for p in reference.parameters()]
+    second = [torch.zeros_like(p) for p in reference.parameters()]
+    for step in (1, 2):
+        reference.zero_grad()
+        torch.nn.functional.cross_entropy(reference(inputs.values), labels).backward()
+        for p, m, v in zip(reference.parameters(), first, second, strict=True):
+            m.copy_(beta1 * m + (1 - beta1) * p.grad)
+            v.copy_(beta2 * v + (1 - beta2) * p.grad**2)
+            kept = 1 - rate * decay if p.dim() == 2 else 1.0
+            moved = rate * (m / (1 - beta1**step)) / ((v / (1 - beta2**step)).sqrt() + 1e-8)
+            p.data.mul_(kept).sub_(moved)
+    torch.testing.assert_close(weights(model), weights(reference))
 
 
 def test_weight_decay_spares_biases(tmp_path):

@@ -182,6 +182,7 @@ def describe(variant: Variant) -> str:
         parts.append(f"dropout {model.input_dropout:g}/{model.dropout:g}")
     parts += [f"max-norm {model.max_norm:g}"] if model.max_norm else []
     parts += [f"begun at {model.init_scale:g} of the weights"] if model.init_scale != 1.0 else []
+    parts += [f"weights decayed by {variant.train.weight_decay:g}"] if variant.train.weight_decay else []
     parts += [f"±{variant.jitter} px"] if variant.jitter else []
     lesson = variant.lesson
     if isinstance(lesson, HardLabels):

@@ -31,6 +31,9 @@ class TrainOptions:
     """Highest learning rate, reached after the warm-up."""
     momentum: float = 0.9
     """Momentum of sgd; decay of adamw's first moment."""
+    beta2: float = 0.999
+    """Decay of adamw's second moment, by which each weight's step is scaled. Lower, it forgets the large gradients of a
+    training's beginning sooner."""
     weight_decay: float = 0.01
     """Pull of the weights towards zero: decoupled in adamw, an L2 penalty in sgd. Biases are left alone."""
     schedule: Literal["cosine", "linear", "constant", "newbob"] = "cosine"
@@ -79,7 +82,7 @@ class TrainOptions:
         least = 2 * self.batch_size
         fits = self.shard_frames is None or self.shard_frames >= least
         _require(fits, "shard_frames", f"at least two batches ({least}) or none", self.shard_frames)
-        for name in ("momentum", "warmup_fraction", "average_decay"):
+        for name in ("momentum", "beta2", "warmup_fraction", "average_decay"):
             _require(0 <= getattr(self, name) < 1, name, "a value in [0, 1)", getattr(self, name))
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "a positive norm or none", self.clip_norm)
         _require(self.patience is None or self.patience >= 1, "patience", "at least 1 or none", self.patience)

@@ -30,7 +30,7 @@ def make_optimizer(model: nn.Module, options: TrainOptions, capturable: bool = F
         sgd = partial(sgd, groups, lr=rate, momentum=options.momentum, nesterov=options.momentum > 0)
         return sgd(fused=True) if capturable else sgd()
     adamw: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
-    adamw = partial(adamw, groups, lr=rate, betas=(options.momentum, 0.999))
+    adamw = partial(adamw, groups, lr=rate, betas=(options.momentum, options.beta2))
     if capturable:
         return adamw(fused=True, capturable=True)
     # One kernel over all weights, where the installed torch has it; otherwise some ten that each read them anew.
