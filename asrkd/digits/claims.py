@@ -196,11 +196,12 @@ def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: flo
     In part: none of the others errs less on average, and all lower ones or all higher ones are shown to err more.
     """
     errors = {t: outcome.errors for t, outcome in sorted(by_temperature.items())}
+    # The temperatures inside share their seeds: of each seed the mean over them is one value.
     within = [one for t, one in errors.items() if low <= t <= high]
     sides = [{t: one for t, one in errors.items() if t < low}, {t: one for t, one in errors.items() if t > high}]
     if not within or not all(sides) or min(len(one) for one in errors.values()) < MIN_SEEDS:
         return unmeasured(f"fewer than {MIN_SEEDS} seeds, or no temperature inside, below or above")
-    inside = np.concatenate(within)
+    inside = np.mean(within, axis=0)
     tests = [{t: welch(inside, one, "less") for t, one in side.items()} for side in sides]
     others = ", ".join(f"T={t:g} {errors[t].mean():.1f} (p {shown_p(p)})" for side in tests for t, p in side.items())
     shown = [max(side.values()) < LEVEL for side in tests]

@@ -78,5 +78,6 @@ class DigitData:
         if variant.classes != ALL_CLASSES:
             ids = ids[torch.isin(self.train.labels[ids], torch.tensor(variant.classes))]
         if len(ids) == 0:
-            raise InputError(f"{variant.name}: expected training digits of {variant.classes}, found none")
+            part = f"a part of {variant.fraction:g} of {self.num_learnt:,}"
+            raise InputError(f"{variant.name}: expected training digits of {variant.classes} in {part}, found none")
         return ids

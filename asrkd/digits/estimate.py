@@ -24,7 +24,8 @@ class Measured:
     """Multiply-adds of one digit through one network."""
     flop: float
     seconds: float
-    jittered: bool
+    kind: tuple[bool, str, bool]
+    """What it spends its time on beside products (`kind_of`)."""
 
 
 def macs_of(variant: Variant, input_dim: int, num_outputs: int) -> int:
@@ -36,9 +37,18 @@ def training_flop(macs: int, digits: int, epochs: int, seeds: int) -> float:
     return float(FLOP_A_MAC_TRAINED * macs * digits * epochs * seeds)
 
 
-def nearest(measured: Sequence[Measured], macs: int, jittered: bool) -> Measured:
-    """The measured training most like another: jittered (and with dropout) or not, then nearest in size."""
-    return min(measured, key=lambda one: (one.jittered != jittered, abs(math.log(one.macs / macs))))
+def kind_of(variant: Variant) -> tuple[bool, str, bool]:
+    """Whether its digits are jittered (and units dropped), its optimiser, whether it has teachers."""
+    return variant.jitter > 0, variant.train.optimizer, variant.needs_teachers
+
+
+def nearest(measured: Sequence[Measured], macs: int, kind: tuple[bool, str, bool]) -> Measured:
+    """The measured training most like another: in what its kind names, the first the most, then nearest in size."""
+
+    def unlike(one: Measured) -> tuple[list[bool], float]:
+        return [mine != its for mine, its in zip(one.kind, kind, strict=True)], abs(math.log(one.macs / macs))
+
+    return min(measured, key=unlike)
 
 
 def extrapolate(
@@ -55,7 +65,7 @@ def extrapolate(
     for variant in [teacher(full), *students(full)]:
         macs = macs_of(variant, input_dim, num_outputs)
         cost = training_flop(macs, len(data.ids_for(variant, full.seed)), variant.train.epochs, variant.seeds)
-        like = nearest(measured, macs, variant.jitter > 0)
+        like = nearest(measured, macs, kind_of(variant))
         flop += cost
         seconds += cost * like.seconds / like.flop
     # Passes of the training digits through one teacher.

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as MplFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asrkd.digits.images import MAX_PIXEL
 from asrkd.digits.tables import axes_of
 from asrkd.report.plots import (
     MARKERS,
@@ -27,7 +28,6 @@ from asrkd.report.plots import (
 from asrkd.report.tables import Row, number_plain
 
 # Images are embedded as they are (interpolation "none") and enlarged by the reader's browser: a third of the bytes.
-MAX_PIXEL = 255
 TILE_INCHES = 0.62
 CAPTION_PIXELS, GAP_PIXELS = 12, 2
 TILES_A_ROW = 12
@@ -102,16 +102,16 @@ def points_line(rows: Sequence[Row], key: str, title: str, xlabel: str) -> str:
 
 
 def matching_line(rows: Sequence[Row]) -> str:
-    """Digits classed otherwise than by logit matching against temperature, and what two seeds of it differ on."""
+    """Digits classed otherwise than by another seed of logit matching, against temperature and by its own seeds."""
     mine = [row for row in rows if row["temperature"] is not None]
     with panel("Temperature against logit matching", "temperature T", "digits classed otherwise, %") as (figure, axes):
         places = [row["temperature"] for row in mine]
         means = [float(np.mean(row["differing_percent"])) for row in mine]
         spreads = [float(np.std(row["differing_percent"], ddof=len(row["differing_percent"]) > 1)) for row in mine]
-        axes.errorbar(places, means, yerr=spreads, color=SERIES[0], marker="o", capsize=3, label="seed by seed")
+        axes.errorbar(places, means, yerr=spreads, color=SERIES[0], marker="o", capsize=3, label="two seeds")
         floor = [float(np.mean(row["differing_percent"])) for row in rows if row["temperature"] is None]
         if floor:
-            axes.axhline(floor[0], color=SERIES[1], ls="--", label="two seeds of logit matching")
+            axes.axhline(floor[0], color=SERIES[1], ls="--", label="two seeds, logit matching alone")
         axes.set_xscale("log")
         axes.set_xticks(places, [number_plain(place) for place in places])
         axes.minorticks_off()

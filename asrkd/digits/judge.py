@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from asrkd.digits import claims, paper
 from asrkd.digits.claims import Judgement
 from asrkd.digits.options import DigitsOptions
-from asrkd.digits.score import TUNED_HELD_OUT, Repaired, Scored, disagreement_percent, seed_disagreement_percent
+from asrkd.digits.score import TUNED_HELD_OUT, Repaired, Scored, disagreement_percent
 from asrkd.digits.variants import logit_matching, matching_points, teacher_points, width_points
 
 WIDE = 300
@@ -104,16 +104,17 @@ def _honest(findings: Findings, name: str) -> Repaired:
 
 
 def _matching_limit(findings: Findings) -> Judgement:
-    """Whether students at higher temperatures are more like logit matching, in the end as like as its own seeds."""
+    """Whether students at higher temperatures are more like logit matching, in the end as like as its own seeds are
+    to each other (within ALIKE)."""
     matched = findings.scored[logit_matching(findings.options).name]
     rows = {
         temperature: disagreement_percent(findings.scored[variant.name], matched)
         for temperature, variant in sorted(matching_points(findings.options), key=lambda point: point[0])
     }
     judgement = claims.falling(rows, "digits classed otherwise than by logit matching, %,")
-    floor = float(seed_disagreement_percent(matched).mean())
+    floor = float(disagreement_percent(matched, matched).mean())
     evidence = f"{judgement.evidence}; two seeds of logit matching: {floor:.3g}%"
-    as_like = float(rows[max(rows)].mean()) <= floor
+    as_like = float(rows[max(rows)].mean()) <= (1.0 + claims.ALIKE) * floor
     verdict = claims.PART if judgement.verdict == claims.HOLDS and not as_like else judgement.verdict
     return Judgement(verdict, evidence)
 
@@ -126,6 +127,11 @@ def _more_teachers(findings: Findings) -> Judgement:
     )
     evidence = f"{judgement.evidence}, over students alone: the teachers are the same for all of them"
     return Judgement(claims.lesser(judgement.verdict, claims.PART), evidence)
+
+
+def _small_set(findings: Findings) -> Judgement:
+    judgement = findings.fewer("small_set_soft", "small_set_hard")
+    return Judgement(judgement.verdict, f"{judgement.evidence}, of one draw of the digits that they learn")
 
 
 def _controls(findings: Findings) -> Judgement:
@@ -144,7 +150,7 @@ JUDGES: Mapping[str, Callable[[Findings], Judgement]] = {
     "threes_known": _threes_known,
     "two_repaired": _repaired("only_7_8"),
     "matching_limit": _matching_limit,
-    "small_set": lambda findings: findings.fewer("small_set_soft", "small_set_hard"),
+    "small_set": _small_set,
     "more_teachers": _more_teachers,
     "controls": _controls,
 }

@@ -10,10 +10,9 @@ import torch
 from asrkd import provenance
 from asrkd.corpora.mnist import NUM_CLASSES, Digits
 from asrkd.digits.data import DigitData
-from asrkd.digits.images import JitteredImages, mean_logits, member_logits
+from asrkd.digits.images import JitteredImages, mean_logits
 from asrkd.digits.options import DigitsOptions
 from asrkd.digits.variants import Variant
-from asrkd.distil.ensemble import disagreement
 from asrkd.files import load_tensors, read_json, save_tensors, write_json
 from asrkd.models import AcousticDnn, StackedEnsemble
 from asrkd.train import InputSource, train_stacked
@@ -22,7 +21,6 @@ from asrkd.train.devices import resolve_device
 MODEL_FILE = "model.safetensors"
 SUMMARY_FILE = "summary.json"
 LOGITS_FILE = "logits.safetensors"
-DISAGREEMENT_FILE = "disagreement.json"
 
 
 def train_variant(
@@ -82,8 +80,6 @@ def make_posteriors(corpus: Path, teachers: Path, options: DigitsOptions, out_di
         {"logits": mean_logits(ensemble, learnt, precision), "judged": mean_logits(ensemble, judged, precision)},
         {"views": str(len(learnt))},
     )
-    as_they_are = JitteredImages(data.judged.images.to(device), max_shift=0)
-    write_json(out_dir / DISAGREEMENT_FILE, disagreement(member_logits(ensemble, as_they_are), data.judged.labels))
 
 
 def _views(digits: Digits, options: DigitsOptions, device: torch.device) -> list[InputSource]:

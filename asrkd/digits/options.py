@@ -14,6 +14,8 @@ from asrkd.stages import LAST_STAGE
 from asrkd.train import TrainOptions
 
 Profile = Literal["quick", "full"]
+# Every network has a seed of its own, a thousand of them a run, and torch takes 63 bits.
+MAX_SEED = 10**12
 EXPERIMENTS = {
     1: "teacher, plain student, distilled student",
     2: "temperature and width",
@@ -48,7 +50,7 @@ class TeacherOptions:
 
 @dataclass(frozen=True)
 class StudentOptions:
-    """The small networks: 2 x 800 without regularisation or jitter, unless an experiment says otherwise."""
+    """The small networks: 2 x 800 without dropout or jitter, unless an experiment says otherwise."""
 
     seeds: int = 5
     """Seeds of every student, trained as one stack."""
@@ -129,8 +131,11 @@ class DigitsOptions:
         unknown = set(self.experiments) - set(EXPERIMENTS)
         if unknown or 1 not in self.experiments:
             raise InputError(f"--experiments: expected 1 and some of 2 to 7, found {self.experiments}")
-        if not 0 <= self.stage <= LAST_STAGE:
-            raise InputError(f"--stage: expected 0 to {LAST_STAGE}, found {self.stage}")
+        for name, stage in (("stage", self.stage), ("stop-stage", self.stop_stage)):
+            if not 0 <= stage <= LAST_STAGE:
+                raise InputError(f"--{name}: expected 0 to {LAST_STAGE}, found {stage}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"--seed: expected 0 to {MAX_SEED}, found {self.seed}")
         for name, value in (
             ("teacher.size", self.teacher.size),
             ("student.seeds", self.student.seeds),

@@ -136,5 +136,5 @@ def _run(results: Row) -> Section:
     estimate = tables.estimate_text(results)
     made = [table for table in (timing_table(results), environment_table(results)) if table is not None]
     text = (estimate,) if estimate else ()
-    folded = (tables.systems_table(results),)
+    folded = (tables.systems_table(results), tables.trainings_table(results))
     return Section("run", "Time, environment and all networks", text=text, tables=tuple(made), folded=folded)

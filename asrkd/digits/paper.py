@@ -63,5 +63,5 @@ CLAIMS = (
     Claim("matching_limit", 5, "Matching logits is what distillation tends to as the temperature grows."),
     Claim("small_set", 6, "With 3% of the training data, soft targets generalise where hard ones overfit."),
     Claim("more_teachers", 6, "Ours, not the paper's: soft targets of more teachers teach better."),
-    Claim("controls", 7, "Ours, not the paper's: smoothing, regularisation or more epochs do not explain the gain."),
+    Claim("controls", 7, "Ours, not the paper's: smoothing, regularisation or longer training do not explain it."),
 )

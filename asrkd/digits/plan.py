@@ -15,6 +15,7 @@ from asrkd.digits.data import make_corpus
 from asrkd.digits.options import EXPERIMENTS, DigitsOptions, Profile, Profiles
 from asrkd.digits.report import RESULTS_MD, report, terminal_text
 from asrkd.digits.results import RESULTS_FILE, step_name
+from asrkd.digits.tables import HEADLINE
 from asrkd.digits.variants import students, teacher
 from asrkd.errors import one_line_errors
 from asrkd.files import read_json, write_json
@@ -56,7 +57,7 @@ def plan(
         steps.append(
             Step(
                 8,
-                step_name(student),
+                step_name(student.name),
                 partial(networks.train_variant, student, exp / "corpus", posteriors, options),
                 [student.identity, parts],
                 ("corpus", "posteriors") if student.needs_teachers else ("corpus",),
@@ -77,12 +78,8 @@ def _last_steps(options: DigitsOptions, profiles: Profiles, command: str, before
             [results.config_sha(options), command, {name: results.config_sha(one) for name, one in profiles.items()}],
             tuple(before),
         ),
-        Step(12, "report", partial(report, exp, options), None, ("corpus", "teachers", *_headline(before), "score")),
+        Step(12, "report", partial(report, exp, options), None, ("corpus", *map(step_name, HEADLINE), "score")),
     ]
-
-
-def _headline(names: list[str]) -> list[str]:
-    return [name for name in names if name in ("students/baseline", "students/distilled")]
 
 
 def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[str, str] = MNIST_MD5) -> None:

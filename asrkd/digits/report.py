@@ -14,7 +14,7 @@ from asrkd.digits.claims import FAILS, HOLDS, PART, UNMEASURED
 from asrkd.digits.data import DigitData
 from asrkd.digits.networks import MODEL_FILE
 from asrkd.digits.options import EXPERIMENTS, DigitsOptions
-from asrkd.digits.results import RESULTS_FILE
+from asrkd.digits.results import RESULTS_FILE, step_name
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, read_json
 from asrkd.models import StackedEnsemble
@@ -45,8 +45,7 @@ def _write(path: Path, text: str) -> None:
 
 def first_layers(exp_dir: Path) -> dict[str, Tensor]:
     """Weights [784, H] into the first hidden layer of the first seed of each headline variant."""
-    folders = {"teacher": "teachers", "baseline": "students/baseline", "distilled": "students/distilled"}
-    stacks = {name: StackedEnsemble.load_stack(exp_dir / folder / MODEL_FILE) for name, folder in folders.items()}
+    stacks = {name: StackedEnsemble.load_stack(exp_dir / step_name(name) / MODEL_FILE) for name in tables.HEADLINE}
     return {name: stack.weights[0][0].detach().reshape(SIDE * SIDE, -1) for name, stack in stacks.items()}
 
 
@@ -88,6 +87,7 @@ def results_markdown(results: Row) -> str:
         *table_parts([tables.claims_table(results)], "Scorecard"),
     ]
     parts += ["## All networks", *table_parts([tables.systems_table(results)], "All networks")]
+    parts += ["## How they were trained", *table_parts([tables.trainings_table(results)], "How they were trained")]
     parts += ["## Time and environment"]
     estimate = tables.estimate_text(results)
     parts += [escape(estimate)] if estimate else []

@@ -16,10 +16,10 @@ from asrkd.corpora.mnist import NUM_CLASSES, SIDE
 from asrkd.digits import paper
 from asrkd.digits.claims import Outcome, share_of_gain
 from asrkd.digits.data import DigitData
-from asrkd.digits.estimate import Measured, extrapolate, training_flop
+from asrkd.digits.estimate import Measured, extrapolate, kind_of, training_flop
 from asrkd.digits.images import JitteredImages
 from asrkd.digits.judge import CONTROLS, Findings, judge_claims
-from asrkd.digits.networks import DISAGREEMENT_FILE, LOGITS_FILE, SUMMARY_FILE, load_stack
+from asrkd.digits.networks import LOGITS_FILE, SUMMARY_FILE, load_stack
 from asrkd.digits.options import EXPERIMENTS, DigitsOptions, Profiles
 from asrkd.digits.score import (
     Repaired,
@@ -28,7 +28,6 @@ from asrkd.digits.score import (
     logits_of,
     repair_biases,
     score_variant,
-    seed_disagreement_percent,
 )
 from asrkd.digits.variants import (
     ALL_CLASSES,
@@ -46,23 +45,26 @@ from asrkd.digits.variants import (
 )
 from asrkd.files import fingerprint, load_tensors, read_json, save_tensors, write_json
 from asrkd.stages import STAMP_FILE, stage_seconds
-from asrkd.train import iter_logits
+from asrkd.train import TrainOptions, iter_logits
 from asrkd.train.devices import resolve_device
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.safetensors"
 LABELS = {
     "quick": "Quick profile: reduced length, few seeds, not the paper's comparison.",
-    "full": "Full profile; the students of experiments 2, 5 and 6 are trained for fewer epochs than those of 1, 3, 4.",
+    "full": "Full profile; the students of experiments 2, 5 and 6 are trained for fewer steps than those of 1, 3, 4.",
 }
+OPTIMISED_BY = (
+    "optimizer", "learning_rate", "schedule", "warmup_fraction", "batch_size", "momentum", "beta2", "weight_decay"
+)  # fmt: skip
 REMAINING_SHOWN = 60
 # Share of the label at which a digit of the dark-knowledge figure is plainly what it is.
 SURE = 0.9
 
 
-def step_name(variant: Variant) -> str:
+def step_name(variant_name: str) -> str:
     """Folder of a variant's networks."""
-    return "teachers" if variant.name == "teacher" else f"students/{variant.name}"
+    return "teachers" if variant_name == "teacher" else f"students/{variant_name}"
 
 
 def score(
@@ -80,16 +82,16 @@ def score(
         "config_sha": config_sha(options),
         "seed": options.seed,
         "temperature": options.student.distil.temperature,
-        "device": read_json(exp_dir / step_name(findings.scored["baseline"].variant) / SUMMARY_FILE)["device"],
+        "device": read_json(exp_dir / step_name("baseline") / SUMMARY_FILE)["device"],
         "judged_on": f"{len(data.judged.labels):,} {data.judged_name} digits",
         "corpus": {"train": len(data.train.labels), "judged": len(data.judged.labels), "held out": data.num_held_out},
         "systems": {name: _system(one, exp_dir, data, options) for name, one in findings.scored.items()},
+        "trainings": trainings([one.variant for one in findings.scored.values()]),
         "together": _together(findings),
         "transfer": {name: _transfer(name, findings) for name in findings.repaired},
         "claims": _claims(findings),
         "remaining_errors": remaining_errors(findings.scored["distilled"]),
         "dark_knowledge": dark_knowledge(_teacher_logits(exp_dir)["logits"], data, options),
-        "disagreement": read_json(exp_dir / "posteriors" / DISAGREEMENT_FILE),
         "timing": stage_seconds(exp_dir, steps),
         "environment": {**provenance.versions(), "networks made by": _made_by(exp_dir, steps)},
         **_comparisons(findings),
@@ -108,7 +110,7 @@ def measure(exp_dir: Path, data: DigitData, options: DigitsOptions) -> Findings:
     repaired: dict[str, list[Repaired]] = {}
     reasons: dict[str, str] = {}
     for variant in [teacher(options), *students(options)]:
-        folder = exp_dir / step_name(variant)
+        folder = exp_dir / step_name(variant.name)
         scored[variant.name], logits = score_variant(variant, folder, data, device)
         if variant.name in paper.TRANSFER:
             held_out = logits_of(load_stack(folder, device), data.tuning, device)
@@ -144,7 +146,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 def _system(one: Scored, exp_dir: Path, data: DigitData, options: DigitsOptions) -> dict[str, Any]:
     variant = one.variant
-    folder = exp_dir / step_name(variant)
+    folder = exp_dir / step_name(variant.name)
     entry = {
         "experiments": [n for n in options.experiments if n in EXPERIMENTS and _serves(variant, n, options)],
         "description": describe(variant),
@@ -198,6 +200,14 @@ def describe(variant: Variant) -> str:
     return ", ".join(parts)
 
 
+def trainings(variants: Sequence[Variant]) -> list[dict[str, Any]]:
+    """How networks are optimised, and which of them so: their epochs are told with each."""
+    alike: dict[TrainOptions, list[str]] = {}
+    for variant in variants:
+        alike.setdefault(replace(variant.train.wherever_it_runs(), epochs=1), []).append(variant.name)
+    return [{"networks": names, **{key: getattr(train, key) for key in OPTIMISED_BY}} for train, names in alike.items()]
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
@@ -241,7 +251,7 @@ def _comparisons(findings: Findings) -> dict[str, Any]:
             row(v, temperature=t, differing_percent=disagreement_percent(findings.scored[v.name], matched).tolist())
             for t, v in matching_points(options)
         ]
-        between_seeds = seed_disagreement_percent(matched).tolist()
+        between_seeds = disagreement_percent(matched, matched).tolist()
         found["matching"].append(row(matched.variant, temperature=None, differing_percent=between_seeds))
     if 6 in made:
         found["alphas"] = [row(v, alpha=alpha) for alpha, v in alpha_points(options)]
@@ -346,13 +356,13 @@ def _estimate(
     full: DigitsOptions,
 ) -> dict[str, Any]:
     """The full profile's time on this device, from the rates that this run measured."""
-    jittered = {v.name for v in [teacher(options), *students(options)] if v.jitter}
+    variants = {variant.name: variant for variant in [teacher(options), *students(options)]}
     measured = [
         Measured(
             one["macs_per_digit"],
             training_flop(one["macs_per_digit"], one["digits"], one["epochs"], len(one["seeds"])),
             one["seconds"],
-            name in jittered,
+            kind_of(variants[name]),
         )
         for name, one in systems.items()
     ]

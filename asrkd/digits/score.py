@@ -128,10 +128,8 @@ def _relative(shift: Tensor, classes: Sequence[int]) -> float:
 
 
 def disagreement_percent(a: Scored, b: Scored) -> NDArray[np.float64]:
-    """Of each pair of members, the percentage of judged digits that they class differently, [M]."""
-    return 100.0 * (a.predictions != b.predictions).double().mean(dim=1).numpy()
+    """Of each member of a and the next one of b, the percentage of judged digits that they class differently, [M].
 
-
-def seed_disagreement_percent(a: Scored) -> NDArray[np.float64]:
-    """Of each member and the next one, the percentage of judged digits that they class differently, [M]."""
-    return 100.0 * (a.predictions != a.predictions.roll(1, dims=0)).double().mean(dim=1).numpy()
+    Networks of two seeds, so that b against itself is what seeds alone make.
+    """
+    return 100.0 * (a.predictions != b.predictions.roll(1, dims=0)).double().mean(dim=1).numpy()

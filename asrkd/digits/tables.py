@@ -13,6 +13,7 @@ from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude,
 
 HEADLINE = ("teacher", "baseline", "distilled")
 ROLES = {"teacher": "teacher", "baseline": "baseline", "distilled": "distilled"}
+NAMES_SHOWN = 5
 SPREAD_HEADERS = ("mean", "± sd", "best", "worst")
 
 
@@ -74,6 +75,29 @@ def _systems(results: Row, caption: str, names: Sequence[str]) -> Table:
     return Table(caption, headers, tuple(rows), "lrrrrrrrrrrl", roles=roles, strong=strong, note=note)
 
 
+def trainings_table(results: Row) -> Table:
+    """How the networks were optimised, a row a way."""
+    rows = []
+    for one in results["trainings"]:
+        names = one["networks"]
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        rows.append(
+            (
+                ", ".join(names[:NAMES_SHOWN]) + more,
+                one["optimizer"],
+                number_plain(one["learning_rate"]),
+                f"{one['schedule']}, warm-up {number_plain(one['warmup_fraction'])}",
+                count(one["batch_size"]),
+                number_plain(one["momentum"]),
+                number_plain(one["beta2"]) if one["optimizer"] == "adamw" else MISSING,
+                number_plain(one["weight_decay"]),
+            )
+        )
+    headers = ("networks", "optimiser", "highest rate", "schedule", "batch", "momentum", "beta2", "decay")
+    note = "Epochs are told with each network. A momentum is beta1 of adamw, and its decay of weights is decoupled."
+    return Table("How they were trained", headers, tuple(rows), "llrlrrrr", note=note)
+
+
 def transfer_tables(results: Row) -> list[Table]:
     """Experiments 3 and 4: errors before and after the biases are moved, a row a way."""
     return [_transfer(name, found) for name, found in results["transfer"].items()]
@@ -103,7 +127,8 @@ def _transfer(name: str, found: Mapping[str, Any]) -> Table:
     headers = ("biases", "paper", *SPREAD_HEADERS, f"paper on {classes}", f"on {classes}", "paper's shift", "shift")
     note = (
         "The paper's way sees the labels it is judged by; held-out digits are training digits "
-        "that the student never learnt; the class prior needs no label of the digits it is matched on. "
+        "that the student never learnt; the class prior needs no label of the digits it is matched on, and "
+        "matched by every bias it takes for a fault what those few thousand digits have by chance of each class. "
         f"On {classes}: mean errors of {found['judged_of_classes']} digits."
     )
     if found["no_match"]:
@@ -147,7 +172,7 @@ def matching_table(results: Row) -> Table | None:
         point = "logit matching" if row["temperature"] is None else f"T={number_plain(row['temperature'])}"
         cells.append((point, *spread_cells(row), number(statistics.fmean(differing), 2)))
     headers = ("student", *SPREAD_HEADERS, "classed otherwise, %")
-    note = f"Seed by seed against logit matching; in its own row, seed against seed. {epochs_text(results, rows)}"
+    note = f"Each seed against the next seed of logit matching, in its own row too. {epochs_text(results, rows)}"
     return Table("Logit matching", headers, tuple(cells), "lrrrrr", note=note)
 
 
@@ -206,8 +231,8 @@ def controls_table(results: Row) -> Table | None:
     headers = ("student", *SPREAD_HEADERS, "epochs", "of the distilled gain, %", "what")
     note = (
         "Of the way from the baseline to the distilled student, with the 95% interval over digits and seeds. "
-        "The longer-trained baseline differs from the distilled student in its targets alone, the baseline in its "
-        "training too."
+        "label_smoothing and longer are trained as the distilled student is and differ from it in their targets alone; "
+        "the baseline's training is another too."
     )
     roles = tuple(ROLES.get(row["variant"], "other") for row in rows)
     return Table("Controls", headers, cells, "lrrrrrrl", roles=roles, note=note)

@@ -202,8 +202,8 @@ def _controls(options: DigitsOptions) -> list[Variant]:
     smoothed = HardLabels(options.compared.label_smoothing)
     regularised = replace(large.model, hidden_dim=small.model.hidden_dim, num_layers=small.model.num_layers)
     return [
-        Variant("label_smoothing", smoothed, small.model, small.hard, small.seeds),
         Variant("regularised", HardLabels(), regularised, large.train, small.seeds, jitter=large.jitter),
         # As long, and as the distilled student is trained: what is left between them is the targets alone.
+        Variant("label_smoothing", smoothed, small.model, small.soft, small.seeds),
         Variant("longer", HardLabels(), small.model, small.soft, small.seeds),
     ]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn
 
 
 def tune_shift(
@@ -69,11 +68,3 @@ def _ascend(logits: Tensor, prior: Tensor, shift: Tensor, probs: Tensor, gradien
             return candidate
     # Newton has no rise left to offer (saturated posteriors): iterative scaling always points upwards.
     return shift + 0.5 * (prior.log() - probs.mean(dim=0).clamp(min=1e-300).log())
-
-
-@torch.no_grad()
-def add_to_biases_(model: AcousticDnn, shift: Tensor) -> None:
-    """Add `shift` [S] to the output biases of a model, in place."""
-    if shift.shape != (model.num_outputs,):
-        raise InputError(f"bias shift: expected {model.num_outputs} values, found {list(shift.shape)}")
-    model.layers[-1].bias.add_(shift.to(model.layers[-1].bias))

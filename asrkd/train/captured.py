@@ -99,5 +99,5 @@ class CapturedStep:
                 self._result = step(self._ids)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"training: a step cannot be captured ({reason}): --train.no-capture") from error
+            raise InputError(f"training: a step cannot be captured ({reason}): set train.capture to false") from error
         return graph

@@ -229,7 +229,7 @@ def _check_losses(losses: Tensor, epoch: int) -> None:
         step = int((~torch.isfinite(losses)).nonzero()[0, 0])
         raise InputError(
             f"training: loss is {float(losses[step])} at epoch {epoch}, step {step}: "
-            "lower the learning rate (--train.learning-rate) or look for NaN in the inputs"
+            "lower train.learning_rate or look for NaN in the inputs"
         )
 
 

@@ -79,6 +79,7 @@ class TrainOptions:
         _require(self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
         _require(self.learning_rate > 0, "learning_rate", "a positive rate", self.learning_rate)
         _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+        _require(self.num_threads >= 0, "num_threads", "at least 0", self.num_threads)
         least = 2 * self.batch_size
         fits = self.shard_frames is None or self.shard_frames >= least
         _require(fits, "shard_frames", f"at least two batches ({least}) or none", self.shard_frames)
