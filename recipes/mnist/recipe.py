@@ -31,7 +31,13 @@ _STUDENT = ModelOptions(800, 2, dropout=0.0)
 FULL = DigitsOptions(
     profile="full",
     exp_dir=Path("exp/mnist"),
-    teacher=replace(_TEACHER, size=10, train=replace(_TEACHER.train, epochs=150)),
+    # More than ten times the quick profile's epochs bear, and need, more dropout.
+    teacher=replace(
+        _TEACHER,
+        size=10,
+        model=replace(_TEACHER.model, dropout=0.4),
+        train=replace(_TEACHER.train, epochs=220),
+    ),
     student=StudentOptions(
         seeds=5,
         model=_STUDENT,
