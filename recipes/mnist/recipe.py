@@ -27,7 +27,7 @@ _TEACHER = TeacherOptions(
 _SOFT = replace(_ADAM, learning_rate=3e-3)
 _STUDENT = ModelOptions(800, 2, dropout=0.0)
 
-# Sized for five minutes on a GPU, or for four hours on two cores.
+# Sized for minutes on a GPU, or for four hours on two cores.
 FULL = DigitsOptions(
     profile="full",
     exp_dir=Path("exp/mnist"),
