@@ -106,7 +106,7 @@ class Rescorer:
             hypotheses,
             words=rescored.best_paths(scales),
             lattices=rescored,
-            search_sec=hypotheses.search_sec + sum(one.search_sec for one in found.values()),
+            search_sec=hypotheses.search_sec + math.fsum(one.search_sec for one in found.values()),
         )
 
     def piece(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,8 +186,9 @@ def decode(
         failed=tuple(utt_id for utt_id in utt_ids if not len(found[utt_id].lattice.arcs)),
         partial=tuple(utt_id for utt_id in utt_ids if found[utt_id].partial),
         audio_sec=sum(one.num_frames for one in found.values()) * frame_shift_ms / 1000,
-        score_sec=sum(one.score_sec for one in found.values()),
-        search_sec=sum(one.search_sec for one in found.values()),
+        # Exact sums, the same in whatever order the utterances came back.
+        score_sec=math.fsum(one.score_sec for one in found.values()),
+        search_sec=math.fsum(one.search_sec for one in found.values()),
     )
     for utt_ids_, what in (
         (hypotheses.failed, "no path"),
