@@ -14,7 +14,7 @@ out=${1:-data/mnist}
 out=${out%/}
 beside=$out.partial
 third_way="give recipes/mnist/run.sh --corpus-dir a folder with the four idx or idx.gz files"
-# The same four as MNIST_MD5 of asrkd/corpora/mnist.py.
+# The same four as MNIST_MD5 of asrkd/data/corpora/mnist.py.
 checksums="6bbc9ace898e44ae57da46a324031adb  train-images-idx3-ubyte
 a25bea736e30d166cdddb491f175f624  train-labels-idx1-ubyte
 2646ac647ad5339dbf082846283269ea  t10k-images-idx3-ubyte

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-import asrkd.train.loop
-from asrkd.frames import FrameStore, SplicedFrames
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.ranks import Ranks
-from asrkd.train import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked
+import asrkd.nnet.loop
+from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.workflow.distributed import Ranks
 
 NUM_CLASSES = 7
 NUM_FEATURES = 6
@@ -77,7 +77,7 @@ def run(kind: str, out_dir: Path) -> TrainResult:
 
 def die_at(step: int) -> None:
     """Kill this process at the start of a step of the optimiser, as a machine that fails would."""
-    original = asrkd.train.loop.run_step
+    original = asrkd.nnet.loop.run_step
     taken = 0
 
     def mortal(*arguments):
@@ -87,7 +87,7 @@ def die_at(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments)
 
-    asrkd.train.loop.run_step = mortal
+    asrkd.nnet.loop.run_step = mortal
 
 
 def main() -> None:

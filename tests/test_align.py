@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from asrkd.align.alignment import NO_LABEL, Alignment
 from asrkd.align.cepstra import cepstra, dct_matrix, deltas
 from asrkd.align.flat_start import FlatStartOptions, flat_start, spread_states
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import TrainingGraphs, training_graph
 from asrkd.align.viterbi import Keep, ViterbiOptions, viterbi
 from asrkd.errors import InputError
-from asrkd.frames import FrameStore
+from asrkd.features.store import FrameStore
+from asrkd.hmm.alignment import NO_LABEL, Alignment
 from asrkd.hmm.statistics import accumulate_frames
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree, TreeOptions, build_tree

@@ -10,8 +10,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrkd.corpora.an4 import dev_speakers, prepare_an4
-from asrkd.corpora.audio import read_samples
+from asrkd.data.audio import read_samples
+from asrkd.data.corpora.an4 import dev_speakers, prepare_an4
 from asrkd.errors import InputError
 
 TRAIN_SPEAKERS = ["fash", "fbbh", "mblb", "mblw", "mcel", "mdmc"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("kaldialign")  # asrkd.score counts words with it
+pytest.importorskip("kaldialign")  # asrkd.scoring counts words with it
 
-from asrkd.align.alignment import Segment
-from asrkd.lang.phones import SILENCE
-from asrkd.score.boundaries import BoundaryErrors, boundary_errors, joined
+from asrkd.data.transcripts import SILENCE
+from asrkd.hmm.alignment import Segment
+from asrkd.scoring.boundaries import BoundaryErrors, boundary_errors, joined
 
 TRUTH = [
     Segment(SILENCE, 0.00, 0.10),

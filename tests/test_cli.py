@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import asrkd
-from asrkd import cli
+from asrkd.commands import main as cli
 from asrkd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,7 +99,7 @@ def test_results_of_a_folder_that_has_none(tmp_path: Path, capsys: pytest.Captur
 def test_without_tyro(tmp_path: Path) -> None:
     (tmp_path / "tyro.py").write_text("raise ModuleNotFoundError(\"No module named 'tyro'\", name='tyro')\n")
     done = subprocess.run(
-        [sys.executable, "-m", "asrkd.cli", "doctor"],
+        [sys.executable, "-m", "asrkd.commands.main", "doctor"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
@@ -108,5 +108,5 @@ def test_without_tyro(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "asrkd: error: tyro is not installed: run `make setup`, or `python -m asrkd.doctor`"
+        "asrkd: error: tyro is not installed: run `make setup`, or `python -m asrkd.commands.doctor`"
     ]

@@ -19,9 +19,9 @@ from distributed.comm import CommClosedError
 from loopback_cluster import Cluster, cluster
 
 from asrkd.errors import InputError
-from asrkd.jobs import InMemory, Jobs, in_order
-from asrkd.jobs.cluster import require_workers
-from asrkd.jobs.executor import map_on, require_same_code
+from asrkd.workflow.cluster import require_workers
+from asrkd.workflow.executor import map_on, require_same_code
+from asrkd.workflow.map import InMemory, Jobs, in_order
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = [number**2 for number in range(40)]
@@ -156,8 +156,8 @@ def test_a_worker_that_joins_late_with_other_code_is_refused(
 ) -> None:
     """Asked before the first piece, both were as this process; what opens the work asks again."""
     jobs = Jobs(1, "dask", two_workers.address)
-    monkeypatch.setattr("asrkd.jobs.executor.provenance.code", lambda: {"asrkd": "another"})
-    monkeypatch.setattr("asrkd.jobs.cluster.require_workers", lambda client, address: None)
+    monkeypatch.setattr("asrkd.workflow.executor.provenance.code", lambda: {"asrkd": "another"})
+    monkeypatch.setattr("asrkd.workflow.cluster.require_workers", lambda client, address: None)
     with pytest.raises(InputError, match=r"worker .*, process \d+: expected asrkd another, as here, found"):
         results(jobs, Squares(tmp_path))
 
@@ -166,7 +166,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{nobody.getsockname()[1]}"
-        monkeypatch.setattr("asrkd.jobs.cluster.CONNECT_SEC", 1)
+        monkeypatch.setattr("asrkd.workflow.cluster.CONNECT_SEC", 1)
         with pytest.raises(InputError, match=f"{address}: no Dask scheduler answers there"):
             results(Jobs(1, "dask", address), Squares(tmp_path))
     with pytest.raises(InputError, match="no Dask scheduler answers there"):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asrkd.train import cross_entropy
-from asrkd.train.cross_entropy import label_cross_entropy, top_k_cross_entropy
+from asrkd.nnet import cross_entropy
+from asrkd.nnet.cross_entropy import label_cross_entropy, top_k_cross_entropy
 
 ROWS, CLASSES, K = 37, 50, 4
 

@@ -24,7 +24,6 @@ from torch import Tensor
 k2 = pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
-from asrkd.align.k2_threads import k2_jobs  # noqa: E402 - after k2's check
 from asrkd.decode import DecodeOptions, Hypotheses, Lattices, Scales, Searcher, decode, tune  # noqa: E402
 from asrkd.decode.compact import UtteranceLattice, compact  # noqa: E402
 from asrkd.decode.search import Found  # noqa: E402
@@ -32,10 +31,11 @@ from asrkd.errors import InputError  # noqa: E402
 from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
-from asrkd.jobs.forked import fork_map  # noqa: E402
-from asrkd.jobs.kept import KeptResults  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
-from asrkd.score import wer  # noqa: E402
+from asrkd.scoring import wer  # noqa: E402
+from asrkd.workflow.cache import KeptResults  # noqa: E402
+from asrkd.workflow.k2_threads import k2_jobs  # noqa: E402 - after k2's check
+from asrkd.workflow.local_pool import fork_map  # noqa: E402
 
 pytestmark = pytest.mark.k2
 
@@ -404,7 +404,7 @@ def test_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
     """Killed, it cannot end them: each learns it from its pipe, though all were forked with the others' pipes open."""
     forked = """
 import os, sys, time
-from asrkd.jobs.forked import fork_map
+from asrkd.workflow.local_pool import fork_map
 
 def work(item):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
@@ -445,7 +445,7 @@ AFTER_K2S_THREADS = """
 import logging, sys
 sys.path.insert(0, "tests")
 from test_decode import Task, decode
-from asrkd.align.k2_threads import search_one_frame
+from asrkd.workflow.k2_threads import search_one_frame
 
 logging.basicConfig(level=logging.WARNING)
 task = Task()

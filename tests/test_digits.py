@@ -17,18 +17,22 @@ from torch import Tensor
 from toy_digits import NUM_TRAIN, PROFILES, SMALL, write_corpus
 
 from asrkd.config import parse
-from asrkd.corpora.mnist import Digits
-from asrkd.digits import claims, paper
-from asrkd.digits.claims import FAILS, HOLDS, PART, UNMEASURED, Outcome
-from asrkd.digits.data import DigitData, make_corpus
-from asrkd.digits.estimate import Measured, extrapolate, training_flop
-from asrkd.digits.judge import JUDGES, Findings, judge_claims
-from asrkd.digits.options import DigitsOptions
-from asrkd.digits.plan import chosen_profile, plan
-from asrkd.digits.report import results_markdown
-from asrkd.digits.results import config_sha, dark_knowledge, describe, remaining_errors, trainings
-from asrkd.digits.score import PRIOR_ALL, PRIOR_ONE_SHIFT, TUNED_HELD_OUT, TUNED_ON_JUDGED, Scored, repair_biases
-from asrkd.digits.variants import (
+from asrkd.data.corpora.mnist import Digits
+from asrkd.errors import InputError
+from asrkd.files import read_json
+from asrkd.nnet.models import ModelOptions
+from asrkd.workflow.stages import STAMP_FILE, step_stamps
+from recipes.mnist import claims, paper
+from recipes.mnist.claims import FAILS, HOLDS, PART, UNMEASURED, Outcome
+from recipes.mnist.data import DigitData, make_corpus
+from recipes.mnist.estimate import Measured, extrapolate, training_flop
+from recipes.mnist.judge import JUDGES, Findings, judge_claims
+from recipes.mnist.options import DigitsOptions
+from recipes.mnist.plan import chosen_profile, plan
+from recipes.mnist.report import results_markdown
+from recipes.mnist.results import config_sha, dark_knowledge, describe, remaining_errors, trainings
+from recipes.mnist.score import PRIOR_ALL, PRIOR_ONE_SHIFT, TUNED_HELD_OUT, TUNED_ON_JUDGED, Scored, repair_biases
+from recipes.mnist.variants import (
     HardLabels,
     SoftLabels,
     matching_points,
@@ -37,10 +41,6 @@ from asrkd.digits.variants import (
     teacher_points,
     width_points,
 )
-from asrkd.errors import InputError
-from asrkd.files import read_json
-from asrkd.models import ModelOptions
-from asrkd.stages import STAMP_FILE, step_stamps
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = Path(__file__).with_name("toy_digits.py")
@@ -550,8 +550,8 @@ def test_a_report_has_every_figure_and_the_results_open_with_the_command(whole_r
 @needs_pictures
 def test_names_and_commands_are_escaped(whole_run) -> None:
     exp, _, _ = whole_run
-    from asrkd.digits.page import digits_page
-    from asrkd.digits.report import first_layers
+    from recipes.mnist.page import digits_page
+    from recipes.mnist.report import first_layers
 
     results = read_json(exp / "results.json")
     results["command"] = "run.sh --exp-dir='<script>alert(1)</script>'"

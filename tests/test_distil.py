@@ -9,8 +9,8 @@ from torch import Tensor
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import StoreOptions, write_store
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.train import ArrayInputs, HardTargets, Objective, TrainOptions, evaluate, train
+from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, evaluate, train
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 NUM_CLASSES = 10
 DIM = 12

@@ -15,10 +15,10 @@ pytest.importorskip("lhotse")
 
 from torch.distributed.run import get_args_parser
 
-from asrkd.cli import GROUPS, VERBS
+from asrkd.commands.main import GROUPS, VERBS
 from asrkd.config import option_names
-from asrkd.corpora.own import OwnOptions
-from asrkd.speech.options import OwnSpeechOptions
+from asrkd.data.corpora.user import OwnOptions
+from asrkd.recipe.options import OwnSpeechOptions
 
 pytestmark = pytest.mark.k2
 
@@ -51,7 +51,7 @@ def recipe_options(name: str) -> set[str]:
     if not file.is_file():
         default = OwnSpeechOptions(corpora=OwnOptions(Path()))
     else:
-        made: dict = {"__name__": "recipe"}
+        made: dict = {"__name__": "recipe", "__file__": str(file)}
         exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), made)
         default = made.get("DEFAULT") or made["FULL"]
     return {*option_names(default), "--help", "--profile"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asrkd import doctor
-from asrkd.doctor import Check, Import
+from asrkd.commands import doctor
+from asrkd.commands.doctor import Check, Import
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -196,7 +196,7 @@ def test_torch_that_k2_was_not_built_for(site: Path, capsys: pytest.CaptureFixtu
 
 
 def test_this_environment() -> None:
-    command = [sys.executable, "-m", "asrkd.doctor"]
+    command = [sys.executable, "-m", "asrkd.commands.doctor"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert "Traceback" not in done.stdout + done.stderr
     assert done.returncode in (doctor.EXIT_DECODES, doctor.EXIT_TRAINS), done.stdout

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from asrkd.distil.ensemble import AveragedEnsemble, combine, disagreement, measure_disagreement
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.train import ArrayInputs, evaluate
+from asrkd.nnet import ArrayInputs, evaluate
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 SHAPE = ModelOptions(hidden_dim=8, num_layers=2, dropout=0.0)
 

@@ -14,14 +14,14 @@ import torch
 from lhotse import RecordingSet, SupervisionSet
 from lhotse.augmentation import Speed
 
-from asrkd import features
-from asrkd.corpora import CorpusSplit
-from asrkd.corpora.an4 import prepare_an4
-from asrkd.corpora.audio import probe, read_samples, supervise
+from asrkd.data.audio import probe, read_samples, supervise
+from asrkd.data.corpora.an4 import prepare_an4
+from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
-from asrkd.features import FeatureOptions, compute_features, make_fbank, normalise, speed_id
-from asrkd.jobs import Jobs
-from asrkd.train.devices import cpu_threads
+from asrkd.features import fbank as features
+from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, normalise, speed_id
+from asrkd.nnet.devices import cpu_threads
+from asrkd.workflow.map import Jobs
 
 RAW = FeatureOptions(cmvn="none")
 
@@ -172,10 +172,10 @@ def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Pat
 MORTAL_EXTRACTION = """
 import os, signal, sys
 from lhotse import RecordingSet, SupervisionSet
-from asrkd import frame_file
-from asrkd.corpora import CorpusSplit
-from asrkd.features import FeatureOptions, compute_features
-from asrkd.jobs import Jobs
+from asrkd.features import store_writer as frame_file
+from asrkd.data.splits import CorpusSplit
+from asrkd.features.fbank import FeatureOptions, compute_features
+from asrkd.workflow.map import Jobs
 
 recordings, supervisions, out_dir, last = sys.argv[1:]
 append = frame_file.FrameFile.append

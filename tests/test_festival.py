@@ -9,12 +9,12 @@ import pytest
 import torch
 from festival_speech import PAUSE, SAMPLING_RATE, VOICES, Spoken, available_voices, sentences, speak
 
-from asrkd.align.alignment import Alignment, Segment
 from asrkd.align.flat_start import flat_start
-from asrkd.frames import FrameStore
+from asrkd.data.transcripts import SILENCE
+from asrkd.features.store import FrameStore
+from asrkd.hmm.alignment import Alignment, Segment
 from asrkd.lang.lexicon import Lexicon
-from asrkd.lang.phones import SILENCE
-from asrkd.score.boundaries import BoundaryErrors, boundary_errors, joined
+from asrkd.scoring.boundaries import BoundaryErrors, boundary_errors, joined
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from asrkd import cli
+from asrkd.commands import main as cli
 from asrkd.distil.store import StoreOptions
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn, ModelOptions
-from asrkd.speech.forecast import Cost, Network, PlanOptions, Rates, forecast, measure_rates
-from asrkd.train import TrainOptions
+from asrkd.nnet import TrainOptions
+from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.recipe.forecast import Cost, Network, PlanOptions, Rates, forecast, measure_rates
 
 SMALL = PlanOptions(
     hours=1.0,
@@ -97,7 +97,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
 def test_a_run_of_any_recipe_is_read(tmp_path: Path) -> None:
     pytest.importorskip("lhotse")
     from asrkd import config
-    from asrkd.speech.options import LibrispeechSpeechOptions, SpeechOptions, options_of_run
+    from asrkd.recipe.options import LibrispeechSpeechOptions, SpeechOptions, options_of_run
 
     config.save(replace(LibrispeechSpeechOptions(), num_jobs=3), tmp_path / "config.json")
     assert options_of_run(tmp_path) == SpeechOptions(num_jobs=3, exp_dir=tmp_path)

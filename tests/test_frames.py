@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrkd import frame_file
 from asrkd.errors import InputError
+from asrkd.features import store_writer as frame_file
+from asrkd.features.store import FrameStore, SplicedFrames
 from asrkd.files import load_tensors
-from asrkd.frames import FrameStore, SplicedFrames
 
 METADATA = {"frame_shift_ms": 10.0}
 
@@ -210,7 +210,7 @@ def test_frames_are_written_as_they_come_and_mapped_not_read(tmp_path: Path):
     """80 MB of frames pass through without the process growing by half of that."""
     program = f"""
 import resource, torch
-from asrkd.frames import FrameStore
+from asrkd.features.store import FrameStore
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 frames = torch.zeros(5000, 40)
 before = peak()
@@ -287,5 +287,5 @@ def test_a_subset_is_a_store_of_its_own():
 
 
 def test_neither_lhotse_nor_k2_is_imported():
-    program = "import sys, asrkd.frames; sys.exit(any(m in sys.modules for m in ('lhotse', 'k2')))"
+    program = "import sys, asrkd.features.store; sys.exit(any(m in sys.modules for m in ('lhotse', 'k2')))"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from asrkd.errors import InputError
-from asrkd.jobs.kept import Codec, KeptResults
+from asrkd.workflow.cache import Codec, KeptResults
 
 ITEMS = (3, 1, 4, 1, 5, 9)
 SQUARES = Codec(lambda square: {"square": np.asarray([square])}, lambda arrays: int(arrays["square"][0]))
@@ -71,7 +71,7 @@ def test_a_damaged_file_costs_its_work(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_a_file_that_is_locked_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asrkd.jobs.kept.sqlite3.connect", partial(sqlite3.connect, timeout=0.1))
+    monkeypatch.setattr("asrkd.workflow.cache.sqlite3.connect", partial(sqlite3.connect, timeout=0.1))
     kept = KeptResults(tmp_path / "kept.sqlite", "squares")
     list(kept.map(ITEMS, square, SQUARES))
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as other:
@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import asrkd.jobs.kept as kept
+import asrkd.workflow.cache as kept
 from test_kept import ITEMS, SQUARES, square
 kept.WRITE_SEC = 0.0
 for count, _ in enumerate(kept.KeptResults(Path(sys.argv[1]), "squares").map(ITEMS, square, SQUARES), start=1):

@@ -18,16 +18,16 @@ from libri_speech import PART, SAMPLING_RATE, write_librispeech
 
 pytest.importorskip("k2")
 
-from asrkd.corpora import PART_KEY
-from asrkd.corpora.hold_out import held_out_speakers
-from asrkd.corpora.librispeech import LibrispeechOptions, prepare_librispeech
+from asrkd.data.corpora.librispeech import LibrispeechOptions, prepare_librispeech
+from asrkd.data.hold_out import held_out_speakers
+from asrkd.data.splits import PART_KEY
 from asrkd.errors import InputError
 from asrkd.files import read_json
-from asrkd.jobs.executor import map_on
 from asrkd.lang.ngram import estimate_kneser_ney
-from asrkd.speech.data import Corpus, make_features, make_manifests
-from asrkd.speech.evaluate import Decoder, RescoreWork, Run
-from asrkd.speech.options import LibrispeechSpeechOptions, options_of_run
+from asrkd.recipe.data import Corpus, make_features, make_manifests
+from asrkd.recipe.evaluate import Decoder, RescoreWork, Run
+from asrkd.recipe.options import LibrispeechSpeechOptions, options_of_run
+from asrkd.workflow.executor import map_on
 
 pytestmark = pytest.mark.k2
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_digits import NUM_TEST, NUM_TRAIN, idx_bytes, write_corpus
 
-from asrkd.corpora.mnist import MNIST_MD5, Digits, load_mnist, parse_idx, verify_mnist
-from asrkd.digits.images import JitteredImages, mean_logits, member_logits
+from asrkd.data.corpora.mnist import MNIST_MD5, Digits, load_mnist, parse_idx, verify_mnist
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from recipes.mnist.images import JitteredImages, mean_logits, member_logits
 
 ROOT = Path(__file__).resolve().parents[1]
 FETCHER = ROOT / "local" / "fetch_mnist.sh"

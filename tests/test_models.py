@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 SMALL = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)
 

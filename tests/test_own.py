@@ -24,19 +24,19 @@ pytest.importorskip("k2")
 
 from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrkd import cli
-from asrkd.corpora.audio import read_samples
-from asrkd.corpora.hold_out import held_out_speakers
-from asrkd.corpora.own import OwnOptions, own_files, prepare_own
-from asrkd.corpora.validate import validate_corpus
+from asrkd.commands import main as cli
+from asrkd.data.audio import read_samples
+from asrkd.data.corpora.user import OwnOptions, own_files, prepare_own
+from asrkd.data.hold_out import held_out_speakers
+from asrkd.data.validate import validate_corpus
 from asrkd.errors import InputError
-from asrkd.features import FeatureOptions
+from asrkd.features.fbank import FeatureOptions
+from asrkd.features.store import FrameStore
 from asrkd.files import read_json
-from asrkd.frames import FrameStore
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.options import LangOptions
-from asrkd.speech.data import ALIGN_LEXICON_FILE, Corpus, make_lang
-from asrkd.speech.options import SpeechOptions
+from asrkd.recipe.data import ALIGN_LEXICON_FILE, Corpus, make_lang
+from asrkd.recipe.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
 

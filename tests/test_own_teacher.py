@@ -13,13 +13,14 @@ import toy_posteriors
 from numpy.typing import NDArray
 from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs
 
-from asrkd import cli, config
+from asrkd import config
+from asrkd.commands import main as cli
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.own_teacher import Frames, import_posteriors
 from asrkd.distil.store import PosteriorStore, StoreOptions
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn, ModelOptions
-from asrkd.train import TrainOptions, train
+from asrkd.nnet import TrainOptions, train
+from asrkd.nnet.models import AcousticDnn, ModelOptions
 
 Dump = dict[str, NDArray]
 UTTERANCES = toy_posteriors.Frames()
@@ -239,7 +240,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
 
 def test_the_verb_before_there_are_senones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("lhotse")
-    from asrkd.speech.options import SpeechOptions
+    from asrkd.recipe.options import SpeechOptions
 
     arguments = ["posteriors", "import", "--exp-dir", str(tmp_path), "--teachers", "x", "--out", str(tmp_path / "s")]
     with pytest.raises(SystemExit) as left:

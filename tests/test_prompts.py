@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from asrkd.corpora import total_left_out
-from asrkd.corpora.prompts import (
+from asrkd.data.corpora.prompts import (
     normalise_text,
     prepare_prompts,
     read_transcripts,
     split_of,
     why_left_out,
 )
+from asrkd.data.splits import total_left_out
 from asrkd.errors import InputError
 
 PROMPTS = {

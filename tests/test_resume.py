@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asrkd.files import load_tensors, read_json
-from asrkd.train.checkpoint import CHECKPOINT_NAME
+from asrkd.nnet.checkpoint import CHECKPOINT_NAME
 
 SCRIPT = Path(__file__).with_name("mortal_training.py")
 NOT_TIMING = ("epoch", "train_loss", "dev_loss", "dev_accuracy", "lr")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 kaldialign = pytest.importorskip("kaldialign")
 
 from asrkd.errors import InputError  # noqa: E402 - after the check for kaldialign
-from asrkd.score import (  # noqa: E402
+from asrkd.scoring import (  # noqa: E402
     UtteranceMetric,
     assemble_results,
     compare,

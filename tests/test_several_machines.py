@@ -26,19 +26,19 @@ from tiny_recipe import RECIPE, TINY, run_recipe
 from asrkd.align import viterbi
 from asrkd.decode import decode
 from asrkd.distil.store import PosteriorStore, write_store
-from asrkd.features import compute_features
+from asrkd.features.fbank import compute_features
+from asrkd.features.store import FrameStore, SplicedFrames
 from asrkd.files import load_tensors, read_json
-from asrkd.frames import FrameStore, SplicedFrames
-from asrkd.jobs import Jobs, one_thread
 from asrkd.lang.lexicon import Lexicon
-from asrkd.models import AcousticDnn, StackedEnsemble
-from asrkd.speech.data import ALIGN_LEXICON_FILE, load_split
-from asrkd.speech.evaluate import Decoder, DecodeWork, Run, tuned
-from asrkd.speech.labels import RealignWork, load_hmm, scorer
-from asrkd.speech.networks import LabelledFrames, PosteriorWork, trained_precision
-from asrkd.speech.options import SpeechOptions, options_of_run
-from asrkd.train.evaluate import iter_logits
-from asrkd.train.result import MODEL_NAME
+from asrkd.nnet.evaluate import iter_logits
+from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.nnet.result import MODEL_NAME
+from asrkd.recipe.data import ALIGN_LEXICON_FILE, load_split
+from asrkd.recipe.evaluate import Decoder, DecodeWork, Run, tuned
+from asrkd.recipe.labels import RealignWork, load_hmm, scorer
+from asrkd.recipe.networks import LabelledFrames, PosteriorWork, trained_precision
+from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.workflow.map import Jobs, one_thread
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
 
@@ -231,7 +231,8 @@ def test_another_systems_posteriors_teach_like_ones_own(small_an4: Path, finishe
     """The recipe's own teachers, dumped and imported: the same bits in the store, and the same student from it."""
     teachers = dumped(finished_an4, exp_dir.parent / "dump")
     store = exp_dir.parent / "store"
-    verb = [sys.executable, "-m", "asrkd.cli", "posteriors", "import", "--exp-dir", str(exp_dir), "--out", str(store)]
+    verb = [sys.executable, "-m", "asrkd.commands.main", "posteriors", "import"]
+    verb += ["--exp-dir", str(exp_dir), "--out", str(store)]
     wrong = subprocess.run([*verb, "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC)
     assert wrong.returncode == 2 and "--kind logits" in wrong.stderr.splitlines()[-1]
     done = subprocess.run(

@@ -14,11 +14,11 @@ from shared_training import NUM_CLASSES, frame_store
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
 from asrkd.distil.store import StoredTargets, StoreOptions, compress
 from asrkd.errors import InputError
-from asrkd.frames import FrameStore, SplicedFrames, Windows
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.ranks import ALONE, Ranks
-from asrkd.train import ArrayInputs, HardTargets, TrainOptions, TrainResult, loop, train, train_stacked
-from asrkd.train.shards import Examples, Shards, shards_of
+from asrkd.features.store import FrameStore, SplicedFrames, Windows
+from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, loop, train, train_stacked
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.shards import Examples, Shards, shards_of
+from asrkd.workflow.distributed import ALONE, Ranks
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(epochs=3, batch_size=32, learning_rate=0.01, precision="float32", show_progress=False)
@@ -153,7 +153,7 @@ def test_two_shards_are_in_memory_at_most(
     model = AcousticDnn(frames.dim, NUM_CLASSES, SHAPE)
     monkeypatch.setattr(SplicedFrames, "part", part)
     options = replace(OPTIONS, shard_frames=100)
-    monkeypatch.setattr("asrkd.train.loop.fingerprint_of_run", lambda *_: "it reads a part of its own")
+    monkeypatch.setattr("asrkd.nnet.loop.fingerprint_of_run", lambda *_: "it reads a part of its own")
     train(model, frames, objective, None, None, options, tmp_path)
     assert len(shards) > 3 * OPTIONS.epochs
 

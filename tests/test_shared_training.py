@@ -14,9 +14,9 @@ import torch
 
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, read_json
-from asrkd.ranks import Ranks
-from asrkd.train.checkpoint import CHECKPOINT_NAME
-from asrkd.train.share import Share
+from asrkd.nnet.checkpoint import CHECKPOINT_NAME
+from asrkd.nnet.share import Share
+from asrkd.workflow.distributed import Ranks
 
 TESTS = Path(__file__).parent
 TIMEOUT_SEC = 120

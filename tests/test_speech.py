@@ -15,18 +15,18 @@ pytest.importorskip("k2")
 from tiny_recipe import LM_SCALE, ROOT, TINY, run_recipe
 
 from asrkd.config import parse
-from asrkd.corpora.an4 import prepare_an4
+from asrkd.data.corpora.an4 import prepare_an4
 from asrkd.errors import InputError
-from asrkd.features import FeatureOptions, speed_id
+from asrkd.features.fbank import FeatureOptions, speed_id
+from asrkd.features.store import FrameStore
 from asrkd.files import read_json
-from asrkd.frames import FrameStore
-from asrkd.speech import networks, plan
-from asrkd.speech.data import Corpus, sentences
-from asrkd.speech.evaluate import runs
-from asrkd.speech.labels import label_training
-from asrkd.speech.options import SpeechOptions, StudentsOptions
-from asrkd.stages import step_stamps
-from asrkd.train import TrainOptions
+from asrkd.nnet import TrainOptions
+from asrkd.recipe import networks, plan
+from asrkd.recipe.data import Corpus, sentences
+from asrkd.recipe.evaluate import runs
+from asrkd.recipe.labels import label_training
+from asrkd.recipe.options import SpeechOptions, StudentsOptions
+from asrkd.workflow.stages import step_stamps
 
 pytestmark = pytest.mark.k2
 

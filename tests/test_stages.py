@@ -15,7 +15,7 @@ import pytest
 
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import read_json
-from asrkd.stages import Step, run_steps, step_stamps
+from asrkd.workflow.stages import Step, run_steps, step_stamps
 
 
 class Recorder:
@@ -208,7 +208,7 @@ def test_a_step_that_was_killed_after_its_end_is_not_done_again(
     for version in (1, 2):
         steps = [Step(0, "corpus", body, {"v": version})]
         with monkeypatch.context() as patch:
-            patch.setattr("asrkd.stages.publish_dir", lambda *_: pytest.fail("killed"))
+            patch.setattr("asrkd.workflow.stages.publish_dir", lambda *_: pytest.fail("killed"))
             with pytest.raises(pytest.fail.Exception):
                 run_steps(steps, tmp_path)
         run_steps(steps, tmp_path)

@@ -22,7 +22,7 @@ from asrkd.distil.store import (
 )
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, read_json, write_json
-from asrkd.train import ArrayInputs
+from asrkd.nnet import ArrayInputs
 
 
 def dense_probs(mean: str, temperature: float) -> Tensor:

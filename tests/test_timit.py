@@ -18,8 +18,8 @@ pytest.importorskip("k2")  # the recipe's stages need it
 from festival_speech import VOICES, available_voices
 from timit_tree import HEADER_BYTES, MARKS, NUM_SA, SENTENCES, TRAIN, make_noise_tree, make_spoken_tree, write_rows
 
-from asrkd.corpora.audio import read_samples
-from asrkd.corpora.timit import (
+from asrkd.data.audio import read_samples
+from asrkd.data.corpora.timit import (
     CORE_TEST_SPEAKERS,
     DEV_SPEAKERS,
     DIALECT,
@@ -35,8 +35,8 @@ from asrkd.files import read_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.options import LangOptions
-from asrkd.speech.data import Corpus, make_features, make_lang, make_manifests
-from asrkd.speech.options import SpeechOptions
+from asrkd.recipe.data import Corpus, make_features, make_lang, make_manifests
+from asrkd.recipe.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from asrkd.align.alignment import Alignment
 from asrkd.errors import InputError
+from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.topology import PRIOR_MEAN_FRAMES, PRIOR_VISITS, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.models import AcousticDnn, ModelOptions
-from asrkd.ranks import ALONE, Ranks
-from asrkd.train import (
+from asrkd.nnet import (
     ArrayInputs,
     HardTargets,
     TrainOptions,
@@ -21,10 +19,12 @@ from asrkd.train import (
     log_posteriors,
     train,
 )
-from asrkd.train.captured import can_capture
-from asrkd.train.checkpoint import CHECKPOINT_NAME
-from asrkd.train.devices import resolve_device, resolve_precision
-from asrkd.train.options import num_stalls
+from asrkd.nnet.captured import can_capture
+from asrkd.nnet.checkpoint import CHECKPOINT_NAME
+from asrkd.nnet.devices import resolve_device, resolve_precision
+from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.nnet.options import num_stalls
+from asrkd.workflow.distributed import ALONE, Ranks
 
 SHAPE = ModelOptions(hidden_dim=32, num_layers=2, dropout=0.1)
 QUIET = TrainOptions(epochs=4, batch_size=64, learning_rate=3e-3, show_progress=False, precision="float32")
@@ -191,7 +191,7 @@ def test_patience_stops_early(data, tmp_path):
 
 def test_finished_training_is_loaded_and_other_targets_train_anew(data, tmp_path, monkeypatch):
     model, result = run(data, tmp_path)
-    monkeypatch.setattr("asrkd.train.loop.run_epoch", lambda *_: pytest.fail("trained a finished model"))
+    monkeypatch.setattr("asrkd.nnet.loop.run_epoch", lambda *_: pytest.fail("trained a finished model"))
     again, same = run(data, tmp_path)
     assert torch.equal(weights(model), weights(again))
     assert same.history == result.history
@@ -212,7 +212,7 @@ def test_other_arithmetic_and_another_judge_train_anew(data, tmp_path, monkeypat
     def retrain(*_):
         raise Retrained
 
-    monkeypatch.setattr("asrkd.train.loop.run_epoch", retrain)
+    monkeypatch.setattr("asrkd.nnet.loop.run_epoch", retrain)
     precision = "bfloat16" if changed == "precision" else "float32"
     judge = dev_labels.flip(0) if changed == "dev" else dev_labels
     with pytest.raises(Retrained):
@@ -377,7 +377,7 @@ def test_learns_on_a_gpu(data, tmp_path, precision):
 
 NEW_PAGES = """
 import resource, sys, torch
-from asrkd.train.devices import keep_freed_memory
+from asrkd.nnet.devices import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("no glibc")
 for step in range(20):

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrkd.corpora import CorpusSplit, Dropped
-from asrkd.corpora.audio import AudioFault, probe, supervise
-from asrkd.corpora.validate import validate, validate_corpus
+from asrkd.data.audio import AudioFault, probe, supervise
+from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.validate import validate, validate_corpus
 from asrkd.errors import InputError
 
 RATE = 16000

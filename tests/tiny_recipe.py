@@ -32,7 +32,7 @@ def copy_speakers(an4_dir: Path, root: Path) -> None:
     """
     (root / "etc").mkdir()
     shutil.copy(an4_dir / "etc" / "an4.dic", root / "etc")
-    from asrkd.corpora.an4 import dev_speakers  # here, for not every test that imports this has lhotse
+    from asrkd.data.corpora.an4 import dev_speakers  # here, for not every test that imports this has lhotse
 
     for split, folder, num_speakers in (("train", "an4_clstk", 12), ("test", "an4test_clstk", 2)):
         speakers = sorted(path.name for path in (an4_dir / "wav" / folder).iterdir())[:num_speakers]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from asrkd.corpora.mnist import MNIST_MD5
-from asrkd.digits.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
-from asrkd.digits.plan import main
-from asrkd.models import ModelOptions
-from asrkd.train import TrainOptions
+from asrkd.data.corpora.mnist import MNIST_MD5
+from asrkd.nnet import TrainOptions
+from asrkd.nnet.models import ModelOptions
+from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
+from recipes.mnist.plan import main
 
 NUM_TRAIN, NUM_TEST = 600, 200
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from asrkd.distil.store import PosteriorStore, StoreOptions, write_store
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.train import ArrayInputs
+from asrkd.nnet import ArrayInputs
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 NUM_CLASSES = 30
 DIM = 6

@@ -1,10 +1,10 @@
 """Alignment of words to frames: training graphs, Viterbi through k2, flat start."""
 
-from asrkd.align.alignment import NO_LABEL, Alignment, Segment
 from asrkd.align.cepstra import cepstra
 from asrkd.align.flat_start import FlatStartOptions, flat_start
 from asrkd.align.graphs import TrainingGraphs, training_graph
 from asrkd.align.viterbi import ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
+from asrkd.hmm.alignment import NO_LABEL, Alignment, Segment
 
 __all__ = [
     "NO_LABEL",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from asrkd.frames import FrameStore
+from asrkd.features.store import FrameStore
 
 NUM_CEPSTRA = 13
 # On either side. HTK and Kaldi take 2, but wider slopes blur the change from one phone to the next: on speech

@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asrkd.align.alignment import Alignment
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
 from asrkd.align.viterbi import Batches, Keep, TrainingCorpus, ViterbiOptions, check_batches
 from asrkd.errors import InputError
+from asrkd.features.store import FrameStore
 from asrkd.files import tensor_digest
-from asrkd.frames import FrameStore
+from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon

@@ -20,7 +20,7 @@ from asrkd.errors import InputError
 from asrkd.hmm.topology import NUM_STATES, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
-from asrkd.ragged import ranges
+from asrkd.workflow.ragged import ranges
 
 if TYPE_CHECKING:
     import k2

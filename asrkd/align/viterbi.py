@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.alignment import Alignment
 from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
-from asrkd.align.k2_threads import k2_jobs
 from asrkd.errors import InputError
+from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint
-from asrkd.frames import FrameStore
+from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
-from asrkd.jobs import InMemory
-from asrkd.jobs.kept import Arrays, Codec, KeptResults
 from asrkd.lang.lexicon import Lexicon
-from asrkd.train.devices import keep_freed_memory
+from asrkd.nnet.devices import keep_freed_memory
+from asrkd.workflow.cache import Arrays, Codec, KeptResults
+from asrkd.workflow.k2_threads import k2_jobs
+from asrkd.workflow.map import InMemory
 
 ScoreFn = Callable[[str], Tensor]
 """utt_id -> acoustic scores [T, S], log-likelihoods up to a constant a frame."""

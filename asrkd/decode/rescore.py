@@ -24,8 +24,8 @@ from asrkd.decode.lattice import Scales
 from asrkd.decode.search import Hypotheses
 from asrkd.files import fingerprint
 from asrkd.graph.on_demand import GrammarWalk, Subset
-from asrkd.jobs.forked import fork_map
-from asrkd.jobs.kept import Arrays, Codec, KeptResults
+from asrkd.workflow.cache import Arrays, Codec, KeptResults
+from asrkd.workflow.local_pool import fork_map
 
 _Pair = tuple[Subset, Subset]
 """States of the old and the new grammar."""

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.k2_threads import k2_jobs
 from asrkd.align.viterbi import UNLIMITED_STATES, all_finite
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
-from asrkd.jobs.kept import Arrays, Codec, KeptResults
-from asrkd.train.devices import keep_freed_memory
+from asrkd.nnet.devices import keep_freed_memory
+from asrkd.workflow.cache import Arrays, Codec, KeptResults
+from asrkd.workflow.k2_threads import k2_jobs
 
 if TYPE_CHECKING:
     import k2

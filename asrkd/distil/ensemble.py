@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asrkd.errors import InputError
-from asrkd.models import StackedEnsemble
-from asrkd.train.evaluate import CHUNK, iter_logits
-from asrkd.train.inputs import InputSource
+from asrkd.nnet.evaluate import CHUNK, iter_logits
+from asrkd.nnet.inputs import InputSource
+from asrkd.nnet.models import StackedEnsemble
 
 Mean = Literal["arithmetic", "geometric"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, tensor_digest
-from asrkd.train.cross_entropy import accumulated, label_cross_entropy, top_k_cross_entropy
-from asrkd.train.inputs import take
+from asrkd.nnet.cross_entropy import accumulated, label_cross_entropy, top_k_cross_entropy
+from asrkd.nnet.inputs import take
 
 # How far the probabilities of a row may be from a sum of one (float32 softmax over thousands of senones).
 SUM_TOLERANCE = 1e-3

@@ -29,7 +29,7 @@ from asrkd.distil.store import (
 from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME, Rows, Span
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir, fingerprint
-from asrkd.jobs import HERE
+from asrkd.workflow.map import HERE
 
 Kind = Literal["log-posteriors", "logits"]
 

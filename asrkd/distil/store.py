@@ -18,10 +18,10 @@ from asrkd.distil.loss import SoftTargets
 from asrkd.distil.store_file import INDEX_NAME, ORDER, TENSORS_NAME, Rows, Span, StoreFile
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, load_tensors, read_json, tensor_digest, write_json
-from asrkd.jobs import HERE, Jobs, Work
-from asrkd.models import StackedEnsemble
-from asrkd.train.evaluate import CHUNK, iter_logits
-from asrkd.train.inputs import InputSource, take
+from asrkd.nnet.evaluate import CHUNK, iter_logits
+from asrkd.nnet.inputs import InputSource, take
+from asrkd.nnet.models import StackedEnsemble
+from asrkd.workflow.map import HERE, Jobs, Work
 
 MAX_CLASSES = 1 << 16
 LEVELS = 255  # of a logit, in a byte

@@ -25,7 +25,7 @@ from asrkd.graph.triphones import TriphoneTable
 from asrkd.hmm.questions import SILENCE_ID
 from asrkd.hmm.topology import NUM_STATES, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
-from asrkd.ragged import rows_of
+from asrkd.workflow.ragged import rows_of
 
 # Codes of places are int64; what there is one of an arc is 32 bits wide, for a graph has tens of millions of them.
 Ints = NDArray[np.integer[Any]]

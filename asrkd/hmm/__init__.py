@@ -1,0 +1,1 @@
+"""Topology, senone tree, alignments as data, priors."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from asrkd.align.alignment import Alignment
+    from asrkd.hmm.alignment import Alignment
 
 VARIANCE_FLOOR = 0.01  # of the variance of all frames, a dimension: keeps the likelihood of a small cluster finite
 CHUNK_FRAMES = 20000  # in float64 at once

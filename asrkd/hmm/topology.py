@@ -15,7 +15,7 @@ from asrkd.errors import InputError
 from asrkd.files import tensor_digest
 
 if TYPE_CHECKING:
-    from asrkd.align.alignment import Alignment
+    from asrkd.hmm.alignment import Alignment
     from asrkd.hmm.tree import SenoneTree
 
 NUM_STATES = 3  # of every phone, silence included: 30 ms is the shortest phone at a 10 ms frame shift

@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, fingerprint
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
-from asrkd.lang.textfile import read_lines
 
 log = logging.getLogger(__name__)
 

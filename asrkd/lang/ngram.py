@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
 from asrkd.files import atomic_file
-from asrkd.lang.textfile import read_lines
 
 log = logging.getLogger(__name__)
 

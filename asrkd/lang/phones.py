@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-SILENCE = "SIL"
+from asrkd.data.transcripts import SILENCE
 
 # The 39 phones of the CMU pronouncing dictionary, without stress.
 # fmt: off

@@ -13,10 +13,10 @@ from bench import Table, finished_run, main, one_core, quickest, verdict
 
 from asrkd.align.graphs import TrainingGraphs
 from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
-from asrkd.models import AcousticDnn
-from asrkd.speech.labels import LabelMaker, load_hmm, scorer
-from asrkd.speech.networks import MODEL_FILE, trained_precision
-from asrkd.speech.options import options_of_run
+from asrkd.nnet.models import AcousticDnn
+from asrkd.recipe.labels import LabelMaker, load_hmm, scorer
+from asrkd.recipe.networks import MODEL_FILE, trained_precision
+from asrkd.recipe.options import options_of_run
 
 GOAL = 40_000.0
 

@@ -16,8 +16,8 @@ from typing import Any
 import tyro
 from tabulate import tabulate
 
-from asrkd import provenance
 from asrkd.errors import InputError, one_line_errors
+from asrkd.workflow import provenance
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ import torch
 from bench import Table, finished_run, main, one_core, verdict
 from torch import Tensor
 
-from asrkd.align.k2_threads import k2_jobs
 from asrkd.decode import DecodeOptions, Searcher, decode
 from asrkd.graph import DecodingGraph
-from asrkd.score.words import wer
-from asrkd.speech.evaluate import Decoder, Run, tuned
-from asrkd.speech.options import options_of_run
+from asrkd.recipe.evaluate import Decoder, Run, tuned
+from asrkd.recipe.options import options_of_run
+from asrkd.scoring.words import wer
+from asrkd.workflow.k2_threads import k2_jobs
 
 CORES_GOAL = 1.8
 MS_PER_SEC = 1000.0

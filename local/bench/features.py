@@ -21,13 +21,13 @@ import soundfile
 import torch
 from bench import Table, finished_run, main, quickest, verdict
 
-from asrkd.corpora import CorpusSplit
-from asrkd.features import FeatureOptions, compute_features, normalise
-from asrkd.frame_file import Utterance
-from asrkd.frames import FrameStore
-from asrkd.jobs import Jobs
-from asrkd.own_process import call_in_own_process
-from asrkd.speech.data import load_split
+from asrkd.data.splits import CorpusSplit
+from asrkd.features.fbank import FeatureOptions, compute_features, normalise
+from asrkd.features.store import FrameStore
+from asrkd.features.store_writer import Utterance
+from asrkd.recipe.data import load_split
+from asrkd.workflow.child_process import call_in_own_process
+from asrkd.workflow.map import Jobs
 
 NUM_JOBS = 2
 CHUNK = 16

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from asrkd.distil.loss import DenseTargets, Distillation, TargetSource
 from asrkd.distil.store import PosteriorStore, combined_logits
-from asrkd.models import AcousticDnn, StackedEnsemble
-from asrkd.speech.networks import MODEL_FILE, LabelledFrames, Student, student_training, trained_precision
-from asrkd.speech.options import SpeechOptions, options_of_run
-from asrkd.train import train
-from asrkd.train.evaluate import iter_logits
+from asrkd.nnet import train
+from asrkd.nnet.evaluate import iter_logits
+from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, Student, student_training, trained_precision
+from asrkd.recipe.options import SpeechOptions, options_of_run
 
 FIRST_SEED = 700  # of none of the recipe's own students
 REFERENCE = "top-k store, bfloat16"

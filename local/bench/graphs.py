@@ -24,8 +24,8 @@ from asrkd.lang.lexicon import Lexicon, build_lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
 from asrkd.lang.sphinx_lm import read_sphinx_lm
-from asrkd.own_process import call_in_own_process
-from asrkd.speech.labels import load_hmm
+from asrkd.recipe.labels import load_hmm
+from asrkd.workflow.child_process import call_in_own_process
 
 SECONDS_GOAL, GIGABYTES_GOAL = 90.0, 2.0
 BYTES_AN_ARC = 20  # three numbers, a score and a row of words

@@ -13,12 +13,12 @@ import torch
 from bench import Table, finished_run, main, quickest, verdict
 
 from asrkd.distil.store import PosteriorStore, combined_logits, store_report, write_store
-from asrkd.jobs import Jobs
-from asrkd.models import StackedEnsemble
-from asrkd.own_process import call_in_own_process
-from asrkd.speech.networks import MODEL_FILE, LabelledFrames, trained_precision
-from asrkd.speech.options import options_of_run
-from asrkd.train.evaluate import iter_logits
+from asrkd.nnet.evaluate import iter_logits
+from asrkd.nnet.models import StackedEnsemble
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, trained_precision
+from asrkd.recipe.options import options_of_run
+from asrkd.workflow.child_process import call_in_own_process
+from asrkd.workflow.map import Jobs
 
 WRITING_GOAL, BYTES_GOAL, KL_GOAL = 0.8, 96, 0.01
 KL_TEMPERATURE = 2.0

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from bench import Table, main, verdict
 
-from asrkd.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.train import ArrayInputs, HardTargets, TrainOptions, train_stacked
-from asrkd.train.devices import resolve_device
+from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train_stacked
+from asrkd.nnet.devices import resolve_device
+from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 GPU_GOAL, CPU_GOAL = 2.0, 1.0
 

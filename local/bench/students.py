@@ -16,9 +16,9 @@ from torch import nn
 
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.files import read_json
-from asrkd.models import AcousticDnn, StackedEnsemble
-from asrkd.speech.networks import MODEL_FILE, LabelledFrames
-from asrkd.speech.options import options_of_run
+from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames
+from asrkd.recipe.options import options_of_run
 
 MS_PER_SEC = 1000.0
 FLOAT_BYTES = 4

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import Compressed, StoredTargets, StoreOptions
-from asrkd.frames import FrameStore, SplicedFrames
-from asrkd.models import AcousticDnn, ModelOptions
-from asrkd.speech.forecast import Network
-from asrkd.train import HardTargets, Objective, TrainOptions, train
-from asrkd.train.devices import resolve_device, resolve_precision
+from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.nnet import HardTargets, Objective, TrainOptions, train
+from asrkd.nnet.devices import resolve_device, resolve_precision
+from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.recipe.forecast import Network
 
 FEATURES, LEFT, RIGHT = 40, 20, 5
 UTTERANCE_FRAMES = 1000

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.digits.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
-from asrkd.digits.plan import main
-from asrkd.models import ModelOptions
-from asrkd.train import TrainOptions
+from asrkd.nnet import TrainOptions
+from asrkd.nnet.models import ModelOptions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, whose recipes are not installed
+
+from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
+from recipes.mnist.plan import main
 
 # The plain student: stochastic gradient descent with momentum, a rate that falls to zero, no decay of weights.
 _HARD = TrainOptions(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.corpora.prompts import prepare_prompts
-from asrkd.speech.data import Corpus
-from asrkd.speech.options import SpeechOptions
-from asrkd.speech.plan import main
+from asrkd.data.corpora.prompts import prepare_prompts
+from asrkd.recipe.data import Corpus
+from asrkd.recipe.options import SpeechOptions
+from asrkd.recipe.plan import main
 
 CORPUS = Corpus(
     name="prompts",

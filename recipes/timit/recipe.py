@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.corpora.timit import (
+from asrkd.data.corpora.timit import (
     CORE_TEST_SPEAKERS,
     DEV_SPEAKERS,
     NUM_UTTERANCES,
@@ -14,11 +14,11 @@ from asrkd.corpora.timit import (
     prepare_timit,
     reference_phones,
 )
-from asrkd.lang.phones import SILENCE
-from asrkd.speech.data import Corpus
-from asrkd.speech.options import SpeechOptions
-from asrkd.speech.plan import main
-from asrkd.speech.scoring import Scoring
+from asrkd.data.transcripts import SILENCE
+from asrkd.recipe.data import Corpus
+from asrkd.recipe.options import SpeechOptions
+from asrkd.recipe.plan import main
+from asrkd.recipe.scoring import Scoring
 
 CORPUS = Corpus(
     name="timit",

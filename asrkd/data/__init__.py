@@ -1,0 +1,1 @@
+"""Corpora before features: manifests, transcripts, audio, validation, hold-out."""

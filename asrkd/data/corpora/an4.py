@@ -1,0 +1,154 @@
+"""CMU AN4 (Census): people spelling names, addresses and numbers, 1991; 948 training and 130 test utterances.
+
+Speech of 74 training speakers, seven of them held out for tuning, and of 10 test speakers. Source: Acero,
+Acoustical and Environmental Robustness in Automatic Speech Recognition, 1993.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhotse import Recording, RecordingSet, SupervisionSet
+
+from asrkd.data.audio import AudioFault, probe, supervise
+from asrkd.data.hold_out import held_out_speakers
+from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.errors import InputError
+
+NUM_DEV_SPEAKERS = 7
+AUDIO_SUFFIXES = (".flac", ".wav", ".sph")  # in order of preference, should one utterance have several
+WHERE_TO_GET = (
+    "AN4 is free: git clone https://github.com/cmusphinx/an4, or an4_sphere.tar.gz from "
+    "http://www.speech.cs.cmu.edu/databases/an4/; give its folder (with wav/ and etc/ in it) as --corpus-dir"
+)
+TRAIN = ("wav/an4_clstk", "etc/an4_train.transcription")
+TEST = ("wav/an4test_clstk", "etc/an4_test.transcription")
+TRANSCRIPT = re.compile(r"(?P<text>.*)\((?P<utt_id>[^()\s]+)\)")
+SENTENCE_MARKS = ("<s>", "</s>", "<sil>")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the corpus says of one utterance; `recording` or `text` is None where it says nothing."""
+
+    utt_id: str
+    speaker: str
+    recording: Recording | None
+    text: str | None
+    fault: str | None
+
+
+def prepare_an4(
+    corpus_dir: Path | str | None, num_dev_speakers: int = NUM_DEV_SPEAKERS
+) -> dict[str, CorpusSplit]:
+    """Manifests of AN4's train, dev and test: FLAC, WAV or SPHERE audio under wav/, transcripts under etc/.
+
+    dev is all that `num_dev_speakers` of the training speakers said (`dev_speakers` chooses them); test
+    speakers are in test alone. A transcript without audio, or with audio that has no readable header, is
+    among its part's `dropped`; audio without a transcript is a recording without a supervision. InputError
+    if the layout is not AN4's.
+    """
+    root = _find_root(corpus_dir)
+    train, test = _read_part(root, *TRAIN), _read_part(root, *TEST)
+    speakers = {entry.speaker for entry in train}
+    shared = sorted(speakers & {entry.speaker for entry in test})
+    if shared:
+        raise InputError(f"{root}: expected test speakers in test alone, found {', '.join(shared)} in both")
+    dev = dev_speakers(speakers, num_dev_speakers)
+    return {
+        "train": _split(entry for entry in train if entry.speaker not in dev),
+        "dev": _split(entry for entry in train if entry.speaker in dev),
+        "test": _split(test),
+    }
+
+
+def dev_speakers(speakers: Iterable[str], num_dev_speakers: int = NUM_DEV_SPEAKERS) -> set[str]:
+    """The training speakers held out by `held_out_speakers`; an AN4 speaker's name begins with f or m."""
+    names = set(speakers)
+    return held_out_speakers(names, num_dev_speakers, women={name for name in names if name.startswith("f")})
+
+
+def _find_root(corpus_dir: Path | str | None) -> Path:
+    """The folder that holds wav/ and etc/: `corpus_dir` itself or an4/ in it."""
+    if corpus_dir is None:
+        raise InputError(f"--corpus-dir: expected the folder of AN4, found none given. {WHERE_TO_GET}")
+    for root in (Path(corpus_dir), Path(corpus_dir) / "an4"):
+        if (root / "wav").is_dir() and (root / "etc").is_dir():
+            return root
+    found = "no wav/ and etc/ in it" if Path(corpus_dir).is_dir() else "no such folder"
+    raise InputError(f"{corpus_dir}: expected the folder of AN4, found {found}. {WHERE_TO_GET}")
+
+
+def _read_part(root: Path, audio_folder: str, transcript_file: str) -> list[_Entry]:
+    """Every utterance of one part, in order of utt_id."""
+    paths = _find_audio(root / audio_folder)
+    texts = _read_transcripts(root / transcript_file)
+    return [
+        _entry(utt_id, paths.get(utt_id), texts.get(utt_id), root / transcript_file)
+        for utt_id in sorted({*paths, *texts})
+    ]
+
+
+def _entry(utt_id: str, path: Path | None, text: str | None, transcript_file: Path) -> _Entry:
+    # an251-fash-b: recording, speaker, take; the folder says the same and is believed first
+    speaker = path.parent.name if path else [*utt_id.split("-"), "unknown"][1]
+    if path is None:
+        fault = f"missing audio: {transcript_file.name} has a transcript for it"
+        return _Entry(utt_id, speaker, None, text, fault)
+    try:
+        return _Entry(utt_id, speaker, probe(path, utt_id), text, None)
+    except AudioFault as error:
+        return _Entry(utt_id, speaker, None, text, str(error))
+
+
+def _find_audio(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected AN4's audio, found no such folder. {WHERE_TO_GET}")
+    paths: dict[str, Path] = {}
+    for suffix in reversed(AUDIO_SUFFIXES):
+        paths |= {path.stem: path for path in sorted(folder.rglob(f"*{suffix}"))}
+    if not paths:
+        kinds = ", ".join(AUDIO_SUFFIXES)
+        raise InputError(f"{folder}: expected audio ({kinds}), found none of these. {WHERE_TO_GET}")
+    return paths
+
+
+def _read_transcripts(path: Path) -> dict[str, str]:
+    """Upper-case words by utt_id, from lines of `<s> WORDS </s> (utt_id)`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected AN4's transcripts, found no such file. {WHERE_TO_GET}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8 text, found byte {error.start} to be none") from None
+    texts: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        match = TRANSCRIPT.fullmatch(line.strip())
+        if match is None:
+            raise InputError(f"{path}:{number}: expected words and (utt_id), found {line.strip()[:60]!r}")
+        if match["utt_id"] in texts:
+            raise InputError(f"{path}:{number}: expected one transcript of {match['utt_id']}, found two")
+        words = [word for word in match["text"].split() if word not in SENTENCE_MARKS]
+        texts[match["utt_id"]] = " ".join(words).upper()
+    return texts
+
+
+def _split(entries: Iterable[_Entry]) -> CorpusSplit:
+    recordings, supervisions, dropped = [], [], []
+    for entry in entries:
+        if entry.recording is None:
+            dropped.append(Dropped(entry.utt_id, entry.fault or "missing audio"))
+            continue
+        recordings.append(entry.recording)
+        if entry.text is not None:
+            supervisions.append(supervise(entry.recording, entry.speaker, entry.text))
+    return CorpusSplit(
+        RecordingSet.from_recordings(recordings),
+        SupervisionSet.from_segments(supervisions),
+        dropped=tuple(dropped),
+    )

@@ -1,0 +1,288 @@
+"""LibriSpeech: books read aloud, 960 hours and small parts of them (Panayotov et al., ICASSP 2015; openslr 12, 31).
+
+A part is a folder of its name: PART/SPEAKER/CHAPTER/*.flac with a *.trans.txt in each chapter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lhotse import RecordingSet, SupervisionSet
+from lhotse.recipes.librispeech import MINI_LIBRISPEECH, parse_utterance
+
+from asrkd.data.audio import AudioFault, probe
+from asrkd.data.hold_out import held_out_speakers
+from asrkd.data.splits import PART_KEY, CorpusSplit, Dropped
+from asrkd.data.textfile import read_lines
+from asrkd.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+WHERE_TO_GET = (
+    "LibriSpeech is free: https://www.openslr.org/12 (/31 for the mini set); unpack its archives and give the folder "
+    "LibriSpeech as --corpus-dir"
+)
+TRAIN_960 = ("train-clean-100", "train-clean-360", "train-other-500")
+MINI_DEV_SPEAKERS = 2
+READERS_FILE = "SPEAKERS.TXT"
+ROUNDING_MINUTES = 0.1  # SPEAKERS.TXT has minutes to two places, each the sum of some chapters
+SEC_PER_MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class LibrispeechOptions:
+    """Which parts of LibriSpeech are learnt, tuned on and decoded."""
+
+    parts: tuple[str, ...] = ("train-clean-100",)
+    """Training parts, by their folders; train-960 stands for the three of all 960 hours."""
+    dev_parts: tuple[str, ...] = ()
+    """Parts that scales are tuned on; none: dev-clean, or with the mini set training speakers that are held out."""
+    test_parts: tuple[str, ...] = ()
+    """Parts that are decoded and reported; none: test-clean and test-other, or with the mini set dev-clean-2."""
+    test_speakers: tuple[str, ...] = ()
+    """Speakers of the training parts who are not trained on but decoded and reported, instead of test parts."""
+    num_dev_speakers: int = 0
+    """Training speakers held out for tuning, instead of dev parts (by SHA-256 of their names, women in proportion);
+    0: two with the mini set, else none."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("--corpora.parts: expected a part to train on, found none")
+        if self.test_parts and self.test_speakers:
+            raise InputError("--corpora: expected --corpora.test-parts or --corpora.test-speakers, found both")
+        if self.dev_parts and self.num_dev_speakers:
+            raise InputError("--corpora: expected --corpora.dev-parts or --corpora.num-dev-speakers, found both")
+
+    def resolved(self) -> LibrispeechOptions:
+        """The same with every part and number named."""
+        is_mini = set(self.parts) <= set(MINI_LIBRISPEECH)
+        parts = tuple(dict.fromkeys(p for part in self.parts for p in (TRAIN_960 if part == "train-960" else (part,))))
+        test_parts = self.test_parts or (("dev-clean-2",) if is_mini else ("test-clean", "test-other"))
+        number = self.num_dev_speakers or (MINI_DEV_SPEAKERS if is_mini and not self.dev_parts else 0)
+        return replace(
+            self,
+            parts=parts,
+            test_parts=() if self.test_speakers else test_parts,
+            dev_parts=() if number else self.dev_parts or ("dev-clean",),
+            num_dev_speakers=number,
+        )
+
+
+def read_of_librispeech(corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()) -> list[Path]:
+    """The parts and tables that `prepare_librispeech` reads."""
+    root, chosen = _find_root(corpus_dir), options.resolved()
+    return [root / name for name in (*chosen.parts, *chosen.dev_parts, *chosen.test_parts, READERS_FILE)]
+
+
+def prepare_librispeech(
+    corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()
+) -> dict[str, CorpusSplit]:
+    """Manifests of the chosen parts; every utterance's part stands in its supervision.
+
+    Transcripts without audio, audio without a transcript and audio that cannot be read are among their split's
+    `dropped`, so that a partial download is told; Lhotse's `prepare_librispeech` leaves out the first two in silence
+    and stops at the third, which is why its `parse_utterance` is called here instead. Readers of whom SPEAKERS.TXT has
+    more minutes than the folder are among `lacking`: the mini set's parts are not in that table. InputError for a part
+    that is missing, one without utterances, a speaker's folder without any, a named speaker who is not there, or speech
+    that would be in two splits.
+    """
+    chosen = options.resolved()
+    root = _find_root(corpus_dir)
+    _require_apart({"parts": chosen.parts, "dev-parts": chosen.dev_parts, "test-parts": chosen.test_parts})
+    train = _joined(_read_part(root, part) for part in chosen.parts)
+    speakers = {_speaker(utt_id) for utt_id in train}
+    missing = sorted(set(chosen.test_speakers) - speakers)
+    if missing:
+        raise InputError(f"--corpora.test-speakers: expected speakers of {', '.join(chosen.parts)}, found {missing[0]}")
+    readers = _read_readers(root / READERS_FILE)
+    _warn_of_untold(root, readers, (*chosen.parts, *chosen.dev_parts, *chosen.test_parts))
+    women = {reader.name for reader in readers if reader.is_woman}
+    dev_speakers = held_out_speakers(speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=women)
+    kept_apart = {*chosen.test_speakers, *dev_speakers}
+    dev = _joined(_read_part(root, part) for part in chosen.dev_parts)
+    test = _joined(_read_part(root, part) for part in chosen.test_parts)
+    _require_other_speakers(root, "dev", dev, "trained on", train)
+    _require_other_speakers(root, "test", test, "trained on", train)
+    _require_other_speakers(root, "test", test, "tuned on", dev)
+    splits = {
+        "train": _split(entry for utt_id, entry in train.items() if _speaker(utt_id) not in kept_apart),
+        "dev": _split([*dev.values(), *_of_speakers(train, dev_speakers)]),
+        "test": _split([*test.values(), *_of_speakers(train, set(chosen.test_speakers))]),
+    }
+    return {
+        "train": _with_lacking(splits["train"], train, chosen.parts, readers),
+        "dev": _with_lacking(splits["dev"], dev, chosen.dev_parts, readers),
+        "test": _with_lacking(splits["test"], test, chosen.test_parts, readers),
+    }
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One utterance of a part: its line of the transcripts, or why it cannot be used."""
+
+    utt_id: str
+    part: Path
+    line: str
+    duration_sec: float
+    fault: str | None
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A line of SPEAKERS.TXT: all that one reader said in one part."""
+
+    name: str
+    is_woman: bool
+    part: str
+    minutes: float
+
+
+def _find_root(corpus_dir: Path | str) -> Path:
+    """The folder that holds the parts: `corpus_dir` itself or LibriSpeech/ in it."""
+    inner = Path(corpus_dir) / "LibriSpeech"
+    return inner if inner.is_dir() else Path(corpus_dir)
+
+
+def _read_part(root: Path, part: str) -> dict[str, _Entry]:
+    """Every utterance of a part in order of utt_id."""
+    folder = root / part
+    if Path(part).name != part or not folder.is_dir():
+        there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folder"
+        raise InputError(f"{folder}: expected a part of LibriSpeech, found no such folder but {there}. {WHERE_TO_GET}")
+    audio = {path.stem: path for path in sorted(folder.glob("*/*/*.flac"))}
+    lines = _transcripts(folder)
+    found = {*audio, *lines}
+    if not found:
+        raise InputError(f"{folder}: expected SPEAKER/CHAPTER/*.flac, found none. {WHERE_TO_GET}")
+    speakers = {_speaker(utt_id) for utt_id in found}
+    for speaker in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        if speaker not in speakers:
+            raise InputError(f"{folder / speaker}: expected utterances of this speaker, found none (partial download?)")
+    return {utt_id: _entry(utt_id, folder, audio, lines) for utt_id in sorted(found)}
+
+
+def _transcripts(folder: Path) -> dict[str, str]:
+    """Lines of `utt_id WORDS` by utt_id."""
+    lines: dict[str, str] = {}
+    for path in sorted(folder.glob("*/*/*.trans.txt")):
+        for number, line in enumerate(read_lines(path), start=1):
+            utt_id, _, text = line.strip().partition(" ")
+            if not utt_id:
+                continue
+            if not utt_id.startswith(f"{path.parent.parent.name}-{path.parent.name}-") or not text.strip():
+                raise InputError(f"{path}:{number}: expected SPEAKER-CHAPTER-NUMBER and words, found {line[:60]!r}")
+            if utt_id in lines:
+                raise InputError(f"{path}:{number}: expected one transcript of {utt_id}, found two")
+            lines[utt_id] = f"{utt_id} {text.upper()}"
+    return lines
+
+
+def _entry(utt_id: str, part: Path, audio: Mapping[str, Path], lines: Mapping[str, str]) -> _Entry:
+    duration_sec, fault = 0.0, None
+    if utt_id not in audio:
+        fault = "missing audio: it has a transcript only (partial download?)"
+    else:
+        try:
+            duration_sec = probe(audio[utt_id], utt_id).duration
+        except AudioFault as error:
+            fault = str(error)
+        if utt_id not in lines:
+            fault = f"missing transcript: none in {audio[utt_id].parent} (partial download?)"
+    return _Entry(utt_id, part, lines.get(utt_id, ""), duration_sec, fault)
+
+
+def _split(entries: Iterable[_Entry]) -> CorpusSplit:
+    recordings, supervisions, dropped = [], [], []
+    for entry in entries:
+        parsed = None if entry.fault else parse_utterance(entry.part, entry.line, {})
+        if parsed is None:
+            dropped.append(Dropped(entry.utt_id, entry.fault or "missing audio"))
+            continue
+        recording, supervision = parsed
+        recordings.append(recording)
+        supervision.custom = {PART_KEY: entry.part.name}
+        supervisions.append(supervision)
+    return CorpusSplit(
+        RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), dropped=tuple(dropped)
+    )
+
+
+def _of_speakers(entries: Mapping[str, _Entry], speakers: set[str]) -> list[_Entry]:
+    return [entry for utt_id, entry in entries.items() if _speaker(utt_id) in speakers]
+
+
+def _joined(parts: Iterable[dict[str, _Entry]]) -> dict[str, _Entry]:
+    return {utt_id: entry for part in parts for utt_id, entry in part.items()}
+
+
+def _speaker(utt_id: str) -> str:
+    """`7312-92432-0003` -> `7312`."""
+    return utt_id.partition("-")[0]
+
+
+def _read_readers(path: Path) -> list[_Reader]:
+    """LibriSpeech's own table of `ID | SEX | SUBSET | MINUTES | NAME`; none where it is missing."""
+    if not path.is_file():
+        return []
+    readers = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.startswith(";") or not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("|")]
+        try:
+            readers.append(_Reader(fields[0], fields[1] == "F", fields[2], float(fields[3])))
+        except (IndexError, ValueError):
+            raise InputError(f"{path}:{number}: expected ID | SEX | SUBSET | MINUTES, found {line[:60]!r}") from None
+    return readers
+
+
+def _warn_of_untold(root: Path, readers: Sequence[_Reader], parts: Sequence[str]) -> None:
+    """Say of which parts nobody can tell whether a reader is missing."""
+    untold = sorted(set(parts) - {reader.part for reader in readers})
+    if untold:
+        logger.warning(
+            "%s: no readers of %s, so that those who are missing cannot be told", root / READERS_FILE, ", ".join(untold)
+        )
+
+
+def _with_lacking(
+    split: CorpusSplit, entries: Mapping[str, _Entry], parts: Sequence[str], readers: Sequence[_Reader]
+) -> CorpusSplit:
+    """The split with what `entries` of these parts lack of the readers' minutes."""
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for utt_id, entry in entries.items():
+        found[entry.part.name, _speaker(utt_id)] += entry.duration_sec / SEC_PER_MINUTE
+    expected = [reader for reader in readers if reader.part in parts]
+    short = [one for one in expected if found[one.part, one.name] < one.minutes - ROUNDING_MINUTES]
+    if not short:
+        return split
+    lacking = sum(one.minutes - found[one.part, one.name] for one in short)
+    return replace(
+        split,
+        lacking=tuple(
+            f"{one.part}, reader {one.name}: {found[one.part, one.name]:.2f} of {one.minutes:.2f} minutes"
+            for one in short
+        ),
+        lacking_share=lacking / sum(one.minutes for one in expected),
+    )
+
+
+def _require_other_speakers(
+    root: Path, part: str, entries: Iterable[str], use: str, others: Iterable[str]
+) -> None:
+    """InputError where somebody speaks in utterances of both."""
+    shared = sorted({_speaker(utt_id) for utt_id in entries} & {_speaker(utt_id) for utt_id in others})
+    if shared:
+        raise InputError(f"{root}: expected {part} speakers that are not {use}, found {shared[0]} in both")
+
+
+def _require_apart(parts: Mapping[str, tuple[str, ...]]) -> None:
+    seen: dict[str, str] = {}
+    for option, names in parts.items():
+        for name in names:
+            if seen.setdefault(name, option) != option:
+                raise InputError(f"--corpora.{option}: expected no part of --corpora.{seen[name]}, found {name}")

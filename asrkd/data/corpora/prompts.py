@@ -1,0 +1,212 @@
+"""Asterisk's English voice prompts: one speaker, 8 kHz, some 25 minutes.
+
+The corpus is one folder into which two Debian packages are unpacked: asterisk-core-sounds-en-wav (audio) and
+asterisk-core-sounds-en (core-sounds-en.txt.gz, the transcripts). A prompt's name is its path without suffix:
+digits/1, vm-goodbye.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+
+from asrkd.data.audio import AudioFault, probe, supervise
+from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.errors import InputError
+
+TEST_FRACTION = 0.2
+DEV_FRACTION = 0.1
+SAMPLING_RATE = 8000  # Hz
+SPEAKER = "allison"
+VOICE_FOLDER = "en_US_f_Allison"
+TRANSCRIPT_FILES = ("core-sounds-en.txt.gz", "core-sounds-en.txt")
+WHERE_TO_GET = (
+    "unpack Debian's packages asterisk-core-sounds-en-wav and asterisk-core-sounds-en into one folder "
+    "(local/fetch_prompts.sh does) and give it as --corpus-dir"
+)
+
+# Why a prompt is left out: keys of CorpusSplit.left_out.
+TONE = "tone"
+BRACKETED = "bracketed text"
+EMPTY = "empty transcript"
+NUMBER = "number read in an unknown way"
+
+BRACKETS = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
+TONE_WORDS = re.compile(r"\b(tones?|beeps?)\b", re.IGNORECASE)
+LONG_NUMBER = re.compile(r"\d\d|\d\.\d")  # 500, 1234, 28.8, H.323: five hundred, or five oh oh?
+DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+SIGNS = {"*": "STAR", "#": "POUND"}  # as the voice calls them wherever it is written out
+JOINED_PREFIXES = ("RE", "DE", "UN")  # re-enter is one word, call-forward two
+CAPITALS = re.compile(r"\b[A-Z]{2,}\b")  # abbreviations, in the transcript's own case: PBX, USB
+SPOKEN_AS_WORDS = ("DAHDI", "IAX", "SIP")  # by the length of their recordings
+HOST_NAME = re.compile(r"\bwww(\.\w+)+", re.IGNORECASE)
+WORD = re.compile(r"[A-Z]+(?:'[A-Z]+)*'?")
+MISSPELT = {
+    "EXCLAIMATION": "EXCLAMATION",
+    "FOURTIETH": "FORTIETH",
+    "REPRESENATIVES": "REPRESENTATIVES",
+    "UMUTE": "UNMUTE",
+    "UNINDENTIFIED": "UNIDENTIFIED",
+    "WITHELD": "WITHHELD",
+}
+
+
+def prepare_prompts(
+    corpus_dir: Path | str | None,
+    test_fraction: float = TEST_FRACTION,
+    dev_fraction: float = DEV_FRACTION,
+) -> dict[str, CorpusSplit]:
+    """Manifests of the prompts' train, dev and test; utt_id is the name with "/" as "-".
+
+    `split_of` chooses the split by the name alone. Tones, bracketed text, empty transcripts and long numbers
+    are left out and counted, each in the split its name belongs to. A transcript without audio, or with
+    unreadable audio, is among the split's `dropped`; audio without a transcript is a recording without a
+    supervision. InputError if the folder does not hold the prompts.
+    """
+    root = _find_root(corpus_dir)
+    texts = read_transcripts(_find_transcripts(root))
+    paths = _find_audio(root)
+    names: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    for name in sorted({*texts, *paths}):
+        names[split_of(name, test_fraction, dev_fraction)].append(name)
+    return {part: _split(names[part], texts, paths) for part in names}
+
+
+def split_of(name: str, test_fraction: float = TEST_FRACTION, dev_fraction: float = DEV_FRACTION) -> str:
+    """train, dev or test, by the SHA-256 of a prompt's name as a fraction of 1: no other prompt matters."""
+    if min(test_fraction, dev_fraction) < 0 or test_fraction + dev_fraction >= 1:
+        raise InputError(
+            "fractions of the prompts: expected test and dev below 1 together, "
+            f"found {test_fraction} and {dev_fraction}"
+        )
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    if place < test_fraction:
+        return "test"
+    return "dev" if place < test_fraction + dev_fraction else "train"
+
+
+def why_left_out(text: str) -> str | None:
+    """The rule that leaves a prompt out; None if its transcript is speech."""
+    spoken = BRACKETS.sub(" ", text)
+    if not spoken.strip() and text.strip():
+        return TONE if TONE_WORDS.search(text) else BRACKETED
+    if LONG_NUMBER.search(spoken):
+        return NUMBER
+    return None if normalise_text(text) else EMPTY
+
+
+def normalise_text(text: str) -> str:
+    """Upper-case words of A-Z and inner apostrophes, as they are spoken: notes in brackets are not.
+
+    Digits one by one, * and # by name, abbreviations letter by letter (p.m. as P M, PBX as P B X).
+    """
+    text = BRACKETS.sub(" ", text).replace("’", "'")
+    text = HOST_NAME.sub(lambda match: _spelt_host(match[0]), text)
+    text = CAPITALS.sub(lambda match: match[0] if match[0] in SPOKEN_AS_WORDS else " ".join(match[0]), text)
+    text = text.upper()
+    for sign, name in SIGNS.items():
+        text = text.replace(sign, f" {name} ")
+    text = re.sub(r"\d", lambda match: f" {DIGITS[int(match[0])]} ", text)
+    text = re.sub(rf"\b({'|'.join(JOINED_PREFIXES)})-", r"\1", text)
+    words = (word.rstrip("'") for word in WORD.findall(text))
+    return " ".join(MISSPELT.get(word, word) for word in words)
+
+
+def read_transcripts(path: Path) -> dict[str, str]:
+    """Text as written, by name, from lines of `name: text`; lines that start with ; are comments."""
+    texts: dict[str, str] = {}
+    for number, line in enumerate(_read_lines(path), start=1):
+        if not line.strip() or line.lstrip().startswith(";"):
+            continue
+        name, colon, text = line.partition(":")
+        if not colon:
+            raise InputError(f"{path}:{number}: expected `name: text`, found {line.strip()[:60]!r}")
+        if name.strip() in texts:
+            raise InputError(f"{path}:{number}: expected one transcript of {name.strip()}, found two")
+        texts[name.strip()] = text.strip()
+    return texts
+
+
+def _split(names: list[str], texts: Mapping[str, str], paths: Mapping[str, Path]) -> CorpusSplit:
+    left_out: Counter[str] = Counter()
+    recordings: list[Recording] = []
+    supervisions: list[SupervisionSegment] = []
+    dropped: list[Dropped] = []
+    for name in names:
+        utt_id = name.replace("/", "-")  # an id may become a file's name
+        rule = why_left_out(texts[name]) if name in texts else None
+        if rule is not None:
+            left_out[rule] += 1
+            continue
+        try:
+            recording = probe(paths[name], utt_id)
+        except KeyError:
+            dropped.append(Dropped(utt_id, "missing audio: it has a transcript only"))
+            continue
+        except AudioFault as error:
+            dropped.append(Dropped(utt_id, str(error)))
+            continue
+        recordings.append(recording)
+        if name in texts:
+            supervisions.append(supervise(recording, SPEAKER, normalise_text(texts[name])))
+    return CorpusSplit(
+        RecordingSet.from_recordings(recordings),
+        SupervisionSet.from_segments(supervisions),
+        dict(sorted(left_out.items())),
+        tuple(dropped),
+    )
+
+
+def _spelt_host(host: str) -> str:
+    first, *others = host.split(".")
+    return " ".join([*first, *(f"dot {part}" for part in others)])
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    try:
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        yield from text.decode("utf-8").splitlines()
+    except (OSError, EOFError) as error:
+        raise InputError(
+            f"{path}: expected the prompts' transcripts, found it unreadable ({error})"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8 text, found byte {error.start} to be none") from None
+
+
+def _find_root(corpus_dir: Path | str | None) -> Path:
+    if corpus_dir is None:
+        raise InputError(f"--corpus-dir: expected the prompts' folder, found none given; {WHERE_TO_GET}")
+    if not Path(corpus_dir).is_dir():
+        raise InputError(f"{corpus_dir}: expected the prompts' folder, found no such folder; {WHERE_TO_GET}")
+    return Path(corpus_dir)
+
+
+def _find_transcripts(root: Path) -> Path:
+    for name in TRANSCRIPT_FILES:
+        found = sorted(root.rglob(name))
+        if found:
+            return found[0]
+    expected = " or ".join(TRANSCRIPT_FILES)
+    raise InputError(f"{root}: expected {expected} in it, found neither; {WHERE_TO_GET}")
+
+
+def _find_audio(root: Path) -> dict[str, Path]:
+    """Paths of the recordings by name."""
+    voices = [folder for folder in sorted(root.rglob(VOICE_FOLDER)) if folder.is_dir()]
+    if not voices:
+        raise InputError(f"{root}: expected a folder {VOICE_FOLDER} in it, found none; {WHERE_TO_GET}")
+    voice = voices[0]
+    paths = {
+        path.relative_to(voice).with_suffix("").as_posix(): path for path in sorted(voice.rglob("*.wav"))
+    }
+    if not paths:
+        raise InputError(f"{voice}: expected .wav files, found none; {WHERE_TO_GET}")
+    return paths

@@ -1,0 +1,172 @@
+"""Every fault a corpus can have, found before anything is computed from it; the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from tqdm import tqdm
+
+from asrkd.data.audio import AudioFault, read_samples
+from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.errors import InputError
+
+MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
+MAX_BAD = 0.01
+# Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the
+# quietest utterance of AN4 at -48 dB.
+SILENCE_DB = -75.0
+NUM_NAMED = 5
+
+_USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
+
+__all__ = ["Dropped", "first_few", "require_utterances", "validate", "validate_corpus"]
+
+
+def validate(
+    split: CorpusSplit,
+    sampling_rate: int,
+    min_duration_sec: float = MIN_DURATION_SEC,
+    max_bad: float = MAX_BAD,
+    num_jobs: int = 2,
+) -> tuple[CorpusSplit, list[Dropped]]:
+    """The good utterances of one split, and the bad with the reason of each.
+
+    Bad is: missing, unreadable or truncated audio, another sampling rate than `sampling_rate` (Hz), more than
+    one channel, a transcript without audio, audio without a transcript, an empty transcript, less than
+    `min_duration_sec`, NaN or infinite samples, silence. Reads all the audio. InputError naming the first few
+    if more than `max_bad` of the utterances are bad.
+    """
+    good, dropped = validate_corpus({"": split}, sampling_rate, min_duration_sec, max_bad, num_jobs)
+    return good[""], dropped
+
+
+def validate_corpus(
+    splits: Mapping[str, CorpusSplit],
+    sampling_rate: int,
+    min_duration_sec: float = MIN_DURATION_SEC,
+    max_bad: float = MAX_BAD,
+    num_jobs: int = 2,
+    read_audio: bool = True,
+) -> tuple[dict[str, CorpusSplit], list[Dropped]]:
+    """`validate` on all splits at once: `max_bad` is of them all, for one in a small split is soon 1%.
+
+    Without `read_audio` by the manifests alone, which takes no time.
+    """
+    found = {
+        name: _check_split(split, name, sampling_rate, min_duration_sec, num_jobs, read_audio)
+        for name, split in splits.items()
+    }
+    dropped = [fault for faults in found.values() for fault in faults]
+    _refuse_too_many(dropped, sum(split.num_utterances for split in splits.values()), max_bad)
+    return {name: _without(split, found[name]) for name, split in splits.items()}, dropped
+
+
+def require_utterances(splits: Mapping[str, CorpusSplit]) -> None:
+    """InputError if nothing is left of train, dev or test."""
+    for name, split in splits.items():
+        if not len(split.supervisions):
+            raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
+
+
+def _refuse_too_many(dropped: list[Dropped], num_utterances: int, max_bad: float) -> None:
+    if num_utterances == 0:
+        raise InputError("corpus: expected at least one utterance, found none")
+    if len(dropped) <= max_bad * num_utterances and len(dropped) < num_utterances:
+        return
+    raise InputError(
+        f"corpus: expected at most {max_bad:.1%} bad utterances (--max-bad), "
+        f"found {len(dropped)} of {num_utterances}: {first_few(dropped)}"
+    )
+
+
+def first_few(faults: Sequence[object]) -> str:
+    """Some faults, as they say of themselves, and how many more there are."""
+    named = "; ".join(str(fault) for fault in faults[:NUM_NAMED])
+    return named + (f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else "")
+
+
+def _check_split(
+    split: CorpusSplit, name: str, sampling_rate: int, min_duration_sec: float, num_jobs: int, read_audio: bool
+) -> list[Dropped]:
+    """Faults of a split, one an utterance, in order of utt_id."""
+    recordings = {recording.id: recording for recording in split.recordings}
+    supervised: dict[str, list[SupervisionSegment]] = {}
+    for supervision in split.supervisions:
+        supervised.setdefault(supervision.recording_id, []).append(supervision)
+    reasons: dict[str, str] = {fault.utt_id: fault.reason for fault in split.dropped}
+    for utt_id in sorted({*recordings, *supervised} - reasons.keys()):
+        reason = _manifest_fault(
+            recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate, min_duration_sec
+        )
+        if reason:
+            reasons[utt_id] = reason
+    to_read = [recording for utt_id, recording in sorted(recordings.items()) if utt_id not in reasons]
+    if read_audio:
+        reasons |= _sample_faults(to_read, name, num_jobs)
+    return [Dropped(utt_id, reason) for utt_id, reason in sorted(reasons.items())]
+
+
+def _sample_faults(to_read: list[Recording], name: str, num_jobs: int) -> dict[str, str]:
+    """What is wrong with the samples, by utt_id."""
+    with ThreadPoolExecutor(num_jobs) as pool:  # libsndfile and numpy release the interpreter
+        checked = tqdm(
+            pool.map(_sample_fault, to_read), total=len(to_read), desc=f"check {name}".strip(), unit="utt"
+        )
+        return {recording.id: reason for recording, reason in zip(to_read, checked, strict=True) if reason}
+
+
+def _manifest_fault(
+    recording: Recording | None,
+    supervisions: list[SupervisionSegment],
+    sampling_rate: int,
+    min_duration_sec: float,
+) -> str | None:
+    """What is wrong, as far as the manifests tell; None if nothing is."""
+    if recording is None:
+        return "missing audio: it has a transcript only"
+    if not supervisions:
+        return "missing transcript: it has audio only"
+    if len(supervisions) > 1:
+        return f"expected one transcript, found {len(supervisions)}"
+    if not (supervisions[0].text or "").split():
+        return "empty transcript"
+    if not supervisions[0].speaker:
+        return "no speaker given"
+    if recording.sampling_rate != sampling_rate:
+        return f"expected a sampling rate of {sampling_rate} Hz, found {recording.sampling_rate} Hz"
+    if recording.num_channels != 1:
+        return f"expected one channel, found {recording.num_channels}"
+    if recording.duration < min_duration_sec:
+        return f"too short: expected at least {min_duration_sec:g} s, found {recording.duration:.3f} s"
+    return None
+
+
+def _sample_fault(recording: Recording) -> str | None:
+    """What is wrong with the samples; None if nothing is."""
+    try:
+        samples = read_samples(recording)
+    except AudioFault as error:
+        return str(error)
+    if not np.isfinite(samples).all():
+        return f"expected finite samples, found {np.count_nonzero(~np.isfinite(samples))} NaN or infinite"
+    deviation = float(samples.std(dtype=np.float64))
+    if deviation == 0.0:
+        return "silence only: all samples are equal"
+    level_db = 20.0 * np.log10(deviation)
+    if level_db < SILENCE_DB:
+        return f"silence only: expected above {SILENCE_DB:g} dB of full scale, found {level_db:.1f}"
+    return None
+
+
+def _without(split: CorpusSplit, faults: Iterable[Dropped]) -> CorpusSplit:
+    bad = {fault.utt_id for fault in faults}
+    return replace(
+        split,
+        recordings=RecordingSet.from_recordings(r for r in split.recordings if r.id not in bad),
+        supervisions=SupervisionSet.from_segments(s for s in split.supervisions if s.recording_id not in bad),
+        dropped=(),
+    )

@@ -1,0 +1,1 @@
+"""Log-mel features and the memory-mapped frame store."""

@@ -1,0 +1,209 @@
+"""Log-mel features through Lhotse, normalised per speaker, into a frame store.
+
+Windows are centred (`snip_edges` false): frame t is centred at (t + ½)·shift, so it speaks for the time from
+t·shift to (t+1)·shift, and an utterance of n samples has n / shift frames, rounded; the edges are mirrored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import lhotse
+import numpy as np
+import torch
+from lhotse import Fbank, FbankConfig, Recording, SupervisionSegment
+from lhotse.augmentation import Speed
+from torch import Tensor
+from tqdm import tqdm
+
+from asrkd.data.audio import AudioFault, read_samples
+from asrkd.data.splits import CorpusSplit
+from asrkd.errors import InputError
+from asrkd.features.store import FrameStore
+from asrkd.features.store_writer import Utterance
+from asrkd.files import fingerprint
+from asrkd.workflow.map import HERE, Jobs, in_order, one_thread
+
+MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
+MS_PER_SEC = 1000.0
+SHARD_UTTERANCES = 16
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Log-mel energies and their normalisation."""
+
+    num_mel_bins: int = 40
+    """Mel bands: features a frame."""
+    frame_length_ms: float = 25.0
+    """Length of a window, ms."""
+    frame_shift_ms: float = 10.0
+    """From one frame to the next, ms."""
+    sampling_rate: int = 16000
+    """Sampling rate that the audio must have, Hz."""
+    low_freq_hz: float = 20.0
+    """Lower edge of the lowest mel band, Hz."""
+    high_freq_hz: float = -400.0
+    """Upper edge of the highest mel band, Hz; not positive: counted down from half the sampling rate."""
+    speed_factors: tuple[float, ...] = (1.0,)
+    """Copies of each utterance, each played this many times as fast (0.9, 1.0 and 1.1 are usual)."""
+    cmvn: Literal["speaker", "utterance", "none"] = "speaker"
+    """Over what frames each feature gets mean 0 and variance 1."""
+
+    def __post_init__(self) -> None:
+        if not self.speed_factors or min(self.speed_factors) <= 0:
+            raise InputError(f"speed_factors: expected positive numbers, found {self.speed_factors}")
+        for name in ("num_mel_bins", "frame_length_ms", "frame_shift_ms", "sampling_rate"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"features.{name}: expected a positive number, found {getattr(self, name)}")
+        if self.cmvn not in ("speaker", "utterance", "none"):
+            raise InputError(f"cmvn: expected speaker, utterance or none, found {self.cmvn}")
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """One utterance at one speed."""
+
+    utt_id: str
+    speaker: str
+    text: str
+    recording: Recording
+    speed_factor: float
+
+
+def compute_features(
+    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, jobs: Jobs = HERE
+) -> FrameStore:
+    """Features of a validated split, written to a frame store in `out_dir` (whole or not at all; once cut short, the
+    writing goes on where it stopped, and a store of the same split and options is taken as it is).
+
+    Utterances come in order of speed, speaker and utt_id. A copy at another speed is `sp0.9-<utt_id>` by the
+    speaker `sp0.9-<speaker>`: its spectrum is moved, so the speaker's own mean and variance would not fit it.
+    InputError, by utt_id, for audio that cannot be read or has another sampling rate, and for features that
+    are not finite.
+    """
+    extractions = _extractions(split, options)
+    described = {
+        "options": options,
+        "lhotse": lhotse.__version__,
+        "utterances": [[one.utt_id, one.speaker, one.text, one.recording.num_samples] for one in extractions],
+    }
+    metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
+    made_by = fingerprint(described)
+    return FrameStore.go_on_writing(
+        out_dir, lambda done: _normalised_from(extractions, done, options, jobs), metadata, made_by
+    )
+
+
+def make_fbank(options: FeatureOptions) -> Fbank:
+    """Lhotse's filter bank for these options: no dither, so that features are the same each time."""
+    return Fbank(
+        FbankConfig(
+            sampling_rate=options.sampling_rate,
+            frame_length=options.frame_length_ms / MS_PER_SEC,
+            frame_shift=options.frame_shift_ms / MS_PER_SEC,
+            num_filters=options.num_mel_bins,
+            low_freq=options.low_freq_hz,
+            high_freq=options.high_freq_hz,
+            dither=0.0,
+            snip_edges=False,
+        )
+    )
+
+
+def speed_id(name: str, speed_factor: float) -> str:
+    """Id of an utterance or speaker at another speed: a prefix, none at the speed it was recorded."""
+    return name if speed_factor == 1.0 else f"sp{speed_factor:g}-{name}"
+
+
+def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extraction]:
+    recordings = {recording.id: recording for recording in split.recordings}
+
+    def extraction(supervision: SupervisionSegment, speed_factor: float) -> _Extraction:
+        if supervision.recording_id not in recordings:
+            raise InputError(f"{supervision.id}: expected audio for its transcript, found none")
+        recording = recordings[supervision.recording_id]
+        if recording.sampling_rate != options.sampling_rate:
+            raise InputError(
+                f"{supervision.id}: expected a sampling rate of {options.sampling_rate} Hz, "
+                f"found {recording.sampling_rate} Hz"
+            )
+        return _Extraction(
+            utt_id=speed_id(supervision.id, speed_factor),
+            speaker=speed_id(str(supervision.speaker), speed_factor),
+            text=supervision.text or "",
+            recording=recording,
+            speed_factor=speed_factor,
+        )
+
+    by_speaker = sorted(split.supervisions, key=lambda s: (str(s.speaker), s.id))
+    return [extraction(supervision, factor) for factor in options.speed_factors for supervision in by_speaker]
+
+
+@dataclass(frozen=True)
+class _Extractor:
+    """Log-mel energies of shards of utterances; many a message, for one utterance takes a few milliseconds."""
+
+    options: FeatureOptions
+
+    def open(self) -> Callable[[Sequence[_Extraction]], list[np.ndarray]]:
+        fbank = make_fbank(self.options)
+        return lambda shard: [_extract(one, fbank) for one in shard]
+
+
+def _normalised_from(
+    extractions: list[_Extraction], done: int, options: FeatureOptions, jobs: Jobs
+) -> Iterator[Utterance]:
+    """The utterances from number `done` on: their speaker's others are extracted with them, to be normalised with."""
+    first = done
+    while 0 < first < len(extractions) and extractions[first].speaker == extractions[first - 1].speaker:
+        first -= 1
+    return islice(_normalised(extractions, first, options, jobs), done - first, None)
+
+
+def _normalised(
+    extractions: list[_Extraction], first: int, options: FeatureOptions, jobs: Jobs
+) -> Iterator[Utterance]:
+    """The utterances from number `first`, a speaker's, on; a speaker's frames are held at a time."""
+    todo = extractions[first:]
+    shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
+    extracted = chain.from_iterable(in_order(jobs.map(_Extractor(options), shards)))
+    pairs = zip(todo, extracted, strict=True)
+    progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
+    for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
+        group = list(of_speaker)
+        with one_thread():
+            feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn)
+        for (one, _), frames in zip(group, feats, strict=True):
+            yield one.utt_id, one.speaker, one.text, frames
+
+
+def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
+    """Log-mel energies [T, F] of one utterance."""
+    try:
+        samples = read_samples(one.recording)
+    except AudioFault as error:
+        raise InputError(f"{one.utt_id}: {error}") from None
+    if one.speed_factor != 1.0:
+        samples = Speed(one.speed_factor)(samples, one.recording.sampling_rate)
+    feats: np.ndarray = fbank.extract(samples, one.recording.sampling_rate)
+    # here and not after normalising, where one bad utterance has spoilt all of its speaker's
+    if not np.isfinite(feats).all():
+        raise InputError(f"{one.utt_id}: expected finite features, found NaN or infinity")
+    return feats
+
+
+def normalise(utterances: list[Tensor], cmvn: Literal["speaker", "utterance", "none"]) -> list[Tensor]:
+    """A speaker's utterances [T, F] with mean 0 and variance 1 in each feature, over all of them or each."""
+    if cmvn == "none":
+        return utterances
+    if cmvn == "utterance":
+        return [normalise([frames], "speaker")[0] for frames in utterances]
+    together = torch.cat(utterances).double()
+    mean = together.mean(0)
+    deviation = together.std(0, unbiased=False).clamp_min(MIN_DEVIATION)
+    return [((frames.double() - mean) / deviation).float() for frames in utterances]

@@ -1,0 +1,200 @@
+"""An alignment: each frame's phone, its state, and which phone of the utterance in turn that is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asrkd.data.transcripts import SILENCE
+from asrkd.errors import InputError
+from asrkd.files import fingerprint, load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from asrkd.features.store import FrameStore
+    from asrkd.hmm.tree import SenoneTree
+
+SILENCE_ID = 0
+NO_LABEL = -1
+
+
+class Segment(NamedTuple):
+    """One phone as spoken."""
+
+    phone: str
+    start_sec: float
+    end_sec: float
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Frames of N utterances, aligned.
+
+    utt_ids: N, in the store's order, those that aligned. offsets: [N+1] int64. phone_id: [T] int16, state:
+    [T] int8, segment: [T] int32, counting the utterance's phones from 0. phones: names, silence first.
+    store_fingerprint: the frame store aligned. log_like_rounds: acoustic and transition log-likelihood a
+    frame, one a round that led here. dropped: utt_id -> why it could not be aligned.
+    """
+
+    utt_ids: tuple[str, ...]
+    offsets: Tensor
+    phone_id: Tensor
+    state: Tensor
+    segment: Tensor
+    phones: tuple[str, ...]
+    store_fingerprint: str
+    log_like_rounds: tuple[float, ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {self.phone_id.numel(), self.state.numel(), self.segment.numel(), int(self.offsets[-1])}
+        if len(lengths) != 1 or self.offsets.numel() != len(self.utt_ids) + 1:
+            raise ValueError(
+                f"alignment: expected a phone, state and segment a frame of {len(self.utt_ids)} utterances, "
+                f"found lengths {sorted(lengths)} and {self.offsets.numel()} offsets"
+            )
+        if self.phones[:1] != (SILENCE,):
+            raise ValueError(f"alignment: expected {SILENCE} as phone 0, found {self.phones[:1]}")
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.phone_id.numel()
+
+    @property
+    def log_like_per_frame(self) -> float:
+        """Of the last round."""
+        return self.log_like_rounds[-1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the labels themselves and the frames that they are for."""
+        labels = torch.stack([self.phone_id.int(), self.state.int(), self.segment]).numpy().tobytes()
+        return fingerprint(
+            [
+                self.store_fingerprint,
+                list(self.utt_ids),
+                list(self.phones),
+                hashlib.sha256(labels).hexdigest(),
+            ]
+        )
+
+    def segment_starts(self) -> Tensor:
+        """Frames [K] of this alignment where a phone begins, utterance after utterance."""
+        return self._changes(self.segment)
+
+    def visit_starts(self) -> Tensor:
+        """Frames [V] where an HMM state is entered."""
+        return self._changes(self.segment * torch.iinfo(torch.int8).max + self.state)
+
+    def _changes(self, values: Tensor) -> Tensor:
+        starts = torch.ones(len(self), dtype=torch.bool)
+        starts[1:] = values[1:] != values[:-1]
+        starts[self.offsets[:-1]] = True
+        return starts.nonzero().squeeze(1)
+
+    def triphones(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Left neighbour, phone, right neighbour of each frame, [T] int64; silence beyond the ends."""
+        starts = self.segment_starts()
+        phone = self.phone_id[starts].long()
+        first = torch.isin(starts, self.offsets)
+        left, right = torch.zeros_like(phone), torch.zeros_like(phone)
+        left[1:] = phone[:-1].masked_fill(first[1:], SILENCE_ID)
+        right[:-1] = phone[1:].masked_fill(first[1:], SILENCE_ID)
+        lengths = torch.diff(starts, append=torch.tensor([len(self)]))
+        left, phone, right = (x.repeat_interleave(lengths) for x in (left, phone, right))
+        return left, phone, right
+
+    def pdf_ids(self, tree: SenoneTree) -> Tensor:
+        """Senone [T] int64 of each frame. InputError if the tree has other phones."""
+        if tree.phones != self.phones:
+            raise InputError(
+                f"senone tree: expected the alignment's {len(self.phones)} phones, found {len(tree.phones)}"
+            )
+        return tree.pdf_ids(*self.triphones(), self.state)
+
+    def frame_ids(self, store: FrameStore) -> Tensor:
+        """The store's frame id [T] of each aligned frame. InputError if another store was aligned."""
+        self._check_store(store)
+        return store.frame_ids(self.utt_ids)
+
+    def store_labels(self, store: FrameStore, tree: SenoneTree) -> Tensor:
+        """Senone of every frame of the store [len(store)] int64; NO_LABEL in utterances that were dropped."""
+        labels = torch.full((len(store),), NO_LABEL)
+        labels[self.frame_ids(store)] = self.pdf_ids(tree)
+        return labels
+
+    def _check_store(self, store: FrameStore) -> None:
+        if store.fingerprint != self.store_fingerprint:
+            raise InputError(
+                f"alignment: expected frame store {self.store_fingerprint}, which it was made on, "
+                f"found {store.fingerprint}"
+            )
+
+    def span(self, utt_id: str) -> slice:
+        """Where an utterance's frames are in this alignment. InputError for one that is not in it."""
+        index = self._index.get(utt_id)
+        if index is None:
+            raise InputError(f"{utt_id}: not aligned ({self.dropped.get(utt_id, 'no such utterance')})")
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {utt_id: index for index, utt_id in enumerate(self.utt_ids)}
+
+    def segments(self, utt_id: str, frame_shift_ms: float) -> list[Segment]:
+        """The phones of an utterance and their times.
+
+        Frame t is centred on (t + 1/2) · shift, as Lhotse's features are (its windows are padded at the ends
+        rather than snipped), so a boundary before frame t, half-way between two centres, lies at t · shift.
+        """
+        span = self.span(utt_id)
+        phone_id, segment = self.phone_id[span], self.segment[span]
+        _, lengths = torch.unique_consecutive(segment, return_counts=True)
+        ends = lengths.cumsum(0)
+        starts = ends - lengths
+        shift_sec = frame_shift_ms / 1000.0
+        return [
+            Segment(self.phones[int(phone_id[start])], int(start) * shift_sec, int(end) * shift_sec)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+    def save(self, path: Path | str) -> None:
+        """Write as safetensors."""
+        content = {
+            "utt_ids": list(self.utt_ids),
+            "phones": list(self.phones),
+            "store_fingerprint": self.store_fingerprint,
+            "log_like_rounds": list(self.log_like_rounds),
+            "dropped": dict(self.dropped),
+        }
+        tensors = {
+            "offsets": self.offsets,
+            "phone_id": self.phone_id.to(torch.int16),
+            "state": self.state.to(torch.int8),
+            "segment": self.segment.to(torch.int32),
+        }
+        save_tensors(path, tensors, {"alignment": json.dumps(content)})
+
+    @staticmethod
+    def load(path: Path | str) -> Alignment:
+        """Read what `save` wrote; InputError if it is something else."""
+        tensors, metadata = load_tensors(path)
+        try:
+            content = json.loads(metadata["alignment"])
+            return Alignment(
+                utt_ids=tuple(content["utt_ids"]),
+                phones=tuple(content["phones"]),
+                store_fingerprint=content["store_fingerprint"],
+                log_like_rounds=tuple(content["log_like_rounds"]),
+                dropped=content["dropped"],
+                **tensors,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: expected an alignment, found something else ({error!r})") from None

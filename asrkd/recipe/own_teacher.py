@@ -1,0 +1,38 @@
+"""Another system as the teacher of a speech recipe: its posteriors in place of the recipe's own ensemble."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from asrkd.distil.own_teacher import Frames
+from asrkd.distil.store import PosteriorStore
+from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME
+from asrkd.errors import InputError
+from asrkd.features.store import FrameStore
+from asrkd.files import write_json
+from asrkd.recipe.labels import TREE_FILE
+from asrkd.recipe.networks import REPORT_FILE, labelled_store
+from asrkd.recipe.options import SpeechOptions
+
+
+def frames_to_import(exp_dir: Path) -> Frames:
+    """The training frames and senones of a run. InputError before its stage 5."""
+    features, tree_dir = exp_dir / "features", exp_dir / "tree"
+    if not (tree_dir / TREE_FILE).is_file():
+        raise InputError(f"{exp_dir}: expected a run that has its senones (--stop-stage 5), found no {TREE_FILE}")
+    store, labels, tree = labelled_store(features, tree_dir, "train")
+    not_aligned = set(FrameStore.open(features / "train").utt_ids).difference(store.utt_ids)
+    return Frames(store, labels, tree.num_pdfs, tree.fingerprint, not_aligned)
+
+
+def take_posteriors(source: Path, features: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 7: a store that `asrkd posteriors import` made, if it is of these frames, senones and options."""
+    frames, _, tree = labelled_store(features, tree_dir, "train")
+    store = PosteriorStore.open(source)
+    store.require(frames.fingerprint, tree.fingerprint)
+    if store.options != options.posteriors:
+        raise InputError(f"{source}: expected a store of {options.posteriors}, found one of {store.options}")
+    for name in (TENSORS_NAME, INDEX_NAME):
+        shutil.copyfile(source / name, out_dir / name)
+    write_json(out_dir / REPORT_FILE, {"store": [], "disagreement": None})

@@ -1,0 +1,316 @@
+"""Stages 11 and 12: results.json from what the other stages left, RESULTS.md and report.html from it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lhotse import RecordingSet
+
+from asrkd.align import Alignment, Segment
+from asrkd.data.splits import PART_KEY
+from asrkd.decode import Hypotheses
+from asrkd.features.store import FrameStore
+from asrkd.files import fingerprint, read_json, write_json
+from asrkd.nnet.devices import resolve_device
+from asrkd.nnet.models import ModelOptions
+from asrkd.recipe.data import SPLITS, Corpus, load_split
+from asrkd.recipe.evaluate import (
+    FIRST_PASS_FILE,
+    FRAMES_FILE,
+    TUNING_FILE,
+    Run,
+    load_frame_metrics,
+    references,
+    runs,
+)
+from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
+from asrkd.recipe.networks import REPORT_FILE, SUMMARY_FILE, Student, students, teachers
+from asrkd.recipe.options import SpeechOptions
+from asrkd.recipe.scoring import Scoring
+from asrkd.report import print_table, write_report, write_results_md
+from asrkd.scoring.boundaries import boundary_errors, joined
+from asrkd.scoring.frames import FrameMetrics
+from asrkd.scoring.results import (
+    assemble_results,
+    comparisons,
+    gaps_recovered,
+    seed_rows,
+    system_entry,
+    system_metrics,
+    worst_rows,
+)
+from asrkd.scoring.words import WordErrors, confusions
+from asrkd.workflow import provenance
+from asrkd.workflow.stages import stage_seconds
+
+RESULTS_FILE = "results.json"
+NUM_CONFUSIONS = 20
+NUM_WORST = 8
+NOT_RESCORED = ", not rescored"
+SECONDS_AN_HOUR = 3600.0
+MS_PER_SEC = 1000.0
+
+
+Parts = Mapping[str, Sequence[str]]
+"""utt_ids of each part of the test set."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was measured of one run on the test set."""
+
+    run: Run
+    frames: FrameMetrics
+    errors: WordErrors
+    """Of all utterances."""
+    by_set: dict[str, WordErrors]
+    """Of each part of the test set, and of each before rescoring, where there is any."""
+    rtf: dict[str, float]
+    """Real-time factors, as `by_set`."""
+    parameters: int
+    macs_per_frame: int
+
+    @classmethod
+    def of(
+        cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts
+    ) -> Scored:
+        folder = exp_dir / run.step
+        hypotheses = Hypotheses.load(folder)
+        saved = read_json(folder / FRAMES_FILE)
+        passes = {"": (hypotheses.words, hypotheses.rtf)}
+        if (folder / FIRST_PASS_FILE).is_file():
+            first = read_json(folder / FIRST_PASS_FILE)
+            passes[NOT_RESCORED] = (first["words"], first["rtf"])
+        by_set = {
+            f"{part}{name}": scoring.errors({one: said[one] for one in utt_ids}, {one: words[one] for one in utt_ids})
+            for name, (words, _) in passes.items()
+            for part, utt_ids in parts.items()
+        }
+        return cls(
+            run,
+            load_frame_metrics(saved),
+            scoring.errors(said, hypotheses.words),
+            by_set,
+            {f"{part}{name}": rtf for name, (_, rtf) in passes.items() for part in parts},
+            saved["parameters"],
+            saved["macs_per_frame"],
+        )
+
+
+def score(
+    corpus: Corpus, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path
+) -> None:
+    """Stage 11: results.json (DESIGN section 5)."""
+    said = references(exp_dir, "test", corpus.scoring)
+    parts = _parts_of_test(exp_dir)
+    scored = [Scored.of(run, exp_dir, said, corpus.scoring, parts) for run in runs(options)]
+    metrics: dict[str, list[Any]] = defaultdict(list)
+    for one in scored:
+        metrics[one.run.system].append(system_metrics(one.frames, one.errors))
+    first = {one.run.system: one for one in scored if one.run.seed == 0}
+    student_of = {student.name: student for student in students(options)}
+    results = assemble_results(
+        recipe=corpus.name,
+        command=command,
+        git_sha=provenance.git_sha(),
+        config_sha=config_sha(options),
+        seed=options.seed,
+        device=provenance.device_name(str(resolve_device(options.device))),
+        systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
+        comparisons=comparisons(metrics, _pairs(options)),
+        gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
+        variant=options.lang.units,
+        unit=corpus.scoring.unit,
+        seeds=seed_rows(metrics, range(options.students.seeds)),
+        confusions={
+            name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled") if name in first
+        },
+        worst_utterances=_worst(first),
+        **_background(exp_dir, options, steps, corpus.scoring.unit),
+    )
+    write_json(out_dir / RESULTS_FILE, results)
+    print(print_table(results), flush=True)
+
+
+def _parts_of_test(exp_dir: Path) -> Parts:
+    """Where the corpus names several parts (test-clean, test-other), "all" and those; else all as "test"."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for supervision in load_split(exp_dir / "manifests", "test").supervisions:
+        parts[(supervision.custom or {}).get(PART_KEY, "test")].append(supervision.id)
+    everything = [utt_id for utt_ids in parts.values() for utt_id in utt_ids]
+    # What is not told apart, frame accuracy and comparisons, is of "all": it comes first, where they are shown.
+    return {"all": everything, **parts} if len(parts) > 1 else {"test": everything}
+
+
+def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
+    """The distilled student's worst utterances, and beside each what baseline and ensemble made of it."""
+    rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
+    worst = {row["utt_id"] for row in rows}
+    for name in [name for name in ("baseline", "ensemble") if name in first]:
+        everything = worst_rows(name, first[name].errors, len(first[name].errors.utterances))
+        rows += [row for row in everything if row["utt_id"] in worst]
+    return rows
+
+
+def config_sha(options: SpeechOptions) -> str:
+    """Fingerprint of what decides the results: neither folders, nor the range of stages, nor where it is computed."""
+    anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
+    anywhere = replace(anywhere, device="auto", train=options.train.wherever_it_runs())
+    # Another system's posteriors are told by the fingerprint of their store, which is in the stamps.
+    return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
+
+
+def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
+    summary = read_json(exp_dir / one.run.models[0] / SUMMARY_FILE)
+    extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
+    if len(one.run.models) == 1:
+        extra |= {"history": summary["history"], "best_epoch": summary["best_epoch"]}
+    return system_entry(
+        one.parameters,
+        one.macs_per_frame,
+        one.frames,
+        one.by_set,
+        one.rtf,
+        **extra,
+    )
+
+
+def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:
+    if run.system == "ensemble":
+        return f"{len(run.models)} teachers, {options.posteriors.mean} mean"
+    student = student_of.get(run.name)
+    if student is None:
+        return f"{_shape(options.teacher)}, hard labels"
+    if student.distil is None:
+        return f"{_shape(student.model)}, hard labels"
+    return f"{_shape(student.model)}, T={student.distil.temperature:g}, α={student.distil.alpha:g}"
+
+
+def _shape(model: ModelOptions) -> str:
+    dropout = f"dropout {model.dropout:g}" if model.dropout else "no dropout"
+    return f"{model.num_layers}×{model.hidden_dim}, {dropout}"
+
+
+def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
+    found = [("distilled", "baseline"), ("distilled", "baseline_dropout")]
+    if teachers(options):
+        found += [("distilled", "ensemble"), ("ensemble", "baseline")]
+    for dim in options.students.narrow_dims:
+        found += [(f"distilled_{dim}", f"baseline_{dim}"), (f"distilled_{dim}", f"baseline_dropout_{dim}")]
+    return found
+
+
+def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str], unit: str) -> dict[str, Any]:
+    """What stands beside the scores: sweep, tuning, rounds, counts, versions, times."""
+    lang = read_json(exp_dir / "lang" / "lang.json")
+    posteriors = read_json(exp_dir / "posteriors" / REPORT_FILE)
+    return {
+        "sweep": _sweep(exp_dir, options),
+        "tuning": read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"],
+        "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(exp_dir / "tree" / ROUNDS_FILE)],
+        "store": posteriors["store"],
+        "disagreement": posteriors["disagreement"],
+        "corpus": {split: _count(exp_dir, split, unit) for split in SPLITS},
+        "boundaries": _boundaries(exp_dir),
+        "oov_rate": lang["oov_rate"],
+        "lang": lang,
+        "left_out": read_json(exp_dir / "manifests" / "left_out.json"),
+        "dropped": [(row["utt_id"], row["reason"]) for row in read_json(exp_dir / "manifests" / "dropped.json")],
+        "timing": stage_seconds(exp_dir, steps),
+        "environment": provenance.versions(),
+    }
+
+
+def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
+    """Development figures of every student that differs from the distilled one in temperature or alpha alone."""
+    rows = []
+    for student in students(options):
+        if student.distil is None or student.model != options.student or student.seed != 0:
+            continue
+        summary = read_json(exp_dir / "students" / student.name / SUMMARY_FILE)
+        rows.append(
+            {
+                "temperature": student.distil.temperature,
+                "alpha": student.distil.alpha,
+                "dev_frame_accuracy": summary["dev_accuracy"],
+                "dev_cross_entropy": summary["dev_loss"],
+                "chosen": student.distil == options.distil,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["temperature"], row["alpha"])) if len(rows) > 1 else []
+
+
+def _boundaries(exp_dir: Path) -> dict[str, Any]:
+    """How far each split's final alignment is from phones that people marked, where the corpus has such marks."""
+    found = {}
+    for split in SPLITS:
+        alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
+        frame_shift_ms = FrameStore.open(exp_dir / "features" / split).frame_shift_ms
+        aligned = set(alignment.utt_ids)
+        marked = {
+            s.id: [Segment(one.symbol, one.start, one.end) for one in s.alignment["phone"]]
+            for s in load_split(exp_dir / "manifests", split).supervisions
+            if s.id in aligned and s.alignment and "phone" in s.alignment
+        }
+        unknown = {one.phone for marks in marked.values() for one in marks} - set(alignment.phones)
+        errors = [
+            boundary_errors(marks, alignment.segments(utt_id, frame_shift_ms), unknown)
+            for utt_id, marks in marked.items()
+        ]
+        if errors:
+            found[split] = joined(errors).as_json()
+    return found
+
+
+def _count(exp_dir: Path, split: str, unit: str) -> dict[str, Any]:
+    """A split in numbers: what was spoken, and the frames that are made of it, at every speed. Utterances that could
+    not be aligned are not learnt from; held out, they are decoded."""
+    spoken = load_split(exp_dir / "manifests", split).supervisions
+    store = FrameStore.open(exp_dir / "features" / split)
+    alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
+    return {
+        "utterances": len(spoken),
+        "speakers": len({one.speaker for one in spoken}),
+        "hours": sum(one.duration for one in spoken) / SECONDS_AN_HOUR,
+        f"{unit}s": sum(len((one.text or "").split()) for one in spoken),
+        "copies": len(store.utt_ids) // len(spoken),
+        "frames": len(store),
+        "unaligned": len(alignment.dropped),
+    }
+
+
+def report(exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 12: RESULTS.md and the self-contained report.html."""
+    results = read_json(exp_dir / "score" / RESULTS_FILE)
+    write_results_md(results, out_dir / "RESULTS.md")
+    write_report(results, _extras(results, exp_dir), out_dir / "report.html")
+
+
+def _extras(results: Mapping[str, Any], exp_dir: Path) -> dict[str, Any]:
+    """What JSON cannot hold: audio of the worst utterances, one alignment to look at."""
+    recordings = RecordingSet.from_file(exp_dir / "manifests" / "test_recordings.jsonl.gz")
+    audio = {recording.id: recording.sources[0].source for recording in recordings}
+    worst = [{**row, "audio": audio[row["utt_id"]]} for row in results["worst_utterances"]]
+    return {"worst_utterances": worst, "alignment_plot": _alignment_plot(exp_dir)}
+
+
+def _alignment_plot(exp_dir: Path) -> dict[str, Any]:
+    """The test utterance of middle length: frames, phones and senones."""
+    store = FrameStore.open(exp_dir / "features" / "test")
+    tree, _, _ = load_hmm(exp_dir / "tree")
+    alignment = Alignment.load(exp_dir / "tree" / "test.safetensors")
+    by_length = sorted(alignment.utt_ids, key=lambda utt_id: len(store.utt(utt_id)))
+    utt_id = by_length[len(by_length) // 2]
+    shift = store.frame_shift_ms / MS_PER_SEC
+    segments = alignment.segments(utt_id, store.frame_shift_ms)
+    return {
+        "utt_id": utt_id,
+        "feats": store.utt(utt_id),
+        "phones": [(one.phone, round(one.start_sec / shift), round(one.end_sec / shift)) for one in segments],
+        "pdf_ids": alignment.pdf_ids(tree)[alignment.span(utt_id)],
+        "frame_shift_ms": store.frame_shift_ms,
+    }

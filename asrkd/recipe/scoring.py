@@ -1,0 +1,42 @@
+"""What a corpus counts as an error: words as they stand in the text, or something that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lhotse import SupervisionSegment
+
+from asrkd.scoring.words import WordErrors, utterance_errors, wer
+
+
+def words_of_text(supervision: SupervisionSegment) -> list[str]:
+    """A text's words."""
+    return (supervision.text or "").split()
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How what was recognised is compared with what was said."""
+
+    unit: Literal["word", "phone"] = "word"
+    """What the words of the texts are; the error rate is named after it."""
+    reference: Callable[[SupervisionSegment], Sequence[str]] = words_of_text
+    """What was said."""
+    folds: Mapping[str, str] = field(default_factory=dict)
+    """Words that are compared as others, on both sides: phones of a larger set as those of a smaller."""
+    optional: frozenset[str] = frozenset()
+    """Words, folded, that may be missing without an error."""
+
+    def fold(self, words: Sequence[str]) -> list[str]:
+        """Words as they are compared."""
+        return [self.folds.get(word, word) for word in words]
+
+    def errors(self, refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> WordErrors:
+        """Errors of recognised words, utt_id -> words, against folded references."""
+        return wer(refs, {utt_id: self.fold(words) for utt_id, words in hyps.items()}, self.optional)
+
+    def count_errors(self, ref: Sequence[str], hyp: Sequence[str]) -> int:
+        """The same of one utterance, as a number."""
+        return utterance_errors("", ref, self.fold(hyp), self.optional).errors

@@ -1,0 +1,182 @@
+"""Word errors by kaldialign, by sclite's costs where words are optional: counts, alignments, confusions, the worst."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import kaldialign
+import numpy as np
+
+from asrkd.errors import InputError, require_same_utterances
+from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
+
+# Opposite an inserted or deleted word in kaldialign's answer; no transcript holds it. None stands for it
+# outside.
+_GAP = "\0"
+# What sclite aligns by (wwd_WORD in SCTK's word.c): to leave out an optional word costs less than an error. Of equally
+# dear alignments that of fewest errors is taken: they are the ones below _COST.
+_COST = 1 << 32
+_SUBSTITUTED, _INSERTED, _DELETED, _LEFT_OUT = 4 * _COST + 1, 3 * _COST + 1, 3 * _COST + 1, 2 * _COST
+Pair = tuple["str | None", "str | None"]
+
+
+@dataclass(frozen=True)
+class UtteranceErrors:
+    """Edit counts of one utterance and the alignment that they were read from."""
+
+    utt_id: str
+    """The utterance."""
+    ins: int
+    """Inserted words."""
+    dels: int
+    """Deleted words (`del` is a keyword)."""
+    subs: int
+    """Substituted words."""
+    words: int
+    """Words in the reference."""
+    pairs: tuple[Pair, ...]
+    """(reference word, recognised word) in order; None opposite an inserted or deleted word. Optional words
+    that were rightly left out stand in no pair."""
+
+    @property
+    def errors(self) -> int:
+        """Insertions, deletions and substitutions together."""
+        return self.ins + self.dels + self.subs
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """Edit counts of a test set, by utterance and in all."""
+
+    utterances: tuple[UtteranceErrors, ...]
+    """One entry an utterance, in the order of the references."""
+
+    @property
+    def ins(self) -> int:
+        """Inserted words."""
+        return sum(utt.ins for utt in self.utterances)
+
+    @property
+    def dels(self) -> int:
+        """Deleted words."""
+        return sum(utt.dels for utt in self.utterances)
+
+    @property
+    def subs(self) -> int:
+        """Substituted words."""
+        return sum(utt.subs for utt in self.utterances)
+
+    @property
+    def words(self) -> int:
+        """Words in the references."""
+        return sum(utt.words for utt in self.utterances)
+
+    @property
+    def errors(self) -> int:
+        """Insertions, deletions and substitutions together."""
+        return sum(utt.errors for utt in self.utterances)
+
+    @property
+    def percent(self) -> float:
+        """Word error rate in per cent: 100 * (ins + del + sub) / words."""
+        return 100.0 * self.errors / self.words
+
+    @property
+    def metric(self) -> UtteranceMetric:
+        """The same as a resamplable ratio."""
+        return UtteranceMetric(
+            name="wer",
+            utt_ids=tuple(utt.utt_id for utt in self.utterances),
+            numerator=np.array([utt.errors for utt in self.utterances], dtype=np.float64),
+            denominator=np.array([utt.words for utt in self.utterances], dtype=np.float64),
+            scale=100.0,
+        )
+
+    def as_json(self, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> dict[str, Any]:
+        """The `wer` entry of results.json: percent, ins, del, sub, words, ci95."""
+        return {
+            "percent": self.percent,
+            "ins": self.ins,
+            "del": self.dels,
+            "sub": self.subs,
+            "words": self.words,
+            "ci95": list(interval(self.metric, num_replicates, seed)),
+        }
+
+
+def wer(
+    refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]], optional: Collection[str] = ()
+) -> WordErrors:
+    """Levenshtein word errors of `hyps` against `refs`, both utt_id -> words.
+
+    A reference word in `optional` may be missing without an error (it still counts as a word): where there is one,
+    alignments are those of sclite.
+    Every reference needs a hypothesis (an empty one counts as deletions) and the other way round: InputError
+    otherwise.
+    """
+    require_same_utterances(refs, hyps)
+    result = WordErrors(tuple(utterance_errors(utt_id, ref, hyps[utt_id], optional) for utt_id, ref in refs.items()))
+    if result.words == 0:
+        raise InputError(f"references: expected words, found none in {len(refs)} utterances")
+    return result
+
+
+def utterance_errors(
+    utt_id: str, ref: Sequence[str], hyp: Sequence[str], optional: Collection[str] = ()
+) -> UtteranceErrors:
+    """Edit counts and alignment of one utterance."""
+    pairs = _align_sparing(ref, hyp, optional) if optional else _align(ref, hyp)
+    ins = sum(a is None for a, _ in pairs)
+    dels = sum(b is None for _, b in pairs)
+    subs = sum(a != b for a, b in pairs) - ins - dels
+    return UtteranceErrors(utt_id, ins, dels, subs, len(ref), tuple(pairs))
+
+
+def _align(ref: Sequence[str], hyp: Sequence[str]) -> list[Pair]:
+    """An alignment of fewest errors."""
+    aligned = kaldialign.align(list(ref), list(hyp), _GAP)
+    return [(None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned]
+
+
+def _align_sparing(ref: Sequence[str], hyp: Sequence[str], optional: Collection[str]) -> list[Pair]:
+    """The alignment that costs least by sclite's costs, without those optional words that it leaves out."""
+    lost = [_LEFT_OUT if word in optional else _DELETED for word in ref]
+    differs = np.array(ref, dtype=object)[:, None] != np.array(hyp, dtype=object)
+    met = _SUBSTITUTED * differs.astype(np.int64) - _INSERTED
+    # Of aligning the first i words with the first j, less that of inserting those j: to insert one more costs nothing.
+    costs = [np.zeros(len(hyp) + 1, dtype=np.int64)]
+    for i in range(len(ref)):
+        row = costs[i] + lost[i]
+        row[1:] = np.minimum(row[1:], costs[i][:-1] + met[i])
+        costs.append(np.minimum.accumulate(row))
+    pairs: list[Pair] = []
+    i, j = len(ref), len(hyp)
+    while i or j:
+        if i and j and costs[i][j] == costs[i - 1][j - 1] + met[i - 1][j - 1]:
+            i, j = i - 1, j - 1
+            pairs.append((ref[i], hyp[j]))
+        elif i and costs[i][j] == costs[i - 1][j] + lost[i - 1]:
+            i -= 1
+            if ref[i] not in optional:
+                pairs.append((ref[i], None))
+        else:
+            j -= 1
+            pairs.append((None, hyp[j]))
+    return pairs[::-1]
+
+
+def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:
+    """The `count` utterances with most errors, those of the higher rate first among equals; faultless ones
+    are left out."""
+    wrong = [utt for utt in errors.utterances if utt.errors > 0]
+    return sorted(wrong, key=lambda utt: (-utt.errors, utt.words, utt.utt_id))[:count]
+
+
+def confusions(errors: WordErrors, count: int | None = None) -> list[tuple[str | None, str | None, int]]:
+    """Differing (ref, hyp, how often), most frequent first; None opposite an inserted or deleted word."""
+    pairs = Counter(pair for utt in errors.utterances for pair in utt.pairs if pair[0] != pair[1])
+    ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
+    return [(ref, hyp, number) for (ref, hyp), number in ranked[:count]]

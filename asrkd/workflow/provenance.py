@@ -1,0 +1,94 @@
+"""What made a result: git revision, versions, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+# Options that choose which part of a run is made now, each with a value.
+PARTS_OF_A_RUN = ("--stage", "--stop-stage", "--only")
+PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "torchaudio", "numpy")
+
+
+@cache
+def git_sha() -> str:
+    """Revision of the checkout the code runs from, `+dirty` when files of it are changed, or `unknown`.
+
+    Files that git does not have say nothing: `asrkd init` makes recipes of one's own beside ours.
+    """
+    here = Path(__file__).resolve().parents[1]
+    revision = _git("rev-parse", "--short=12", "HEAD", cwd=here)
+    if revision is None:
+        return "unknown"
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "asrkd", "recipes", cwd=here.parent)
+    return revision + ("+dirty" if changes else "")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """`git_sha` and the version of Python and of each package that is installed."""
+    found = {"git_sha": git_sha(), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code() -> dict[str, str]:
+    """What decides what is computed: a digest of this package's sources, and the versions of what it uses."""
+    here = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(here.rglob("*.py")):
+        digest.update(f"{file.relative_to(here)} ".encode() + file.read_bytes())
+    used = {name: version for name, version in versions().items() if name != "git_sha"}
+    return {"asrkd": digest.hexdigest()[:12], **used}
+
+
+def command_of_all(program: str, arguments: Sequence[str]) -> str:
+    """The command line that makes the whole result, whichever of its stages `arguments` asked for."""
+    whole: list[str] = []
+    value_follows = False
+    for argument in arguments:
+        name, _, value = argument.replace("_", "-").partition("=")
+        if value_follows:
+            value_follows = False
+        elif name in PARTS_OF_A_RUN:
+            value_follows = not value
+        else:
+            whole.append(argument)
+    return shlex.join([program, *whole])
+
+
+def device_name(device: str) -> str:
+    """The processor that `device` names, in words: model, and cores used by torch."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(*arguments: str, cwd: Path) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,1 @@
+"""Recipes: values, and MNIST's experiments."""

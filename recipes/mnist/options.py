@@ -1,0 +1,181 @@
+"""Options of the digits recipe: frozen dataclasses, overridden as `--section.option=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from asrkd.distil.loss import DistilOptions
+from asrkd.errors import InputError
+from asrkd.nnet import TrainOptions
+from asrkd.nnet.models import ModelOptions
+from asrkd.workflow.stages import LAST_STAGE
+
+Profile = Literal["quick", "full"]
+# Every network has a seed of its own, a thousand of them a run, and torch takes 63 bits.
+MAX_SEED = 10**12
+EXPERIMENTS = {
+    1: "teacher, plain student, distilled student",
+    2: "temperature and width",
+    3: "no 3 in the transfer set",
+    4: "only 7 and 8 in the transfer set",
+    5: "logit matching against high temperature",
+    6: "weight of the soft targets, number of teachers, 3% of the digits",
+    7: "controls: what else could explain the gain",
+}
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The large networks (the paper: 2 x 1200, dropout, max-norm, inputs jittered by up to 2 pixels)."""
+
+    size: int = 10
+    """Number of teachers, trained as one stack. The soft targets are the geometric mean over them."""
+    jitter: int = 2
+    """Pixels by which a training image is shifted at most, each way."""
+    translations: bool = True
+    """Average the soft targets over every shift of a digit that jitter may draw (25 of them for 2 pixels)."""
+    model: ModelOptions = field(
+        default_factory=lambda: ModelOptions(1200, 2, dropout=0.5, input_dropout=0.2, max_norm=3.5)
+    )
+    train: TrainOptions = field(default_factory=TrainOptions)
+
+    @property
+    def views(self) -> int:
+        """Shifts of a digit that its soft targets are averaged over, none among them."""
+        return (2 * self.jitter + 1) ** 2 if self.translations else 1
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """The small networks: 2 x 800 without dropout or jitter, unless an experiment says otherwise."""
+
+    seeds: int = 5
+    """Seeds of every student, trained as one stack."""
+    model: ModelOptions = field(default_factory=lambda: ModelOptions(800, 2, dropout=0.0))
+    hard: TrainOptions = field(default_factory=TrainOptions)
+    """Training on hard labels."""
+    soft: TrainOptions = field(default_factory=TrainOptions)
+    """Training on soft targets: the distilled student, and those of experiments 3 and 4."""
+    distil: DistilOptions = field(default_factory=lambda: DistilOptions(alpha=1.0, temperature=20.0))
+
+
+@dataclass(frozen=True)
+class ComparedOptions:
+    """What experiments 2, 5, 6 and 7 compare."""
+
+    train: TrainOptions = field(default_factory=TrainOptions)
+    """Training of the students of experiments 2, 5 and 6 on soft targets, shorter, since there are many."""
+    widths: tuple[int, ...] = (30, 100, 300, 800)
+    """Experiment 2: units in each of the two hidden layers."""
+    temperatures: tuple[float, ...] = (1.0, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
+    """Experiment 2: temperatures."""
+    matching_temperatures: tuple[float, ...] = (2.0, 8.0, 20.0, 80.0)
+    """Experiment 5: temperatures held against logit matching."""
+    alphas: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
+    """Experiment 6: weights of the soft targets."""
+    teachers: tuple[int, ...] = (1, 3, 5, 10)
+    """Experiment 6: numbers of teachers behind the soft targets."""
+    fraction: float = 0.03
+    """Experiment 6: part of the training digits in the small training set."""
+    label_smoothing: float = 0.1
+    """Experiment 7: share of the uniform distribution in the targets."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.fraction <= 1.0:
+            raise InputError(f"--compared.fraction: expected a part in (0, 1], found {self.fraction}")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise InputError(f"--compared.label-smoothing: expected a part in [0, 1), found {self.label_smoothing}")
+        if not all(0.0 <= alpha <= 1.0 for alpha in self.alphas):
+            raise InputError(f"--compared.alphas: expected weights in [0, 1], found {self.alphas}")
+        for name in ("widths", "temperatures", "matching_temperatures", "alphas", "teachers"):
+            values: tuple[float, ...] = getattr(self, name)
+            if not values or (name != "alphas" and min(values) <= 0):
+                option = name.replace("_", "-")
+                raise InputError(f"--compared.{option}: expected one or more values above 0, found {values}")
+
+
+@dataclass(frozen=True)
+class DigitsOptions:
+    """Everything the digits recipe decides."""
+
+    profile: Profile = "full"
+    """quick: experiments 1, 3 and 4 at reduced length, for two cores. full: all of them, for a GPU."""
+    corpus_dir: Path = Path("data/mnist")
+    """Folder of MNIST's four files, idx or idx.gz."""
+    exp_dir: Path = Path("exp/mnist")
+    """Folder of everything the run makes."""
+    stage: int = 0
+    """First stage to run, by its number in the list above."""
+    stop_stage: int = LAST_STAGE
+    """Last stage to run."""
+    experiments: tuple[int, ...] = tuple(EXPERIMENTS)
+    """Numbers of the experiments to make, 1 to 7; 1 is always made, for the others are held against it."""
+    judge: Literal["test", "held-out"] = "test"
+    """Digits that errors are counted on. held-out: for trials, the last training digits, which then no one learns."""
+    held_out: int = 5000
+    """Training digits by which biases are tuned, never learnt by the students whose biases they are."""
+    seed: int = 0
+    """Seed of everything random; every network uses a seed derived from it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks train: auto is cuda when there is one."""
+    checkpoint_epochs: int = 10
+    """Epochs between two checkpoints."""
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
+    student: StudentOptions = field(default_factory=StudentOptions)
+    compared: ComparedOptions = field(default_factory=ComparedOptions)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.experiments) - set(EXPERIMENTS)
+        if unknown or 1 not in self.experiments:
+            raise InputError(f"--experiments: expected 1 and some of 2 to 7, found {self.experiments}")
+        for name, stage in (("stage", self.stage), ("stop-stage", self.stop_stage)):
+            if not 0 <= stage <= LAST_STAGE:
+                raise InputError(f"--{name}: expected 0 to {LAST_STAGE}, found {stage}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"--seed: expected 0 to {MAX_SEED}, found {self.seed}")
+        for name, value in (
+            ("teacher.size", self.teacher.size),
+            ("student.seeds", self.student.seeds),
+            ("held-out", self.held_out),
+            ("checkpoint-epochs", self.checkpoint_epochs),
+        ):
+            if value < 1:
+                raise InputError(f"--{name}: expected at least 1, found {value}")
+        if self.teacher.jitter < 0:
+            raise InputError(f"--teacher.jitter: expected at least 0 pixels, found {self.teacher.jitter}")
+        self._require_teachers()
+        self._require_nothing_ignored()
+
+    @property
+    def judges_test(self) -> bool:
+        """Whether errors are counted on the test digits, as the paper's are."""
+        return self.judge == "test"
+
+    def _require_teachers(self) -> None:
+        if 6 in self.experiments and max(self.compared.teachers) > self.teacher.size:
+            raise InputError(
+                f"--compared.teachers: expected at most --teacher.size {self.teacher.size}, "
+                f"found {max(self.compared.teachers)}"
+            )
+
+    def _require_nothing_ignored(self) -> None:
+        """Refuse what the run sets itself, so that no option is ignored in silence."""
+        default = TrainOptions()
+        sections = {
+            "teacher.train": self.teacher.train,
+            "student.hard": self.student.hard,
+            "student.soft": self.student.soft,
+            "compared.train": self.compared.train,
+        }
+        for section, train in sections.items():
+            for name in ("seed", "device"):
+                if getattr(train, name) != getattr(default, name):
+                    raise InputError(f"--{section}.{name}: give --{name}, which every network of the recipe follows")
+            if train.patience is not None or train.schedule == "newbob":
+                raise InputError(f"--{section}: expected neither patience nor newbob, for every length here is fixed")
+
+
+Profiles = Mapping[Profile, DigitsOptions]
