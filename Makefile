@@ -4,8 +4,12 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-TRAIN_TESTS := align bias cli config cross_entropy digits distil doctor ensemble files forecast frames imports kept lexicon loss mixing \
-	mnist models ngram own_teacher pruning resume shards shared_training sphinx_lm stacked stages store topology train tree
+TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corpora/test_mnist distil/test_bias \
+	distil/test_distil distil/test_ensemble distil/test_loss distil/test_own_teacher distil/test_store \
+	features/test_frames hmm/test_topology hmm/test_tree lang/test_lexicon lang/test_mixing lang/test_ngram \
+	lang/test_pruning lang/test_sphinx_lm mnist/test_digits nnet/test_cross_entropy nnet/test_models \
+	nnet/test_resume nnet/test_shards nnet/test_shared_training nnet/test_stacked nnet/test_train \
+	recipe/test_forecast test_config test_files test_imports workflow/test_kept workflow/test_stages
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students
@@ -27,7 +31,7 @@ test: setup  ## the tests; ARGS='-k name' for some of them
 	$(PYTHON) -m pytest $(ARGS)
 
 test-train: setup-train  ## the tests that need no k2, on torch 2
-	$(TRAIN_PYTHON) -m pytest -m "not k2" $(TRAIN_TESTS:%=tests/test_%.py) $(ARGS)
+	$(TRAIN_PYTHON) -m pytest -m "not k2" $(TRAIN_TESTS:%=tests/%.py) $(ARGS)
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check .

@@ -16,6 +16,9 @@ import numpy as np
 from asrkd.data.corpora.mnist import MNIST_MD5
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, whose recipes are not installed
+
 from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
 from recipes.mnist.plan import main
 

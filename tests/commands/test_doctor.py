@@ -13,7 +13,7 @@ import pytest
 from asrkd.commands import doctor
 from asrkd.commands.doctor import Check, Import
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def imported(name: str, version: str) -> Import:

@@ -42,8 +42,8 @@ from recipes.mnist.variants import (
     width_points,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = Path(__file__).with_name("toy_digits.py")
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = Path(__file__).parents[1].joinpath("toy_digits.py")
 CAN_DRAW = importlib.util.find_spec("matplotlib") is not None
 needs_pictures = pytest.mark.skipif(not CAN_DRAW, reason="no matplotlib, which draws the report")
 

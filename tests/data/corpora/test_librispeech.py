@@ -31,7 +31,7 @@ from asrkd.workflow.executor import map_on
 
 pytestmark = pytest.mark.k2
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 TEST_PARTS = {"easy": "7312", "hard": "669"}
 """Made-up test parts, and the speaker of each."""
 MINI = LibrispeechOptions(parts=(PART,), test_speakers=("7312", "669"))

@@ -14,7 +14,7 @@ import pytest
 from asrkd.files import load_tensors, read_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
 
-SCRIPT = Path(__file__).with_name("mortal_training.py")
+SCRIPT = Path(__file__).parents[1].joinpath("mortal_training.py")
 NOT_TIMING = ("epoch", "train_loss", "dev_loss", "dev_accuracy", "lr")
 
 

@@ -23,7 +23,7 @@ from asrkd.workflow.cluster import require_workers
 from asrkd.workflow.executor import map_on, require_same_code
 from asrkd.workflow.map import InMemory, Jobs, in_order
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = [number**2 for number in range(40)]
 
 

@@ -21,7 +21,7 @@ from asrkd.errors import InputError
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from recipes.mnist.images import JitteredImages, mean_logits, member_logits
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 FETCHER = ROOT / "local" / "fetch_mnist.sh"
 
 

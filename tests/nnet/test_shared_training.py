@@ -18,7 +18,7 @@ from asrkd.nnet.checkpoint import CHECKPOINT_NAME
 from asrkd.nnet.share import Share
 from asrkd.workflow.distributed import Ranks
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 TIMEOUT_SEC = 120
 # Sums of float32 in another order.
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}

@@ -102,7 +102,7 @@ for count, _ in enumerate(kept.KeptResults(Path(sys.argv[1]), "squares").map(ITE
 def test_kill_9_loses_nothing_that_was_written(tmp_path: Path) -> None:
     path = tmp_path / "kept.sqlite"
     here = Path(__file__)
-    environment = {"PYTHONPATH": f"{here.parents[1]}:{here.parent}"}
+    environment = {"PYTHONPATH": f"{here.parents[2]}:{here.parent}"}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, timeout=120)
     assert killed.returncode == -signal.SIGKILL
     asked = []

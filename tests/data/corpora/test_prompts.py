@@ -185,7 +185,7 @@ def test_a_cut_off_transcript_file_is_named(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def prompts_dir() -> Path:
-    path = Path(os.environ.get("ASRKD_PROMPTS", Path(__file__).resolve().parents[1] / "data" / "prompts"))
+    path = Path(os.environ.get("ASRKD_PROMPTS", Path(__file__).resolve().parents[3] / "data" / "prompts"))
     if not path.is_dir():
         pytest.skip(f"no prompts: {path} is missing (run local/fetch_prompts.sh or set ASRKD_PROMPTS)")
     return path

@@ -465,7 +465,7 @@ def test_decoding_after_k2s_threads_have_started_does_not_hang() -> None:
         capture_output=True,
         text=True,
         timeout=300,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import asrkd
 from asrkd.commands import main as cli
 from asrkd.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def complaint(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -40,7 +40,7 @@ from asrkd.recipe.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "timit" / "recipe.py"
+RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "timit" / "recipe.py"
 EACH = len(SENTENCES) - NUM_SA
 TINY = [
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
