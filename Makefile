@@ -5,11 +5,11 @@ TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
 TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corpora/test_mnist distil/test_bias \
-	distil/test_distil distil/test_ensemble distil/test_loss distil/test_own_teacher distil/test_store \
-	features/test_frames hmm/test_topology hmm/test_tree lang/test_lexicon lang/test_mixing lang/test_ngram \
-	lang/test_pruning lang/test_sphinx_lm mnist/test_digits nnet/test_cross_entropy nnet/test_models \
+	distil/test_distil distil/test_ensemble distil/test_loss distil/test_external_teacher distil/test_store \
+	features/test_frame_store hmm/test_topology hmm/test_tree lang/test_lexicon lang/test_interpolation lang/test_ngram \
+	lang/test_pruning lang/test_sphinx_lm mnist/test_mnist_recipe nnet/test_losses nnet/test_models \
 	nnet/test_resume nnet/test_shards nnet/test_shared_training nnet/test_stacked nnet/test_train \
-	recipe/test_forecast test_config test_files test_imports workflow/test_kept workflow/test_stages
+	recipe/test_cost_estimate test_config test_files test_imports workflow/test_cache workflow/test_stages
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students
@@ -34,7 +34,7 @@ test-train: setup-train  ## the tests that need no k2, on torch 2
 	$(TRAIN_PYTHON) -m pytest -m "not k2" $(TRAIN_TESTS:%=tests/%.py) $(ARGS)
 
 lint: setup  ## ruff and mypy
-	.venv/bin/ruff check .
+	.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet .
 	.venv/bin/mypy
 
 bench: setup $(BENCHMARKS:%=exp/bench/%.json)  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us

@@ -64,9 +64,7 @@ def save(config: Any, path: Path) -> None:
     write_json(path, config)
 
 
-def load(
-    config_type: type[Config], path: Path, section: str | None = None, leave_out: Sequence[str] = ()
-) -> Config:
+def load(config_type: type[Config], path: Path, section: str | None = None, leave_out: Sequence[str] = ()) -> Config:
     """Read a configuration, or a section of one, back, the sections `leave_out` apart.
 
     InputError for an unknown key or a value of the wrong type.

@@ -22,7 +22,7 @@ purple frozen lazy clever honest rusty thick sour bitter loyal vague huge azure 
 NOUNS = """river horse teacher window garden letter bridge doctor village mountain picture thunder shadow
 fish orange kitchen brother mouth captain engine treasure judge church voyage yacht leather zebra vision jungle
 mirror ladder chicken father button hospital song knife boy noise house cloud cow toy azalea measure garage""".split()
-VERBS = """watched found carried painted follows enjoys pushed lifted heard remembers chose catches
+COMMANDS = """watched found carried painted follows enjoys pushed lifted heard remembers chose catches
 brought thanked answers joined visited threw washes covered imagines showed used moved destroyed""".split()
 ADVERBS = "slowly usually again today together yesterday there never outside almost always".split()
 PREPOSITIONS = "near under behind with without over through around beside beyond before".split()
@@ -74,7 +74,7 @@ def sentences(number: int, seed: int = 0) -> list[str]:
     draw = random.Random(seed)
     made: dict[str, None] = {}
     while len(made) < number:
-        words = [draw.choice(DETERMINERS), draw.choice(ADJECTIVES), draw.choice(NOUNS), draw.choice(VERBS)]
+        words = [draw.choice(DETERMINERS), draw.choice(ADJECTIVES), draw.choice(NOUNS), draw.choice(COMMANDS)]
         words += [draw.choice(DETERMINERS), draw.choice(NOUNS)]
         if draw.random() < 0.6:
             words += [draw.choice(PREPOSITIONS), draw.choice(DETERMINERS), draw.choice(NOUNS)]

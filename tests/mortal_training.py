@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 
 import asrkd.files
-import asrkd.nnet.loop
+import asrkd.nnet.trainer
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.nnet.models import AcousticDnn, ModelOptions
 
@@ -47,13 +47,13 @@ def kill_at(call: int, owner: object, name: str) -> None:
 
 def slow_down(millisec: int) -> None:
     """Make every step take longer, so that there is time to be killed from outside."""
-    original = asrkd.nnet.loop.run_step
+    original = asrkd.nnet.trainer.run_step
 
     def slow(*arguments):
         time.sleep(millisec / 1000)
         return original(*arguments)
 
-    asrkd.nnet.loop.run_step = slow
+    asrkd.nnet.trainer.run_step = slow
 
 
 def torn_checkpoint(call: int) -> None:
@@ -77,7 +77,7 @@ def train_until(out_dir: Path, optimizer: str, death: str) -> None:
     """Train; `death` is step:N, before-rename:N or torn:N; or never; or slowly:MILLISEC a step."""
     moment, _, number = death.partition(":")
     if moment == "step":
-        kill_at(int(number), asrkd.nnet.loop, "run_step")
+        kill_at(int(number), asrkd.nnet.trainer, "run_step")
     elif moment == "before-rename":
         kill_at(int(number), asrkd.files.os, "replace")
     elif moment == "torn":

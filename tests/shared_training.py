@@ -1,6 +1,6 @@
 """A small training for test_shared_training.py: run by torchrun, or called with one process.
 
-    torchrun ... shared_training.py KIND OUT_DIR [DEATH_RANK:DEATH_STEP]
+torchrun ... shared_training.py KIND OUT_DIR [DEATH_RANK:DEATH_STEP]
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-import asrkd.nnet.loop
+import asrkd.nnet.trainer
 from asrkd.features.store import FrameStore, SplicedFrames
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.workflow.distributed import Ranks
+from asrkd.workflow.distributed import ProcessGroup
 
 NUM_CLASSES = 7
 NUM_FEATURES = 6
@@ -35,9 +35,7 @@ def frame_store(folder: Path) -> FrameStore:
     """Twenty utterances of 10 to 48 frames."""
     if not folder.exists():
         generator = torch.Generator().manual_seed(0)
-        rows = [
-            (f"u{n}", "s", "", torch.randn(10 + 2 * n, NUM_FEATURES, generator=generator)) for n in range(20)
-        ]
+        rows = [(f"u{n}", "s", "", torch.randn(10 + 2 * n, NUM_FEATURES, generator=generator)) for n in range(20)]
         FrameStore.write(folder, rows, {"frame_shift_ms": 10.0}, "toy")
     return FrameStore.open(folder)
 
@@ -60,7 +58,7 @@ def run(kind: str, out_dir: Path) -> TrainResult:
     if kind == "frames":
         store = frame_store(out_dir.parent / "store")
         labels = (store.feats.sum(dim=1) > 0).long() + 2 * (store.feats[:, 0] > 0).long()
-        ranks = Ranks.of_environment()
+        ranks = ProcessGroup.from_environment()
         inputs = SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[ranks.rank :: ranks.size] if ranks.size > 1 else None)
         model = AcousticDnn(inputs.dim, NUM_CLASSES, shape, seed=3)
         dev = SplicedFrames(store, 2, 1), labels
@@ -77,7 +75,7 @@ def run(kind: str, out_dir: Path) -> TrainResult:
 
 def die_at(step: int) -> None:
     """Kill this process at the start of a step of the optimiser, as a machine that fails would."""
-    original = asrkd.nnet.loop.run_step
+    original = asrkd.nnet.trainer.run_step
     taken = 0
 
     def mortal(*arguments):
@@ -87,14 +85,14 @@ def die_at(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments)
 
-    asrkd.nnet.loop.run_step = mortal
+    asrkd.nnet.trainer.run_step = mortal
 
 
 def main() -> None:
     kind, out_dir, *death = sys.argv[1:]
     if death:
         rank, step = map(int, death[0].split(":"))
-        if Ranks.of_environment().rank == rank:
+        if ProcessGroup.from_environment().rank == rank:
             die_at(step)
     run(kind, Path(out_dir))
 

@@ -15,10 +15,10 @@ pytest.importorskip("lhotse")
 
 from torch.distributed.run import get_args_parser
 
-from asrkd.commands.main import GROUPS, VERBS
+from asrkd.commands.main import COMMANDS, GROUPS
 from asrkd.config import option_names
-from asrkd.data.corpora.user import OwnOptions
-from asrkd.recipe.options import OwnSpeechOptions
+from asrkd.data.corpora.user import UserCorpusOptions
+from asrkd.recipe.options import UserSpeechOptions
 
 pytestmark = pytest.mark.k2
 
@@ -49,7 +49,7 @@ def recipe_options(name: str) -> set[str]:
     """What a recipe takes, or one that `asrkd init` made."""
     file = ROOT / "recipes" / name / "recipe.py"
     if not file.is_file():
-        default = OwnSpeechOptions(corpora=OwnOptions(Path()))
+        default = UserSpeechOptions(corpora=UserCorpusOptions(Path()))
     else:
         made: dict = {"__name__": "recipe", "__file__": str(file)}
         exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), made)
@@ -69,9 +69,9 @@ def test_recipes_take_the_options_that_are_shown() -> None:
 
 def test_verbs_take_the_options_that_are_shown() -> None:
     seen = 0
-    for verb, *arguments in shown("asrkd"):
-        words = [verb, *arguments]
-        function = GROUPS[verb][words[1]] if verb in GROUPS else VERBS[verb]
+    for command, *arguments in shown("asrkd"):
+        words = [command, *arguments]
+        function = GROUPS[command][words[1]] if command in GROUPS else COMMANDS[command]
         known = {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
         assert set(options_of(arguments)) <= known, words
         seen += 1

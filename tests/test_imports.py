@@ -107,7 +107,7 @@ def is_package(module: str) -> bool:
 
 
 def part(file: Path) -> str:
-    """The layer a file belongs to: "lang" for asrkd/lang/phones.py, "mnist" for recipes/mnist/plan.py."""
+    """The layer a file belongs to: "lang" for asrkd/lang/phones.py, "mnist" for recipes/mnist/pipeline.py."""
     return "mnist" if MNIST in file.parents else file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 

@@ -20,7 +20,7 @@ from asrkd.nnet.models import ModelOptions
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, whose recipes are not installed
 
 from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
-from recipes.mnist.plan import main
+from recipes.mnist.pipeline import main
 
 NUM_TRAIN, NUM_TEST = 600, 200
 

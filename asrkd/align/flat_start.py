@@ -71,7 +71,7 @@ def flat_start(
     """Align a store (log-mel energies, mean and variance normalised) to its words, from scratch.
 
     The result's `log_like_rounds` has the log-likelihood a frame of each round, under the model that the
-    round before gave; `dropped` the utterances that could not be aligned. `elsewhere` says, for the Gaussians and
+    round before gave; `rejected` the utterances that could not be aligned. `elsewhere` says, for the Gaussians and
     transitions of a round, what aligns in place of this machine; `kept_in` is a file that keeps what each round has
     aligned, for a call that is cut short and made again. InputError if nothing could be aligned.
     """
@@ -185,7 +185,7 @@ def uniform_alignment(corpus: TrainingCorpus, lexicon: Lexicon) -> Alignment:
         segment=segment.to(torch.int32),
         phones=corpus.phones,
         store_fingerprint=store.fingerprint,
-        dropped=corpus.dropped,
+        rejected=corpus.rejected,
     )
 
 

@@ -224,18 +224,18 @@ class _Contexts:
     codes: Ints
     count: Ints
     first: Ints
-    deaf: NDArray[np.bool_]
+    context_independent: NDArray[np.bool_]
     num_phones: int
 
     @staticmethod
-    def of(node: Ints, neighbour: Ints, deaf: NDArray[np.bool_], num_phones: int) -> _Contexts:
-        codes = np.unique(node * num_phones + np.where(deaf[node], SILENCE_ID, neighbour))
-        count = np.bincount(codes // num_phones, minlength=deaf.size)
-        return _Contexts(codes, count, np.cumsum(count) - count, deaf, num_phones)
+    def of(node: Ints, neighbour: Ints, context_independent: NDArray[np.bool_], num_phones: int) -> _Contexts:
+        codes = np.unique(node * num_phones + np.where(context_independent[node], SILENCE_ID, neighbour))
+        count = np.bincount(codes // num_phones, minlength=context_independent.size)
+        return _Contexts(codes, count, np.cumsum(count) - count, context_independent, num_phones)
 
     def position(self, node: Ints, neighbour: Ints) -> Ints:
         """Place of a context in its node's list."""
-        code = node * self.num_phones + np.where(self.deaf[node], SILENCE_ID, neighbour)
+        code = node * self.num_phones + np.where(self.context_independent[node], SILENCE_ID, neighbour)
         return np.searchsorted(self.codes, code) - self.first[node]
 
 
@@ -246,11 +246,11 @@ def _expand(network: _PhoneNetwork, num_utterances: int, num_phones: int, with_c
     start, end = (np.asarray([node for node, _ in nodes]) for nodes in (network.starts, network.ends))
     start_weight, end_weight = (np.asarray([weight for _, weight in nodes]) for nodes in (network.starts, network.ends))
     outside = np.full_like
-    deaf = phone == SILENCE_ID if with_context else np.ones(phone.size, dtype=bool)
+    context_independent = phone == SILENCE_ID if with_context else np.ones(phone.size, dtype=bool)
     to_left = np.append(phone[tail], outside(start, SILENCE_ID))
     to_right = np.append(phone[head], outside(end, SILENCE_ID))
-    lefts = _Contexts.of(np.append(head, start), to_left, deaf, num_phones)
-    rights = _Contexts.of(np.append(tail, end), to_right, deaf, num_phones)
+    lefts = _Contexts.of(np.append(head, start), to_left, context_independent, num_phones)
+    rights = _Contexts.of(np.append(tail, end), to_right, context_independent, num_phones)
 
     # Instances of a node: every left context with every right one, right fastest.
     per_node = lefts.count * rights.count

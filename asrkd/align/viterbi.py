@@ -25,7 +25,7 @@ from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.devices import keep_freed_memory
-from asrkd.workflow.cache import Arrays, Codec, KeptResults
+from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.k2_threads import k2_jobs
 from asrkd.workflow.map import InMemory
 
@@ -102,7 +102,7 @@ def viterbi(
 
     score_fn(utt_id) -> [T, S]. texts: utt_id -> words, the store's own if not given; only those utterances
     are aligned. An utterance that cannot be (a word without pronunciation, fewer frames than states, no path)
-    is named, with the reason, in the result's `dropped`. `elsewhere` aligns the batches in place of this machine;
+    is named, with the reason, in the result's `rejected`. `elsewhere` aligns the batches in place of this machine;
     `kept` holds what an earlier call of the same arguments aligned before it was cut short. InputError if nothing
     could be aligned.
     """
@@ -142,7 +142,7 @@ class TrainingCorpus:
     utt_ids: tuple[str, ...]  # longest first: k2 wants a batch in this order, and batches of one length waste nothing
     texts: tuple[str, ...]
     num_frames: tuple[int, ...]
-    dropped: Mapping[str, str]
+    rejected: Mapping[str, str]
     silence_prob: float
     with_context: bool
 
@@ -155,24 +155,24 @@ class TrainingCorpus:
         texts: Mapping[str, str] | None = None,
         with_context: bool = True,
     ) -> TrainingCorpus:
-        """The utterances that can be aligned; the others are listed in `dropped`."""
+        """The utterances that can be aligned; the others are listed in `rejected`."""
         texts = texts if texts is not None else dict(zip(store.utt_ids, store.texts, strict=True))
         spans = {utt_id: store.span(utt_id) for utt_id in texts}
         frames = {utt_id: end - begin for utt_id, (begin, end) in spans.items()}
-        dropped: dict[str, str] = {}
+        rejected: dict[str, str] = {}
         for utt_id, text in texts.items():
             words = text.split()
             unknown = [word for word in words if word not in lexicon.prons]
             states = NUM_STATES * sum(min(map(len, lexicon.prons[word])) for word in words if word not in unknown)
             if not words:
-                dropped[utt_id] = "no words"
+                rejected[utt_id] = "no words"
             elif unknown:
-                dropped[utt_id] = f"word {unknown[0]} is not in the lexicon"
+                rejected[utt_id] = f"word {unknown[0]} is not in the lexicon"
             elif frames[utt_id] < states:
-                dropped[utt_id] = f"{frames[utt_id]} frames are too few for {len(words)} words, at least {states}"
-        kept = sorted((u for u in texts if u not in dropped), key=lambda u: -frames[u])
+                rejected[utt_id] = f"{frames[utt_id]} frames are too few for {len(words)} words, at least {states}"
+        kept = sorted((u for u in texts if u not in rejected), key=lambda u: -frames[u])
         if not kept:
-            reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(dropped.items())[:3])
+            reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(rejected.items())[:3])
             raise InputError(f"alignment: expected utterances to align, found none ({reasons})")
         return TrainingCorpus(
             store,
@@ -181,7 +181,7 @@ class TrainingCorpus:
             tuple(kept),
             tuple(texts[u] for u in kept),
             tuple(frames[u] for u in kept),
-            dropped,
+            rejected,
             silence_prob,
             with_context,
         )
@@ -223,9 +223,7 @@ class TrainingCorpus:
                     bar.update(self.num_frames[index])
         return self._collect(paths)
 
-    def _kept(
-        self, keep: Keep, tree: SenoneTree, transitions: TransitionModel, options: ViterbiOptions
-    ) -> KeptResults:
+    def _kept(self, keep: Keep, tree: SenoneTree, transitions: TransitionModel, options: ViterbiOptions) -> ResultCache:
         """The results of this very alignment in the file of `keep`."""
         work = [
             self.store.fingerprint,
@@ -236,7 +234,7 @@ class TrainingCorpus:
             dataclasses.replace(options, num_jobs=1),
             keep.scores,
         ]
-        return KeptResults(keep.path, fingerprint(work))
+        return ResultCache(keep.path, fingerprint(work))
 
     def aligner(
         self, tree: SenoneTree, score_fn: ScoreFn, transitions: TransitionModel, options: ViterbiOptions
@@ -273,11 +271,11 @@ class TrainingCorpus:
 
     def _collect(self, paths: Sequence[AlignedUtterance | None]) -> Alignment:
         """Paths, longest utterance first, to an alignment in the store's order."""
-        dropped = dict(self.dropped)
+        rejected = dict(self.rejected)
         found = {}
         for utt_id, path in zip(self.utt_ids, paths, strict=True):
             if path is None:
-                dropped[utt_id] = "no path through its training graph"
+                rejected[utt_id] = "no path through its training graph"
             else:
                 found[utt_id] = path
         if not found:
@@ -294,7 +292,7 @@ class TrainingCorpus:
             phones=self.phones,
             store_fingerprint=self.store.fingerprint,
             log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
-            dropped=dropped,
+            rejected=rejected,
         )
 
 
@@ -363,9 +361,7 @@ def _best_paths(
     if None in paths:
         paths = _shortest_paths(k2.intersect_dense(graphs, frames, options.output_beam))
     constants = [highest.double().sum().item() for highest in best]
-    return [
-        path and (path[0], path[1] + constant) for path, constant in zip(paths, constants, strict=True)
-    ]
+    return [path and (path[0], path[1] + constant) for path, constant in zip(paths, constants, strict=True)]
 
 
 def _shortest_paths(lattice: object) -> list[tuple[NDArray[np.int64], float] | None]:

@@ -138,9 +138,7 @@ def probe(name: str) -> Import:
         return Import(name, installed, "", {})
     command = [sys.executable, "-c", PROBE, name]
     try:
-        process = subprocess.run(
-            command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SEC, check=False
-        )
+        process = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SEC, check=False)
     except subprocess.TimeoutExpired:
         return Import(name, "", f"importing it took more than {IMPORT_TIMEOUT_SEC} s", {})
     if process.returncode < 0:
@@ -174,13 +172,9 @@ def check_package(found: Import, need: Need, imports: Mapping[str, Import]) -> C
     if found.name == "torchaudio":
         return check_torchaudio(found.version, torch_version)
     if found.name == "numpy" and torch_version.startswith("1.") and not found.version.startswith("1."):
-        return Check(
-            "numpy", need, "FAIL", found.version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}"
-        )
+        return Check("numpy", need, "FAIL", found.version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}")
     if found.name == "lhotse" and not LHOTSE_RANGE[0] <= release(found.version)[:2] < LHOTSE_RANGE[1]:
-        return Check(
-            "lhotse", need, "warn", found.version, "tested with 1.30 to 1.32; 1.33 fails on torch 1.13"
-        )
+        return Check("lhotse", need, "warn", found.version, "tested with 1.30 to 1.32; 1.33 fails on torch 1.13")
     return Check(found.name, need, "ok", found.version)
 
 
@@ -191,9 +185,7 @@ def check_k2(k2_version: str, torch_version: str) -> Check:
         advice = f"not the packaged k2 ({', '.join(TORCH_OF_K2)}): was it built against this torch?"
         return Check("k2", "decoding", "warn", k2_version, advice)
     if torch_version != wanted:
-        return Check(
-            "k2", "decoding", "FAIL", k2_version, f"needs torch {wanted} exactly, found {torch_version}"
-        )
+        return Check("k2", "decoding", "FAIL", k2_version, f"needs torch {wanted} exactly, found {torch_version}")
     return Check("k2", "decoding", "ok", k2_version)
 
 
@@ -247,9 +239,7 @@ def check_gpu(torch_import: Import) -> Check:
         strange = [f"{name} ({arch})" for name, arch in gpus if isinstance(archs, list) and arch not in archs]
         names = ", ".join(str(name) for name, _ in gpus)
         if strange:
-            advice = (
-                f"no kernels for {', '.join(strange)} in this torch: train with torch 2, local/setup_train.sh"
-            )
+            advice = f"no kernels for {', '.join(strange)} in this torch: train with torch 2, local/setup_train.sh"
             return Check("GPU", "machine", "warn", names, advice)
         return Check("GPU", "machine", "ok", names)
     if shutil.which("nvidia-smi"):

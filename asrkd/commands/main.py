@@ -97,12 +97,12 @@ def plan(
     from asrkd.distil.store import StoreOptions
     from asrkd.nnet import TrainOptions
     from asrkd.nnet.models import ModelOptions
-    from asrkd.recipe import forecast
+    from asrkd.recipe import cost_estimate
 
     if run is not None:
-        print(forecast.page_of_run(run, device, flops))
+        print(cost_estimate.page_of_run(run, device, flops))
         return 0
-    options = forecast.PlanOptions(
+    options = cost_estimate.PlanOptions(
         hours=hours,
         copies=copies,
         senones=senones,
@@ -115,7 +115,7 @@ def plan(
         devices=devices,
         flops=flops,
     )
-    print(forecast.page(options))
+    print(cost_estimate.page(options))
     return 0
 
 
@@ -151,14 +151,14 @@ def import_posteriors(
     from dataclasses import replace
 
     from asrkd import config
-    from asrkd.distil import own_teacher
+    from asrkd.distil import external_teacher
     from asrkd.distil.store import StoreOptions
-    from asrkd.recipe.own_teacher import frames_to_import
+    from asrkd.recipe.external_teacher import frames_to_import
 
     given = {"mean": mean, "top_k": top_k, "temperatures": temperatures}
     wanted: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options = replace(config.load(StoreOptions, exp_dir / "config.json", "posteriors"), **wanted)
-    store, accuracies = own_teacher.import_posteriors(teachers, kind, frames_to_import(exp_dir), options, out)
+    store, accuracies = external_teacher.import_posteriors(teachers, kind, frames_to_import(exp_dir), options, out)
     for teacher, accuracy in zip(teachers, accuracies, strict=True):
         print(f"{teacher}: {100 * accuracy:.2f}% of the training frames agree with their labels")
     again = "".join(f" --posteriors.{name.replace('_', '-')} {_written(value)}" for name, value in wanted.items())
@@ -202,10 +202,10 @@ def init(
         max_bad: fraction of the utterances that may be bad, here and in the recipe's runs.
         out: folder to write, which must not be there yet; none: recipes/NAME.
     """
-    from asrkd.data.corpora.user import OwnOptions
+    from asrkd.data.corpora.user import UserCorpusOptions
     from asrkd.recipe.new_recipe import write_recipe
 
-    corpora = OwnOptions(
+    corpora = UserCorpusOptions(
         *(recordings, supervisions, dev_recordings, dev_supervisions, test_recordings, test_supervisions),
         num_dev_speakers=num_dev_speakers,
         num_test_speakers=num_test_speakers,
@@ -215,7 +215,7 @@ def init(
     return 0
 
 
-VERBS: dict[str, Callable[..., int]] = {
+COMMANDS: dict[str, Callable[..., int]] = {
     "doctor": doctor,
     "init": init,
     "plan": plan,
@@ -245,16 +245,20 @@ def dispatch(arguments: list[str]) -> int:
     except ImportError as error:
         advice = "run `make setup`, or `python -m asrkd.commands.doctor`"
         raise InputError(f"{error.name} is not installed: {advice}") from None
-    verbs, program, description = VERBS, "asrkd", DESCRIPTION
+    commands, program, description = COMMANDS, "asrkd", DESCRIPTION
     if arguments and arguments[0] in GROUPS:
-        verbs, program, description = GROUPS[arguments[0]], f"asrkd {arguments[0]}", str(VERBS[arguments[0]].__doc__)
+        commands, program, description = (
+            GROUPS[arguments[0]],
+            f"asrkd {arguments[0]}",
+            str(COMMANDS[arguments[0]].__doc__),
+        )
         arguments = arguments[1:]
     complaint = io.StringIO()
     try:
         # tyro calls the verb as it reads the options; deferred, so that tyro's own complaint alone is caught.
         with contextlib.redirect_stderr(complaint):
             chosen = tyro.extras.subcommand_cli_from_dict(
-                {verb: _deferred(function) for verb, function in verbs.items()},
+                {command: _deferred(function) for command, function in commands.items()},
                 prog=program,
                 description=description,
                 args=arguments or ["--help"],
@@ -266,12 +270,12 @@ def dispatch(arguments: list[str]) -> int:
     return chosen()
 
 
-def _deferred(verb: Callable[..., int]) -> Callable[..., Callable[[], int]]:
-    """`verb` with the same parameters and help, giving back the call to make instead of making it."""
+def _deferred(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """`command` with the same parameters and help, giving back the call to make instead of making it."""
 
-    @functools.wraps(verb)
+    @functools.wraps(command)
     def bind(*args: Any, **options: Any) -> Callable[[], int]:
-        return functools.partial(verb, *args, **options)
+        return functools.partial(command, *args, **options)
 
     return bind
 

@@ -15,7 +15,7 @@ WAV_STREAMED_BYTES = (0, 0xFFFFFFFF)  # a size written before the end was known
 SPHERE_HEADER_BYTES = 1024
 
 
-class AudioFault(Exception):
+class AudioError(Exception):
     """Audio that cannot be used; the message is the reason."""
 
 
@@ -25,15 +25,15 @@ def probe(path: Path, utt_id: str) -> Recording:
     A WAV or SPHERE file cut off short is found here: libsndfile reads what is left of it without a word.
     """
     if not path.is_file():
-        raise AudioFault(f"missing audio: expected {path}")
+        raise AudioError(f"missing audio: expected {path}")
     try:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioFault(f"unreadable audio in {path} ({error})") from None
-    promised = _promised_bytes(path, info.format)
+        raise AudioError(f"unreadable audio in {path} ({error})") from None
+    promised = _expected_bytes(path, info.format)
     found = path.stat().st_size
     if promised is not None and found < promised:
-        raise AudioFault(f"truncated audio: expected {promised} bytes in {path}, found {found}")
+        raise AudioError(f"truncated audio: expected {promised} bytes in {path}, found {found}")
     return Recording(
         id=utt_id,
         sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(path))],
@@ -43,7 +43,7 @@ def probe(path: Path, utt_id: str) -> Recording:
     )
 
 
-def supervise(recording: Recording, speaker: str, text: str) -> SupervisionSegment:
+def make_supervision(recording: Recording, speaker: str, text: str) -> SupervisionSegment:
     """The supervision of a recording that is one utterance."""
     return SupervisionSegment(
         id=recording.id,
@@ -66,27 +66,27 @@ def read_samples(recording: Recording) -> np.ndarray:
             samples.append(LibsndfileBackend().read_audio(source.source)[0])
         except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
             if not Path(source.source).is_file():
-                raise AudioFault(f"missing audio: expected {source.source}") from None
-            raise AudioFault(f"unreadable audio in {source.source} ({error})") from None
+                raise AudioError(f"missing audio: expected {source.source}") from None
+            raise AudioError(f"unreadable audio in {source.source} ({error})") from None
     together = np.concatenate([np.atleast_2d(channel) for channel in samples])
     if together.shape[1] != recording.num_samples:
-        raise AudioFault(
+        raise AudioError(
             f"truncated audio: expected {recording.num_samples} samples in {recording.sources[0].source}, "
             f"found {together.shape[1]}"
         )
     return together
 
 
-def _promised_bytes(path: Path, audio_format: str) -> int | None:
+def _expected_bytes(path: Path, audio_format: str) -> int | None:
     """Size of the file by its own header; None where the header does not say."""
     if audio_format in ("WAV", "WAVEX"):
-        return _promised_by_wav(path)
+        return _expected_by_wav(path)
     if audio_format == "NIST":
-        return _promised_by_sphere(path)
+        return _expected_by_sphere(path)
     return None
 
 
-def _promised_by_wav(path: Path) -> int | None:
+def _expected_by_wav(path: Path) -> int | None:
     """The end of the data chunk."""
     with path.open("rb") as file:
         file.seek(12)  # "RIFF", size, "WAVE"
@@ -98,7 +98,7 @@ def _promised_by_wav(path: Path) -> int | None:
     return None
 
 
-def _promised_by_sphere(path: Path) -> int | None:
+def _expected_by_sphere(path: Path) -> int | None:
     """The header and sample_count × channel_count × sample_n_bytes."""
     with path.open("rb") as file:
         lines = file.read(SPHERE_HEADER_BYTES).decode("ascii", "replace").splitlines()

@@ -15,9 +15,7 @@ def held_out_speakers(speakers: Iterable[str], number: int, women: Collection[st
     """
     by_digest = sorted(set(speakers), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     if not 0 <= number < len(by_digest):
-        raise InputError(
-            f"development speakers: expected fewer than the {len(by_digest)} there are, found {number}"
-        )
+        raise InputError(f"development speakers: expected fewer than the {len(by_digest)} there are, found {number}")
     female = [name for name in by_digest if name in women]
     others = [name for name in by_digest if name not in women]
     num_women = round(number * len(female) / len(by_digest))

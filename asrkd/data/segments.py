@@ -11,8 +11,8 @@ import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSet
 from tqdm import tqdm
 
-from asrkd.data.audio import AudioFault, probe, supervise
-from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.audio import AudioError, make_supervision, probe
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, fingerprint
 
@@ -38,21 +38,21 @@ class Segment:
 
 def split_of(segments: Sequence[Segment], pieces_dir: Path | None) -> CorpusSplit:
     """Manifests of the segments; one that is not all of its file is copied into `pieces_dir`, once. What has no
-    readable audio is among `dropped`. With no `pieces_dir` nothing is written: the manifests serve to be checked."""
-    recordings, supervisions, dropped = [], [], []
-    headers: dict[Path, Recording | AudioFault] = {}
+    readable audio is among `rejected`. With no `pieces_dir` nothing is written: the manifests serve to be checked."""
+    recordings, supervisions, rejected = [], [], []
+    headers: dict[Path, Recording | AudioError] = {}
     # Hours of speech cut into pieces take minutes; headers alone, moments.
     for segment in tqdm(segments, desc="audio", unit="utt", delay=PATIENCE_SEC, leave=False):
         try:
             recording = _recording(segment, headers, pieces_dir)
-        except AudioFault as error:
-            dropped.append(Dropped(segment.utt_id, str(error)))
+        except AudioError as error:
+            rejected.append(Rejected(segment.utt_id, str(error)))
             continue
         recordings.append(recording)
         if segment.text is not None:
-            supervisions.append(supervise(recording, segment.speaker, segment.text.upper()))
+            supervisions.append(make_supervision(recording, segment.speaker, segment.text.upper()))
     return CorpusSplit(
-        RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), dropped=tuple(dropped)
+        RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), rejected=tuple(rejected)
     )
 
 
@@ -74,20 +74,20 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
             seen[utt_id] = name
 
 
-def _recording(segment: Segment, headers: dict[Path, Recording | AudioFault], pieces_dir: Path | None) -> Recording:
+def _recording(segment: Segment, headers: dict[Path, Recording | AudioError], pieces_dir: Path | None) -> Recording:
     """The manifest entry of one utterance. AudioFault where its audio cannot be had."""
     path = segment.path
     if path not in headers:
         try:
             headers[path] = probe(path, path.stem)
-        except AudioFault as error:
+        except AudioError as error:
             headers[path] = error
     whole = headers[path]
-    if isinstance(whole, AudioFault):
+    if isinstance(whole, AudioError):
         raise whole
     end_sec = whole.duration if segment.end_sec is None else segment.end_sec
     if not 0 <= segment.start_sec < min(end_sec, whole.duration) <= end_sec <= whole.duration + OVERSHOOT_SEC:
-        raise AudioFault(  # NaN too
+        raise AudioError(  # NaN too
             f"expected a stretch of the {whole.duration:.2f} s in {path}, found {segment.start_sec:g} to {end_sec:g} s"
         )
     end_sec = min(end_sec, whole.duration)
@@ -115,6 +115,6 @@ def _cut(path: Path, start_sec: float, end_sec: float, piece: Path) -> None:
         # libsndfile scales integers to full scale, but cuts floating-point samples of ±1 off to 0.
         samples = file.read(last - first, dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32")
         if not np.isfinite(samples).all():
-            raise AudioFault(f"expected finite samples at {start_sec:g} to {end_sec:g} s of {path}, found others")
+            raise AudioError(f"expected finite samples at {start_sec:g} to {end_sec:g} s of {path}, found others")
         with atomic_file(piece) as beside:
             soundfile.write(beside, samples, file.samplerate, format="FLAC", subtype=subtype)

@@ -18,7 +18,7 @@ PART_KEY = "part"
 
 
 @dataclass(frozen=True)
-class Dropped:
+class Rejected:
     """An utterance that cannot be used, and why."""
 
     utt_id: str
@@ -33,32 +33,32 @@ class CorpusSplit:
     """One part (train, dev or test) of a corpus.
 
     A recording and its supervision share the utt_id; a supervision's text is upper-case words, and its
-    speaker is set. `left_out` counts what the corpus's rules leave out (no fault of the data), by rule;
-    `dropped` lists what is so faulty that it has no recording. `asrkd.data.validate` finds other faults.
-    `lacking` names what the corpus' own table has and its folder has not, `lacking_share` is the share of the speech.
+    speaker is set. `excluded` counts what the corpus's rules leave out (no fault of the data), by rule;
+    `rejected` lists what is so faulty that it has no recording. `asrkd.data.validate` finds other faults.
+    `missing` names what the corpus' own table has and its folder has not, `missing_share` is the share of the speech.
     """
 
     recordings: RecordingSet
     supervisions: SupervisionSet
-    left_out: dict[str, int] = field(default_factory=dict)
-    dropped: tuple[Dropped, ...] = ()
-    lacking: tuple[str, ...] = ()
-    lacking_share: float = 0.0
+    excluded: dict[str, int] = field(default_factory=dict)
+    rejected: tuple[Rejected, ...] = ()
+    missing: tuple[str, ...] = ()
+    missing_share: float = 0.0
 
     @property
     def num_utterances(self) -> int:
         """Utterances spoken of anywhere: in a recording, in a supervision or among the dropped."""
-        dropped = {fault.utt_id for fault in self.dropped}
-        return len({*self.recordings.ids, *(s.recording_id for s in self.supervisions), *dropped})
+        rejected = {fault.utt_id for fault in self.rejected}
+        return len({*self.recordings.ids, *(s.recording_id for s in self.supervisions), *rejected})
 
     def texts(self) -> list[list[str]]:
         """The words of each utterance, in order of utt_id."""
         return [s.text.split() for s in sorted(self.supervisions, key=lambda s: str(s.id))]
 
 
-def total_left_out(splits: Mapping[str, CorpusSplit]) -> dict[str, int]:
+def total_excluded(splits: Mapping[str, CorpusSplit]) -> dict[str, int]:
     """Utterances left out of the whole corpus, by rule."""
     total: Counter[str] = Counter()
     for split in splits.values():
-        total.update(split.left_out)
+        total.update(split.excluded)
     return dict(sorted(total.items()))

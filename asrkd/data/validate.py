@@ -10,8 +10,8 @@ import numpy as np
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from tqdm import tqdm
 
-from asrkd.data.audio import AudioFault, read_samples
-from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.audio import AudioError, read_samples
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
@@ -23,7 +23,7 @@ NUM_NAMED = 5
 
 _USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
 
-__all__ = ["Dropped", "first_few", "require_utterances", "validate", "validate_corpus"]
+__all__ = ["Rejected", "first_few", "require_utterances", "validate", "validate_corpus"]
 
 
 def validate(
@@ -32,7 +32,7 @@ def validate(
     min_duration_sec: float = MIN_DURATION_SEC,
     max_bad: float = MAX_BAD,
     num_jobs: int = 2,
-) -> tuple[CorpusSplit, list[Dropped]]:
+) -> tuple[CorpusSplit, list[Rejected]]:
     """The good utterances of one split, and the bad with the reason of each.
 
     Bad is: missing, unreadable or truncated audio, another sampling rate than `sampling_rate` (Hz), more than
@@ -40,8 +40,8 @@ def validate(
     `min_duration_sec`, NaN or infinite samples, silence. Reads all the audio. InputError naming the first few
     if more than `max_bad` of the utterances are bad.
     """
-    good, dropped = validate_corpus({"": split}, sampling_rate, min_duration_sec, max_bad, num_jobs)
-    return good[""], dropped
+    good, rejected = validate_corpus({"": split}, sampling_rate, min_duration_sec, max_bad, num_jobs)
+    return good[""], rejected
 
 
 def validate_corpus(
@@ -51,7 +51,7 @@ def validate_corpus(
     max_bad: float = MAX_BAD,
     num_jobs: int = 2,
     read_audio: bool = True,
-) -> tuple[dict[str, CorpusSplit], list[Dropped]]:
+) -> tuple[dict[str, CorpusSplit], list[Rejected]]:
     """`validate` on all splits at once: `max_bad` is of them all, for one in a small split is soon 1%.
 
     Without `read_audio` by the manifests alone, which takes no time.
@@ -60,9 +60,9 @@ def validate_corpus(
         name: _check_split(split, name, sampling_rate, min_duration_sec, num_jobs, read_audio)
         for name, split in splits.items()
     }
-    dropped = [fault for faults in found.values() for fault in faults]
-    _refuse_too_many(dropped, sum(split.num_utterances for split in splits.values()), max_bad)
-    return {name: _without(split, found[name]) for name, split in splits.items()}, dropped
+    rejected = [fault for faults in found.values() for fault in faults]
+    _refuse_too_many(rejected, sum(split.num_utterances for split in splits.values()), max_bad)
+    return {name: _without(split, found[name]) for name, split in splits.items()}, rejected
 
 
 def require_utterances(splits: Mapping[str, CorpusSplit]) -> None:
@@ -72,14 +72,14 @@ def require_utterances(splits: Mapping[str, CorpusSplit]) -> None:
             raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
 
 
-def _refuse_too_many(dropped: list[Dropped], num_utterances: int, max_bad: float) -> None:
+def _refuse_too_many(rejected: list[Rejected], num_utterances: int, max_bad: float) -> None:
     if num_utterances == 0:
         raise InputError("corpus: expected at least one utterance, found none")
-    if len(dropped) <= max_bad * num_utterances and len(dropped) < num_utterances:
+    if len(rejected) <= max_bad * num_utterances and len(rejected) < num_utterances:
         return
     raise InputError(
         f"corpus: expected at most {max_bad:.1%} bad utterances (--max-bad), "
-        f"found {len(dropped)} of {num_utterances}: {first_few(dropped)}"
+        f"found {len(rejected)} of {num_utterances}: {first_few(rejected)}"
     )
 
 
@@ -91,35 +91,31 @@ def first_few(faults: Sequence[object]) -> str:
 
 def _check_split(
     split: CorpusSplit, name: str, sampling_rate: int, min_duration_sec: float, num_jobs: int, read_audio: bool
-) -> list[Dropped]:
+) -> list[Rejected]:
     """Faults of a split, one an utterance, in order of utt_id."""
     recordings = {recording.id: recording for recording in split.recordings}
     supervised: dict[str, list[SupervisionSegment]] = {}
     for supervision in split.supervisions:
         supervised.setdefault(supervision.recording_id, []).append(supervision)
-    reasons: dict[str, str] = {fault.utt_id: fault.reason for fault in split.dropped}
+    reasons: dict[str, str] = {fault.utt_id: fault.reason for fault in split.rejected}
     for utt_id in sorted({*recordings, *supervised} - reasons.keys()):
-        reason = _manifest_fault(
-            recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate, min_duration_sec
-        )
+        reason = _manifest_error(recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate, min_duration_sec)
         if reason:
             reasons[utt_id] = reason
     to_read = [recording for utt_id, recording in sorted(recordings.items()) if utt_id not in reasons]
     if read_audio:
-        reasons |= _sample_faults(to_read, name, num_jobs)
-    return [Dropped(utt_id, reason) for utt_id, reason in sorted(reasons.items())]
+        reasons |= _sample_errors(to_read, name, num_jobs)
+    return [Rejected(utt_id, reason) for utt_id, reason in sorted(reasons.items())]
 
 
-def _sample_faults(to_read: list[Recording], name: str, num_jobs: int) -> dict[str, str]:
+def _sample_errors(to_read: list[Recording], name: str, num_jobs: int) -> dict[str, str]:
     """What is wrong with the samples, by utt_id."""
     with ThreadPoolExecutor(num_jobs) as pool:  # libsndfile and numpy release the interpreter
-        checked = tqdm(
-            pool.map(_sample_fault, to_read), total=len(to_read), desc=f"check {name}".strip(), unit="utt"
-        )
+        checked = tqdm(pool.map(_sample_error, to_read), total=len(to_read), desc=f"check {name}".strip(), unit="utt")
         return {recording.id: reason for recording, reason in zip(to_read, checked, strict=True) if reason}
 
 
-def _manifest_fault(
+def _manifest_error(
     recording: Recording | None,
     supervisions: list[SupervisionSegment],
     sampling_rate: int,
@@ -145,11 +141,11 @@ def _manifest_fault(
     return None
 
 
-def _sample_fault(recording: Recording) -> str | None:
+def _sample_error(recording: Recording) -> str | None:
     """What is wrong with the samples; None if nothing is."""
     try:
         samples = read_samples(recording)
-    except AudioFault as error:
+    except AudioError as error:
         return str(error)
     if not np.isfinite(samples).all():
         return f"expected finite samples, found {np.count_nonzero(~np.isfinite(samples))} NaN or infinite"
@@ -162,11 +158,11 @@ def _sample_fault(recording: Recording) -> str | None:
     return None
 
 
-def _without(split: CorpusSplit, faults: Iterable[Dropped]) -> CorpusSplit:
+def _without(split: CorpusSplit, faults: Iterable[Rejected]) -> CorpusSplit:
     bad = {fault.utt_id for fault in faults}
     return replace(
         split,
         recordings=RecordingSet.from_recordings(r for r in split.recordings if r.id not in bad),
         supervisions=SupervisionSet.from_segments(s for s in split.supervisions if s.recording_id not in bad),
-        dropped=(),
+        rejected=(),
     )

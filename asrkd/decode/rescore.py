@@ -24,7 +24,7 @@ from asrkd.decode.lattice import Scales
 from asrkd.decode.search import Hypotheses
 from asrkd.files import fingerprint
 from asrkd.graph.on_demand import GrammarWalk, Subset
-from asrkd.workflow.cache import Arrays, Codec, KeptResults
+from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.local_pool import fork_map
 
 _Pair = tuple[Subset, Subset]
@@ -74,7 +74,7 @@ class Rescorer:
         num_jobs: int = 1,
         name: str = "rescore",
         elsewhere: Callable[[Sequence[Piece]], Iterable[tuple[int, Rescored]]] | None = None,
-        kept: KeptResults | None = None,
+        kept: ResultCache | None = None,
     ) -> Hypotheses:
         """The same utterances with rescored lattices and the best words in them; the time it took counts as search.
 

@@ -23,7 +23,7 @@ from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
 from asrkd.nnet.devices import keep_freed_memory
-from asrkd.workflow.cache import Arrays, Codec, KeptResults
+from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.k2_threads import k2_jobs
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def decode(
     frame_shift_ms: float = FRAME_SHIFT_MS,
     name: str = "decode",
     elsewhere: Callable[[Sequence[str]], Iterable[tuple[int, Found]]] | None = None,
-    kept: KeptResults | None = None,
+    kept: ResultCache | None = None,
 ) -> Hypotheses:
     """Recognise every utterance of `scores`, utt_id -> [T, S] log p(frame | senone) up to a constant
     (log_prob - log_prior).

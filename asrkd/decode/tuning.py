@@ -92,9 +92,7 @@ def tune(
     return Tuning(Scales(*best), rows, at_edge)
 
 
-def _errors(
-    refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]], count_errors: CountErrors
-) -> int:
+def _errors(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]], count_errors: CountErrors) -> int:
     return sum(count_errors(ref, hyps[utt_id]) for utt_id, ref in refs.items())
 
 

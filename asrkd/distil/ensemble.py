@@ -37,9 +37,7 @@ def combine(logits: Tensor, temperature: float = 1.0, mean: Mean = "arithmetic")
 class AveragedEnsemble(nn.Module):
     """A stacked ensemble as one model: inputs [N, D] -> log-posteriors [N, S], which count as logits."""
 
-    def __init__(
-        self, ensemble: StackedEnsemble, mean: Mean = "arithmetic", temperature: float = 1.0
-    ) -> None:
+    def __init__(self, ensemble: StackedEnsemble, mean: Mean = "arithmetic", temperature: float = 1.0) -> None:
         super().__init__()
         self.ensemble = ensemble
         self.mean: Mean = mean

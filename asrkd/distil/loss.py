@@ -12,8 +12,8 @@ from torch import Tensor
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, tensor_digest
-from asrkd.nnet.cross_entropy import accumulated, label_cross_entropy, top_k_cross_entropy
 from asrkd.nnet.inputs import take
+from asrkd.nnet.losses import accumulated, label_cross_entropy, top_k_cross_entropy
 
 # How far the probabilities of a row may be from a sum of one (float32 softmax over thousands of senones).
 SUM_TOLERANCE = 1e-3
@@ -83,9 +83,7 @@ class DenseTargets:
             raise InputError(f"soft targets: expected probabilities [N, S], found {list(probs.shape)}")
         worst = float((probs.sum(dim=1) - 1.0).abs().max())
         if not worst <= SUM_TOLERANCE or bool((probs < 0).any()):
-            raise InputError(
-                f"soft targets: expected rows that sum to one, found one that is {worst:.3g} off"
-            )
+            raise InputError(f"soft targets: expected rows that sum to one, found one that is {worst:.3g} off")
         self.probs = probs
         self.temperature = temperature
 

@@ -49,9 +49,7 @@ def open_posteriors(path: Path) -> Mapping[str, Matrix]:
         found = MatrixFiles(_scp_entries(path), _kaldi_reader())
     else:
         how = " (of an .ark: copy-matrix ark:FILE.ark ark,scp:NEW.ark,NEW.scp)" if path.suffix == ".ark" else ""
-        raise InputError(
-            f"{path}: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp{how}, found none of them"
-        )
+        raise InputError(f"{path}: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp{how}, found none of them")
     if not found:
         raise InputError(f"{path}: expected <utt_id>.npy files or entries, found none")
     return found

@@ -21,7 +21,7 @@ from asrkd.files import fingerprint, load_tensors, read_json, tensor_digest, wri
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource, take
 from asrkd.nnet.models import StackedEnsemble
-from asrkd.workflow.map import HERE, Jobs, Work
+from asrkd.workflow.map import SERIAL, Jobs, Work
 
 MAX_CLASSES = 1 << 16
 LEVELS = 255  # of a logit, in a byte
@@ -46,14 +46,11 @@ class StoreOptions:
         if self.top_k < 1:
             raise InputError(f"posteriors.top_k: expected at least 1, found {self.top_k}")
         if not self.temperatures or min(self.temperatures) <= 0:
-            raise InputError(
-                f"posteriors.temperatures: expected positive temperatures, found {self.temperatures}"
-            )
+            raise InputError(f"posteriors.temperatures: expected positive temperatures, found {self.temperatures}")
         if self.mean == "arithmetic" and len(self.temperatures) != 1:
             # Softmax at T of a mean of probabilities is not the mean of softmaxes at T.
             raise InputError(
-                "posteriors.temperatures: expected one temperature with the arithmetic mean, "
-                f"found {self.temperatures}"
+                f"posteriors.temperatures: expected one temperature with the arithmetic mean, found {self.temperatures}"
             )
 
 
@@ -197,9 +194,7 @@ class PosteriorStore(StoredTargets):
             )
         tensors, metadata = load_tensors(path / TENSORS_NAME)
         if metadata.get("fingerprint") != index["fingerprint"]:
-            raise InputError(
-                f"{path}: expected posteriors {index['fingerprint']}, found {metadata.get('fingerprint')}"
-            )
+            raise InputError(f"{path}: expected posteriors {index['fingerprint']}, found {metadata.get('fingerprint')}")
         store = cls(Compressed(*(tensors[name] for name in ORDER)), index)
         if len(store) != int(store.offsets[-1]):
             raise InputError(f"{path}: expected {int(store.offsets[-1])} frames, found {len(store)}")
@@ -216,9 +211,7 @@ class PosteriorStore(StoredTargets):
             ("senone tree", classes_fingerprint, self.classes_fingerprint),
         ):
             if expected != found:
-                raise InputError(
-                    f"posterior store {self.fingerprint}: expected {what} {expected}, found {found}"
-                )
+                raise InputError(f"posterior store {self.fingerprint}: expected {what} {expected}, found {found}")
 
     def utt_targets(self, utt_id: str, temperature: float) -> SoftTargets:
         """Targets of every frame of an utterance."""
@@ -263,7 +256,7 @@ def write_store(
     options: StoreOptions,
     chunk: int = CHUNK,
     show_progress: bool = True,
-    jobs: Jobs = HERE,
+    jobs: Jobs = SERIAL,
     elsewhere: Work[Span, Rows] | None = None,
     precision: str = "float32",
 ) -> PosteriorStore:
@@ -315,7 +308,7 @@ def fill_store(
     file.finish()
     # The index goes last: a folder without it is no store.
     write_json(path / INDEX_NAME, index)
-    file.forget_progress()
+    file.clear_progress()
     return PosteriorStore.open(path)
 
 
@@ -356,9 +349,7 @@ def store_report(
     ]
 
 
-def _each_top_k(
-    combined: Tensor, options: StoreOptions, top_ks: Sequence[int]
-) -> Iterator[tuple[int, Compressed]]:
+def _each_top_k(combined: Tensor, options: StoreOptions, top_ks: Sequence[int]) -> Iterator[tuple[int, Compressed]]:
     for top_k in sorted({min(k, combined.shape[1]) for k in (*top_ks, options.top_k)}):
         yield top_k, compress(combined, StoreOptions(top_k, options.mean, options.temperatures))
 
@@ -371,9 +362,7 @@ def _losses(dense: Tensor, stored: SoftTargets) -> Tensor:
     num_others = max(1, dense.shape[1] - stored.pdf_ids.shape[1])
     log_tail = stored.tail.double().clamp(min=tiny).log()
     log_probs = stored.probs.double().clamp(min=tiny).log()
-    spread = (
-        (log_tail - math.log(num_others)).unsqueeze(1).expand_as(dense).scatter(1, stored.pdf_ids, log_probs)
-    )
+    spread = (log_tail - math.log(num_others)).unsqueeze(1).expand_as(dense).scatter(1, stored.pdf_ids, log_probs)
     kl_spread = (dense.exp() * (dense - spread)).sum()
     top = dense.gather(1, stored.pdf_ids)
     dense_tail = dense.exp().scatter(1, stored.pdf_ids, 0.0).sum(dim=1)

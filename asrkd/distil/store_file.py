@@ -58,7 +58,7 @@ class StoreFile:
         self._arrays = []
         os.replace(self._partial, self.path / TENSORS_NAME)
 
-    def forget_progress(self) -> None:
+    def clear_progress(self) -> None:
         (self.path / PROGRESS_NAME).unlink()
 
     def _flush(self) -> None:

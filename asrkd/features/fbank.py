@@ -20,13 +20,13 @@ from lhotse.augmentation import Speed
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.data.audio import AudioFault, read_samples
+from asrkd.data.audio import AudioError, read_samples
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.features.store_writer import Utterance
 from asrkd.files import fingerprint
-from asrkd.workflow.map import HERE, Jobs, in_order, one_thread
+from asrkd.workflow.map import SERIAL, Jobs, in_order, one_thread
 
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
 MS_PER_SEC = 1000.0
@@ -76,7 +76,7 @@ class _Extraction:
 
 
 def compute_features(
-    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, jobs: Jobs = HERE
+    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, jobs: Jobs = SERIAL
 ) -> FrameStore:
     """Features of a validated split, written to a frame store in `out_dir` (whole or not at all; once cut short, the
     writing goes on where it stopped, and a store of the same split and options is taken as it is).
@@ -94,7 +94,7 @@ def compute_features(
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
     made_by = fingerprint(described)
-    return FrameStore.go_on_writing(
+    return FrameStore.resume_write(
         out_dir, lambda done: _normalised_from(extractions, done, options, jobs), metadata, made_by
     )
 
@@ -165,9 +165,7 @@ def _normalised_from(
     return islice(_normalised(extractions, first, options, jobs), done - first, None)
 
 
-def _normalised(
-    extractions: list[_Extraction], first: int, options: FeatureOptions, jobs: Jobs
-) -> Iterator[Utterance]:
+def _normalised(extractions: list[_Extraction], first: int, options: FeatureOptions, jobs: Jobs) -> Iterator[Utterance]:
     """The utterances from number `first`, a speaker's, on; a speaker's frames are held at a time."""
     todo = extractions[first:]
     shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
@@ -186,7 +184,7 @@ def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
     """Log-mel energies [T, F] of one utterance."""
     try:
         samples = read_samples(one.recording)
-    except AudioFault as error:
+    except AudioError as error:
         raise InputError(f"{one.utt_id}: {error}") from None
     if one.speed_factor != 1.0:
         samples = Speed(one.speed_factor)(samples, one.recording.sampling_rate)

@@ -121,13 +121,9 @@ class FrameStore:
                 "fingerprint": expected,
             }
         except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path / INDEX_FILE}: expected a frame store's index, found no {error}"
-            ) from None
+            raise InputError(f"{path / INDEX_FILE}: expected a frame store's index, found no {error}") from None
         if found.get("fingerprint") != expected:
-            raise InputError(
-                f"{path / TENSOR_FILE}: expected fingerprint {expected}, found {found.get('fingerprint')}"
-            )
+            raise InputError(f"{path / TENSOR_FILE}: expected fingerprint {expected}, found {found.get('fingerprint')}")
         return cls(**store_parts)
 
     @classmethod
@@ -143,7 +139,7 @@ class FrameStore:
         return cls._write(FrameFile(Path(path), metadata, fingerprint), lambda _: utterances)
 
     @classmethod
-    def go_on_writing(
+    def resume_write(
         cls,
         path: Path | str,
         utterances_from: Callable[[int], Iterable[Utterance]],
@@ -193,9 +189,7 @@ class Windows:
         """Number of examples."""
         return len(self.first_rows)
 
-    def batch(
-        self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
-    ) -> Tensor:
+    def batch(self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None) -> Tensor:
         """Spliced frames [B, dim], of the frames' type, of examples ids [B] on their device; into `out` where given."""
         rows = self.first_rows.index_select(0, ids)
         if out is not None:
@@ -309,9 +303,7 @@ class SplicedFrames:
         """A few spliced frames [B, dim] float32, held or not: their utterances are read for them."""
         return self.part(ids.cpu(), self.device, torch.float32).batch(torch.arange(len(ids), device=self.device))
 
-    def batch(
-        self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None
-    ) -> Tensor:
+    def batch(self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None) -> Tensor:
         """Spliced frames [B, dim] of frame ids [B]; written into `out` where given.
 
         `generator` is for sources that draw a random distortion; this one draws none.

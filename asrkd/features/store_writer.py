@@ -74,9 +74,7 @@ class FrameFile:
         columns = dict(zip(names, zip(*(row[:4] for row in self._rows), strict=True), strict=True))
         self._write_header(sum(columns["num_frames"]))
         self.close()
-        write_json(
-            self._beside / INDEX_FILE, {"fingerprint": self.fingerprint, "metadata": self.metadata, **columns}
-        )
+        write_json(self._beside / INDEX_FILE, {"fingerprint": self.fingerprint, "metadata": self.metadata, **columns})
         publish_dir(self._beside, self.path)
         (self.path / JOURNAL_FILE).unlink()  # of use up to the renaming
 

@@ -56,7 +56,7 @@ def build_hclg(
 ) -> DecodingGraph:
     """The decoding graph of a lexicon, an n-gram model (or its ARPA file), a senone tree and its transitions.
 
-    Words of the model without a pronunciation are left out and listed in `left_out`. InputError where the
+    Words of the model without a pronunciation are left out and listed in `excluded`. InputError where the
     parts do not belong together.
     """
     if lexicon.phones != tree.phones:
@@ -82,7 +82,7 @@ def build_hclg(
         expanded,
         words=lexicon.words,
         num_pdfs=tree.num_pdfs,
-        left_out=grammar.left_out,
+        excluded=grammar.excluded,
         fingerprint=fingerprint(made_from),
     )
 

@@ -42,7 +42,7 @@ class DecodingGraph:
     """Words by word id, from 0."""
     num_pdfs: int
     """Pdfs that the labels were made from."""
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     """Words of the language model outside the lexicon, which this graph cannot recognise."""
     fingerprint: str
     """Of the lexicon, language model, tree, transitions and options that it was made from."""
@@ -105,7 +105,7 @@ class DecodingGraph:
 
     @staticmethod
     def of(
-        expanded: ExpandedArcs, words: tuple[str, ...], num_pdfs: int, left_out: tuple[str, ...], fingerprint: str
+        expanded: ExpandedArcs, words: tuple[str, ...], num_pdfs: int, excluded: tuple[str, ...], fingerprint: str
     ) -> DecodingGraph:
         """The graph of LG's expanded arcs."""
         return DecodingGraph(
@@ -115,7 +115,7 @@ class DecodingGraph:
             expanded.word_sequences,
             words,
             num_pdfs,
-            left_out,
+            excluded,
             fingerprint,
         )
 
@@ -130,7 +130,7 @@ class DecodingGraph:
             "sequence_lengths": lengths,
             "sequence_words": torch.tensor(flat, dtype=torch.int32),
         }
-        lists = {"words": self.words, "left_out": self.left_out}
+        lists = {"words": self.words, "excluded": self.excluded}
         metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
         numbers = {"kind": KIND, "num_pdfs": str(self.num_pdfs), "fingerprint": self.fingerprint}
         save_tensors(path, tensors, {**metadata, **numbers})
@@ -150,6 +150,6 @@ class DecodingGraph:
             tuple(tuple(flat[end - length : end]) for length, end in zip(lengths, ends, strict=True)),
             tuple(json.loads(metadata["words"])),
             int(metadata["num_pdfs"]),
-            tuple(json.loads(metadata["left_out"])),
+            tuple(json.loads(metadata["excluded"])),
             metadata["fingerprint"],
         )

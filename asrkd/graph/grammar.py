@@ -24,7 +24,7 @@ class Grammar:
 
     fst: FstArrays
     """Word labels in; out the same, epsilon on back-off arcs."""
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
     """Words of the model outside the lexicon, sorted; their n-grams are not in G."""
 
 
@@ -66,8 +66,8 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
     if cost:  # nothing follows <s>, yet backing off from it costs: no arc enters it to carry that
         arcs.add(len(final), start, backoff_label, 0, cost)
         start, final = len(final), np.append(final, NO_FINAL)
-    left_out = tuple(sorted(model.vocabulary - word_labels.keys()))
-    return Grammar(arcs.fst(final, start), left_out)
+    excluded = tuple(sorted(model.vocabulary - word_labels.keys()))
+    return Grammar(arcs.fst(final, start), excluded)
 
 
 class _Arcs:

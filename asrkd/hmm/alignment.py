@@ -51,7 +51,7 @@ class Alignment:
     phones: tuple[str, ...]
     store_fingerprint: str
     log_like_rounds: tuple[float, ...] = ()
-    dropped: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {self.phone_id.numel(), self.state.numel(), self.segment.numel(), int(self.offsets[-1])}
@@ -141,7 +141,7 @@ class Alignment:
         """Where an utterance's frames are in this alignment. InputError for one that is not in it."""
         index = self._index.get(utt_id)
         if index is None:
-            raise InputError(f"{utt_id}: not aligned ({self.dropped.get(utt_id, 'no such utterance')})")
+            raise InputError(f"{utt_id}: not aligned ({self.rejected.get(utt_id, 'no such utterance')})")
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     @cached_property
@@ -172,7 +172,7 @@ class Alignment:
             "phones": list(self.phones),
             "store_fingerprint": self.store_fingerprint,
             "log_like_rounds": list(self.log_like_rounds),
-            "dropped": dict(self.dropped),
+            "rejected": dict(self.rejected),
         }
         tensors = {
             "offsets": self.offsets,
@@ -193,7 +193,7 @@ class Alignment:
                 phones=tuple(content["phones"]),
                 store_fingerprint=content["store_fingerprint"],
                 log_like_rounds=tuple(content["log_like_rounds"]),
-                dropped=content["dropped"],
+                rejected=content["rejected"],
                 **tensors,
             )
         except (KeyError, TypeError, ValueError) as error:

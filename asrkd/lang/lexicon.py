@@ -199,11 +199,11 @@ def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, ma
         return
     words = {word for sentence in sentences for word in sentence}
     unknown = {word for word in words if not (_look_up(word, dictionary) or _guess(word, dictionary, None))}
-    lacking = sum(not unknown.isdisjoint(sentence) for sentence in sentences)
-    if lacking > max_bad * len(sentences):
+    missing = sum(not unknown.isdisjoint(sentence) for sentence in sentences)
+    if missing > max_bad * len(sentences):
         raise InputError(
             f"{source}: expected at most {max_bad:.1%} of the utterances to have words that it lacks (--max-bad), "
-            f"found {lacking} of {len(sentences)}: {len(unknown)} words are missing"
+            f"found {missing} of {len(sentences)}: {len(unknown)} words are missing"
             f"{_unguessable(dictionary, sorted(unknown))}"
         )
 

@@ -17,7 +17,7 @@ LN10 = math.log(10.0)
 MIN_LEFT = 1e-6
 
 
-def likeliest_words(model: NgramModel, number: int | None) -> frozenset[str]:
+def top_words(model: NgramModel, number: int | None) -> frozenset[str]:
     """The model's words of the highest unigram probabilities, ties in alphabetical order; None: all of them."""
     ranked = sorted(model.vocabulary, key=lambda word: (-model.tables[0][word].log10_prob, word))
     return frozenset(ranked[:number])
@@ -44,7 +44,7 @@ def prune_by_entropy(model: NgramModel, threshold: float) -> NgramModel:
     for n in range(model.order, 1, -1):
         needed = {_history(key) for key in kept[n]} if n < model.order else set()
         for history, ngrams in by_history(kept[n - 1]).items():
-            for key in _dispensable(model, history, ngrams, threshold):
+            for key in _prunable(model, history, ngrams, threshold):
                 if key not in needed:
                     del kept[n - 1][key]
     return _with_backoffs(model, kept)
@@ -61,7 +61,7 @@ def by_history(table: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _dispensable(model: NgramModel, history: str, ngrams: Sequence[str], threshold: float) -> Iterator[str]:
+def _prunable(model: NgramModel, history: str, ngrams: Sequence[str], threshold: float) -> Iterator[str]:
     """The n-grams of one history that may go: with p = p(w | h), p' = p(w | h'), backing off with weight a,
 
         D = p(h) (p (log p - log p' - log a') + (log a - log a') left),   a' = (left + p) / (left' + p')

@@ -2,9 +2,9 @@
 
 from asrkd.nnet.evaluate import evaluate, iter_logits, log_posteriors
 from asrkd.nnet.inputs import ArrayInputs, HardTargets, InputSource, Objective
-from asrkd.nnet.loop import train, train_stacked
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.result import TrainResult
+from asrkd.nnet.trainer import train, train_stacked
 
 __all__ = [
     "ArrayInputs",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from asrkd.errors import InputError
-from asrkd.workflow.distributed import ALONE, Ranks
+from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _has_code_for_gpu() -> bool:
     return False
 
 
-def compiled(model: nn.Module, ranks: Ranks = ALONE) -> nn.Module:
+def compiled(model: nn.Module, ranks: ProcessGroup = SINGLE_PROCESS) -> nn.Module:
     """`model` as torch.compile makes it, with the same weights. InputError where that cannot be."""
     if not hasattr(torch, "compile"):
         raise InputError(f"train.compile: expected torch 2, found {torch.__version__}")

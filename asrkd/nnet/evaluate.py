@@ -68,9 +68,7 @@ def evaluate(
     return correct / len(ids), nats / len(ids)
 
 
-def log_posteriors(
-    model: nn.Module, inputs: InputSource, ids: Tensor | None = None, chunk: int = CHUNK
-) -> Tensor:
+def log_posteriors(model: nn.Module, inputs: InputSource, ids: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
     """Log-posteriors [N, S] (float32, CPU) of all examples, or `ids`, by a model whose outputs are logits."""
     outputs = iter_logits(model, inputs, ids, chunk)
     return torch.cat([F.log_softmax(logits.float(), dim=1).cpu() for _, logits in outputs])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import tensor_digest
-from asrkd.nnet.cross_entropy import accumulated, label_cross_entropy
+from asrkd.nnet.losses import accumulated, label_cross_entropy
 
 
 class InputSource(Protocol):

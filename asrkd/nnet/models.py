@@ -63,9 +63,7 @@ class AcousticDnn(nn.Module):
     def __init__(self, input_dim: int, num_outputs: int, options: ModelOptions, seed: int = 0) -> None:
         super().__init__()
         if input_dim < 1 or num_outputs < 1:
-            raise InputError(
-                f"model: expected inputs and outputs, found {input_dim} and {num_outputs} of them"
-            )
+            raise InputError(f"model: expected inputs and outputs, found {input_dim} and {num_outputs} of them")
         self.input_dim = input_dim
         self.num_outputs = num_outputs
         self.options = options

@@ -69,7 +69,7 @@ class TrainOptions:
     show_progress: bool = True
     """Show a bar with loss, development accuracy and time left."""
 
-    def wherever_it_runs(self) -> TrainOptions:
+    def without_runtime_options(self) -> TrainOptions:
         """The same training, its options of WHERE_IT_RUNS left at their defaults: what tells it from others."""
         defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in WHERE_IT_RUNS}
         return replace(self, **defaults)
@@ -89,9 +89,7 @@ class TrainOptions:
         _require(self.patience is None or self.patience >= 1, "patience", "at least 1 or none", self.patience)
 
 
-def learning_rate_at(
-    options: TrainOptions, step: int, num_steps: int, history: Sequence[Mapping[str, Any]]
-) -> float:
+def learning_rate_at(options: TrainOptions, step: int, num_steps: int, history: Sequence[Mapping[str, Any]]) -> float:
     """The learning rate of step `step` (from 0) of `num_steps`, given the finished epochs.
 
     A function of its arguments only, so that a resumed training needs no state of a scheduler.

@@ -66,7 +66,7 @@ def fingerprint_of_run(
     read = getattr(inputs, "sample", inputs.batch)
     sampled = read(sample.to(device), generator_of(seeds[0], 0, "augmentation", device))
     parts: dict[str, Any] = {
-        "options": options.wherever_it_runs(),
+        "options": options.without_runtime_options(),
         "model": asdict(model.options),
         "weights": [tensor_digest(parameter) for parameter in model.parameters()],
         "objective": objective.fingerprint,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from asrkd.nnet.captured import CapturedStep
 from asrkd.nnet.checked_data import DevSet
+from asrkd.nnet.cuda_graph import CudaGraphStep
+from asrkd.nnet.data_parallel import Share
 from asrkd.nnet.models import Model
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.result import generator_of, seed_of
 from asrkd.nnet.shards import Examples, Shards
-from asrkd.nnet.share import Share
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Run:
     """Of each model."""
     checkpoint_epochs: int
     share: Share
-    captured: CapturedStep | None
+    captured: CudaGraphStep | None
     """Runs its steps, where they can be captured."""
 
     @property
@@ -89,7 +89,7 @@ class Run:
         return self.steps_per_epoch * self.options.epochs
 
     @property
-    def kept_model(self) -> Model:
+    def averaged_model(self) -> Model:
         """The weights that are evaluated and kept."""
         return self.model if self.averaged is None else self.averaged
 

@@ -16,13 +16,13 @@ from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.inputs import InputSource, Objective
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.result import generator_of
-from asrkd.workflow.distributed import Ranks
+from asrkd.workflow.distributed import ProcessGroup
 
 CPU = torch.device("cpu")
 
 
 @runtime_checkable
-class PartedInputs(InputSource, Protocol):
+class ShardableInputs(InputSource, Protocol):
     """Inputs that are kept elsewhere and can be had in parts."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> InputSource:
@@ -65,17 +65,17 @@ class Shards:
             yield self.load(0)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="shard") as loader:
-            coming = loader.submit(self._load_aside, order[0])
+            coming = loader.submit(self._prefetch, order[0])
             for following in [*order[1:], None]:
                 examples = coming.result()
                 if following is not None:
-                    coming = loader.submit(self._load_aside, following)
+                    coming = loader.submit(self._prefetch, following)
                 yield examples
                 if self.device.type == "cuda":  # nothing may still read what the next but one takes the place of
                     torch.cuda.synchronize(self.device)
                 del examples
 
-    def _load_aside(self, number: int) -> Examples:
+    def _prefetch(self, number: int) -> Examples:
         """Load on a stream of its own, so that a GPU goes on with its work meanwhile."""
         if self.device.type != "cuda":
             return self.load(number)
@@ -95,7 +95,7 @@ def shards_of(
     objective: Objective,
     frame_ids: Tensor,
     options: TrainOptions,
-    ranks: Ranks,
+    ranks: ProcessGroup,
     device: torch.device,
     precision: str,
 ) -> Shards:
@@ -105,7 +105,7 @@ def shards_of(
     autocast would make of every batch is made once. InputError: shards asked for where there can be none.
     """
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    parted = inputs if isinstance(inputs, PartedInputs) else None
+    parted = inputs if isinstance(inputs, ShardableInputs) else None
     if options.shard_frames is not None and (parted is None or ranks.size > 1):
         raise InputError(
             "train.shard_frames: expected frames of a store, and one process (several share the frames between them "

@@ -10,7 +10,7 @@ from typing import Any
 
 from lhotse import RecordingSet, SupervisionSet
 
-from asrkd.data.splits import CorpusSplit, Dropped, total_left_out
+from asrkd.data.splits import CorpusSplit, Rejected, total_excluded
 from asrkd.data.validate import first_few, require_utterances, validate_corpus
 from asrkd.errors import InputError
 from asrkd.features.fbank import compute_features
@@ -106,8 +106,8 @@ def make_manifests(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> Non
         print(f"   {name}: {len(split.supervisions)}{whole} utterances", flush=True)
     for fault in bad:
         print(f"   dropped {fault}", flush=True)
-    write_json(out_dir / "left_out.json", total_left_out(splits))
-    write_json(out_dir / "dropped.json", [{"utt_id": fault.utt_id, "reason": fault.reason} for fault in bad])
+    write_json(out_dir / "excluded.json", total_excluded(splits))
+    write_json(out_dir / "rejected.json", [{"utt_id": fault.utt_id, "reason": fault.reason} for fault in bad])
 
 
 def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
@@ -115,7 +115,7 @@ def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: S
     for name, expected in corpus.sizes.items():
         found = splits[name].num_utterances
         if found < (1 - options.max_bad) * expected:
-            faults = _known_faults(splits[name], corpus.speakers.get(name, ()))
+            faults = _known_rejects(splits[name], corpus.speakers.get(name, ()))
             raise InputError(
                 f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
                 f"(--max-bad {options.max_bad:g} may be missing)" + (f": {first_few(faults)}" if faults else "")
@@ -126,21 +126,21 @@ def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: S
 
 def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> None:
     """InputError where more of the speech that the corpus' own table has is missing than may be bad."""
-    if split.lacking_share > options.max_bad:
+    if split.missing_share > options.max_bad:
         raise InputError(
             f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
-            f"(--max-bad), found {split.lacking_share:.1%}: {first_few(split.lacking)}: is the copy whole?"
+            f"(--max-bad), found {split.missing_share:.1%}: {first_few(split.missing)}: is the copy whole?"
         )
-    for line in split.lacking:
+    for line in split.missing:
         print(f"   not whole: {line}", flush=True)
 
 
-def _known_faults(split: CorpusSplit, speakers: Collection[str]) -> list[Dropped]:
+def _known_rejects(split: CorpusSplit, speakers: Collection[str]) -> list[Rejected]:
     """What is dropped, and those of the speakers of whom nothing is there, not even that."""
     heard = {supervision.speaker for supervision in split.supervisions}
-    dropped = [fault.utt_id for fault in split.dropped]  # a speaker's name, or begins with it
-    absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in dropped)]
-    return [*(Dropped(name, "speaker without files") for name in absent), *split.dropped]
+    rejected = [fault.utt_id for fault in split.rejected]  # a speaker's name, or begins with it
+    absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in rejected)]
+    return [*(Rejected(name, "speaker without files") for name in absent), *split.rejected]
 
 
 def _folder(options: SpeechOptions) -> Path:
@@ -153,7 +153,7 @@ def load_split(manifests: Path, name: str) -> CorpusSplit:
     return CorpusSplit(
         RecordingSet.from_file(manifests / f"{name}_recordings.jsonl.gz"),
         SupervisionSet.from_file(manifests / f"{name}_supervisions.jsonl.gz"),
-        read_json(manifests / "left_out.json"),
+        read_json(manifests / "excluded.json"),
     )
 
 
@@ -186,9 +186,9 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
     wider = source.build_known(vocabulary.union(*spoken.values()))
     heard = set(lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
-    wider.restrict(
-        word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons)
-    ).save(out_dir / ALIGN_LEXICON_FILE)
+    wider.restrict(word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons)).save(
+        out_dir / ALIGN_LEXICON_FILE
+    )
     decoded, ngram = decoding_language(texts["train"], lexicon, source)
     require_rescorable(texts["train"], options.lang, ngram)
     decoded.save(out_dir / DECODE_LEXICON_FILE)
@@ -209,9 +209,7 @@ def make_lang(corpus: Corpus, features: Path, options: SpeechOptions, out_dir: P
         print(f"   {len(guessed)} words without a pronunciation were given one: {named}", flush=True)
 
 
-def lexicon_source(
-    corpus: Corpus, train_text: list[list[str]], options: SpeechOptions, out_dir: Path
-) -> LexiconSource:
+def lexicon_source(corpus: Corpus, train_text: list[list[str]], options: SpeechOptions, out_dir: Path) -> LexiconSource:
     lang = options.lang
     if lang.units == "subword":
         lines = [" ".join(sentence) for sentence in train_text]

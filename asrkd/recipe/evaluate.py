@@ -33,12 +33,12 @@ from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.scoring.bootstrap import UtteranceMetric
 from asrkd.scoring.frames import FrameMetrics, frame_metrics
-from asrkd.workflow.cache import KeptResults
+from asrkd.workflow.cache import ResultCache
 
 GRAPH_FOLDER = "graph"
 TUNING_FILE = "tuning.json"
 FRAMES_FILE = "frames.json"
-KEPT_FILE = "found.sqlite"
+CACHE_FILE = "found.sqlite"
 FIRST_PASS_FILE = "first_pass.json"
 OLD_GRAMMAR_FILE = "decoding_grammar"
 NEW_GRAMMAR_FILE = "rescoring_grammar"
@@ -151,7 +151,7 @@ class Decoder:
             self.frames.store.frame_shift_ms,
             name=name,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
-            kept=KeptResults(out_dir / KEPT_FILE, search),
+            kept=ResultCache(out_dir / CACHE_FILE, search),
         )
         if self.rescorer is None:
             return first, first
@@ -159,7 +159,7 @@ class Decoder:
         again = RescoreWork(self.exp_dir, options.scales, beam)
         elsewhere = partial(jobs.map, again) if jobs.on_cluster else None
         grammars = [grammar.fst.digest() for grammar in (self.rescorer.old, self.rescorer.new)]
-        kept = KeptResults(out_dir / KEPT_FILE, fingerprint([search, grammars]))
+        kept = ResultCache(out_dir / CACHE_FILE, fingerprint([search, grammars]))
         return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}", elsewhere, kept)
 
 
@@ -224,12 +224,10 @@ def decode_dev(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -
     decoder = Decoder.open(exp_dir, "dev", options)
     _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev", out_dir)
     last.save(out_dir)
-    (out_dir / KEPT_FILE).unlink(missing_ok=True)
+    (out_dir / CACHE_FILE).unlink(missing_ok=True)
 
 
-def tune_scales(
-    chosen: Sequence[Run], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path
-) -> None:
+def tune_scales(chosen: Sequence[Run], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, next: one set of scales for all systems, from their lattices of the development speakers."""
     lattices = {run.name: Hypotheses.load(exp_dir / run.dev_step).lattices for run in chosen}
     tuning = tune(
@@ -276,7 +274,7 @@ def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) 
             "macs_per_frame": acoustics.model.macs_per_frame,
         },
     )
-    (out_dir / KEPT_FILE).unlink(missing_ok=True)
+    (out_dir / CACHE_FILE).unlink(missing_ok=True)
 
 
 def load_frame_metrics(saved: Mapping[str, Any]) -> FrameMetrics:

@@ -38,7 +38,7 @@ from asrkd.recipe.options import SpeechOptions
 TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
-KEPT_FILE = "aligned.sqlite"
+CACHE_FILE = "aligned.sqlite"
 MONO = "mono"
 MIXTURE_PARTS = ("mean", "variance", "log_weight")
 
@@ -91,7 +91,7 @@ class LabelMaker:
             replace(self.options.realign, num_jobs=self.options.num_jobs),
             desc=desc,
             elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
-            kept=Keep(scratch / KEPT_FILE, aligner.digests()),
+            kept=Keep(scratch / CACHE_FILE, aligner.digests()),
         )
 
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
@@ -218,7 +218,7 @@ def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: 
         maker.lexicon,
         replace(options.align, num_jobs=options.num_jobs),
         GaussiansElsewhere(maker, scratch / "flat_start") if options.jobs.on_cluster else None,
-        kept_in=scratch / KEPT_FILE,
+        kept_in=scratch / CACHE_FILE,
     )
     rows: list[dict[str, object]] = [
         {"round": f"gauss_{number}", "kind": "single Gaussian", "log_like_per_frame": value}
@@ -229,7 +229,7 @@ def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: 
         done = maker.network_round(alignment, monophones, f"{MONO}_{number}", scratch)
         alignment = done.alignment
         rows.append(done.as_row())
-    _report_dropped(alignment)
+    _report_rejected(alignment)
     alignment.save(out_dir / "train.safetensors")
     write_json(out_dir / ROUNDS_FILE, rows)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -262,7 +262,7 @@ def _save_labels(
     for split in ("dev", "test"):
         held_out = LabelMaker.open(features, lang, maker.options, split)
         alignment = held_out.realigned(last.aligner, f"align {split}", scratch)
-        _report_dropped(alignment)
+        _report_rejected(alignment)
         alignment.save(out_dir / f"{split}.safetensors")
 
 
@@ -293,6 +293,6 @@ def load_hmm(tree_dir: Path) -> tuple[SenoneTree, TransitionModel, Tensor]:
     return tree, TransitionModel.from_tensors(tensors), tensors["log_prior"]
 
 
-def _report_dropped(alignment: Alignment) -> None:
-    for utt_id, reason in alignment.dropped.items():
+def _report_rejected(alignment: Alignment) -> None:
+    for utt_id, reason in alignment.rejected.items():
         print(f"   not aligned: {utt_id}: {reason}", flush=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from asrkd.errors import InputError
 from asrkd.lang.g2p import pronounce
+from asrkd.lang.interpolation import mix
 from asrkd.lang.lexicon import Lexicon, build_lexicon, is_arpabet, require_guessable
-from asrkd.lang.mixing import mix
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
-from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
+from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
 
@@ -66,7 +66,7 @@ def decoding_language(
             f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
             f"but such as {min(whole.vocabulary, default='none')} (words are upper case here)"
         )
-    words = likeliest_words(whole, lang.max_words)
+    words = top_words(whole, lang.max_words)
     found, _ = source.build(words, guess=False)
     decoded = Lexicon({**_with_phones_of(lexicon, found), **lexicon.prons})
     _require_pronounced(words, decoded, lang)

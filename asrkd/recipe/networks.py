@@ -24,8 +24,8 @@ from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.options import SpeechOptions
-from asrkd.workflow.distributed import ALONE, Ranks
-from asrkd.workflow.map import HERE
+from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
+from asrkd.workflow.map import SERIAL
 
 MODEL_FILE = "model.safetensors"
 SUMMARY_FILE = "summary.json"
@@ -47,7 +47,7 @@ class LabelledFrames:
 
     @classmethod
     def open(
-        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: Ranks = ALONE
+        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: ProcessGroup = SINGLE_PROCESS
     ) -> LabelledFrames:
         """Of several `ranks`, each holds every size-th utterance's frames in memory."""
         held = None if ranks.size == 1 else slice(ranks.rank, None, ranks.size)
@@ -56,7 +56,7 @@ class LabelledFrames:
     @classmethod
     def open_to_learn(cls, features: Path, tree_dir: Path, options: SpeechOptions) -> LabelledFrames:
         """The training split. None of its frames are held here where the training takes them in parts, or to a GPU."""
-        ranks = Ranks.of_environment()
+        ranks = ProcessGroup.from_environment()
         elsewhere = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
         if ranks.size == 1 and elsewhere:
             return cls._open(features, tree_dir, "train", options, slice(0))
@@ -96,7 +96,7 @@ class LabelledFrames:
 def labelled_store(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
     """Frames of a split's aligned utterances, the senone of each, and the tree."""
     store, alignment, tree = _aligned(features, tree_dir, split)
-    if alignment.dropped:
+    if alignment.rejected:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
     return store, alignment.store_labels(store, tree), tree
 
@@ -197,9 +197,7 @@ def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
     return options.train if student.distil is None or rate is None else replace(options.train, learning_rate=rate)
 
 
-def make_posteriors(
-    features: Path, tree_dir: Path, members: list[Path], options: SpeechOptions, out_dir: Path
-) -> None:
+def make_posteriors(features: Path, tree_dir: Path, members: list[Path], options: SpeechOptions, out_dir: Path) -> None:
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
     frames = LabelledFrames.open(features, tree_dir, "train", options)
     device = resolve_device(options.device)
@@ -215,7 +213,7 @@ def make_posteriors(
         frames.tree_fingerprint,
         options.posteriors,
         # Processes that were forked cannot use a GPU, and it needs no more than this one.
-        jobs=options.jobs if device.type == "cpu" else HERE,
+        jobs=options.jobs if device.type == "cpu" else SERIAL,
         elsewhere=(
             PosteriorWork(features, tree_dir, tuple(members), precision, options) if options.jobs.on_cluster else None
         ),
@@ -268,9 +266,7 @@ class PosteriorWork:
         return rows
 
 
-def _train_and_dev(
-    features: Path, tree_dir: Path, options: SpeechOptions
-) -> tuple[LabelledFrames, LabelledFrames]:
+def _train_and_dev(features: Path, tree_dir: Path, options: SpeechOptions) -> tuple[LabelledFrames, LabelledFrames]:
     return (
         LabelledFrames.open_to_learn(features, tree_dir, options),
         LabelledFrames.open(features, tree_dir, "dev", options),
@@ -293,7 +289,7 @@ def _train_model(
     result = train(
         model, frames.inputs, objective, dev.inputs, dev.labels, train_options, out_dir, description=description
     )
-    if not Ranks.of_environment().leads:
+    if not ProcessGroup.from_environment().is_main:
         return
     best = result.history[result.best_epoch]
     write_json(

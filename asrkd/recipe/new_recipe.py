@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from asrkd.data.corpora.user import OwnOptions, prepare_own
+from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus
 from asrkd.data.splits import CorpusSplit
 from asrkd.data.validate import MAX_BAD, require_utterances, validate_corpus
 from asrkd.errors import InputError
@@ -30,7 +30,7 @@ from pathlib import Path
 from asrkd.data.corpora.user import OwnOptions, own_files, prepare_own
 from asrkd.recipe.data import Corpus
 from asrkd.recipe.options import OwnSpeechOptions
-from asrkd.recipe.plan import main
+from asrkd.recipe.pipeline import main
 
 CORPUS = Corpus(
     name={name!r},
@@ -61,15 +61,15 @@ DEFAULT = replace(
 if __name__ == "__main__":
     main(CORPUS, DEFAULT)
 '''
-_RUN = '''#!/usr/bin/env bash
+_RUN = """#!/usr/bin/env bash
 # The {name} recipe: numbered stages, as in Kaldi. Its --help lists them and every option.
 [ -t 2 ] || export TQDM_MININTERVAL="${{TQDM_MININTERVAL:-30}}"
 exec "${{ASRKD_PYTHON:-{python}}}" "$(dirname "${{BASH_SOURCE[0]}}")/recipe.py" "$@"
-'''
+"""
 
 
 def write_recipe(
-    name: str, corpora: OwnOptions, lexicon: str | None, out: Path | None = None, max_bad: float = MAX_BAD
+    name: str, corpora: UserCorpusOptions, lexicon: str | None, out: Path | None = None, max_bad: float = MAX_BAD
 ) -> Path:
     """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not be there; that folder.
 
@@ -86,7 +86,7 @@ def write_recipe(
         raise InputError(f"{folder}: there is something already; choose another name or --out")
     corpora = _absolute(replace(corpora, pieces_dir=Path("data") / name / "pieces"))
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
-    splits = prepare_own(base, corpora, only_probe=True)
+    splits = prepare_user_corpus(base, corpora, only_probe=True)
     sampling_rate = _sampling_rate(splits)
     good, _ = validate_corpus(splits, sampling_rate, max_bad=max_bad, read_audio=False)
     require_utterances(good)
@@ -109,14 +109,14 @@ def write_recipe(
     return folder
 
 
-def _absolute(corpora: OwnOptions) -> OwnOptions:
+def _absolute(corpora: UserCorpusOptions) -> UserCorpusOptions:
     """Manifests by their full paths: a recipe is run from anywhere. What it makes stays where it is run."""
     given = {field.name: getattr(corpora, field.name) for field in fields(corpora) if field.name != "pieces_dir"}
     paths: dict[str, Any] = {name: value.absolute() for name, value in given.items() if isinstance(value, Path)}
     return replace(corpora, **paths)
 
 
-def _arguments(corpora: OwnOptions) -> str:
+def _arguments(corpora: UserCorpusOptions) -> str:
     """The lines of what is not as by default."""
     lines = []
     for field in fields(corpora):
@@ -130,7 +130,7 @@ def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
     """The one of most recordings: validation tells which have another. InputError where none can be read."""
     rates = [recording.sampling_rate for split in splits.values() for recording in split.recordings]
     if not rates:
-        faults = [fault for split in splits.values() for fault in split.dropped]
+        faults = [fault for split in splits.values() for fault in split.rejected]
         raise InputError(f"corpus: expected readable audio, found none: {faults[0] if faults else 'no utterances'}")
     return max(sorted(set(rates)), key=rates.count)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from asrkd import config
 from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.data.corpora.librispeech import LibrispeechOptions
-from asrkd.data.corpora.user import OwnOptions
+from asrkd.data.corpora.user import UserCorpusOptions
 from asrkd.decode import DecodeOptions
 from asrkd.distil.loss import DistilOptions
 from asrkd.distil.store import StoreOptions
@@ -187,10 +187,10 @@ class LibrispeechSpeechOptions(SpeechOptions):
 
 
 @dataclass(frozen=True)
-class OwnSpeechOptions(SpeechOptions):
+class UserSpeechOptions(SpeechOptions):
     """Those of recipes that `asrkd init` writes."""
 
-    corpora: OwnOptions = field(default_factory=lambda: OwnOptions(recordings=Path()))
+    corpora: UserCorpusOptions = field(default_factory=lambda: UserCorpusOptions(recordings=Path()))
 
 
 def options_of_run(exp_dir: Path) -> SpeechOptions:

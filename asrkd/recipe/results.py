@@ -75,9 +75,7 @@ class Scored:
     macs_per_frame: int
 
     @classmethod
-    def of(
-        cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts
-    ) -> Scored:
+    def of(cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts) -> Scored:
         folder = exp_dir / run.step
         hypotheses = Hypotheses.load(folder)
         saved = read_json(folder / FRAMES_FILE)
@@ -159,7 +157,7 @@ def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of what decides the results: neither folders, nor the range of stages, nor where it is computed."""
     anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
-    anywhere = replace(anywhere, device="auto", train=options.train.wherever_it_runs())
+    anywhere = replace(anywhere, device="auto", train=options.train.without_runtime_options())
     # Another system's posteriors are told by the fingerprint of their store, which is in the stamps.
     return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
 
@@ -218,8 +216,8 @@ def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str], uni
         "boundaries": _boundaries(exp_dir),
         "oov_rate": lang["oov_rate"],
         "lang": lang,
-        "left_out": read_json(exp_dir / "manifests" / "left_out.json"),
-        "dropped": [(row["utt_id"], row["reason"]) for row in read_json(exp_dir / "manifests" / "dropped.json")],
+        "excluded": read_json(exp_dir / "manifests" / "excluded.json"),
+        "rejected": [(row["utt_id"], row["reason"]) for row in read_json(exp_dir / "manifests" / "rejected.json")],
         "timing": stage_seconds(exp_dir, steps),
         "environment": provenance.versions(),
     }
@@ -279,7 +277,7 @@ def _count(exp_dir: Path, split: str, unit: str) -> dict[str, Any]:
         f"{unit}s": sum(len((one.text or "").split()) for one in spoken),
         "copies": len(store.utt_ids) // len(spoken),
         "frames": len(store),
-        "unaligned": len(alignment.dropped),
+        "unaligned": len(alignment.rejected),
     }
 
 

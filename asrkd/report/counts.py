@@ -82,24 +82,20 @@ def boundary_table(results: Row) -> Table | None:
     )
 
 
-def left_out_table(results: Row) -> Table | None:
+def excluded_table(results: Row) -> Table | None:
     """Utterances the corpus preparation left out, by rule."""
-    rules = results.get("left_out")
+    rules = results.get("excluded")
     if not rules:
         return None
-    return keyed_table(
-        "Left out by rule", {rule: count(n) for rule, n in rules.items()}, ("rule", "utterances")
-    )
+    return keyed_table("Left out by rule", {rule: count(n) for rule, n in rules.items()}, ("rule", "utterances"))
 
 
-def dropped_table(results: Row) -> Table | None:
+def rejected_table(results: Row) -> Table | None:
     """Utterances dropped as bad or impossible to align, with the reason."""
-    dropped = results.get("dropped")
-    if not dropped:
+    rejected = results.get("rejected")
+    if not rejected:
         return None
-    return Table(
-        "Dropped utterances", ("utt_id", "reason"), tuple((str(u), str(r)) for u, r in dropped), "ll"
-    )
+    return Table("Dropped utterances", ("utt_id", "reason"), tuple((str(u), str(r)) for u, r in rejected), "ll")
 
 
 def confusion_tables(results: Row) -> list[Table]:

@@ -11,11 +11,11 @@ from asrkd.report.counts import (
     boundary_table,
     confusion_tables,
     corpus_table,
-    dropped_table,
     environment_table,
-    left_out_table,
+    excluded_table,
     oov_text,
     provenance_pairs,
+    rejected_table,
     timing_table,
     training_table,
 )
@@ -91,7 +91,7 @@ def _run_parts(results: Row, heading: str) -> list[str]:
         ("Training", (training_table(results),)),
         ("Alignment", (boundary_table(results),)),
         ("Confusions", [_first_rows(table, SHOWN_CONFUSION_ROWS) for table in confusion_tables(results)]),
-        ("Corpus", (corpus_table(results), left_out_table(results), dropped_table(results))),
+        ("Corpus", (corpus_table(results), excluded_table(results), rejected_table(results))),
         ("Time and environment", (timing_table(results), environment_table(results))),
     ]
     for title, tables in groups:

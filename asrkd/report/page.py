@@ -91,9 +91,7 @@ def render_page(
     if len(set(keys)) != len(keys):
         raise ValueError(f"section keys repeat: {keys}")
     template = environment.get_template("report.html.j2")
-    return template.render(
-        title=title, subtitle=subtitle, sections=sections, provenance=provenance, command=command
-    )
+    return template.render(title=title, subtitle=subtitle, sections=sections, provenance=provenance, command=command)
 
 
 def pair_kind(pair: tuple[str | None, str | None]) -> str:
@@ -123,9 +121,7 @@ def _read_audio(path: Path, utt_id: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"{utt_id}: cannot read its audio for the report: {path} ({error.strerror})"
-        ) from None
+        raise InputError(f"{utt_id}: cannot read its audio for the report: {path} ({error.strerror})") from None
 
 
 def _as_flac(data: bytes, utt_id: str) -> bytes:
@@ -138,9 +134,7 @@ def _as_flac(data: bytes, utt_id: str) -> bytes:
             samples = file.read(dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int16")
             sampling_rate = file.samplerate
     except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"{utt_id}: expected audio for the report, found bytes {data[:4]!r} ({error})"
-        ) from None
+        raise InputError(f"{utt_id}: expected audio for the report, found bytes {data[:4]!r} ({error})") from None
     flac = io.BytesIO()
     soundfile.write(flac, samples, sampling_rate, format="FLAC", subtype="PCM_16")
     return flac.getvalue()

@@ -111,9 +111,7 @@ def to_svg(figure: MplFigure, prefix: str) -> str:
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     markup = buffer.getvalue()
     markup = markup[markup.index("<svg") :]
-    markup = re.sub(
-        r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", markup, flags=re.DOTALL
-    )
+    markup = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", markup, flags=re.DOTALL)
     # Only tags are rewritten: words and numbers drawn as text stay as they are.
     return re.sub(r"<[^>]*>", lambda tag: _for_page(tag.group(), prefix), markup).strip()
 
@@ -162,9 +160,7 @@ def curves(
     labelled = False
     with panel(title, "epoch", ylabel) as (figure, axes):
         for name, history in histories.items():
-            points = [
-                (i, epoch[key] * scale) for i, epoch in enumerate(history, 1) if epoch.get(key) is not None
-            ]
+            points = [(i, epoch[key] * scale) for i, epoch in enumerate(history, 1) if epoch.get(key) is not None]
             if not points:
                 continue
             teacher = roles[name] == "teacher"
@@ -172,9 +168,7 @@ def curves(
             labelled |= teacher
             colour, dashes = styles[name]
             width, order = (0.9, 2) if teacher else (1.8, 3)
-            axes.plot(
-                *zip(*points, strict=True), color=colour, ls=dashes, lw=width, zorder=order, label=label
-            )
+            axes.plot(*zip(*points, strict=True), color=colour, ls=dashes, lw=width, zorder=order, label=label)
         if not axes.lines:
             return None
         if log_y:
@@ -201,9 +195,7 @@ def legend_below(figure: MplFigure, axes: Axes, title: str | None = None) -> Non
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = min(len(labels), 2 if max(map(len, labels)) > 14 else 3)
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=8.5
-        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=8.5)
 
 
 def sweep_lines(
@@ -221,9 +213,7 @@ def sweep_lines(
     """
     found = [row for row in rows if row.get(key) is not None]
     hard = next((row[key] * scale for row in found if row.get("alpha") == 0), None)
-    swept = [
-        row for row in found if row.get("alpha") and row.get(x) is not None and row.get(group) is not None
-    ]
+    swept = [row for row in found if row.get("alpha") and row.get(x) is not None and row.get(group) is not None]
     if not swept:
         return None
     symbols = {"temperature": "T", "alpha": "α"}
@@ -233,9 +223,7 @@ def sweep_lines(
         for position, value in enumerate(sorted({row[group] for row in swept})):
             mine = sorted(start + [(row[x], row[key] * scale) for row in swept if row[group] == value])
             colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
-            axes.plot(
-                *zip(*mine, strict=True), color=colour, marker=marker, label=f"{symbols[group]} = {value:g}"
-            )
+            axes.plot(*zip(*mine, strict=True), color=colour, marker=marker, label=f"{symbols[group]} = {value:g}")
         if hard is not None and x == "temperature":
             axes.axhline(hard, color=STAND_IN["muted"], ls=DASHES[1], lw=1.4, label="hard labels (α = 0)")
         values = sorted({row[x] for row in swept} | {place for place, _ in start})
@@ -280,9 +268,7 @@ def heat_map(
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.pcolormesh(
-            matrix, cmap=colours, vmin=low, vmax=high, edgecolors=STAND_IN["panel"], linewidth=1.5
-        )
+        axes.pcolormesh(matrix, cmap=colours, vmin=low, vmax=high, edgecolors=STAND_IN["panel"], linewidth=1.5)
         scaled = colours((matrix - low) / (high - low) if high > low else np.full_like(matrix, 0.5))
         _write_cells(axes, matrix if shown is None else shown, cell, scaled)
         if marked is not None:

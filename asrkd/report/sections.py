@@ -13,11 +13,11 @@ from asrkd.report.counts import (
     boundary_table,
     corpus_table,
     disagreement_table,
-    dropped_table,
     environment_table,
-    left_out_table,
+    excluded_table,
     oov_text,
     provenance_pairs,
+    rejected_table,
     timing_table,
     training_table,
 )
@@ -103,11 +103,7 @@ def summary(results: Row) -> Section | None:
             note += f", 95% {span(gap.ci95, 0, 100)}" if gap.ci95 else ""
             tiles.append(Tile("gap recovered", f"{number(gap.value, 0, 100)}%", note))
     reading = _reading(results)
-    return (
-        Section("summary", "Summary", tiles=tuple(tiles), text=(reading,) if reading else ())
-        if tiles
-        else None
-    )
+    return Section("summary", "Summary", tiles=tuple(tiles), text=(reading,) if reading else ()) if tiles else None
 
 
 def _reading(results: Row) -> str | None:
@@ -118,9 +114,7 @@ def _reading(results: Row) -> str | None:
         if (row["a"], row["b"]) == ("distilled", "baseline") and metric:
             shown = number(row["delta"], metric.digits, metric.scale, signed=True)
             bounds = span(row.get("ci95"), metric.digits, metric.scale, signed=True)
-            found.append(
-                f"{metric.label} {shown} {metric.unit} {bounds}, {comparison_verdict(row) or 'no interval'}"
-            )
+            found.append(f"{metric.label} {shown} {metric.unit} {bounds}, {comparison_verdict(row) or 'no interval'}")
     return f"Distilled against baseline, paired, 95% intervals: {'; '.join(found)}." if found else None
 
 
@@ -136,18 +130,14 @@ def systems_section(results: Row) -> Section:
             title = rate.capitalize() if len(sets) == 1 else f"{rate.capitalize()}, {test_set}"
             svg = speech_plots.wer_intervals(errors, roles, title, f"{rate}, %", f"wer-{position}")
             shown = "; ".join(f"{name} {number(found.percent, 2)}%" for name, found in errors.items())
-            figures.append(
-                Figure(svg, f"{title} by system: {shown}.", "Bars are 95% intervals over utterances.")
-            )
+            figures.append(Figure(svg, f"{title} by system: {shown}.", "Bars are 95% intervals over utterances."))
     for key, xlabel in (
         ("frame_accuracy", "frame accuracy, %"),
         ("cross_entropy", "cross-entropy, nats/frame"),
     ):
         shape = metrics(results)[key]
         values = {
-            name: v * shape.scale
-            for name, system in systems.items()
-            if (v := finite(system.get(key))) is not None
+            name: v * shape.scale for name, system in systems.items() if (v := finite(system.get(key))) is not None
         }
         if len(values) > 1:
             svg = speech_plots.metric_dots(
@@ -155,9 +145,7 @@ def systems_section(results: Row) -> Section:
             )
             shown = "; ".join(f"{name} {number(value, shape.digits)}" for name, value in values.items())
             better = "higher" if shape.higher_is_better else "lower"
-            figures.append(
-                Figure(svg, f"{xlabel} by system: {shown}.", f"On the test set; {better} is better.")
-            )
+            figures.append(Figure(svg, f"{xlabel} by system: {shown}.", f"On the test set; {better} is better."))
     oov = oov_text(results)
     text = (oov,) if oov else ()
     return Section("systems", "Systems", text=text, figures=tuple(figures), tables=(systems_table(results),))
@@ -170,8 +158,7 @@ def comparisons_section(results: Row) -> Section | None:
         return None
     rows = results.get("seeds") or ()
     roles = {
-        name: role(name, results["systems"].get(name, {}))
-        for name in dict.fromkeys(row["system"] for row in rows)
+        name: role(name, results["systems"].get(name, {})) for name in dict.fromkeys(row["system"] for row in rows)
     }
     figures = []
     for key, shape in metrics(results).items():
@@ -259,11 +246,7 @@ def ensemble_section(results: Row) -> Section | None:
             lambda value: f"{value:.1f}",
         )
         alt = "Pairwise disagreement of ensemble members, in percent of frames: from "
-        alt += (
-            f"{np.nanmin(off_diagonal):.1f} to {np.nanmax(off_diagonal):.1f}."
-            if len(names) > 1
-            else "one member."
-        )
+        alt += f"{np.nanmin(off_diagonal):.1f} to {np.nanmax(off_diagonal):.1f}." if len(names) > 1 else "one member."
         figures = (Figure(svg, alt, wide=len(names) > PANEL_COLUMNS),)
     text = ("An ensemble gains only where its members err differently.",)
     return Section("ensemble", "Ensemble disagreement", text=text, figures=figures, tables=(table,))
@@ -275,9 +258,7 @@ def store_section(results: Row) -> Section | None:
     if table is None:
         return None
     alt = "KL divergence to the dense posterior against bytes a frame; the values are in the table."
-    figure = Figure(
-        speech_plots.store_curve(results["store"]), alt, "Points are top-k sizes; down and left is better."
-    )
+    figure = Figure(speech_plots.store_curve(results["store"]), alt, "Points are top-k sizes; down and left is better.")
     return Section("store", "Posterior store", figures=(figure,), folded=(table,))
 
 
@@ -290,16 +271,12 @@ def alignment_section(results: Row) -> Section | None:
     for position, (kind, rows) in enumerate(by_kind.items()):
         values = ", ".join(number(row["log_like_per_frame"], 2) for row in rows)
         svg = speech_plots.likelihood_rounds(rows, kind, f"rounds-{position}")
-        figures.append(
-            Figure(svg, f"Log-likelihood a frame by round{' of ' + kind if kind else ''}: {values}.")
-        )
+        figures.append(Figure(svg, f"Log-likelihood a frame by round{' of ' + kind if kind else ''}: {values}."))
     plot = results.get("alignment_plot")
     if plot is not None:
         phones = " ".join(str(phone) for phone, _, _ in plot["phones"])
         alt = f"Spectrogram of {plot['utt_id']}, its aligned phones ({phones}) and the senone of each frame."
-        figures.append(
-            Figure(speech_plots.alignment_picture(plot), alt, f"Utterance {plot['utt_id']}.", wide=True)
-        )
+        figures.append(Figure(speech_plots.alignment_picture(plot), alt, f"Utterance {plot['utt_id']}.", wide=True))
     text = ("Log-likelihoods are comparable within one model family only.",) if len(by_kind) > 1 else ()
     tables = _present(boundary_table(results))
     if not figures and not tables:
@@ -359,8 +336,8 @@ def _scales_map(rows: Sequence[Row], title: str, name: str) -> Figure | None:
 
 def corpus_section(results: Row) -> Section | None:
     """What went in, and what was left out or dropped."""
-    tables = _present(corpus_table(results), left_out_table(results))
-    folded = _present(dropped_table(results))
+    tables = _present(corpus_table(results), excluded_table(results))
+    folded = _present(rejected_table(results))
     return Section("corpus", "Corpus", tables=tables, folded=folded) if tables or folded else None
 
 

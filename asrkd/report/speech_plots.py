@@ -44,9 +44,7 @@ def wer_intervals(errors: Mapping[str, Wer], roles: Mapping[str, str], title: st
         return to_svg(figure, name)
 
 
-def metric_dots(
-    values: Mapping[str, float], roles: Mapping[str, str], title: str, xlabel: str, name: str
-) -> str:
+def metric_dots(values: Mapping[str, float], roles: Mapping[str, str], title: str, xlabel: str, name: str) -> str:
     """A dot a system for a metric that has no interval of its own."""
     size = (PANEL_INCHES[0], 1.1 + 0.28 * len(values))
     with panel(title, xlabel, "", size) as (figure, axes):
@@ -221,9 +219,7 @@ def _segments(axes: Axes, segments: Sequence[Any], shift: float, label: str, fon
         colour = "none" if silence else STAND_IN["series-1"]
         axes.axvspan(left, right, color=colour, alpha=(0.30, 0.16)[position % 2], lw=0)
         axes.axvline(left, color=STAND_IN["muted"], lw=0.5)
-        axes.text(
-            (left + right) / 2, 0.5, str(name), ha="center", va="center", fontsize=fontsize, clip_on=True
-        )
+        axes.text((left + right) / 2, 0.5, str(name), ha="center", va="center", fontsize=fontsize, clip_on=True)
 
 
 def _senones(axes: Axes, pdf_ids: np.ndarray, shift: float) -> None:

@@ -113,9 +113,7 @@ def wer(system: Mapping[str, Any], test_set: str) -> Wer | None:
     percent = finite(errors["percent"])
     if percent is None:
         return None
-    insertions, deletions, substitutions, words = (
-        _count(errors.get(key)) for key in ("ins", "del", "sub", "words")
-    )
+    insertions, deletions, substitutions, words = (_count(errors.get(key)) for key in ("ins", "del", "sub", "words"))
     return Wer(percent, insertions, deletions, substitutions, words, interval(errors.get("ci95")))
 
 

@@ -43,9 +43,7 @@ class Table:
     def __post_init__(self) -> None:
         widths = {len(self.headers), len(self.align), *(len(row) for row in self.rows)}
         if len(widths) != 1:
-            raise ValueError(
-                f"table {self.caption!r}: headers, align and rows differ in length: {sorted(widths)}"
-            )
+            raise ValueError(f"table {self.caption!r}: headers, align and rows differ in length: {sorted(widths)}")
 
 
 def number(value: Any, digits: int, scale: float = 1.0, signed: bool = False) -> str:
@@ -127,9 +125,7 @@ def systems_table(results: Row) -> Table:
 
 def _system_row(name: str, system: Row, test_set: str, first: bool) -> tuple[str, ...]:
     errors = wer(system, test_set)
-    counts = (
-        (errors.insertions, errors.deletions, errors.substitutions, errors.words) if errors else (None,) * 4
-    )
+    counts = (errors.insertions, errors.deletions, errors.substitutions, errors.words) if errors else (None,) * 4
     return (
         name,
         test_set,

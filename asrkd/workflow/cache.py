@@ -27,9 +27,7 @@ Result = TypeVar("Result")
 Arrays = dict[str, NDArray[Any]]
 # Between two writes, or a result's more where none came meanwhile: what a kill costs, besides the pieces being done.
 WRITE_SEC = 5.0
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS results (work TEXT, number INTEGER, result BLOB, PRIMARY KEY (work, number))"
-)
+_TABLE = "CREATE TABLE IF NOT EXISTS results (work TEXT, number INTEGER, result BLOB, PRIMARY KEY (work, number))"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Codec(Generic[Result]):
 
 
 @dataclass(frozen=True)
-class KeptResults:
+class ResultCache:
     """Results of one piece of work after another in an SQLite file, whose writes are whole or absent."""
 
     path: Path

@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1  # Linux, prctl(2): the signal that a process gets when it
 _DONE, _BAD_INPUT, _OS_ERROR, _INTERRUPTED, _DEFECT = "done", "bad input", "os error", "interrupted", "defect"
 
 
-def call_in_own_process(function: Callable[[], None]) -> None:
+def run_in_subprocess(function: Callable[[], None]) -> None:
     """Run `function()` in a forked process and wait for it; it ends with this process, however that ends.
 
     InputError, OSError and KeyboardInterrupt are raised here as they were there. A process that was killed is an

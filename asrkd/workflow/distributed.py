@@ -26,7 +26,7 @@ LOST_WORDS = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe"
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among those that train together; alone, every method is the identity."""
 
     rank: int = 0
@@ -35,13 +35,13 @@ class Ranks:
     """Rank among those of this machine: the number of its GPU."""
 
     @classmethod
-    def of_environment(cls) -> Ranks:
+    def from_environment(cls) -> ProcessGroup:
         """As torchrun tells its processes; alone without it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         return cls(*(int(os.environ[name]) for name in names)) if all(name in os.environ for name in names) else cls()
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes and prints."""
         return self.rank == 0
 
@@ -92,7 +92,7 @@ class Ranks:
         distributed.all_reduce(kept.copy_(tensor))
         return kept.clone()
 
-    def of_leader(self, value: Value) -> Value:
+    def broadcast(self, value: Value) -> Value:
         """What the first process has."""
         return self._gathered(value)[0]
 
@@ -117,6 +117,6 @@ class Ranks:
         return [json.loads(bytes(row).rstrip(b"\0")) for row in self.total(rows).tolist()]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 # What is summed, by shape, type and device.
 _SUMMED: dict[tuple[torch.Size, torch.dtype, torch.device], Tensor] = {}

@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 PROBE_SEC = 10.0  # far more than a search of one frame takes on a busy machine
 # Items that a process has: one that it does, and one so that it need not wait for the next.
-HANDED_OVER = 2
+DISPATCHED = 2
 # Processes that may die at an item before it is not tried again: as many as Dask allows.
 MAX_DEATHS = 3
 _RESULT, _BAD_INPUT, _DEFECT = "result", "bad input", "defect"
@@ -57,30 +57,30 @@ def fork_map(function: Callable[[Item], Result], items: list[Item], num_jobs: in
     that dies had not finished is done again by another one; an item that ends MAX_DEATHS of them is an InputError,
     never a wait without end, and so is an InputError in a process.
     """
-    crew = _Crew(function, items)
+    workers = _WorkerPool(function, items)
     try:
         for _ in range(min(num_jobs, len(items))):
-            crew.hire()
-        crew.hand_over()
-        while crew.is_busy:
-            for pipe in wait(list(crew.held)):
+            workers.spawn()
+        workers.dispatch()
+        while workers.is_busy:
+            for pipe in wait(list(workers.held)):
                 assert isinstance(pipe, Connection)
                 message = _receive(pipe)
                 if message is None:
-                    crew.replace(pipe)
+                    workers.replace(pipe)
                     continue
                 kind, index, value = message
                 if kind == _BAD_INPUT:
                     raise InputError(value)
                 if kind == _DEFECT:
                     raise RuntimeError(f"in a worker process:\n{value}")
-                crew.finished(pipe, index)
+                workers.finished(pipe, index)
                 yield items[index], value
     finally:
-        crew.dismiss()
+        workers.dismiss()
 
 
-class _Crew:
+class _WorkerPool:
     """The processes, and which items each has not finished."""
 
     def __init__(self, function: Callable[[Any], Any], items: list[Any]) -> None:
@@ -94,7 +94,7 @@ class _Crew:
     def is_busy(self) -> bool:
         return bool(self.todo) or any(self.held.values())
 
-    def hire(self) -> None:
+    def spawn(self) -> None:
         """Fork a process."""
         context = multiprocessing.get_context("fork")
         here, there = context.Pipe()
@@ -108,7 +108,7 @@ class _Crew:
     def finished(self, pipe: Connection, index: int) -> None:
         """A process has done an item, and gets another."""
         self.held[pipe].remove(index)
-        self.hand_over()
+        self.dispatch()
 
     def replace(self, pipe: Connection) -> None:
         """A process died: a new one does what it had. InputError where that item has ended too many."""
@@ -122,8 +122,8 @@ class _Crew:
                 raise InputError(f"{ended}: try fewer jobs, a smaller beam or fewer active states")
         logger.warning("%s; what it had is done again", ended)
         self.todo.extendleft(reversed(held))
-        self.hire()
-        self.hand_over()
+        self.spawn()
+        self.dispatch()
 
     def dismiss(self) -> None:
         for pipe, process in self.processes.items():
@@ -131,12 +131,12 @@ class _Crew:
             process.terminate()
             process.join()
 
-    def hand_over(self) -> None:
+    def dispatch(self) -> None:
         """An item to each process that has none, then one to each that would have to wait for it.
 
         Not the last ones, which whoever is free first should do, and none while results would pile up.
         """
-        for depth in range(HANDED_OVER):
+        for depth in range(DISPATCHED):
             for pipe, held in self.held.items():
                 is_wanted = len(held) == depth and len(self.todo) > depth * len(self.held)
                 if is_wanted and self.todo[0] - self._oldest() < IN_FLIGHT:
@@ -158,9 +158,7 @@ def _receive(pipe: Connection) -> tuple[str, int, Any] | None:
     return message
 
 
-def _work(
-    function: Callable[[Any], Any], items: list[Any], pipe: Connection, inherited: Sequence[Connection]
-) -> None:
+def _work(function: Callable[[Any], Any], items: list[Any], pipe: Connection, inherited: Sequence[Connection]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer: it ends its workers
     for other in inherited:
         other.close()

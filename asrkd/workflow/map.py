@@ -100,7 +100,7 @@ class Jobs:
             yield from fork_map(lambda number: function(items[number]), list(range(len(items))), self.num_jobs)
 
 
-HERE = Jobs()
+SERIAL = Jobs()
 """The calling process itself."""
 
 

@@ -25,8 +25,8 @@ from typing import Any
 from asrkd.errors import InputError
 from asrkd.files import canonical, fingerprint, publish_dir, read_json, sync_tree, write_json
 from asrkd.workflow import provenance
-from asrkd.workflow.child_process import call_in_own_process
-from asrkd.workflow.distributed import Ranks
+from asrkd.workflow.child_process import run_in_subprocess
+from asrkd.workflow.distributed import ProcessGroup
 
 STAGE_NAMES = (
     "corpus",
@@ -86,22 +86,22 @@ def run_steps(
         InputError: a needed earlier output is missing or was made by another configuration; another run holds the
             experiment or the step; or whatever a step says of its input.
     """
-    ranks = Ranks.of_environment()
+    ranks = ProcessGroup.from_environment()
     chosen = _chosen(steps, first, last, only, ranks)
     stamps = step_stamps(steps)
     by_name = {step.name: step for step in steps}
-    with _held(exp_dir, only) if ranks.leads else nullcontext():
+    with _locked_experiment(exp_dir, only) if ranks.is_main else nullcontext():
         for place, step in enumerate(chosen, start=1):
             label = f"stage {step.stage} of {LAST_STAGE} ({step.name}, step {place} of {len(chosen)})"
-            if _is_made(step, stamps[step.name], exp_dir):
-                _tell(ranks, f"-- {label}: up to date")
+            if _is_up_to_date(step, stamps[step.name], exp_dir):
+                _print(ranks, f"-- {label}: up to date")
                 continue
             for name in step.inputs:
                 _require(exp_dir, by_name[name], stamps[name], needed_by=step)
-            _tell(ranks, f"== {label}")
-            run = _run_step if ranks.leads else _help_with
+            _print(ranks, f"== {label}")
+            run = _run_step if ranks.is_main else _help_with
             seconds = run(step, stamps, exp_dir)
-            _tell(ranks, f"   done in {seconds:.1f} s")
+            _print(ranks, f"   done in {seconds:.1f} s")
 
 
 def _import_ahead() -> None:
@@ -110,7 +110,7 @@ def _import_ahead() -> None:
         import_module("torch._dynamo")
 
 
-def _chosen(steps: Sequence[Step], first: int, last: int, only: str | None, ranks: Ranks) -> list[Step]:
+def _chosen(steps: Sequence[Step], first: int, last: int, only: str | None, ranks: ProcessGroup) -> list[Step]:
     """The steps to run. InputError for a range or a name that has none, or one that torchrun cannot share out."""
     if first > last:
         raise InputError(f"--stage {first} comes after --stop-stage {last}")
@@ -126,8 +126,8 @@ def _chosen(steps: Sequence[Step], first: int, last: int, only: str | None, rank
     return chosen
 
 
-def _tell(ranks: Ranks, line: str) -> None:
-    if ranks.leads:
+def _print(ranks: ProcessGroup, line: str) -> None:
+    if ranks.is_main:
         print(line, flush=True)
 
 
@@ -158,17 +158,17 @@ def _partial(step: Step, exp_dir: Path) -> Path:
 
 def _help_with(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     """Compute a step that another process runs: what is written is that one's."""
-    if stamps[step.name] in (_made_stamp(_partial(step, exp_dir)), _made_stamp(exp_dir / step.name)):
+    if stamps[step.name] in (_finished_stamp(_partial(step, exp_dir)), _finished_stamp(exp_dir / step.name)):
         return 0.0  # it was made, and is given its name meanwhile
     started = time.time()
-    call_in_own_process(lambda: step.run(_partial(step, exp_dir)))
+    run_in_subprocess(lambda: step.run(_partial(step, exp_dir)))
     return time.time() - started
 
 
 def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
     beside = _partial(step, exp_dir)
     stamp = stamps[step.name]
-    if _made_stamp(beside) == stamp:  # killed between its end and its renaming
+    if _finished_stamp(beside) == stamp:  # killed between its end and its renaming
         publish_dir(beside, exp_dir / step.name)
         return 0.0
     spent = _open_partial(beside, stamp, keep=step.resumable)
@@ -177,7 +177,7 @@ def _run_step(step: Step, stamps: dict[str, str], exp_dir: Path) -> float:
         _import_ahead()
     with _log_file(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
-            call_in_own_process(lambda: step.run(beside))
+            run_in_subprocess(lambda: step.run(beside))
         except BaseException as error:
             if isinstance(error, OSError) and error.filename is None:
                 error.filename = str(beside)  # a write knows no name: tell at least whose output it was
@@ -220,18 +220,18 @@ def _open_partial(beside: Path, stamp: str, keep: bool) -> float:
     return spent
 
 
-def _is_made(step: Step, stamp: str, exp_dir: Path) -> bool:
+def _is_up_to_date(step: Step, stamp: str, exp_dir: Path) -> bool:
     folder = exp_dir / step.name
-    return _made_stamp(folder) == stamp and read_json(folder / STAMP_FILE).get("place", step.place) == step.place
+    return _finished_stamp(folder) == stamp and read_json(folder / STAMP_FILE).get("place", step.place) == step.place
 
 
-def _made_stamp(folder: Path) -> str | None:
+def _finished_stamp(folder: Path) -> str | None:
     path = folder / STAMP_FILE
     return read_json(path)["stamp"] if path.is_file() else None
 
 
 def _require(exp_dir: Path, step: Step, stamp: str, needed_by: Step) -> None:
-    made = _made_stamp(exp_dir / step.name)
+    made = _finished_stamp(exp_dir / step.name)
     if made == stamp:
         return
     what = "is missing" if made is None else f"was made by another configuration (stamp {made}, expected {stamp})"
@@ -242,7 +242,7 @@ def _require(exp_dir: Path, step: Step, stamp: str, needed_by: Step) -> None:
 
 
 @contextmanager
-def _held(exp_dir: Path, only: str | None) -> Iterator[None]:
+def _locked_experiment(exp_dir: Path, only: str | None) -> Iterator[None]:
     """Hold the experiment, so that two runs cannot write over each other; the locks die with the process.
 
     A run of one step shares the experiment with others of its kind and holds its step alone.

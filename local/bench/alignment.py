@@ -1,6 +1,6 @@
 """Alignment: frames a second on one core, from features to pdf_ids, and where the time goes.
 
-    .venv/bin/python local/bench/alignment.py --exp-dir exp/an4
+.venv/bin/python local/bench/alignment.py --exp-dir exp/an4
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def measure(options: Options) -> Table:
             repeats=3,
         )
     total = sum(seconds.values())
-    rows = [
-        (part, f"{taken:.2f}", f"{frames / taken:,.0f}", f"{taken / total:.0%}") for part, taken in seconds.items()
-    ]
+    rows = [(part, f"{taken:.2f}", f"{frames / taken:,.0f}", f"{taken / total:.0%}") for part, taken in seconds.items()]
     rows.append(("features to pdf_ids", f"{total:.2f}", f"{frames / total:,.0f}", "100%"))
     return Table(
         f"{len(texts)} utterances, {frames:,} frames, {tree.num_pdfs} senones, network of "

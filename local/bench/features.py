@@ -26,7 +26,7 @@ from asrkd.features.fbank import FeatureOptions, compute_features, normalise
 from asrkd.features.store import FrameStore
 from asrkd.features.store_writer import Utterance
 from asrkd.recipe.data import load_split
-from asrkd.workflow.child_process import call_in_own_process
+from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.map import Jobs
 
 NUM_JOBS = 2
@@ -64,9 +64,7 @@ def by_torchaudio(path: str) -> np.ndarray:
     torch.set_num_threads(1)
     samples, rate = soundfile.read(path, dtype="float32")
     wave = torch.from_numpy(samples).unsqueeze(0)
-    bank = torchaudio.compliance.kaldi.fbank(
-        wave, sample_frequency=rate, num_mel_bins=40, dither=0.0, snip_edges=False
-    )
+    bank = torchaudio.compliance.kaldi.fbank(wave, sample_frequency=rate, num_mel_bins=40, dither=0.0, snip_edges=False)
     return bank.numpy()
 
 
@@ -96,7 +94,7 @@ def measure(options: Options) -> Table:
 
     def timed(write: Callable[[Path], object]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            call_in_own_process(lambda: write(Path(folder, "frames")))  # type: ignore[arg-type,return-value]
+            run_in_subprocess(lambda: write(Path(folder, "frames")))  # type: ignore[arg-type,return-value]
 
     options_here = FeatureOptions(sampling_rate=rate)
     rivals = {

@@ -1,6 +1,6 @@
 """What shortcuts cost: students from the top-k store and from dense targets, in bfloat16 and in float32, over seeds.
 
-    .venv/bin/python local/bench/fidelity.py --exp-dir exp/prompts
+.venv/bin/python local/bench/fidelity.py --exp-dir exp/prompts
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from asrkd.errors import InputError
 from asrkd.graph import GraphOptions, build_hclg
 from asrkd.lang.lexicon import Lexicon, build_lexicon
 from asrkd.lang.ngram import read_arpa
-from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
+from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import read_sphinx_lm
 from asrkd.recipe.labels import load_hmm
-from asrkd.workflow.child_process import call_in_own_process
+from asrkd.workflow.child_process import run_in_subprocess
 
 SECONDS_GOAL, GIGABYTES_GOAL = 90.0, 2.0
 BYTES_AN_ARC = 20  # three numbers, a score and a row of words
@@ -51,7 +51,7 @@ def prepare(options: Options, exp: Path, out: Path) -> None:
     model = read_sphinx_lm(options.lm)
     lexicon, _ = build_lexicon(set(model.vocabulary), "cmudict", None, on_unknown="leave-out")
     known = {word for word, prons in lexicon.prons.items() if all(set(pron) <= set(tree.phones) for pron in prons)}
-    words = sorted(likeliest_words(restrict(model, known), options.words))
+    words = sorted(top_words(restrict(model, known), options.words))
     prune_by_entropy(restrict(model, words), options.threshold).write_arpa(out / "lm.arpa")
     lexicon.restrict(words).save(out / "lexicon.txt")
 
@@ -82,8 +82,8 @@ def measure(options: Options) -> Table:
         raise InputError(f"{options.lm}: no such file; Debian's package pocketsphinx-en-us brings it")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        call_in_own_process(lambda: prepare(options, exp, folder))
-        call_in_own_process(lambda: build(exp, folder))
+        run_in_subprocess(lambda: prepare(options, exp, folder))
+        run_in_subprocess(lambda: build(exp, folder))
         found = json.loads((folder / "found.json").read_text())
         ngrams = [len(table) for table in read_arpa(folder / "lm.arpa").tables]
     row = (

@@ -1,6 +1,6 @@
 """Posteriors: teachers' forward pass, top-k and the store, a part at a time; what the store loses; reading it back.
 
-    .venv/bin/python local/bench/posteriors.py --exp-dir exp/an4
+.venv/bin/python local/bench/posteriors.py --exp-dir exp/an4
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asrkd.nnet.evaluate import iter_logits
 from asrkd.nnet.models import StackedEnsemble
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, trained_precision
 from asrkd.recipe.options import options_of_run
-from asrkd.workflow.child_process import call_in_own_process
+from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.map import Jobs
 
 WRITING_GOAL, BYTES_GOAL, KL_GOAL = 0.8, 96, 0.01
@@ -68,7 +68,7 @@ def measure(options: Options) -> Table:
             number += 1
             folder = Path(name, str(number))
             parts = (folder, ensemble, inputs, store, "bench", chosen.posteriors)
-            call_in_own_process(
+            run_in_subprocess(
                 lambda: write_store(  # type: ignore[arg-type,return-value]
                     *parts, show_progress=False, jobs=Jobs(chosen.num_jobs), precision=precision
                 )

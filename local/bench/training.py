@@ -1,7 +1,7 @@
 """Training: frames a second of a network on hard labels or soft targets, beside a plain PyTorch loop.
 
-    .venv/bin/python local/bench/training.py
-    .venv-train/bin/python local/bench/training.py --device cuda --layers 8 --width 2560 --senones 14000
+.venv/bin/python local/bench/training.py
+.venv-train/bin/python local/bench/training.py --device cuda --layers 8 --width 2560 --senones 14000
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asrkd.features.store import FrameStore, SplicedFrames
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device, resolve_precision
 from asrkd.nnet.models import AcousticDnn, ModelOptions
-from asrkd.recipe.forecast import Network
+from asrkd.recipe.cost_estimate import Network
 
 FEATURES, LEFT, RIGHT = 40, 20, 5
 UTTERANCE_FRAMES = 1000

@@ -8,7 +8,7 @@ from pathlib import Path
 from asrkd.data.corpora.librispeech import WHERE_TO_GET, prepare_librispeech, read_of_librispeech
 from asrkd.recipe.data import Corpus
 from asrkd.recipe.options import LibrispeechSpeechOptions
-from asrkd.recipe.plan import main
+from asrkd.recipe.pipeline import main
 
 # 72,545 words of news, web text and talk, all of them in the CMU dictionary.
 DEBIAN_LM = "/usr/share/pocketsphinx/model/en-us/en-us.lm.bin"

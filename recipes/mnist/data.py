@@ -31,14 +31,14 @@ def make_corpus(corpus_dir: Path, checksums: Mapping[str, str], out_dir: Path) -
 class DigitData:
     """The digits of a run, and the parts of the training digits.
 
-    Judged are the test digits and tuning are the last training digits; in a trial (`judge` held-out) the last
+    Judged are the test digits and tuning are the last training digits; in a trial (`eval_set` held-out) the last
     training digits are judged and those before them tune. What is judged is never learnt; what tunes is learnt by all
     but those whose biases it tunes.
     """
 
     train: Digits
-    judged: Digits
-    judged_name: str
+    eval_set: Digits
+    eval_set_name: str
     num_learnt: int
     """Training digits that may be learnt: the first so many."""
     num_held_out: int
@@ -52,10 +52,10 @@ class DigitData:
         num_train = len(train.labels)
         if 3 * size > num_train:
             raise InputError(f"--held-out: expected at most a third of {num_train} training digits, found {size}")
-        if options.judge == "test":
+        if options.eval_set == "test":
             return cls(train, found["test"], "test", num_train, size)
-        judged = Digits(train.images[-size:], train.labels[-size:])
-        return cls(train, judged, "held-out training", num_train - size, size)
+        eval_set = Digits(train.images[-size:], train.labels[-size:])
+        return cls(train, eval_set, "held-out training", num_train - size, size)
 
     @property
     def tuning(self) -> Digits:
@@ -71,7 +71,7 @@ class DigitData:
 
     def ids_for(self, variant: Variant, run_seed: int) -> Tensor:
         """Training digits that a variant learns. InputError if there is none."""
-        ids = torch.arange(self.num_learnt - (self.num_held_out if variant.spares_held_out else 0))
+        ids = torch.arange(self.num_learnt - (self.num_held_out if variant.excludes_held_out else 0))
         if variant.fraction < 1.0:
             shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(run_seed))
             ids = ids[shuffled[: round(variant.fraction * len(ids))]].sort().values

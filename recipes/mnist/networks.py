@@ -31,7 +31,7 @@ def train_variant(
     device = resolve_device(options.device)
     logits = None if posteriors is None else load_tensors(posteriors / LOGITS_FILE)[0]["logits"].to(device)
     inputs = JitteredImages(data.train.images.to(device), variant.jitter)
-    objective = variant.lesson.objective(data.train.labels.to(device), logits)
+    objective = variant.targets.objective(data.train.labels.to(device), logits)
     ids = data.ids_for(variant, options.seed)
     seeds = variant.member_seeds(options.seed)
     stack = StackedEnsemble([AcousticDnn(inputs.dim, NUM_CLASSES, variant.model, seed) for seed in seeds])
@@ -74,10 +74,10 @@ def make_posteriors(corpus: Path, teachers: Path, options: DigitsOptions, out_di
     ensemble = load_stack(teachers, device)
     # In the arithmetic that the teachers were trained in, as for speech.
     precision = read_json(teachers / SUMMARY_FILE)["precision"]
-    learnt, judged = (_views(digits, options, device) for digits in (data.train, data.judged))
+    learnt, eval_set = (_views(digits, options, device) for digits in (data.train, data.eval_set))
     save_tensors(
         out_dir / LOGITS_FILE,
-        {"logits": mean_logits(ensemble, learnt, precision), "judged": mean_logits(ensemble, judged, precision)},
+        {"logits": mean_logits(ensemble, learnt, precision), "judged": mean_logits(ensemble, eval_set, precision)},
         {"views": str(len(learnt))},
     )
 

@@ -113,7 +113,7 @@ class DigitsOptions:
     """Last stage to run."""
     experiments: tuple[int, ...] = tuple(EXPERIMENTS)
     """Numbers of the experiments to make, 1 to 7; 1 is always made, for the others are held against it."""
-    judge: Literal["test", "held-out"] = "test"
+    eval_set: Literal["test", "held-out"] = "test"
     """Digits that errors are counted on. held-out: for trials, the last training digits, which then no one learns."""
     held_out: int = 5000
     """Training digits by which biases are tuned, never learnt by the students whose biases they are."""
@@ -150,9 +150,9 @@ class DigitsOptions:
         self._require_nothing_ignored()
 
     @property
-    def judges_test(self) -> bool:
+    def evaluates_test(self) -> bool:
         """Whether errors are counted on the test digits, as the paper's are."""
-        return self.judge == "test"
+        return self.eval_set == "test"
 
     def _require_teachers(self) -> None:
         if 6 in self.experiments and max(self.compared.teachers) > self.teacher.size:

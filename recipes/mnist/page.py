@@ -29,7 +29,7 @@ def digits_page(results: Row, data: DigitData, first_layers: Mapping[str, Tensor
         _remaining(results, data),
         _run(results),
     ]
-    subtitle = f"{results['label']} Errors on {results['judged_on']}."
+    subtitle = f"{results['label']} Errors on {results['evaluated_on']}."
     present = [section for section in sections if section is not None]
     return render_page(TITLE, subtitle, present, provenance_pairs(results), str(results["command"]))
 
@@ -116,7 +116,7 @@ def _remaining(results: Row, data: DigitData) -> Section | None:
     rows = found["digits"]
     if not rows:
         return None
-    images = data.judged.images[[row["digit"] for row in rows]].numpy()
+    images = data.eval_set.images[[row["digit"] for row in rows]].numpy()
     captions = [f"{row['label']} → {'/'.join(map(str, _wrong_answers(row)))}" for row in rows]
     svg = figures.mosaic(images, captions, "remaining-errors")
     alt = "Digits that distilled students get wrong, label and answers: " + "; ".join(captions) + "."

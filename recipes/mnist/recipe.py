@@ -12,7 +12,7 @@ from asrkd.nnet.models import ModelOptions
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, whose recipes are not installed
 
 from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
-from recipes.mnist.plan import main
+from recipes.mnist.pipeline import main
 
 # The plain student: stochastic gradient descent with momentum, a rate that falls to zero, no decay of weights.
 _HARD = TrainOptions(
@@ -60,9 +60,7 @@ QUICK = DigitsOptions(
     exp_dir=Path("exp/mnist_quick"),
     experiments=(1, 3, 4),
     teacher=replace(_TEACHER, size=2, train=replace(_TEACHER.train, epochs=12)),
-    student=StudentOptions(
-        seeds=3, model=_STUDENT, hard=replace(_HARD, epochs=6), soft=replace(_SOFT, epochs=10)
-    ),
+    student=StudentOptions(seeds=3, model=_STUDENT, hard=replace(_HARD, epochs=6), soft=replace(_SOFT, epochs=10)),
     compared=ComparedOptions(train=replace(_SOFT, epochs=2), teachers=(1, 2)),
 )
 

@@ -16,7 +16,7 @@ from asrkd.report.counts import environment_table, provenance_pairs, timing_tabl
 from asrkd.report.markdown import escape, fenced, inline_code, plain_table, table_parts
 from asrkd.report.tables import Row, Table, number
 from recipes.mnist import tables
-from recipes.mnist.claims import FAILS, HOLDS, PART, UNMEASURED
+from recipes.mnist.claim_tests import FAILS, HOLDS, PART, UNMEASURED
 from recipes.mnist.data import DigitData
 from recipes.mnist.networks import MODEL_FILE
 from recipes.mnist.options import EXPERIMENTS, DigitsOptions
@@ -77,7 +77,7 @@ def results_markdown(results: Row) -> str:
     """RESULTS.md, opening with the command that regenerates it."""
     provenance = provenance_pairs(results)
     parts = [fenced(str(results["command"])), f"# Results: {escape(str(results['recipe']))}"]
-    parts.append(f"**{escape(results['label'])}** Errors on {escape(results['judged_on'])}.")
+    parts.append(f"**{escape(results['label'])}** Errors on {escape(results['evaluated_on'])}.")
     parts.append(" · ".join(f"{key} `{inline_code(value)}`" for key, value in provenance.items()))
     for title, made in experiment_tables(results):
         parts += [f"## {escape(title)}", *table_parts(made, title)]

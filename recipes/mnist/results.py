@@ -18,11 +18,10 @@ from asrkd.nnet.devices import resolve_device
 from asrkd.workflow import provenance
 from asrkd.workflow.stages import STAMP_FILE, stage_seconds
 from recipes.mnist import paper
-from recipes.mnist.claims import Outcome, share_of_gain
+from recipes.mnist.claim_tests import Outcome, share_of_gain
 from recipes.mnist.data import DigitData
 from recipes.mnist.estimate import Measured, extrapolate, kind_of, training_flop
 from recipes.mnist.images import JitteredImages
-from recipes.mnist.judge import CONTROLS, Findings, judge_claims
 from recipes.mnist.networks import LOGITS_FILE, SUMMARY_FILE, load_stack
 from recipes.mnist.options import EXPERIMENTS, DigitsOptions, Profiles
 from recipes.mnist.score import (
@@ -47,6 +46,7 @@ from recipes.mnist.variants import (
     teacher_points,
     width_points,
 )
+from recipes.mnist.verdicts import CONTROLS, Findings, evaluate_claims
 
 RESULTS_FILE = "results.json"
 PREDICTIONS_FILE = "predictions.safetensors"
@@ -83,8 +83,8 @@ def score(
         "seed": options.seed,
         "temperature": options.student.distil.temperature,
         "device": read_json(exp_dir / step_name("baseline") / SUMMARY_FILE)["device"],
-        "judged_on": f"{len(data.judged.labels):,} {data.judged_name} digits",
-        "corpus": {"train": len(data.train.labels), "judged": len(data.judged.labels), "held out": data.num_held_out},
+        "evaluated_on": f"{len(data.eval_set.labels):,} {data.eval_set_name} digits",
+        "corpus": {"train": len(data.train.labels), "judged": len(data.eval_set.labels), "held out": data.num_held_out},
         "systems": {name: _system(one, exp_dir, data, options) for name, one in findings.scored.items()},
         "trainings": trainings([one.variant for one in findings.scored.values()]),
         "together": _together(findings),
@@ -117,7 +117,7 @@ def measure(exp_dir: Path, data: DigitData, options: DigitsOptions) -> Findings:
             classes = paper.TRANSFER[variant.name].classes
             repaired[variant.name], reason = repair_biases(scored[variant.name], logits, held_out, data, classes)
             reasons |= {variant.name: reason} if reason else {}
-    together = _teacher_logits(exp_dir)["judged"].mean(dim=0).argmax(dim=1) != data.judged.labels
+    together = _teacher_logits(exp_dir)["judged"].mean(dim=0).argmax(dim=1) != data.eval_set.labels
     return Findings(options, scored, repaired, reasons, Outcome(together.unsqueeze(0).numpy()))
 
 
@@ -150,13 +150,13 @@ def _system(one: Scored, exp_dir: Path, data: DigitData, options: DigitsOptions)
     entry = {
         "experiments": [n for n in options.experiments if n in EXPERIMENTS and _serves(variant, n, options)],
         "description": describe(variant),
-        "paper_errors": paper.ERRORS.get(variant.name) if options.judges_test else None,
+        "paper_errors": paper.ERRORS.get(variant.name) if options.evaluates_test else None,
         **_spread(one.outcome.errors.tolist()),
         **read_json(folder / SUMMARY_FILE),
     }
     if variant.fraction < 1.0 or (variant.name == "baseline" and 6 in options.experiments):
         entry["learnt_accuracy"] = _learnt_accuracy(variant, folder, data, options)
-        entry["judged_accuracy"] = (1.0 - one.outcome.wrong.mean(axis=1)).tolist()
+        entry["eval_accuracy"] = (1.0 - one.outcome.wrong.mean(axis=1)).tolist()
     return entry
 
 
@@ -186,14 +186,14 @@ def describe(variant: Variant) -> str:
     parts += [f"begun at {model.init_scale:g} of the weights"] if model.init_scale != 1.0 else []
     parts += [f"weights decayed by {variant.train.weight_decay:g}"] if variant.train.weight_decay else []
     parts += [f"±{variant.jitter} px"] if variant.jitter else []
-    lesson = variant.lesson
-    if isinstance(lesson, HardLabels):
-        parts.append("hard labels" + (f", smoothed {lesson.label_smoothing:g}" if lesson.label_smoothing else ""))
-    elif isinstance(lesson, SoftLabels):
-        distil = lesson.distil
-        parts.append(f"T={distil.temperature:g}, α={distil.alpha:g}, {_count(lesson.teachers, 'teacher')}")
+    targets = variant.targets
+    if isinstance(targets, HardLabels):
+        parts.append("hard labels" + (f", smoothed {targets.label_smoothing:g}" if targets.label_smoothing else ""))
+    elif isinstance(targets, SoftLabels):
+        distil = targets.distil
+        parts.append(f"T={distil.temperature:g}, α={distil.alpha:g}, {_count(targets.teachers, 'teacher')}")
     else:
-        parts.append(f"squared logit differences, {_count(lesson.teachers, 'teacher')}")
+        parts.append(f"squared logit differences, {_count(targets.teachers, 'teacher')}")
     if variant.classes != ALL_CLASSES:
         parts.append("classes " + "".join(map(str, variant.classes)))
     parts += [f"{100 * variant.fraction:g}% of the digits"] if variant.fraction < 1.0 else []
@@ -204,7 +204,7 @@ def trainings(variants: Sequence[Variant]) -> list[dict[str, Any]]:
     """How networks are optimised, and which of them so: their epochs are told with each."""
     alike: dict[TrainOptions, list[str]] = {}
     for variant in variants:
-        alike.setdefault(replace(variant.train.wherever_it_runs(), epochs=1), []).append(variant.name)
+        alike.setdefault(replace(variant.train.without_runtime_options(), epochs=1), []).append(variant.name)
     return [{"networks": names, **{key: getattr(train, key) for key in OPTIMISED_BY}} for train, names in alike.items()]
 
 
@@ -219,13 +219,13 @@ def _transfer(name: str, findings: Findings) -> dict[str, Any]:
     rows = [{"way": "before", **_transfer_row(before, wanted.classes)}]
     for one in findings.repaired[name]:
         rows.append({"way": one.way, **_transfer_row(one.scored, wanted.classes), "shifts": one.shifts})
-    judged = int(torch.isin(before.labels, torch.tensor(wanted.classes)).sum())
-    comparable = findings.options.judges_test
+    num_eval = int(torch.isin(before.labels, torch.tensor(wanted.classes)).sum())
+    comparable = findings.options.evaluates_test
     return {
         "classes": wanted.classes,
         "paper": wanted if comparable else None,
         "rows": rows,
-        "judged_of_classes": judged,
+        "eval_of_classes": num_eval,
         "no_match": findings.no_match.get(name),
     }
 
@@ -274,14 +274,14 @@ def _control_rows(findings: Findings) -> list[dict[str, Any]]:
 
 
 def _claims(findings: Findings) -> list[dict[str, Any]]:
-    judged = judge_claims(findings)
+    verdicts = evaluate_claims(findings)
     return [
         {
             "key": claim.key,
             "experiment": claim.experiment,
             "text": claim.text,
-            "verdict": judged[claim.key].verdict,
-            "evidence": judged[claim.key].evidence,
+            "verdict": verdicts[claim.key].verdict,
+            "evidence": verdicts[claim.key].evidence,
         }
         for claim in paper.CLAIMS
     ]
@@ -367,5 +367,5 @@ def _estimate(
         for name, one in systems.items()
     ]
     posteriors = read_json(exp_dir / "posteriors" / STAMP_FILE)["seconds"]
-    full = replace(full, judge=options.judge, held_out=options.held_out)
+    full = replace(full, eval_set=options.eval_set, held_out=options.held_out)
     return extrapolate(full, options, data, measured, posteriors, SIDE * SIDE, NUM_CLASSES)

@@ -15,7 +15,7 @@ from asrkd.data.corpora.mnist import Digits
 from asrkd.distil.bias import match_prior, tune_shift
 from asrkd.errors import InputError
 from asrkd.nnet.models import StackedEnsemble
-from recipes.mnist.claims import Outcome
+from recipes.mnist.claim_tests import Outcome
 from recipes.mnist.data import DigitData
 from recipes.mnist.images import JitteredImages, member_logits
 from recipes.mnist.networks import load_stack
@@ -56,8 +56,8 @@ def logits_of(stack: StackedEnsemble, digits: Digits, device: torch.device) -> T
 
 def score_variant(variant: Variant, folder: Path, data: DigitData, device: torch.device) -> tuple[Scored, Tensor]:
     """Predictions for the judged digits, and the logits they come from."""
-    logits = logits_of(load_stack(folder, device), data.judged, device)
-    return Scored(variant, logits.argmax(dim=2), data.judged.labels), logits
+    logits = logits_of(load_stack(folder, device), data.eval_set, device)
+    return Scored(variant, logits.argmax(dim=2), data.eval_set.labels), logits
 
 
 @dataclass(frozen=True)

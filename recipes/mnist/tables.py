@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain
-from recipes.mnist.claims import tally
+from recipes.mnist.claim_tests import tally
 from recipes.mnist.score import TUNED_ON_JUDGED
 
 HEADLINE = ("teacher", "baseline", "distilled")
@@ -70,7 +70,7 @@ def _systems(results: Row, caption: str, names: Sequence[str]) -> Table:
         )
     headers = ("networks", "paper", *SPREAD_HEADERS, "seeds", "digits", "epochs", "params", "digits/s", "what")
     roles = tuple(ROLES.get(name, "other") for name in names)
-    note = f"Errors on {results['judged_on']}; the paper's are of one network. Digits/s are of all seeds together."
+    note = f"Errors on {results['evaluated_on']}; the paper's are of one network. Digits/s are of all seeds together."
     strong = tuple(name == "distilled" for name in names)
     return Table(caption, headers, tuple(rows), "lrrrrrrrrrrl", roles=roles, strong=strong, note=note)
 
@@ -129,7 +129,7 @@ def _transfer(name: str, found: Mapping[str, Any]) -> Table:
         "The paper's way sees the labels it is judged by; held-out digits are training digits "
         "that the student never learnt; the class prior needs no label of the digits it is matched on, and "
         "matched by every bias it takes for a fault what those few thousand digits have by chance of each class. "
-        f"On {classes}: mean errors of {found['judged_of_classes']} digits."
+        f"On {classes}: mean errors of {found['eval_of_classes']} digits."
     )
     if found["no_match"]:
         note += f" No biases match the prior: {found['no_match']}."
@@ -196,7 +196,7 @@ def small_set_table(results: Row) -> Table | None:
             count(system["digits"]),
             count(system["epochs"]),
             _percent_and_deviation(system["learnt_accuracy"]),
-            _percent_and_deviation(system["judged_accuracy"]),
+            _percent_and_deviation(system["eval_accuracy"]),
         )
         for name, system in systems.items()
     )
@@ -251,7 +251,7 @@ def claims_table(results: Row) -> Table:
     note = (
         "Judged by tests of our own networks, over digits and over seeds, each claim by itself at the 5% level. "
         "Holds: all tests say so. In part: the figures lie on its side and one test says so. Does not hold here: the "
-        "rest, so it may be that it is not shown. The tests are in recipes/mnist/claims.py."
+        "rest, so it may be that it is not shown. The tests are in recipes/mnist/claim_tests.py."
     )
     return Table("Scorecard", ("claim", "verdict", "evidence"), rows, "lll", note=note)
 

@@ -60,7 +60,7 @@ class Variant:
 
     name: str
     """Name in results.json and of its step."""
-    lesson: HardLabels | SoftLabels | TeacherLogits
+    targets: HardLabels | SoftLabels | TeacherLogits
     """What it learns."""
     model: ModelOptions
     train: TrainOptions
@@ -71,12 +71,12 @@ class Variant:
     """Digits that its transfer set has."""
     fraction: float = 1.0
     """Part of the training digits that it has."""
-    spares_held_out: bool = False
+    excludes_held_out: bool = False
     """Whether it never learns the digits by which its biases are tuned."""
 
     @property
     def needs_teachers(self) -> bool:
-        return not isinstance(self.lesson, HardLabels)
+        return not isinstance(self.targets, HardLabels)
 
     def member_seeds(self, run_seed: int) -> list[int]:
         """Seed of each member. Students of all variants share theirs, so that member m is a pair with member m."""
@@ -86,7 +86,7 @@ class Variant:
     @property
     def identity(self) -> list[Any]:
         """What decides its weights; where it runs and how that is shown do not."""
-        return [replace(self, train=self.train.wherever_it_runs())]
+        return [replace(self, train=self.train.without_runtime_options())]
 
 
 def teacher(options: DigitsOptions) -> Variant:
@@ -132,7 +132,7 @@ def _transfer(options: DigitsOptions, name: str, classes: tuple[int, ...]) -> Va
     small = options.student
     # Soft targets alone: the paper's transfer sets carry no labels.
     soft = SoftLabels(replace(small.distil, alpha=1.0), options.teacher.size)
-    return Variant(name, soft, small.model, small.soft, small.seeds, classes=classes, spares_held_out=True)
+    return Variant(name, soft, small.model, small.soft, small.seeds, classes=classes, excludes_held_out=True)
 
 
 def compared(
@@ -170,8 +170,8 @@ def matching_points(options: DigitsOptions) -> list[tuple[float, Variant]]:
 def logit_matching(options: DigitsOptions) -> Variant:
     """Experiment 5: the same student on squared differences of logits."""
     small = options.student
-    lesson = TeacherLogits(options.teacher.size)
-    return Variant("logit_matching", lesson, small.model, options.compared.train, small.seeds)
+    targets = TeacherLogits(options.teacher.size)
+    return Variant("logit_matching", targets, small.model, options.compared.train, small.seeds)
 
 
 def alpha_points(options: DigitsOptions) -> list[tuple[float, Variant]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from asrkd.data.corpora.prompts import prepare_prompts
 from asrkd.recipe.data import Corpus
 from asrkd.recipe.options import SpeechOptions
-from asrkd.recipe.plan import main
+from asrkd.recipe.pipeline import main
 
 CORPUS = Corpus(
     name="prompts",

@@ -17,7 +17,7 @@ from asrkd.data.corpora.timit import (
 from asrkd.data.transcripts import SILENCE
 from asrkd.recipe.data import Corpus
 from asrkd.recipe.options import SpeechOptions
-from asrkd.recipe.plan import main
+from asrkd.recipe.pipeline import main
 from asrkd.recipe.scoring import Scoring
 
 CORPUS = Corpus(

@@ -61,7 +61,7 @@ def hand_made() -> Alignment:
         phones=PHONES,
         store_fingerprint="fingerprint of store",
         log_like_rounds=(-3.0, -2.0),
-        dropped={"w": "too short"},
+        rejected={"w": "too short"},
     )
 
 
@@ -85,7 +85,7 @@ class TestAlignment:
         hand_made().save(tmp_path / "ali.safetensors")
         again = Alignment.load(tmp_path / "ali.safetensors")
         assert again.fingerprint == hand_made().fingerprint
-        assert (again.log_like_rounds, dict(again.dropped)) == ((-3.0, -2.0), {"w": "too short"})
+        assert (again.log_like_rounds, dict(again.rejected)) == ((-3.0, -2.0), {"w": "too short"})
         assert torch.equal(again.segment, hand_made().segment)
 
     def test_labels_of_a_store_leave_out_what_was_dropped(self, make_store: MakeStore) -> None:
@@ -286,10 +286,10 @@ class TestViterbi:
         alignment = viterbi(store, LEXICON, tree, lambda u: torch.zeros(len(store.utt(u)), tree.num_pdfs))
         assert alignment.utt_ids == ("good",)
         assert alignment.phone_id.tolist() == [3] * 3 + [1] * 3 + [2] * 3
-        assert set(alignment.dropped) == {"short", "stranger", "mute"}
-        assert "17 frames" in alignment.dropped["short"]
-        assert "18" in alignment.dropped["short"]
-        assert "XYZZY" in alignment.dropped["stranger"]
+        assert set(alignment.rejected) == {"short", "stranger", "mute"}
+        assert "17 frames" in alignment.rejected["short"]
+        assert "18" in alignment.rejected["short"]
+        assert "XYZZY" in alignment.rejected["stranger"]
 
     def test_nothing_to_align_is_an_error(self, make_store: MakeStore) -> None:
         pytest.importorskip("k2")
@@ -347,7 +347,7 @@ class TestViterbi:
         resumed = viterbi(store, LEXICON, tree, asked, None, options, kept=kept)
         assert sorted(asked.utt_ids()) == ["short", "u4", "u5", "u6", "u7", "u8"], "two batches were done"
         assert resumed.fingerprint == whole.fingerprint
-        assert resumed.dropped == whole.dropped
+        assert resumed.rejected == whole.rejected
         assert resumed.log_like_per_frame == whole.log_like_per_frame
         again = Asked(tmp_path / "again", scores)
         viterbi(store, LEXICON, tree, again, None, options, kept=Keep(kept.path, ["others"]))
@@ -410,7 +410,7 @@ class TestFlatStart:
         alignment = flat_start(store, SPELLING)
         found = alignment.pdf_ids(SenoneTree.monophone(SPELLING.phones))
         true = torch.cat([truth[utt_id] for utt_id in alignment.utt_ids])
-        assert not alignment.dropped
+        assert not alignment.rejected
         assert (found == true).float().mean() > 0.95
         rounds = alignment.log_like_rounds
         assert all(after > before - 1e-3 for before, after in itertools.pairwise(rounds))
@@ -465,7 +465,7 @@ class TestRealSpeech:
     def test_silence_is_at_the_ends_and_quiet(self, alignment: Alignment, an4_store: FrameStore) -> None:
         first, last = alignment.offsets[:-1], alignment.offsets[1:] - 1
         at_ends = torch.stack([alignment.phone_id[first] == 0, alignment.phone_id[last] == 0])
-        assert not alignment.dropped
+        assert not alignment.rejected
         assert at_ends.float().mean() > 0.95
         energy = an4_store.feats[alignment.frame_ids(an4_store)].mean(1)
         silence = alignment.phone_id == 0

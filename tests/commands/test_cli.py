@@ -39,15 +39,15 @@ def test_help_lists_every_verb_and_the_recipes(argv: list[str], capsys: pytest.C
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "recipes/an4/run.sh" in shown
-    assert all(verb in shown for verb in cli.VERBS)
+    assert all(command in shown for command in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_verb_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        cli.main([verb, "--help"])
+        cli.main([command, "--help"])
     assert left.value.code == 0
-    assert str(cli.VERBS[verb].__doc__).splitlines()[0] in " ".join(capsys.readouterr().out.split())
+    assert str(cli.COMMANDS[command].__doc__).splitlines()[0] in " ".join(capsys.readouterr().out.split())
 
 
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_verbs_take_options_and_their_errors_are_one_line(
         print("ASRKD" * times, file=sys.stderr)
         return times
 
-    monkeypatch.setitem(cli.VERBS, "shout", shout)
+    monkeypatch.setitem(cli.COMMANDS, "shout", shout)
     assert cli.main(["shout", "--times", "3"]) == 3
     assert capsys.readouterr().err == "ASRKD" * 3 + "\n", "a verb's own stderr is its own"
     assert complaint(["shout", "--times=-1"], capsys) == "asrkd: error: times: expected 0 or more, found -1\n"

@@ -91,9 +91,7 @@ def test_ranges_of_numpy_and_lhotse(name: str, version: str, torch: str, status:
     assert check.status == status
 
 
-@pytest.mark.parametrize(
-    ("version", "status"), [((3, 9), "FAIL"), ((3, 10), "ok"), ((3, 11), "ok"), ((3, 12), "warn")]
-)
+@pytest.mark.parametrize(("version", "status"), [((3, 9), "FAIL"), ((3, 10), "ok"), ((3, 11), "ok"), ((3, 12), "warn")])
 def test_python_versions(version: tuple[int, int], status: str) -> None:
     assert doctor.check_python(version, "x").status == status
 

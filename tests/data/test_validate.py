@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrkd.data.audio import AudioFault, probe, supervise
-from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.audio import AudioError, make_supervision, probe
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import validate, validate_corpus
 from asrkd.errors import InputError
 
@@ -27,32 +27,30 @@ def utterance(
     path = folder / f"{utt_id}.wav"
     soundfile.write(path, noise() if samples is None else samples, rate, **how)
     recording = probe(path, utt_id)
-    return recording, supervise(recording, "spk", text)
+    return recording, make_supervision(recording, "spk", text)
 
 
-def split_of(
-    pairs: list[tuple[Recording, SupervisionSegment]], dropped: tuple[Dropped, ...] = ()
-) -> CorpusSplit:
+def split_of(pairs: list[tuple[Recording, SupervisionSegment]], rejected: tuple[Rejected, ...] = ()) -> CorpusSplit:
     return CorpusSplit(
         RecordingSet.from_recordings(recording for recording, _ in pairs),
         SupervisionSet.from_segments(supervision for _, supervision in pairs),
-        dropped=dropped,
+        rejected=rejected,
     )
 
 
 def reason_for(folder: Path, pair: tuple[Recording, SupervisionSegment]) -> str:
     """Why one utterance among two is dropped."""
-    good, dropped = validate(split_of([utterance(folder, "fine"), pair]), RATE, max_bad=0.5)
+    good, rejected = validate(split_of([utterance(folder, "fine"), pair]), RATE, max_bad=0.5)
     assert [s.id for s in good.supervisions] == ["fine"]
     assert list(good.recordings.ids) == ["fine"]
-    assert [fault.utt_id for fault in dropped] == [pair[0].id]
-    return dropped[0].reason
+    assert [fault.utt_id for fault in rejected] == [pair[0].id]
+    return rejected[0].reason
 
 
 def test_good_utterances_pass(tmp_path: Path):
     split = split_of([utterance(tmp_path, "a"), utterance(tmp_path, "b")])
-    good, dropped = validate(split, RATE)
-    assert dropped == []
+    good, rejected = validate(split, RATE)
+    assert rejected == []
     assert list(good.recordings.ids) == ["a", "b"]
     assert good.texts() == [["GO"], ["GO"]]
 
@@ -75,16 +73,16 @@ def test_truncated_audio_is_not_read_as_far_as_it_goes(tmp_path: Path, kind: str
     soundfile.write(path, noise(), RATE, format=kind, subtype="PCM_16")
     recording = probe(path, "bad")
     path.write_bytes(path.read_bytes()[:-6000])
-    reason = reason_for(tmp_path, (recording, supervise(recording, "spk", "GO")))
+    reason = reason_for(tmp_path, (recording, make_supervision(recording, "spk", "GO")))
     assert reason.startswith(("truncated audio", "unreadable audio"))
     if kind != "FLAC":  # whose length is known only by reading it
-        with pytest.raises(AudioFault, match=r"truncated audio: expected 1[67]... bytes"):
+        with pytest.raises(AudioError, match=r"truncated audio: expected 1[67]... bytes"):
             probe(path, "bad")
 
 
 def test_an_empty_audio_file_is_refused(tmp_path: Path):
     (tmp_path / "bad.wav").write_bytes(b"")
-    with pytest.raises(AudioFault, match="unreadable audio"):
+    with pytest.raises(AudioError, match="unreadable audio"):
         probe(tmp_path / "bad.wav", "bad")
 
 
@@ -140,8 +138,8 @@ def test_audio_and_transcripts_without_each_other(tmp_path: Path):
         RecordingSet.from_recordings([pairs[0][0], pairs[1][0]]),
         SupervisionSet.from_segments([pairs[1][1], pairs[2][1]]),
     )
-    good, dropped = validate(split, RATE, max_bad=0.7)
-    assert [str(fault) for fault in dropped] == [
+    good, rejected = validate(split, RATE, max_bad=0.7)
+    assert [str(fault) for fault in rejected] == [
         "a: missing transcript: it has audio only",
         "c: missing audio: it has a transcript only",
     ]
@@ -150,10 +148,10 @@ def test_audio_and_transcripts_without_each_other(tmp_path: Path):
 
 def test_what_was_dropped_before_counts(tmp_path: Path):
     pairs = [utterance(tmp_path, f"u{n}") for n in range(3)]
-    split = split_of(pairs, dropped=(Dropped("gone", "missing audio"),))
-    good, dropped = validate(split, RATE, max_bad=0.25)
-    assert dropped == [Dropped("gone", "missing audio")]
-    assert good.dropped == ()
+    split = split_of(pairs, rejected=(Rejected("gone", "missing audio"),))
+    good, rejected = validate(split, RATE, max_bad=0.25)
+    assert rejected == [Rejected("gone", "missing audio")]
+    assert good.rejected == ()
     with pytest.raises(InputError, match="found 1 of 4: gone: missing audio"):
         validate(split, RATE, max_bad=0.2)
 
@@ -171,8 +169,8 @@ def test_too_many_bad_name_the_first_few(tmp_path: Path):
 def test_the_limit_is_of_the_whole_corpus(tmp_path: Path):
     large = split_of([utterance(tmp_path, f"u{n}") for n in range(9)])
     small = split_of([utterance(tmp_path, "v0", text=""), utterance(tmp_path, "v1")])
-    splits, dropped = validate_corpus({"train": large, "dev": small}, RATE, max_bad=0.1)
-    assert [fault.utt_id for fault in dropped] == ["v0"]
+    splits, rejected = validate_corpus({"train": large, "dev": small}, RATE, max_bad=0.1)
+    assert [fault.utt_id for fault in rejected] == ["v0"]
     assert {name: len(split.supervisions) for name, split in splits.items()} == {"train": 9, "dev": 1}
     with pytest.raises(InputError, match="found 1 of 2"):
         validate(small, RATE, max_bad=0.1)

@@ -33,7 +33,7 @@ from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
 from asrkd.scoring import wer  # noqa: E402
-from asrkd.workflow.cache import KeptResults  # noqa: E402
+from asrkd.workflow.cache import ResultCache  # noqa: E402
 from asrkd.workflow.k2_threads import k2_jobs  # noqa: E402 - after k2's check
 from asrkd.workflow.local_pool import fork_map  # noqa: E402
 
@@ -271,7 +271,7 @@ def test_a_search_that_is_cut_short_goes_on(task: Task, tmp_path: Path) -> None:
     scores, _ = task.utterances()
     scores["none"] = task.noise(2)  # too short for any path
     options = DecodeOptions(num_jobs=1)
-    whole, kept = decode(task.graph, scores, options), KeptResults(tmp_path / "kept.sqlite", "search")
+    whole, kept = decode(task.graph, scores, options), ResultCache(tmp_path / "kept.sqlite", "search")
     utt_ids = list(scores)
 
     def some(asked: Sequence[str]) -> Iterator[tuple[int, Found]]:
@@ -351,11 +351,11 @@ def test_an_utterance_that_cannot_end_is_partial_or_failed(task: Task) -> None:
     scores = {"short": task.noise(2), "long": task.noise(12)}
     kept = decode(task.graph, scores)
     assert (kept.partial, kept.failed) == (("short",), ())
-    dropped = decode(task.graph, scores, DecodeOptions(allow_partial=False))
-    assert (dropped.partial, dropped.failed) == ((), ("short",))
-    assert dropped.words["short"] == []
-    assert dropped.words["long"] == kept.words["long"]
-    assert dropped.lattices.best_paths(Scales(0.2))["short"] == []
+    rejected = decode(task.graph, scores, DecodeOptions(allow_partial=False))
+    assert (rejected.partial, rejected.failed) == ((), ("short",))
+    assert rejected.words["short"] == []
+    assert rejected.words["long"] == kept.words["long"]
+    assert rejected.lattices.best_paths(Scales(0.2))["short"] == []
     only = decode(task.graph, {"short": scores["short"]}, DecodeOptions(allow_partial=False))
     assert only.words == {"short": []}
 

@@ -10,9 +10,7 @@ from asrkd.distil.bias import match_prior, tune_shift
 from asrkd.errors import InputError
 
 
-def calibrated(
-    num_examples: int, num_classes: int, seed: int, spread: float = 2.0
-) -> tuple[Tensor, Tensor, Tensor]:
+def calibrated(num_examples: int, num_classes: int, seed: int, spread: float = 2.0) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, labels drawn from their softmax, and the class frequencies that follow."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(num_examples, num_classes, dtype=torch.float64, generator=generator) * spread

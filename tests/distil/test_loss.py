@@ -148,9 +148,7 @@ def test_high_temperature_is_logit_matching():
     errors = []
     for temperature in (10.0, 100.0, 1000.0):
         p = torch.softmax(v / temperature, dim=1)
-        scaled = (
-            gradient_of(lambda x, t=temperature, p=p: soft_cross_entropy(x, dense(p), t), z) * temperature**2
-        )
+        scaled = gradient_of(lambda x, t=temperature, p=p: soft_cross_entropy(x, dense(p), t), z) * temperature**2
         errors.append((scaled - (z - v) / 10).abs().max().item())
     assert errors[1] < errors[0] / 8
     assert errors[2] < errors[1] / 8

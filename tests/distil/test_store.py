@@ -30,9 +30,7 @@ def dense_probs(mean: str, temperature: float) -> Tensor:
         return combine(make_ensemble()(make_inputs().values), temperature, mean).exp()
 
 
-@pytest.mark.parametrize(
-    ("mean", "temperatures"), [("geometric", (1.0, 2.0, 5.0, 10.0)), ("arithmetic", (2.0,))]
-)
+@pytest.mark.parametrize(("mean", "temperatures"), [("geometric", (1.0, 2.0, 5.0, 10.0)), ("arithmetic", (2.0,))])
 def test_targets_are_the_ensembles_top_and_tail(tmp_path, mean, temperatures):
     store = write(tmp_path / "s", StoreOptions(top_k=7, mean=mean, temperatures=temperatures), chunk=33)
     ids = torch.tensor([99, 0, 40, 41, 7])

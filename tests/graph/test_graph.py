@@ -171,7 +171,7 @@ def test_words_without_pronunciation_are_left_out_and_named() -> None:
     model = language_model()
     tree = SenoneTree.monophone(lexicon.phones)
     graph = build_hclg(lexicon, model, tree, TransitionModel.uniform(tree.num_pdfs))
-    assert graph.left_out == ("TWO",)
+    assert graph.excluded == ("TWO",)
     assert graph.words == ("A", "AM", "ME", "TO")
 
 
@@ -191,7 +191,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
         assert torch.equal(getattr(graph, name), getattr(loaded, name))
     assert loaded.fingerprint == graph.fingerprint
     assert loaded.word_sequences == graph.word_sequences
-    assert (loaded.words, loaded.num_pdfs, loaded.left_out) == (graph.words, graph.num_pdfs, graph.left_out)
+    assert (loaded.words, loaded.num_pdfs, loaded.excluded) == (graph.words, graph.num_pdfs, graph.excluded)
 
 
 def test_fingerprint_follows_what_it_was_made_from() -> None:

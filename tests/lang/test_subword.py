@@ -67,10 +67,7 @@ def test_the_likeliest_segmentation_comes_first(model: Path) -> None:
 def test_draws_depend_on_seed_and_word_alone(model: Path) -> None:
     lexicon = subword_lexicon(WORDS, model, num_samples=3, seed=7)
     assert subword_lexicon(WORDS, model, num_samples=3, seed=7).fingerprint == lexicon.fingerprint
-    assert (
-        subword_lexicon(WORDS[::-2], model, num_samples=3, seed=7).prons
-        == lexicon.restrict(WORDS[::-2]).prons
-    )
+    assert subword_lexicon(WORDS[::-2], model, num_samples=3, seed=7).prons == lexicon.restrict(WORDS[::-2]).prons
     others = [subword_lexicon(WORDS, model, num_samples=3, seed=seed).fingerprint for seed in range(4)]
     assert len(set(others)) > 2
 
@@ -78,9 +75,7 @@ def test_draws_depend_on_seed_and_word_alone(model: Path) -> None:
 def test_likelier_segmentations_are_drawn_more_often(model: Path) -> None:
     ranked = subword_lexicon(["BASILICA"], model, num_samples=64).prons["BASILICA"]
     # 64 draws without replacement are all of them, in drawn order; over seeds, early places go to the likely.
-    draws = [
-        subword_lexicon(["BASILICA"], model, num_samples=2, seed=s).prons["BASILICA"][1] for s in range(200)
-    ]
+    draws = [subword_lexicon(["BASILICA"], model, num_samples=2, seed=s).prons["BASILICA"][1] for s in range(200)]
     counts = sorted((draws.count(pron) for pron in ranked[1:]), reverse=True)
     assert sum(counts) == 200
     assert counts[0] > 3 * 200 / len(counts)

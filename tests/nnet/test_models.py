@@ -70,9 +70,9 @@ def test_dropout_keeps_the_mean_is_seeded_and_is_off_in_evaluation():
     first, again = model(x, generator(1)), model(x, generator(1))
     assert torch.equal(first, again)
     assert not torch.equal(first, model(x, generator(2)))
-    dropped = model._drop(torch.ones(1000, 1000), 0.4, generator(3))
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.4, abs=0.002)
-    assert dropped.mean().item() == pytest.approx(1.0, abs=0.005)
+    rejected = model._drop(torch.ones(1000, 1000), 0.4, generator(3))
+    assert (rejected == 0).float().mean().item() == pytest.approx(0.4, abs=0.002)
+    assert rejected.mean().item() == pytest.approx(1.0, abs=0.005)
 
 
 def test_max_norm_shrinks_only_what_is_longer():

@@ -15,10 +15,10 @@ from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMa
 from asrkd.distil.store import StoredTargets, StoreOptions, compress
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore, SplicedFrames, Windows
-from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, loop, train, train_stacked
+from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked, trainer
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.nnet.shards import Examples, Shards, shards_of
-from asrkd.workflow.distributed import ALONE, Ranks
+from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(epochs=3, batch_size=32, learning_rate=0.01, precision="float32", show_progress=False)
@@ -46,7 +46,7 @@ def learn(store: FrameStore, out_dir: Path, **changes) -> tuple[AcousticDnn, Tra
 
 def torn(store: FrameStore, out_dir: Path, monkeypatch: pytest.MonkeyPatch, **changes) -> None:
     """A training that ends after its second epoch."""
-    original = loop._train_and_evaluate
+    original = trainer._train_and_evaluate
 
     def interrupted(run, epoch, *rest):
         if epoch == 2:
@@ -54,7 +54,7 @@ def torn(store: FrameStore, out_dir: Path, monkeypatch: pytest.MonkeyPatch, **ch
         return original(run, epoch, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_train_and_evaluate", interrupted)
+        patch.setattr(trainer, "_train_and_evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             learn(store, out_dir, **changes)
 
@@ -109,7 +109,7 @@ def test_a_stacked_member_sees_what_it_would_see_alone(store: FrameStore, tmp_pa
 def test_every_example_is_in_one_shard_and_keeps_its_target(store: FrameStore) -> None:
     inputs, objective = SplicedFrames(store, 2, 1), HardTargets(torch.arange(len(store)))
     ids = torch.arange(0, len(store), 3)
-    shards = shards_of(inputs, objective, ids, replace(OPTIONS, shard_frames=64), ALONE, CPU, "float32")
+    shards = shards_of(inputs, objective, ids, replace(OPTIONS, shard_frames=64), SINGLE_PROCESS, CPU, "float32")
     assert max(shards.sizes) < 64 + 48
     seen = []
     for examples in shards.in_turn(range(len(shards.sizes))):
@@ -136,9 +136,7 @@ def test_the_next_shard_loads_while_one_is_learnt_from() -> None:
     assert threading.current_thread() not in threads
 
 
-def test_two_shards_are_in_memory_at_most(
-    store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_shards_are_in_memory_at_most(store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards: list[weakref.ref[Windows]] = []
     original = SplicedFrames.part
 
@@ -153,7 +151,7 @@ def test_two_shards_are_in_memory_at_most(
     model = AcousticDnn(frames.dim, NUM_CLASSES, SHAPE)
     monkeypatch.setattr(SplicedFrames, "part", part)
     options = replace(OPTIONS, shard_frames=100)
-    monkeypatch.setattr("asrkd.nnet.loop.fingerprint_of_run", lambda *_: "it reads a part of its own")
+    monkeypatch.setattr("asrkd.nnet.trainer.fingerprint_of_run", lambda *_: "it reads a part of its own")
     train(model, frames, objective, None, None, options, tmp_path)
     assert len(shards) > 3 * OPTIONS.epochs
 
@@ -163,7 +161,7 @@ def test_what_a_shard_cannot_be_is_refused(store: FrameStore) -> None:
     options = replace(OPTIONS, shard_frames=64)
     frames = SplicedFrames(store, 2, 1)
     ids = torch.arange(len(store))
-    for inputs, ranks in ((ArrayInputs(store.feats), ALONE), (frames, Ranks(0, 2))):
+    for inputs, ranks in ((ArrayInputs(store.feats), SINGLE_PROCESS), (frames, ProcessGroup(0, 2))):
         with pytest.raises(InputError, match="shard_frames: expected frames of a store, and one process"):
             shards_of(inputs, objective, ids, options, ranks, CPU, "float32")
     with pytest.raises(InputError, match=r"shard_frames: expected at least two batches \(64\) or none, found 63"):

@@ -15,8 +15,8 @@ import torch
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, read_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
-from asrkd.nnet.share import Share
-from asrkd.workflow.distributed import Ranks
+from asrkd.nnet.data_parallel import Share
+from asrkd.workflow.distributed import ProcessGroup
 
 TESTS = Path(__file__).parents[1]
 TIMEOUT_SEC = 120
@@ -123,7 +123,7 @@ def test_a_training_of_one_goes_on_with_two(tmp_path: Path, monkeypatch: pytest.
 class Sums:
     """Stands for a process among others, of which nothing is heard."""
 
-    size, rank, leads = 2, 1, False
+    size, rank, is_main = 2, 1, False
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
@@ -135,7 +135,7 @@ def test_shares_make_up_the_batch(tmp_path: Path) -> None:
     taken = []
     for rank in range(3):
         inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
-        share = Share(Ranks(rank, 3), inputs.held)
+        share = Share(ProcessGroup(rank, 3), inputs.held)
         (held,) = share.batches(ids, len(ids), ids.device)
         x, mine = share.take(inputs, held, torch.Generator())
         assert torch.equal(x, shared_training.SplicedFrames(store, 2, 1).batch(mine))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import asrkd.nnet.loop
+import asrkd.nnet.trainer
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, train, train_stacked
@@ -115,14 +115,14 @@ def test_an_interrupted_stack_goes_on_to_the_same_bits(
         return ensemble
 
     expected = run(tmp_path / "whole")
-    original, steps = asrkd.nnet.loop.run_step, iter(range(1000))
+    original, steps = asrkd.nnet.trainer.run_step, iter(range(1000))
 
     def dying(*arguments: object) -> Tensor:
         if next(steps) == 37:  # in the fourth epoch of ten steps
             raise KeyboardInterrupt
         return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("asrkd.nnet.loop.run_step", dying)
+    monkeypatch.setattr("asrkd.nnet.trainer.run_step", dying)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "torn")
     assert (tmp_path / "torn" / CHECKPOINT_NAME).is_file()
@@ -141,7 +141,7 @@ def test_a_finished_stack_is_loaded_and_other_seeds_train_anew(tmp_path: Path, m
     x = torch.randn(4, 9)
     assert torch.equal(loaded(x), first(x))
     assert loaded.options == SHAPE
-    monkeypatch.setattr("asrkd.nnet.loop.run_epoch", lambda *_: pytest.fail("trained a finished stack"))
+    monkeypatch.setattr("asrkd.nnet.trainer.run_epoch", lambda *_: pytest.fail("trained a finished stack"))
     again = stack()
     train_stacked(again, SEEDS, inputs, HardTargets(labels), SGD, tmp_path)
     assert torch.equal(again(x), first(x))
@@ -202,8 +202,10 @@ def test_captured_steps_learn_what_plain_steps_do(optimizer: str, targets: str, 
     for capture in (False, True):
         inputs, labels = examples()
         options = replace(SGD, optimizer=optimizer, average_decay=0.8, device="cuda", capture=capture)
-        objective: Objective = HardTargets(labels.cuda()) if targets == "hard" else soft(labels).part(
-            torch.arange(len(labels)), torch.device("cuda")
+        objective: Objective = (
+            HardTargets(labels.cuda())
+            if targets == "hard"
+            else soft(labels).part(torch.arange(len(labels)), torch.device("cuda"))
         )
         ensemble = stack()
         on_gpu = NoisyInputs(inputs.values.cuda())

@@ -19,12 +19,12 @@ from asrkd.nnet import (
     log_posteriors,
     train,
 )
-from asrkd.nnet.captured import can_capture
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
+from asrkd.nnet.cuda_graph import can_use_cuda_graph
 from asrkd.nnet.devices import resolve_device, resolve_precision
 from asrkd.nnet.models import AcousticDnn, ModelOptions
 from asrkd.nnet.options import num_stalls
-from asrkd.workflow.distributed import ALONE, Ranks
+from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 
 SHAPE = ModelOptions(hidden_dim=32, num_layers=2, dropout=0.1)
 QUIET = TrainOptions(epochs=4, batch_size=64, learning_rate=3e-3, show_progress=False, precision="float32")
@@ -49,9 +49,7 @@ def run(data, out_dir, shape=SHAPE, frame_ids=None, data_seed=0, **changes):
     inputs, labels, dev_inputs, dev_labels = data
     options = replace(QUIET, seed=data_seed, **changes)
     model = AcousticDnn(inputs.dim, 5, shape)
-    result = train(
-        model, inputs, HardTargets(labels), dev_inputs, dev_labels, options, out_dir, frame_ids=frame_ids
-    )
+    result = train(model, inputs, HardTargets(labels), dev_inputs, dev_labels, options, out_dir, frame_ids=frame_ids)
     return model, result
 
 
@@ -175,9 +173,7 @@ def test_max_norm_holds_after_training(data, tmp_path):
 def test_best_epoch_is_kept_not_the_last(data, tmp_path):
     """A learning rate that explodes late must not spoil what is kept."""
     _, _, dev_inputs, dev_labels = data
-    model, result = run(
-        data, tmp_path, epochs=6, learning_rate=1.5, schedule="constant", select_by="cross_entropy"
-    )
+    model, result = run(data, tmp_path, epochs=6, learning_rate=1.5, schedule="constant", select_by="cross_entropy")
     losses = [epoch["dev_loss"] for epoch in result.history]
     assert result.best_epoch == losses.index(min(losses))
     assert evaluate(model, dev_inputs, dev_labels)[1] == pytest.approx(min(losses), rel=1e-5)
@@ -191,7 +187,7 @@ def test_patience_stops_early(data, tmp_path):
 
 def test_finished_training_is_loaded_and_other_targets_train_anew(data, tmp_path, monkeypatch):
     model, result = run(data, tmp_path)
-    monkeypatch.setattr("asrkd.nnet.loop.run_epoch", lambda *_: pytest.fail("trained a finished model"))
+    monkeypatch.setattr("asrkd.nnet.trainer.run_epoch", lambda *_: pytest.fail("trained a finished model"))
     again, same = run(data, tmp_path)
     assert torch.equal(weights(model), weights(again))
     assert same.history == result.history
@@ -212,11 +208,11 @@ def test_other_arithmetic_and_another_judge_train_anew(data, tmp_path, monkeypat
     def retrain(*_):
         raise Retrained
 
-    monkeypatch.setattr("asrkd.nnet.loop.run_epoch", retrain)
+    monkeypatch.setattr("asrkd.nnet.trainer.run_epoch", retrain)
     precision = "bfloat16" if changed == "precision" else "float32"
-    judge = dev_labels.flip(0) if changed == "dev" else dev_labels
+    eval_set = dev_labels.flip(0) if changed == "dev" else dev_labels
     with pytest.raises(Retrained):
-        run((inputs, labels, dev_inputs, judge), tmp_path, precision=precision)
+        run((inputs, labels, dev_inputs, eval_set), tmp_path, precision=precision)
 
 
 def test_loss_that_is_not_finite_names_epoch_and_step(data, tmp_path):
@@ -278,9 +274,7 @@ def test_evaluate_by_hand_and_without_the_unlabelled():
     accuracy, nats = evaluate(Table(), ArrayInputs(probs.log()), torch.tensor([0, 2, -1]))
     assert accuracy == 0.5
     assert nats == pytest.approx(-(math.log(0.5) + math.log(0.1)) / 2)
-    assert (
-        evaluate(Table(), ArrayInputs(probs.log()), torch.tensor([0, 2, 2]), ids=torch.tensor([2]))[0] == 1.0
-    )
+    assert evaluate(Table(), ArrayInputs(probs.log()), torch.tensor([0, 2, 2]), ids=torch.tensor([2]))[0] == 1.0
 
 
 def test_log_posteriors_do_not_depend_on_the_chunk(data):
@@ -355,15 +349,15 @@ def test_what_can_be_captured(monkeypatch):
 
     there = There()
 
-    def able(inputs=there, objective=there, ranks=ALONE, device="cuda:0", **changes):
-        return can_capture(inputs, objective, TrainOptions(**changes), ranks, torch.device(device))
+    def able(inputs=there, objective=there, ranks=SINGLE_PROCESS, device="cuda:0", **changes):
+        return can_use_cuda_graph(inputs, objective, TrainOptions(**changes), ranks, torch.device(device))
 
     assert able()
     here, labels = ArrayInputs(torch.zeros(2, 3)), HardTargets(torch.zeros(2, dtype=torch.long))
     assert not able(inputs=here) and not able(objective=labels) and not able(device="cpu")
     assert not able(device="cuda:1"), "another GPU than the inputs'"
     assert not able(capture=False) and not able(compile=True) and not able(shard_frames=10_000)
-    assert not able(ranks=Ranks(0, 2))
+    assert not able(ranks=ProcessGroup(0, 2))
     monkeypatch.delattr(torch.cuda.CUDAGraph, "register_generator_state")
     assert not able(), "before torch 2.4"
 

@@ -141,8 +141,7 @@ def comparison(metric: str, delta: float, low: float, high: float, p: float) -> 
 def results() -> dict[str, Any]:
     """A run such as AN4's, every optional part filled."""
     teachers = {
-        f"teacher_{m}": system(11.4 + 0.31 * (m % 3), 0.7391 + 0.0013 * m, 0.834 - 0.002 * m, m)
-        for m in range(5)
+        f"teacher_{m}": system(11.4 + 0.31 * (m % 3), 0.7391 + 0.0013 * m, 0.834 - 0.002 * m, m) for m in range(5)
     }
     sweep = [
         {
@@ -259,8 +258,8 @@ def results() -> dict[str, Any]:
             "test": {"utterances": 130, "speakers": 10, "hours": 0.101, "frames": 36_540, "words": 773},
         },
         "oov_rate": 0.0,
-        "left_out": {"tones": 31, "bracketed text": 12, "empty": 2},
-        "dropped": [
+        "excluded": {"tones": 31, "bracketed text": 12, "empty": 2},
+        "rejected": [
             ("an406-fcaw-b", "no path through the training graph"),
             ("cen9-x", "0.02 s is too short for 3 words"),
         ],
@@ -415,9 +414,7 @@ class TestPage:
         assert all(alt and len(alt) > 20 for alt in page.alts)
 
     def test_holds_every_section(self, report: tuple[str, Page]) -> None:
-        wanted = (
-            "summary systems comparisons sweep training ensemble store alignment scales confusions utterances"
-        )
+        wanted = "summary systems comparisons sweep training ensemble store alignment scales confusions utterances"
         assert {*wanted.split(), "corpus", "run"} <= set(report[1].ids)
 
     def test_is_small(self, report: tuple[str, Page]) -> None:
@@ -444,9 +441,7 @@ class TestPage:
 
 
 class TestNumbers:
-    def test_systems_are_those_of_results_json(
-        self, results: dict[str, Any], report: tuple[str, Page]
-    ) -> None:
+    def test_systems_are_those_of_results_json(self, results: dict[str, Any], report: tuple[str, Page]) -> None:
         rows = report[1].tables["Systems"]
         for name, system in results["systems"].items():
             shown = float(cell(rows, name, "frame acc. %"))
@@ -460,9 +455,7 @@ class TestNumbers:
             assert ends == pytest.approx(wer["ci95"], abs=0.00501)
             assert float(cell(rows, name, "RTF")) == pytest.approx(system["rtf"], abs=5.01e-4)
 
-    def test_markdown_and_page_agree(
-        self, results: dict[str, Any], report: tuple[str, Page], tmp_path: Path
-    ) -> None:
+    def test_markdown_and_page_agree(self, results: dict[str, Any], report: tuple[str, Page], tmp_path: Path) -> None:
         write_results_md(results, tmp_path / "RESULTS.md")
         rows = markdown_rows((tmp_path / "RESULTS.md").read_text(encoding="utf-8"), "system")
         assert [[part.strip() for part in row] for row in report[1].tables["Systems"]] == rows
@@ -555,10 +548,8 @@ class TestResultsMd:
         assert len(rows) < len(tuning)
 
     def test_hostile_text_stays_text(self, results: dict[str, Any], tmp_path: Path) -> None:
-        dropped = [(HOSTILE, "two\nlines | of it")]
-        write_results_md(
-            {**results, "dropped": dropped, "command": "run ```\n# no heading"}, tmp_path / "R.md"
-        )
+        rejected = [(HOSTILE, "two\nlines | of it")]
+        write_results_md({**results, "rejected": rejected, "command": "run ```\n# no heading"}, tmp_path / "R.md")
         text = (tmp_path / "R.md").read_text(encoding="utf-8")
         assert "<script" not in text
         assert text.startswith("````sh\n")
@@ -586,7 +577,7 @@ class TestMissingParts:
         "key",
         [
             *("comparisons", "gap_recovered", "seeds", "sweep", "disagreement", "store", "alignment_rounds"),
-            *("confusions", "tuning", "corpus", "oov_rate", "left_out", "dropped", "timing", "environment"),
+            *("confusions", "tuning", "corpus", "oov_rate", "excluded", "rejected", "timing", "environment"),
         ],
     )
     def test_each_optional_part_stands_alone(
@@ -613,9 +604,7 @@ class TestMissingParts:
         assert [row[1] for row in rows[1:3]] == ["clean", "other"]
         assert rows[2][rows[0].index("WER %")] == "33.30"
 
-    def test_missing_required_part_is_named_and_nothing_written(
-        self, results: dict[str, Any], tmp_path: Path
-    ) -> None:
+    def test_missing_required_part_is_named_and_nothing_written(self, results: dict[str, Any], tmp_path: Path) -> None:
         few = minimal(results)
         del few["git_sha"]
         with pytest.raises(InputError, match="found no git_sha"):
@@ -637,7 +626,7 @@ class TestHostileText:
             **minimal(results),
             "recipe": HOSTILE,
             "command": HOSTILE,
-            "dropped": [(HOSTILE, HOSTILE)],
+            "rejected": [(HOSTILE, HOSTILE)],
             "confusions": [(HOSTILE, HOSTILE, 2)],
             "environment": {HOSTILE: HOSTILE},
             "timing": {HOSTILE: 3.0},
@@ -700,9 +689,7 @@ class TestPhones:
         "within_30_ms": 0.815,
     }
 
-    def test_are_called_so_everywhere(
-        self, results: dict[str, Any], extras: dict[str, Any], tmp_path: Path
-    ) -> None:
+    def test_are_called_so_everywhere(self, results: dict[str, Any], extras: dict[str, Any], tmp_path: Path) -> None:
         phones = {**results, "unit": "phone", "boundaries": {"train": self.MARKS}}
         phones = {key: value for key, value in phones.items() if key != "corpus"}
         write_results_md(phones, tmp_path / "RESULTS.md")

@@ -231,12 +231,12 @@ def test_another_systems_posteriors_teach_like_ones_own(small_an4: Path, finishe
     """The recipe's own teachers, dumped and imported: the same bits in the store, and the same student from it."""
     teachers = dumped(finished_an4, exp_dir.parent / "dump")
     store = exp_dir.parent / "store"
-    verb = [sys.executable, "-m", "asrkd.commands.main", "posteriors", "import"]
-    verb += ["--exp-dir", str(exp_dir), "--out", str(store)]
-    wrong = subprocess.run([*verb, "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC)
+    command = [sys.executable, "-m", "asrkd.commands.main", "posteriors", "import"]
+    command += ["--exp-dir", str(exp_dir), "--out", str(store)]
+    wrong = subprocess.run([*command, "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC)
     assert wrong.returncode == 2 and "--kind logits" in wrong.stderr.splitlines()[-1]
     done = subprocess.run(
-        [*verb, "--kind", "logits", "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC
+        [*command, "--kind", "logits", "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found, expected = (PosteriorStore.open(folder) for folder in (store, finished_an4 / "posteriors"))

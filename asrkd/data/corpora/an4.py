@@ -13,9 +13,9 @@ from pathlib import Path
 
 from lhotse import Recording, RecordingSet, SupervisionSet
 
-from asrkd.data.audio import AudioFault, probe, supervise
+from asrkd.data.audio import AudioError, make_supervision, probe
 from asrkd.data.hold_out import held_out_speakers
-from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError
 
 NUM_DEV_SPEAKERS = 7
@@ -41,14 +41,12 @@ class _Entry:
     fault: str | None
 
 
-def prepare_an4(
-    corpus_dir: Path | str | None, num_dev_speakers: int = NUM_DEV_SPEAKERS
-) -> dict[str, CorpusSplit]:
+def prepare_an4(corpus_dir: Path | str | None, num_dev_speakers: int = NUM_DEV_SPEAKERS) -> dict[str, CorpusSplit]:
     """Manifests of AN4's train, dev and test: FLAC, WAV or SPHERE audio under wav/, transcripts under etc/.
 
     dev is all that `num_dev_speakers` of the training speakers said (`dev_speakers` chooses them); test
     speakers are in test alone. A transcript without audio, or with audio that has no readable header, is
-    among its part's `dropped`; audio without a transcript is a recording without a supervision. InputError
+    among its part's `rejected`; audio without a transcript is a recording without a supervision. InputError
     if the layout is not AN4's.
     """
     root = _find_root(corpus_dir)
@@ -100,7 +98,7 @@ def _entry(utt_id: str, path: Path | None, text: str | None, transcript_file: Pa
         return _Entry(utt_id, speaker, None, text, fault)
     try:
         return _Entry(utt_id, speaker, probe(path, utt_id), text, None)
-    except AudioFault as error:
+    except AudioError as error:
         return _Entry(utt_id, speaker, None, text, str(error))
 
 
@@ -139,16 +137,16 @@ def _read_transcripts(path: Path) -> dict[str, str]:
 
 
 def _split(entries: Iterable[_Entry]) -> CorpusSplit:
-    recordings, supervisions, dropped = [], [], []
+    recordings, supervisions, rejected = [], [], []
     for entry in entries:
         if entry.recording is None:
-            dropped.append(Dropped(entry.utt_id, entry.fault or "missing audio"))
+            rejected.append(Rejected(entry.utt_id, entry.fault or "missing audio"))
             continue
         recordings.append(entry.recording)
         if entry.text is not None:
-            supervisions.append(supervise(entry.recording, entry.speaker, entry.text))
+            supervisions.append(make_supervision(entry.recording, entry.speaker, entry.text))
     return CorpusSplit(
         RecordingSet.from_recordings(recordings),
         SupervisionSet.from_segments(supervisions),
-        dropped=tuple(dropped),
+        rejected=tuple(rejected),
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 from lhotse import RecordingSet, SupervisionSet
 from lhotse.recipes.librispeech import MINI_LIBRISPEECH, parse_utterance
 
-from asrkd.data.audio import AudioFault, probe
+from asrkd.data.audio import AudioError, probe
 from asrkd.data.hold_out import held_out_speakers
-from asrkd.data.splits import PART_KEY, CorpusSplit, Dropped
+from asrkd.data.splits import PART_KEY, CorpusSplit, Rejected
 from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
 
@@ -84,9 +84,9 @@ def prepare_librispeech(
     """Manifests of the chosen parts; every utterance's part stands in its supervision.
 
     Transcripts without audio, audio without a transcript and audio that cannot be read are among their split's
-    `dropped`, so that a partial download is told; Lhotse's `prepare_librispeech` leaves out the first two in silence
+    `rejected`, so that a partial download is told; Lhotse's `prepare_librispeech` leaves out the first two in silence
     and stops at the third, which is why its `parse_utterance` is called here instead. Readers of whom SPEAKERS.TXT has
-    more minutes than the folder are among `lacking`: the mini set's parts are not in that table. InputError for a part
+    more minutes than the folder are among `missing`: the mini set's parts are not in that table. InputError for a part
     that is missing, one without utterances, a speaker's folder without any, a named speaker who is not there, or speech
     that would be in two splits.
     """
@@ -99,7 +99,7 @@ def prepare_librispeech(
     if missing:
         raise InputError(f"--corpora.test-speakers: expected speakers of {', '.join(chosen.parts)}, found {missing[0]}")
     readers = _read_readers(root / READERS_FILE)
-    _warn_of_untold(root, readers, (*chosen.parts, *chosen.dev_parts, *chosen.test_parts))
+    _warn_of_unlisted(root, readers, (*chosen.parts, *chosen.dev_parts, *chosen.test_parts))
     women = {reader.name for reader in readers if reader.is_woman}
     dev_speakers = held_out_speakers(speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=women)
     kept_apart = {*chosen.test_speakers, *dev_speakers}
@@ -114,9 +114,9 @@ def prepare_librispeech(
         "test": _split([*test.values(), *_of_speakers(train, set(chosen.test_speakers))]),
     }
     return {
-        "train": _with_lacking(splits["train"], train, chosen.parts, readers),
-        "dev": _with_lacking(splits["dev"], dev, chosen.dev_parts, readers),
-        "test": _with_lacking(splits["test"], test, chosen.test_parts, readers),
+        "train": _with_missing(splits["train"], train, chosen.parts, readers),
+        "dev": _with_missing(splits["dev"], dev, chosen.dev_parts, readers),
+        "test": _with_missing(splits["test"], test, chosen.test_parts, readers),
     }
 
 
@@ -188,7 +188,7 @@ def _entry(utt_id: str, part: Path, audio: Mapping[str, Path], lines: Mapping[st
     else:
         try:
             duration_sec = probe(audio[utt_id], utt_id).duration
-        except AudioFault as error:
+        except AudioError as error:
             fault = str(error)
         if utt_id not in lines:
             fault = f"missing transcript: none in {audio[utt_id].parent} (partial download?)"
@@ -196,18 +196,18 @@ def _entry(utt_id: str, part: Path, audio: Mapping[str, Path], lines: Mapping[st
 
 
 def _split(entries: Iterable[_Entry]) -> CorpusSplit:
-    recordings, supervisions, dropped = [], [], []
+    recordings, supervisions, rejected = [], [], []
     for entry in entries:
         parsed = None if entry.fault else parse_utterance(entry.part, entry.line, {})
         if parsed is None:
-            dropped.append(Dropped(entry.utt_id, entry.fault or "missing audio"))
+            rejected.append(Rejected(entry.utt_id, entry.fault or "missing audio"))
             continue
         recording, supervision = parsed
         recordings.append(recording)
         supervision.custom = {PART_KEY: entry.part.name}
         supervisions.append(supervision)
     return CorpusSplit(
-        RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), dropped=tuple(dropped)
+        RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), rejected=tuple(rejected)
     )
 
 
@@ -240,7 +240,7 @@ def _read_readers(path: Path) -> list[_Reader]:
     return readers
 
 
-def _warn_of_untold(root: Path, readers: Sequence[_Reader], parts: Sequence[str]) -> None:
+def _warn_of_unlisted(root: Path, readers: Sequence[_Reader], parts: Sequence[str]) -> None:
     """Say of which parts nobody can tell whether a reader is missing."""
     untold = sorted(set(parts) - {reader.part for reader in readers})
     if untold:
@@ -249,7 +249,7 @@ def _warn_of_untold(root: Path, readers: Sequence[_Reader], parts: Sequence[str]
         )
 
 
-def _with_lacking(
+def _with_missing(
     split: CorpusSplit, entries: Mapping[str, _Entry], parts: Sequence[str], readers: Sequence[_Reader]
 ) -> CorpusSplit:
     """The split with what `entries` of these parts lack of the readers' minutes."""
@@ -260,20 +260,18 @@ def _with_lacking(
     short = [one for one in expected if found[one.part, one.name] < one.minutes - ROUNDING_MINUTES]
     if not short:
         return split
-    lacking = sum(one.minutes - found[one.part, one.name] for one in short)
+    missing = sum(one.minutes - found[one.part, one.name] for one in short)
     return replace(
         split,
-        lacking=tuple(
+        missing=tuple(
             f"{one.part}, reader {one.name}: {found[one.part, one.name]:.2f} of {one.minutes:.2f} minutes"
             for one in short
         ),
-        lacking_share=lacking / sum(one.minutes for one in expected),
+        missing_share=missing / sum(one.minutes for one in expected),
     )
 
 
-def _require_other_speakers(
-    root: Path, part: str, entries: Iterable[str], use: str, others: Iterable[str]
-) -> None:
+def _require_other_speakers(root: Path, part: str, entries: Iterable[str], use: str, others: Iterable[str]) -> None:
     """InputError where somebody speaks in utterances of both."""
     shared = sorted({_speaker(utt_id) for utt_id in entries} & {_speaker(utt_id) for utt_id in others})
     if shared:

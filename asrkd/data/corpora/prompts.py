@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrkd.data.audio import AudioFault, probe, supervise
-from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.audio import AudioError, make_supervision, probe
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError
 
 TEST_FRACTION = 0.2
@@ -66,7 +66,7 @@ def prepare_prompts(
 
     `split_of` chooses the split by the name alone. Tones, bracketed text, empty transcripts and long numbers
     are left out and counted, each in the split its name belongs to. A transcript without audio, or with
-    unreadable audio, is among the split's `dropped`; audio without a transcript is a recording without a
+    unreadable audio, is among the split's `rejected`; audio without a transcript is a recording without a
     supervision. InputError if the folder does not hold the prompts.
     """
     root = _find_root(corpus_dir)
@@ -91,7 +91,7 @@ def split_of(name: str, test_fraction: float = TEST_FRACTION, dev_fraction: floa
     return "dev" if place < test_fraction + dev_fraction else "train"
 
 
-def why_left_out(text: str) -> str | None:
+def why_excluded(text: str) -> str | None:
     """The rule that leaves a prompt out; None if its transcript is speech."""
     spoken = BRACKETS.sub(" ", text)
     if not spoken.strip() and text.strip():
@@ -134,32 +134,32 @@ def read_transcripts(path: Path) -> dict[str, str]:
 
 
 def _split(names: list[str], texts: Mapping[str, str], paths: Mapping[str, Path]) -> CorpusSplit:
-    left_out: Counter[str] = Counter()
+    excluded: Counter[str] = Counter()
     recordings: list[Recording] = []
     supervisions: list[SupervisionSegment] = []
-    dropped: list[Dropped] = []
+    rejected: list[Rejected] = []
     for name in names:
         utt_id = name.replace("/", "-")  # an id may become a file's name
-        rule = why_left_out(texts[name]) if name in texts else None
+        rule = why_excluded(texts[name]) if name in texts else None
         if rule is not None:
-            left_out[rule] += 1
+            excluded[rule] += 1
             continue
         try:
             recording = probe(paths[name], utt_id)
         except KeyError:
-            dropped.append(Dropped(utt_id, "missing audio: it has a transcript only"))
+            rejected.append(Rejected(utt_id, "missing audio: it has a transcript only"))
             continue
-        except AudioFault as error:
-            dropped.append(Dropped(utt_id, str(error)))
+        except AudioError as error:
+            rejected.append(Rejected(utt_id, str(error)))
             continue
         recordings.append(recording)
         if name in texts:
-            supervisions.append(supervise(recording, SPEAKER, normalise_text(texts[name])))
+            supervisions.append(make_supervision(recording, SPEAKER, normalise_text(texts[name])))
     return CorpusSplit(
         RecordingSet.from_recordings(recordings),
         SupervisionSet.from_segments(supervisions),
-        dict(sorted(left_out.items())),
-        tuple(dropped),
+        dict(sorted(excluded.items())),
+        tuple(rejected),
     )
 
 
@@ -174,9 +174,7 @@ def _read_lines(path: Path) -> Iterator[str]:
         text = gzip.decompress(data) if path.suffix == ".gz" else data
         yield from text.decode("utf-8").splitlines()
     except (OSError, EOFError) as error:
-        raise InputError(
-            f"{path}: expected the prompts' transcripts, found it unreadable ({error})"
-        ) from None
+        raise InputError(f"{path}: expected the prompts' transcripts, found it unreadable ({error})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: expected UTF-8 text, found byte {error.start} to be none") from None
 
@@ -204,9 +202,7 @@ def _find_audio(root: Path) -> dict[str, Path]:
     if not voices:
         raise InputError(f"{root}: expected a folder {VOICE_FOLDER} in it, found none; {WHERE_TO_GET}")
     voice = voices[0]
-    paths = {
-        path.relative_to(voice).with_suffix("").as_posix(): path for path in sorted(voice.rglob("*.wav"))
-    }
+    paths = {path.relative_to(voice).with_suffix("").as_posix(): path for path in sorted(voice.rglob("*.wav"))}
     if not paths:
         raise InputError(f"{voice}: expected .wav files, found none; {WHERE_TO_GET}")
     return paths

@@ -26,8 +26,8 @@ from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.recipes.timit import get_phonemes, get_speakers
 from lhotse.supervision import AlignmentItem
 
-from asrkd.data.audio import AudioFault, probe, supervise
-from asrkd.data.splits import CorpusSplit, Dropped
+from asrkd.data.audio import AudioError, make_supervision, probe
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
 
@@ -61,7 +61,7 @@ def prepare_timit(corpus_dir: Path | str | None) -> dict[str, CorpusSplit]:
     """Manifests of TIMIT's train, dev and core test, from TRAIN/DR1/FCJF0/SX37.WAV and .PHN in either case.
 
     A recording without marks, marks without a recording, files that cannot be read and speakers without utterances are
-    among their part's `dropped`. InputError if the layout is not TIMIT's.
+    among their part's `rejected`. InputError if the layout is not TIMIT's.
     """
     train, test = (_find_utterances(folder) for folder in _find_parts(corpus_dir))
     others = test.keys() - DEV_SPEAKERS - CORE_TEST_SPEAKERS
@@ -72,7 +72,7 @@ def prepare_timit(corpus_dir: Path | str | None) -> dict[str, CorpusSplit]:
     }
     num_others = sum(not _is_dialect(sentence) for name in others for sentence in test[name])
     if num_others:
-        splits["test"].left_out[OTHER_SPEAKER] = num_others
+        splits["test"].excluded[OTHER_SPEAKER] = num_others
     return splits
 
 
@@ -153,30 +153,30 @@ def _is_dialect(sentence: str) -> bool:
 
 
 def _split(speakers: Mapping[str, Utterances]) -> CorpusSplit:
-    recordings, supervisions, dropped = [], [], []
-    left_out: Counter[str] = Counter()
+    recordings, supervisions, rejected = [], [], []
+    excluded: Counter[str] = Counter()
     for speaker, sentences in sorted(speakers.items()):
         spoken = {name: files for name, files in sentences.items() if not _is_dialect(name)}
-        left_out[DIALECT] += len(sentences) - len(spoken)
+        excluded[DIALECT] += len(sentences) - len(spoken)
         if not spoken:
-            dropped.append(Dropped(speaker, "speaker without utterances (SA aside)"))
+            rejected.append(Rejected(speaker, "speaker without utterances (SA aside)"))
         for sentence, files in sorted(spoken.items()):
             utt_id = f"{speaker}-{sentence}"
             try:
                 recording = _recording(utt_id, files)
                 marks = read_marks(files[MARKS]) if MARKS in files else None
-            except (AudioFault, InputError) as error:
-                dropped.append(Dropped(utt_id, str(error)))
+            except (AudioError, InputError) as error:
+                rejected.append(Rejected(utt_id, str(error)))
                 continue
             recordings.append(recording)
             if marks is not None:
                 text = " ".join(item.symbol for item in marks if item.symbol not in (SILENCE, GLOTTAL_STOP))
-                supervisions.append(supervise(recording, speaker, text).with_alignment("phone", marks))
+                supervisions.append(make_supervision(recording, speaker, text).with_alignment("phone", marks))
     return CorpusSplit(
         RecordingSet.from_recordings(recordings),
         SupervisionSet.from_segments(supervisions),
-        dict(+left_out),
-        tuple(dropped),
+        dict(+excluded),
+        tuple(rejected),
     )
 
 

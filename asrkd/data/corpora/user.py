@@ -31,7 +31,7 @@ NO_MANIFEST = (
 
 
 @dataclass(frozen=True)
-class OwnOptions:
+class UserCorpusOptions:
     """What the corpus is made of, and what is held out of training."""
 
     recordings: Path
@@ -64,13 +64,13 @@ class OwnOptions:
                 raise InputError(f"--{name}-supervisions: expected --{name}-recordings with it, found none")
 
 
-def own_files(options: OwnOptions) -> list[Path]:
+def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
     """The manifests, and the files of Kaldi data directories."""
     given = [path for pair in _sources(options) for path in pair if path is not None]
     return [file for path in given for file in _files_of(path)]
 
 
-def prepare_own(base: Path, options: OwnOptions, only_probe: bool = False) -> dict[str, CorpusSplit]:
+def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool = False) -> dict[str, CorpusSplit]:
     """Manifests of train, dev and test; audio of relative paths is looked for here, beside its manifest and in `base`.
 
     With `only_probe` no stretch of a recording is cut out: what comes back tells whether that could be done.
@@ -99,7 +99,7 @@ def _warn_of_shared_speakers(splits: Mapping[str, Sequence[Segment]]) -> None:
             logger.warning("%d speakers of %s are trained on too: %s", len(shared), name, ", ".join(shared[:NUM_NAMED]))
 
 
-def _sources(options: OwnOptions) -> list[tuple[Path | None, Path | None]]:
+def _sources(options: UserCorpusOptions) -> list[tuple[Path | None, Path | None]]:
     return [
         (options.recordings, options.supervisions),
         (options.dev_recordings, options.dev_supervisions),

@@ -103,7 +103,7 @@ def test_faults_are_kept_with_their_utterance(tmp_path: Path):
     (folder / "an253-fcaw-b.wav").write_bytes(b"not audio at all")
     write_audio(folder / "an999-fcaw-b.wav", 7)
     test = prepare_an4(root, 2)["test"]
-    reasons = {fault.utt_id: fault.reason for fault in test.dropped}
+    reasons = {fault.utt_id: fault.reason for fault in test.rejected}
     assert reasons["an251-fcaw-b"].startswith("missing audio")
     assert reasons["an253-fcaw-b"].startswith("unreadable audio")
     assert list(test.recordings.ids) == ["an999-fcaw-b"]
@@ -166,4 +166,4 @@ def test_the_real_corpus_has_its_known_sizes(an4_dir: Path):
     assert speakers["dev"] == {"fbbh", "fjam", "mcel", "mgah", "mmaf", "mnjl", "mtje"}
     assert not speakers["test"] & (speakers["train"] | speakers["dev"])
     assert sum(len(words) for words in splits["test"].texts()) == 773
-    assert all(not split.dropped and not split.left_out for split in splits.values())
+    assert all(not split.rejected and not split.excluded for split in splits.values())

@@ -111,7 +111,7 @@ def test_a_partial_download_is_told_by_utterance(made_up: Path) -> None:
     (made_up / "train-clean-100" / "12" / "77" / "12-77.trans.txt").unlink()
     (made_up / "test-other" / "41" / "77" / "41-77-0001.flac").write_bytes(b"fLaC and no more")
     splits = prepare_librispeech(made_up)
-    reasons = {fault.utt_id: fault.reason for split in splits.values() for fault in split.dropped}
+    reasons = {fault.utt_id: fault.reason for split in splits.values() for fault in split.rejected}
     assert set(reasons) == {"11-77-0000", "12-77-0000", "12-77-0001", "41-77-0001"}
     assert "missing audio" in reasons["11-77-0000"] and "missing transcript" in reasons["12-77-0001"]
     assert "unreadable audio" in reasons["41-77-0001"]
@@ -125,12 +125,12 @@ def test_a_partial_download_that_leaves_no_trace_is_told_by_reader(made_up: Path
     rows = "".join(f"{reader} | F | {part} | {minutes} | N.N.\n" for reader, part, minutes in table)
     (made_up / "SPEAKERS.TXT").write_text(rows)
     splits = prepare_librispeech(made_up)
-    assert splits["train"].lacking == (
+    assert splits["train"].missing == (
         "train-clean-100, reader 13: 0.02 of 10.02 minutes",
         "train-clean-100, reader 15: 0.00 of 9.98 minutes",
     )
-    assert splits["train"].lacking_share == pytest.approx(1.0, abs=0.01)
-    assert not splits["dev"].lacking and not splits["test"].lacking
+    assert splits["train"].missing_share == pytest.approx(1.0, abs=0.01)
+    assert not splits["dev"].missing and not splits["test"].missing
     where = ["--corpus-dir", str(made_up), "--exp-dir", str(tmp_path / "exp"), "--stop-stage=1"]
     plain = ["--lang.arpa=None", "--lang.rescore-arpa=None"]
     refused = refusal(*where, *plain, "--max-bad=0.9")

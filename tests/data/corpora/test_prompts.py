@@ -15,9 +15,9 @@ from asrkd.data.corpora.prompts import (
     prepare_prompts,
     read_transcripts,
     split_of,
-    why_left_out,
+    why_excluded,
 )
-from asrkd.data.splits import total_left_out
+from asrkd.data.splits import total_excluded
 from asrkd.errors import InputError
 
 PROMPTS = {
@@ -56,7 +56,7 @@ def test_spoken_prompts_are_kept_and_the_others_counted(tmp_path: Path, zipped: 
     splits = prepare_prompts(make_prompts(tmp_path, zipped=zipped))
     texts = {s.id: s.text for split in splits.values() for s in split.supervisions}
     assert texts == {"hello": "HELLO", "digits-1": "ONE", "vm-press": "PRESS ONE OR STAR", "letters-at": "AT"}
-    assert total_left_out(splits) == {
+    assert total_excluded(splits) == {
         "bracketed text": 1,
         "empty transcript": 1,
         "number read in an unknown way": 1,
@@ -113,7 +113,7 @@ def test_text_becomes_the_words_spoken(text: str, words: str):
     ],
 )
 def test_rules(text: str, rule: str | None):
-    assert why_left_out(text) == rule
+    assert why_excluded(text) == rule
 
 
 def test_the_split_depends_on_the_name_alone():
@@ -137,7 +137,7 @@ def test_audio_and_transcripts_without_each_other_are_not_lost(tmp_path: Path):
     voice = root / "usr/share/asterisk/sounds/en_US_f_Allison"
     (voice / "hello.wav").rename(voice / "unheard-of.wav")
     splits = prepare_prompts(root)
-    faults = [str(fault) for split in splits.values() for fault in split.dropped]
+    faults = [str(fault) for split in splits.values() for fault in split.rejected]
     assert faults == ["hello: missing audio: it has a transcript only"]
     recordings = {r.id for split in splits.values() for r in split.recordings}
     supervised = {s.id for split in splits.values() for s in split.supervisions}
@@ -199,8 +199,8 @@ def test_the_real_prompts_have_their_known_counts(prompts_dir: Path):
         "dev": 52,
         "test": 109,
     }
-    assert total_left_out(splits) == {"bracketed text": 11, "number read in an unknown way": 2, "tone": 6}
-    faults = [fault.utt_id for split in splits.values() for fault in split.dropped]
+    assert total_excluded(splits) == {"bracketed text": 11, "number read in an unknown way": 2, "tone": 6}
+    faults = [fault.utt_id for split in splits.values() for fault in split.rejected]
     assert faults == ["pls-try-call-later"]  # the same words as please-try-call-later, which has audio
     words = {word for split in splits.values() for text in split.texts() for word in text}
     assert all(word.replace("'", "").isalpha() and word == word.upper() for word in words)

@@ -122,9 +122,9 @@ def test_the_parts_have_their_speakers_and_no_sa(tree: Path, lower: bool) -> Non
         "test": {"MDAB0", "FELC0"},
     }
     assert [len(split.supervisions) for split in splits.values()] == [6 * EACH, 2 * EACH, 2 * EACH]
-    assert [split.left_out[DIALECT] for split in splits.values()] == [6 * NUM_SA, 2 * NUM_SA, 2 * NUM_SA]
-    assert splits["test"].left_out[OTHER_SPEAKER] == EACH
-    assert not any(split.dropped for split in splits.values())
+    assert [split.excluded[DIALECT] for split in splits.values()] == [6 * NUM_SA, 2 * NUM_SA, 2 * NUM_SA]
+    assert splits["test"].excluded[OTHER_SPEAKER] == EACH
+    assert not any(split.rejected for split in splits.values())
     said = splits["test"].supervisions["MDAB0-SX37"]
     assert said.text == "CL K AE IX"
     assert reference_phones(said) == ["SIL", "CL", "K", "AE", "SIL", "IX", "SIL"]
@@ -188,7 +188,7 @@ def test_bad_marks_are_named(tree: Path, line: str, message: str) -> None:
     path.write_text(path.read_text() + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_marks(path)
-    (fault,) = prepare_timit(tree)["test"].dropped
+    (fault,) = prepare_timit(tree)["test"].rejected
     assert fault.utt_id == "MDAB0-SX37" and str(path) in fault.reason
 
 
@@ -203,10 +203,10 @@ def test_damaged_and_missing_files_are_dropped_with_their_reason(tree: Path, cor
         path.unlink()
     options = SpeechOptions(corpus_dir=tree, max_bad=0.999)
     make_manifests(corpus, options, out_dir(tmp_path, "manifests"))
-    dropped = {row["utt_id"]: row["reason"] for row in read_json(tmp_path / "manifests" / "dropped.json")}
-    assert dropped.pop("MMDB1") == "speaker without utterances (SA aside)"
+    rejected = {row["utt_id"]: row["reason"] for row in read_json(tmp_path / "manifests" / "rejected.json")}
+    assert rejected.pop("MMDB1") == "speaker without utterances (SA aside)"
     assert {
-        utt_id.removeprefix("FELC0-"): reason.split(":")[0].split(" in ")[0] for utt_id, reason in dropped.items()
+        utt_id.removeprefix("FELC0-"): reason.split(":")[0].split(" in ")[0] for utt_id, reason in rejected.items()
     } == {
         "SX37": "missing audio",
         "SX127": "missing transcript",
@@ -318,8 +318,8 @@ def test_whole_recipe_on_speech_of_festival(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     results = read_json(exp / "results.json")
     assert results["unit"] == "phone"
-    assert results["dropped"] == [["FCJF0-SX37", "missing transcript: it has audio only"]]
-    assert results["left_out"] == {DIALECT: 10 * NUM_SA, OTHER_SPEAKER: EACH}
+    assert results["rejected"] == [["FCJF0-SX37", "missing transcript: it has audio only"]]
+    assert results["excluded"] == {DIALECT: 10 * NUM_SA, OTHER_SPEAKER: EACH}
     assert [row["utterances"] for row in results["corpus"].values()] == [6 * EACH - 1, 2 * EACH, 2 * EACH]
     for system in results["systems"].values():
         assert 0.3 < system["frame_accuracy"] < 1.0

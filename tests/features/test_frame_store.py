@@ -162,7 +162,7 @@ def test_a_writing_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytes
 
     for last in (2, 4):
         with nullcontext() if last == 4 else pytest.raises(KeyboardInterrupt):
-            FrameStore.go_on_writing(tmp_path / "cut", lambda n, last=last: rows_from(n, last), METADATA, "abc")
+            FrameStore.resume_write(tmp_path / "cut", lambda n, last=last: rows_from(n, last), METADATA, "abc")
         if last == 2:
             assert not (tmp_path / "cut").exists()
             # what a kill may leave behind: frames that no line tells of, and half a line
@@ -174,7 +174,7 @@ def test_a_writing_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytes
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["feats.safetensors", "frames.json"]
     for file in ("feats.safetensors", "frames.json"):
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
-    again = FrameStore.go_on_writing(tmp_path / "cut", lambda n: rows_from(n, 4), METADATA, "abc")
+    again = FrameStore.resume_write(tmp_path / "cut", lambda n: rows_from(n, 4), METADATA, "abc")
     assert asked_from == [0, 2], "a whole store is not written again"
     assert torch.equal(again.feats, made.feats)
 
@@ -190,9 +190,9 @@ def test_a_writing_that_was_killed_while_it_got_its_name_goes_on(tmp_path: Path,
     with monkeypatch.context() as patch:
         patch.setattr(frame_file, "publish_dir", killed)
         with pytest.raises(KeyboardInterrupt):
-            FrameStore.go_on_writing(tmp_path / "cut", lambda n: rows[n:], METADATA, "abc")
+            FrameStore.resume_write(tmp_path / "cut", lambda n: rows[n:], METADATA, "abc")
     asked = []
-    store = FrameStore.go_on_writing(tmp_path / "cut", lambda n: asked.append(n) or rows[n:], METADATA, "abc")
+    store = FrameStore.resume_write(tmp_path / "cut", lambda n: asked.append(n) or rows[n:], METADATA, "abc")
     assert asked == [2] and torch.equal(store.feats, made.feats)
 
 
@@ -200,9 +200,9 @@ def test_another_store_does_not_go_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(frame_file, "NOTE_BYTES", 1)
     rows = [*rows_of(make_store([4, 2])), ("bad", "s", "A", torch.zeros(0, 3))]
     with pytest.raises(InputError, match="bad"):
-        FrameStore.go_on_writing(tmp_path / "store", lambda n: rows[n:], METADATA, "abc")
+        FrameStore.resume_write(tmp_path / "store", lambda n: rows[n:], METADATA, "abc")
     asked = []
-    FrameStore.go_on_writing(tmp_path / "store", lambda n: asked.append(n) or rows[n:2], METADATA, "abd")
+    FrameStore.resume_write(tmp_path / "store", lambda n: asked.append(n) or rows[n:2], METADATA, "abd")
     assert asked == [0]
 
 

@@ -16,15 +16,15 @@ from asrkd.errors import InputError
 from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.inputs import InputSource, Objective
 from asrkd.nnet.options import TrainOptions
-from asrkd.nnet.shards import PartedInputs
-from asrkd.workflow.distributed import Ranks
+from asrkd.nnet.shards import ShardableInputs
+from asrkd.workflow.distributed import ProcessGroup
 
 # Steps before the capture, in which libraries and the optimiser set up what they keep.
 WARM_UP_STEPS = 3
 
 
-def can_capture(
-    inputs: InputSource, objective: Objective, options: TrainOptions, ranks: Ranks, device: torch.device
+def can_use_cuda_graph(
+    inputs: InputSource, objective: Objective, options: TrainOptions, ranks: ProcessGroup, device: torch.device
 ) -> bool:
     """Whether all of a step runs on the GPU, and on the same memory in every step."""
     if device.type != "cuda" or ranks.size > 1 or not options.capture:
@@ -32,7 +32,7 @@ def can_capture(
     if options.compile or options.shard_frames is not None:
         return False
     # Frames of a store are brought to the GPU, with their targets.
-    there = isinstance(inputs, PartedInputs) or _same({device_of(inputs), objective.device, device})
+    there = isinstance(inputs, ShardableInputs) or _same({device_of(inputs), objective.device, device})
     # The numbers drawn by generators of one's own: torch 2.4 or later.
     return there and hasattr(torch.cuda.CUDAGraph, "register_generator_state")
 
@@ -48,7 +48,7 @@ Step = Callable[[Sequence[Tensor]], Tensor]
 """A function of the ids [b] of each model."""
 
 
-class CapturedStep:
+class CudaGraphStep:
     """A step on ids, as many at every call: by a graph, once it is warm.
 
     What it reads and writes besides keeps its place in memory: weights, the optimiser's state, inputs and targets. Its
@@ -69,9 +69,9 @@ class CapturedStep:
         with torch.cuda.device(self._device):
             if self._steps_to_warm_up:
                 self._steps_to_warm_up -= 1
-                return self._aside(step, ids)
+                return self._warm_up(step, ids)
             if self._graph is None:
-                self._graph = self._captured(step, ids)
+                self._graph = self._record(step, ids)
             torch._foreach_copy_(self._ids, list(ids))  # type: ignore[attr-defined]
             self._graph.replay()
             return self._result
@@ -80,7 +80,7 @@ class CapturedStep:
     def _stream(self) -> torch.cuda.Stream:
         return torch.cuda.Stream()
 
-    def _aside(self, step: Step, ids: Sequence[Tensor]) -> Tensor:
+    def _warm_up(self, step: Step, ids: Sequence[Tensor]) -> Tensor:
         """A step as it is, on the stream it will be captured on."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -88,7 +88,7 @@ class CapturedStep:
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
 
-    def _captured(self, step: Step, ids: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
+    def _record(self, step: Step, ids: Sequence[Tensor]) -> torch.cuda.CUDAGraph:
         """A step, recorded and not run."""
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from asrkd.distil.own_teacher import Frames
+from asrkd.distil.external_teacher import Frames
 from asrkd.distil.store import PosteriorStore
 from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME
 from asrkd.errors import InputError

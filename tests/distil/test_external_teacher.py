@@ -15,8 +15,8 @@ from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs
 
 from asrkd import config
 from asrkd.commands import main as cli
+from asrkd.distil.external_teacher import Frames, import_posteriors
 from asrkd.distil.loss import Distillation, DistilOptions
-from asrkd.distil.own_teacher import Frames, import_posteriors
 from asrkd.distil.store import PosteriorStore, StoreOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions, train

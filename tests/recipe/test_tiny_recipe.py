@@ -21,7 +21,7 @@ from asrkd.features.fbank import FeatureOptions, speed_id
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json
 from asrkd.nnet import TrainOptions
-from asrkd.recipe import networks, plan
+from asrkd.recipe import networks, pipeline
 from asrkd.recipe.data import Corpus, sentences
 from asrkd.recipe.evaluate import runs
 from asrkd.recipe.labels import label_training
@@ -53,8 +53,8 @@ def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
     by_name = {student.name: student for student in networks.students(options)}
     assert networks.student_training(by_name["baseline"], options) == options.train
     assert networks.student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
-    before = step_stamps(plan.plan(CORPUS, SpeechOptions(corpus_dir=tmp_path), "run.sh"))
-    after = step_stamps(plan.plan(CORPUS, options, "run.sh"))
+    before = step_stamps(pipeline.build_steps(CORPUS, SpeechOptions(corpus_dir=tmp_path), "run.sh"))
+    after = step_stamps(pipeline.build_steps(CORPUS, options, "run.sh"))
     changed = {name for name in after if name.startswith(("teachers", "students")) and before[name] != after[name]}
     assert changed == {f"students/{student.name}" for student in by_name.values() if student.distil}
 
@@ -144,13 +144,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_missing_corpus_says_where_to_get_it(tmp_path: Path) -> None:
     for corpus_dir in (None, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="get AN4"):
-            plan.plan(CORPUS, SpeechOptions(corpus_dir=corpus_dir), "run.sh")
+            pipeline.build_steps(CORPUS, SpeechOptions(corpus_dir=corpus_dir), "run.sh")
 
 
 def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) -> None:
     def stamps(**changes: object) -> dict[str, str]:
         options = replace(SpeechOptions(corpus_dir=tmp_path), **changes)  # type: ignore[arg-type]
-        return step_stamps(plan.plan(CORPUS, options, "run.sh"))
+        return step_stamps(pipeline.build_steps(CORPUS, options, "run.sh"))
 
     base = stamps()
     longer = stamps(train=replace(SpeechOptions().train, epochs=99))
@@ -168,9 +168,9 @@ def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     typed = SpeechOptions(corpus_dir=Path("an4"), exp_dir=Path("exp/an4"))
     Path("an4").mkdir()
-    full = plan.in_full(typed)
+    full = pipeline.with_absolute_paths(typed)
     assert (full.corpus_dir, full.exp_dir) == (tmp_path / "an4", tmp_path / "exp" / "an4")
-    by_typed, by_full = (step_stamps(plan.plan(CORPUS, options, "run.sh")) for options in (typed, full))
+    by_typed, by_full = (step_stamps(pipeline.build_steps(CORPUS, options, "run.sh")) for options in (typed, full))
     assert by_typed == by_full
 
 
@@ -204,7 +204,7 @@ def test_whole_recipe(small_an4: Path, finished_an4: Path) -> None:
     results = read_json(finished_an4 / "results.json")
     systems = results["systems"]
     assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
-    assert len(results["dropped"]) == 1
+    assert len(results["rejected"]) == 1
     # A word without a pronunciation takes an utterance's frame labels, not its words.
     assert [results["corpus"][split]["unaligned"] for split in ("train", "dev", "test")] == [0, 1, 1]
     assert results["oov_rate"]["test"] > 0

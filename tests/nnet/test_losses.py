@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asrkd.nnet import cross_entropy
-from asrkd.nnet.cross_entropy import label_cross_entropy, top_k_cross_entropy
+from asrkd.nnet import losses
+from asrkd.nnet.losses import label_cross_entropy, top_k_cross_entropy
 
 ROWS, CLASSES, K = 37, 50, 4
 
@@ -50,10 +50,8 @@ def test_labels_of_one_class_and_of_certainty():
 def test_chunks_are_nothing_but_rows(rows_a_chunk, monkeypatch):
     logits = randn(ROWS, CLASSES, seed=1)
     whole = loss_and_gradient(lambda z: top_k_cross_entropy(z, *targets(), 2.0), logits)
-    monkeypatch.setitem(cross_entropy.CHUNK_VALUES, "cpu", rows_a_chunk * CLASSES)
-    torch.testing.assert_close(
-        loss_and_gradient(lambda z: top_k_cross_entropy(z, *targets(), 2.0), logits), whole
-    )
+    monkeypatch.setitem(losses.CHUNK_VALUES, "cpu", rows_a_chunk * CLASSES)
+    torch.testing.assert_close(loss_and_gradient(lambda z: top_k_cross_entropy(z, *targets(), 2.0), logits), whole)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
@@ -84,9 +82,9 @@ def test_a_weight_of_the_loss_is_a_weight_of_the_gradient_before_it_is_rounded()
 @pytest.mark.parametrize("way", ["at once", "compiled", "some rows at a time"])
 def test_a_gpu_has_the_same_at_one_temperature_after_another(way, monkeypatch):
     if way == "compiled":
-        monkeypatch.setattr(cross_entropy, "LEAST_COMPILED_VALUES", 0)
+        monkeypatch.setattr(losses, "LEAST_COMPILED_VALUES", 0)
     elif way == "some rows at a time":
-        monkeypatch.setitem(cross_entropy.CHUNK_VALUES, "cuda", 4 * CLASSES)
+        monkeypatch.setitem(losses.CHUNK_VALUES, "cuda", 4 * CLASSES)
     logits = randn(ROWS, CLASSES, seed=1, dtype=torch.bfloat16)
     there = [part.cuda() for part in targets()]
     for temperature in (2.0, 1.0, 2.0, 10.0):

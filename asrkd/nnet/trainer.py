@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.errors import InputError
-from asrkd.nnet.captured import CapturedStep, can_capture
 from asrkd.nnet.checked_data import DevSet, check_data, dev_set
 from asrkd.nnet.checkpoint import Progress, load_checkpoint, save_checkpoint
+from asrkd.nnet.cuda_graph import CudaGraphStep, can_use_cuda_graph
+from asrkd.nnet.data_parallel import Share
 from asrkd.nnet.devices import compiled, cpu_threads, keep_freed_memory, resolve_device, resolve_precision
 from asrkd.nnet.inputs import InputSource, Objective
 from asrkd.nnet.models import AcousticDnn, Model, StackedEnsemble
@@ -30,9 +31,8 @@ from asrkd.nnet.result import (
 )
 from asrkd.nnet.run import Draws, Run, epoch_batches
 from asrkd.nnet.shards import shards_of
-from asrkd.nnet.share import Share
 from asrkd.nnet.step import make_optimizer, run_step
-from asrkd.workflow.distributed import Ranks
+from asrkd.workflow.distributed import ProcessGroup
 
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
 LOSS_CHECK_STEPS = {"cpu": 1, "cuda": 50}
@@ -118,7 +118,7 @@ def _train(
     frame_ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
     check_data(model, inputs, objective, dev, frame_ids, options)
     out_dir.mkdir(parents=True, exist_ok=True)
-    ranks = Ranks.of_environment()
+    ranks = ProcessGroup.from_environment()
     device = ranks.device(resolve_device(options.device))
     model.to(device)
     if device.type == "cpu":
@@ -130,12 +130,12 @@ def _train(
         if finished is not None:
             return finished
         averaged = copy.deepcopy(model).eval() if options.average_decay else None
-        capture = can_capture(inputs, objective, options, ranks, device)
+        capture = can_use_cuda_graph(inputs, objective, options, ranks, device)
         optimizer = make_optimizer(model, options, capture)
         progress = load_checkpoint(out_dir, run_fingerprint, model, averaged, optimizer)
         ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")
         # The arithmetic a training began in is the one it goes on in, whatever a second probe would say.
-        progress.precision = progress.precision or ranks.of_leader(resolve_precision(options.precision, device))
+        progress.precision = progress.precision or ranks.broadcast(resolve_precision(options.precision, device))
         shards = shards_of(inputs, objective, frame_ids, options, ranks, device, progress.precision)
         share = Share.of(ranks, inputs, frame_ids, len(seeds), device)
         draws = tuple(Draws.of(seed, share, shards.inputs_device, device) for seed in seeds)
@@ -153,12 +153,12 @@ def _train(
             draws,
             checkpoint_epochs,
             share,
-            CapturedStep(generators, device) if capture else None,
+            CudaGraphStep(generators, device) if capture else None,
         )
         _run_epochs(run, progress, out_dir, run_fingerprint, description)
         model.load_state_dict(progress.best_weights)
         model.eval()
-        if ranks.leads:
+        if ranks.is_main:
             write_result(out_dir, run_fingerprint, model, progress)
         ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")  # and the model is there for all
     return TrainResult(progress.history, progress.best_epoch, out_dir / MODEL_NAME, progress.precision)
@@ -171,7 +171,7 @@ def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: st
         initial=len(progress.history) * run.steps_per_epoch,
         desc=description,
         unit="step",
-        disable=not (run.options.show_progress and run.share.ranks.leads),
+        disable=not (run.options.show_progress and run.share.ranks.is_main),
     )
     with bar:
         for epoch in range(len(progress.history), run.options.epochs):
@@ -180,9 +180,9 @@ def _run_epochs(run: Run, progress: Progress, out_dir: Path, run_fingerprint: st
             progress.history.append(_train_and_evaluate(run, epoch, progress.history, bar))
             if _is_best(progress, run.options):
                 progress.best_epoch = epoch
-                weights = run.kept_model.state_dict()
+                weights = run.averaged_model.state_dict()
                 progress.best_weights = {name: weight.detach().clone() for name, weight in weights.items()}
-            if (epoch + 1) % run.checkpoint_epochs == 0 and run.share.ranks.leads:
+            if (epoch + 1) % run.checkpoint_epochs == 0 and run.share.ranks.is_main:
                 save_checkpoint(out_dir, run_fingerprint, progress, run.model, run.averaged, run.optimizer)
             bar.set_postfix_str(_epoch_summary(progress.history[-1]))
 
@@ -194,7 +194,7 @@ def _train_and_evaluate(run: Run, epoch: int, history: list[dict[str, Any]], bar
     seconds = time.perf_counter() - start
     accuracy, cross_entropy = None, None
     if run.dev is not None:
-        accuracy, cross_entropy = run.share.evaluate(run.kept_model, run.dev.inputs, run.dev.labels, run.dev.ids)
+        accuracy, cross_entropy = run.share.evaluate(run.averaged_model, run.dev.inputs, run.dev.labels, run.dev.ids)
     last_step = (epoch + 1) * run.steps_per_epoch - 1
     return {
         "epoch": epoch,

@@ -14,7 +14,7 @@ from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint, read_json, write_json
 from asrkd.nnet import TrainOptions
-from asrkd.recipe import data, evaluate, labels, networks, own_teacher, results
+from asrkd.recipe import data, evaluate, external_teacher, labels, networks, results
 from asrkd.recipe.data import Corpus
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.report import print_table
@@ -22,7 +22,7 @@ from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.stages import STAGE_NAMES, Step, run_steps
 
 
-def plan(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
+def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
     exp = options.exp_dir
     features, lang, align = (exp / name for name in ("features", "lang", "align"))
@@ -75,7 +75,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
     source = options.posteriors_from
     if source is not None:
         decides = [options.posteriors, PosteriorStore.open(source).fingerprint]
-        take = partial(own_teacher.take_posteriors, source, features, tree, options)
+        take = partial(external_teacher.take_posteriors, source, features, tree, options)
         return [Step(7, "posteriors", take, decides, ("features", "tree"))]
     teachers = networks.teachers(options)
     steps = [
@@ -187,7 +187,7 @@ def _decoding_step(
 
 def _network_options(options: SpeechOptions, training: TrainOptions | None = None) -> list[Any]:
     """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
-    return [options.context, replace((training or options.train).wherever_it_runs(), seed=0), options.seed]
+    return [options.context, replace((training or options.train).without_runtime_options(), seed=0), options.seed]
 
 
 def _label_options(options: SpeechOptions) -> list[Any]:
@@ -237,8 +237,8 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(corpus.program):
         typed = config.parse(default, arguments, corpus.program, _description(corpus))
-        options = in_full(typed)
-        steps = plan(corpus, options, command_of_all(corpus.program, arguments))
+        options = with_absolute_paths(typed)
+        steps = build_steps(corpus, options, command_of_all(corpus.program, arguments))
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
         if options.only is not None:
@@ -248,7 +248,7 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
             _finish(typed.exp_dir)
 
 
-def in_full(options: SpeechOptions) -> SpeechOptions:
+def with_absolute_paths(options: SpeechOptions) -> SpeechOptions:
     """The options with the folders that workers of a cluster read, who start elsewhere, by their full paths.
 
     None of these is in a stamp. `corpora`, which is, stays as it is written: what it names becomes full where it is

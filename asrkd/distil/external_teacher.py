@@ -29,7 +29,7 @@ from asrkd.distil.store import (
 from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME, Rows, Span
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir, fingerprint
-from asrkd.workflow.map import HERE
+from asrkd.workflow.map import SERIAL
 
 Kind = Literal["log-posteriors", "logits"]
 
@@ -58,7 +58,7 @@ class Frames:
 
 
 @dataclass(frozen=True)
-class OwnTeacher:
+class ExternalTeacher:
     """One system's dump."""
 
     path: Path
@@ -66,7 +66,7 @@ class OwnTeacher:
     kind: Kind
 
     @classmethod
-    def open(cls, path: Path, kind: Kind, frames: Frames) -> OwnTeacher:
+    def open(cls, path: Path, kind: Kind, frames: Frames) -> ExternalTeacher:
         """InputError where it lacks an utterance of the frames, or has one that the corpus has not."""
         values = open_posteriors(path)
         utt_ids = frames.utterances.utt_ids
@@ -126,7 +126,7 @@ def import_posteriors(
     if not paths:
         raise InputError("--teachers: expected at least one dump of posteriors, found none")
     out_dir = _replaceable(out_dir)
-    teachers = [OwnTeacher.open(path, kind, frames) for path in paths]
+    teachers = [ExternalTeacher.open(path, kind, frames) for path in paths]
     digests, accuracies = zip(*(_check(teacher, frames, show_progress) for teacher in teachers), strict=True)
     shape = (frames.num_classes, len(teachers))
     utterances = frames.utterances
@@ -134,7 +134,7 @@ def import_posteriors(
     spans = [frames.span(position) for position in range(len(utterances.utt_ids))]
     work = _Import(teachers, frames, options)
     with atomic_dir(out_dir) as beside:
-        fill_store(beside, index, spans, lambda missing: HERE.map(work, missing), show_progress)
+        fill_store(beside, index, spans, lambda missing: SERIAL.map(work, missing), show_progress)
     return PosteriorStore.open(out_dir), list(accuracies)
 
 
@@ -154,7 +154,7 @@ def _replaceable(out_dir: Path) -> Path:
 class _Import:
     """The rows of an utterance's span, as the teachers together have them."""
 
-    teachers: Sequence[OwnTeacher]
+    teachers: Sequence[ExternalTeacher]
     frames: Frames
     options: StoreOptions
 
@@ -169,7 +169,7 @@ class _Import:
         return rows
 
 
-def _check(teacher: OwnTeacher, frames: Frames, show_progress: bool) -> tuple[str, float]:
+def _check(teacher: ExternalTeacher, frames: Frames, show_progress: bool) -> tuple[str, float]:
     """Read all of a dump: the digest of what it holds, and its frame accuracy."""
     digest = hashlib.sha256()
     answers: Counter[tuple[int, int]] = Counter()
@@ -197,12 +197,12 @@ def _require_order(path: Path, answers: Mapping[tuple[int, int], int], num_class
             most[label] = max(most[label], number)
             right[label] += number * (label == answer)
     accuracy = right.total() / num_frames.total()
-    judged = [label for label, number in num_frames.items() if number >= MIN_JUDGED_FRAMES]
-    known = sum(right[label] == most[label] for label in judged)
-    if 2 * known < len(judged) or accuracy < max(num_frames.values()) / num_frames.total():
+    eval_set = [label for label, number in num_frames.items() if number >= MIN_JUDGED_FRAMES]
+    known = sum(right[label] == most[label] for label in eval_set)
+    if 2 * known < len(eval_set) or accuracy < max(num_frames.values()) / num_frames.total():
         raise InputError(
             f"{path}: expected classes in the order of the senones (pdf_id 0 to {num_classes - 1}), found "
-            f"{100 * accuracy:.1f}% of frames that agree with their labels, and {known} of {len(judged)} senones of "
+            f"{100 * accuracy:.1f}% of frames that agree with their labels, and {known} of {len(eval_set)} senones of "
             f"{MIN_JUDGED_FRAMES} frames or more that are the commonest answer to their own frames"
         )
     return accuracy

@@ -12,7 +12,7 @@ from asrkd.distil.store import StoreOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import AcousticDnn, ModelOptions
-from asrkd.recipe.forecast import Cost, Network, PlanOptions, Rates, forecast, measure_rates
+from asrkd.recipe.cost_estimate import Cost, Network, PlanOptions, Rates, cost_estimate, measure_rates
 
 SMALL = PlanOptions(
     hours=1.0,
@@ -44,7 +44,7 @@ def test_a_network_counts_as_the_model_does() -> None:
 
 def test_costs_by_hand() -> None:
     frames = 2 * 360_000
-    features, labels, teachers, posteriors, student = forecast(SMALL, Rates(1e9, 2e9, 4e9, measured=False))
+    features, labels, teachers, posteriors, student = cost_estimate(SMALL, Rates(1e9, 2e9, 4e9, measured=False))
     # Two rounds over 2 x 3 states and three over the senones, four epochs each.
     assert labels.flop == 4 * frames * (2 * (6 * (60 + 25 + 5 * 6) - 2 * 60) + 3 * 600)
     assert labels.seconds == pytest.approx(labels.flop / 1e9)
@@ -63,7 +63,7 @@ def test_costs_by_hand() -> None:
 
 def test_machines_share_the_posteriors_but_gpus_do_not() -> None:
     for device, pieces in (("cpu", 10), ("cuda", 1)):
-        posteriors = forecast(replace(SMALL, device=device, devices=10), Rates(1e9, 2e9, 4e9, measured=False))[3]
+        posteriors = cost_estimate(replace(SMALL, device=device, devices=10), Rates(1e9, 2e9, 4e9, measured=False))[3]
         assert posteriors.part == "posteriors" and posteriors.side_by_side == pieces
 
 

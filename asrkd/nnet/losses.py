@@ -58,9 +58,7 @@ class _TopKCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, class_ids: Tensor, probs: Tensor, tail: Tensor, temperature: float
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, class_ids: Tensor, probs: Tensor, tail: Tensor, temperature: float) -> Tensor:
         kind = accumulated(logits)
         probs, tail = probs.to(kind), tail.to(kind)
         # A number in a tensor: torch.compile makes another kernel for every Python number it is given.

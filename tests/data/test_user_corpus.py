@@ -26,7 +26,7 @@ from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, Sup
 
 from asrkd.commands import main as cli
 from asrkd.data.audio import read_samples
-from asrkd.data.corpora.user import OwnOptions, own_files, prepare_own
+from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus, user_corpus_files
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.validate import validate_corpus
 from asrkd.errors import InputError
@@ -63,7 +63,7 @@ def write_kaldi(folder: Path, speakers: Sequence[str] = SPEAKERS) -> Path:
 
 def write_manifests(folder: Path, kaldi: Path) -> tuple[Path, Path]:
     """The same as Lhotse manifests."""
-    splits = prepare_own(kaldi, OwnOptions(kaldi))
+    splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     recordings, supervisions = folder / "recordings.jsonl.gz", folder / "supervisions.jsonl.gz"
     RecordingSet.from_recordings(r for split in splits.values() for r in split.recordings).to_file(recordings)
     SupervisionSet.from_segments(s for split in splits.values() for s in split.supervisions).to_file(supervisions)
@@ -82,10 +82,12 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_kaldi_and_lhotse_give_the_same_splits(kaldi: Path, tmp_path: Path) -> None:
-    options = OwnOptions(kaldi, num_dev_speakers=1, num_test_speakers=2)
+    options = UserCorpusOptions(kaldi, num_dev_speakers=1, num_test_speakers=2)
     recordings, supervisions = write_manifests(tmp_path, kaldi)
-    by_kaldi = prepare_own(kaldi, options)
-    by_lhotse = prepare_own(tmp_path, OwnOptions(recordings, supervisions, num_dev_speakers=1, num_test_speakers=2))
+    by_kaldi = prepare_user_corpus(kaldi, options)
+    by_lhotse = prepare_user_corpus(
+        tmp_path, UserCorpusOptions(recordings, supervisions, num_dev_speakers=1, num_test_speakers=2)
+    )
     for name, split in by_kaldi.items():
         assert split.texts() == by_lhotse[name].texts()
         assert list(split.recordings) == list(by_lhotse[name].recordings)
@@ -94,19 +96,19 @@ def test_kaldi_and_lhotse_give_the_same_splits(kaldi: Path, tmp_path: Path) -> N
     assert speakers["dev"] == held_out_speakers(set(SPEAKERS) - speakers["test"], 1)
     assert speakers["train"] == set(SPEAKERS) - speakers["test"] - speakers["dev"]
     assert by_kaldi["train"].texts()[0][0] == "GO"
-    assert own_files(options) == [kaldi / name for name in ("wav.scp", "text", "utt2spk")]
+    assert user_corpus_files(options) == [kaldi / name for name in ("wav.scp", "text", "utt2spk")]
 
 
 def test_named_dev_and_test_leave_all_speakers_to_training(kaldi: Path, tmp_path: Path) -> None:
     others = [write_kaldi(tmp_path / name, (name,)) for name in ("fay", "gus")]
-    splits = prepare_own(kaldi, OwnOptions(kaldi, dev_recordings=others[0], test_recordings=others[1]))
+    splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi, dev_recordings=others[0], test_recordings=others[1]))
     assert [sorted({s.speaker for s in split.supervisions}) for split in splits.values()] == [
         list(SPEAKERS),
         ["fay"],
         ["gus"],
     ]
     with pytest.raises(InputError, match="utterance ann-1: expected it once, found it in train and dev"):
-        prepare_own(kaldi, OwnOptions(kaldi, dev_recordings=kaldi, test_recordings=others[1]))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi, dev_recordings=kaldi, test_recordings=others[1]))
 
 
 @pytest.mark.parametrize(("form", "subtype"), [("kaldi", "FLOAT"), ("lhotse", "PCM_16")])
@@ -122,7 +124,7 @@ def test_stretches_of_a_recording_become_files_of_their_own(
     if form == "kaldi":
         (kaldi / "wav.scp").write_text("tape kaldi/long.wav\nquiet kaldi/ann-1.wav\n")
         (kaldi / "segments").write_text("".join(f"{utt_id} tape {a} {b}\n" for utt_id, (a, b) in places.items()))
-        options = OwnOptions(Path("kaldi"), pieces_dir=Path("pieces"))
+        options = UserCorpusOptions(Path("kaldi"), pieces_dir=Path("pieces"))
     else:
         source = AudioSource("file", [0], "long.wav")
         recording = Recording("tape", [source], RATE, len(long), len(long) / RATE)
@@ -132,34 +134,34 @@ def test_stretches_of_a_recording_become_files_of_their_own(
             SupervisionSegment(utt_id, "tape", a, b - a, text="go", speaker=utt_id.split("-")[0])
             for utt_id, (a, b) in places.items()
         ).to_file(tmp_path / "s.jsonl")
-        options = OwnOptions(Path("r.jsonl"), Path("s.jsonl"), pieces_dir=Path("pieces"))
-    probed = prepare_own(kaldi, options, only_probe=True)
+        options = UserCorpusOptions(Path("r.jsonl"), Path("s.jsonl"), pieces_dir=Path("pieces"))
+    probed = prepare_user_corpus(kaldi, options, only_probe=True)
     assert not (tmp_path / "pieces").exists()
-    splits = prepare_own(kaldi, options)
+    splits = prepare_user_corpus(kaldi, options)
     found = {recording.id: recording for split in splits.values() for recording in split.recordings}
     assert found.keys() == {*places, "quiet"}
     assert all(Path(recording.sources[0].source).is_absolute() for recording in found.values())
     for recording in [one for split in probed.values() for one in split.recordings]:
         assert recording.num_samples == found[recording.id].num_samples
-    _, dropped = validate_corpus(splits, RATE, max_bad=0.5)
-    assert [str(fault) for fault in dropped] == ["quiet: missing transcript: it has audio only"]
+    _, rejected = validate_corpus(splits, RATE, max_bad=0.5)
+    assert [str(fault) for fault in rejected] == ["quiet: missing transcript: it has audio only"]
     for utt_id, (start, end) in places.items():
         expected = long[round(start * RATE) : round(end * RATE)].astype(np.float32) / 32768
         assert np.array_equal(read_samples(found[utt_id])[0], expected)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "pieces").iterdir()}
-    prepare_own(kaldi, options)
+    prepare_user_corpus(kaldi, options)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pieces").iterdir()} == written
 
 
 def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path) -> None:
     edit(kaldi / "wav.scp", "ann-1.wav", f"touch {tmp_path / 'ran'}; cat ann-1.wav |")
     with pytest.raises(InputError, match=r"wav.scp: ann-1: expected a file, found the command 'touch"):
-        prepare_own(kaldi, OwnOptions(kaldi))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     recording = Recording("x", [AudioSource("command", [0], f"touch {tmp_path / 'ran'}")], RATE, 8000, 0.5)
     RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
     SupervisionSet.from_segments([]).to_file(tmp_path / "s.jsonl")
     with pytest.raises(InputError, match=r"r.jsonl: x: expected one file as it is, found a command"):
-        prepare_own(tmp_path, OwnOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl"))
+        prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl"))
     assert not (tmp_path / "ran").exists()
 
 
@@ -168,28 +170,28 @@ def test_speakers_who_are_learnt_and_judged_are_told(
 ) -> None:
     test = write_kaldi(tmp_path / "test", ("zoe",))
     edit(test / "utt2spk", "zoe-1 zoe", "zoe-1 bob")
-    prepare_own(kaldi, OwnOptions(kaldi, test_recordings=test), only_probe=True)
+    prepare_user_corpus(kaldi, UserCorpusOptions(kaldi, test_recordings=test), only_probe=True)
     assert caplog.messages == ["1 speakers of test are trained on too: bob"]
 
 
 def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> None:
-    plain = prepare_own(kaldi, OwnOptions(kaldi))
+    plain = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     edit(kaldi / "wav.scp", "ann-1.wav", "flac -c -d -s ann-1.wav |")
     edit(kaldi / "wav.scp", "bob-2.wav", "/opt/kaldi/tools/sph2pipe -f wav -p bob-2.wav|")
-    decoded = prepare_own(kaldi, OwnOptions(kaldi))
+    decoded = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     for name, split in plain.items():
         assert list(decoded[name].recordings) == list(split.recordings)
     edit(kaldi / "wav.scp", "bob-1.wav", "sph2pipe -f wav -c 2 bob-1.wav |")
     with pytest.raises(InputError, match=r"bob-1: expected a file, found the command 'sph2pipe -f wav -c 2"):
-        prepare_own(kaldi, OwnOptions(kaldi))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
 def test_a_stretch_that_runs_over_ends_with_its_recording(kaldi: Path) -> None:
     rows = [row.split()[0] for row in (kaldi / "utt2spk").read_text().splitlines()]
     text = "".join(f"{utt_id} {utt_id} 0 {'-1' if utt_id != 'bob-2' else '0.9'}\n" for utt_id in rows)
     (kaldi / "segments").write_text(text)
-    splits = prepare_own(kaldi, OwnOptions(kaldi), only_probe=True)
-    assert not any(split.dropped for split in splits.values())
+    splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi), only_probe=True)
+    assert not any(split.rejected for split in splits.values())
     durations = {recording.id: recording.duration for split in splits.values() for recording in split.recordings}
     assert durations["bob-2"] == 0.5
 
@@ -212,30 +214,30 @@ def test_a_bad_line_of_a_kaldi_directory_is_named(kaldi: Path, file: str, old: s
         (kaldi / "segments").write_text("".join(f"{row.split()[0]} {row.split()[0]} 0 -1\n" for row in rows))
     edit(kaldi / file, old, new)
     with pytest.raises(InputError, match=message):
-        prepare_own(kaldi, OwnOptions(kaldi))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
 def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_path: Path) -> None:
     recordings, supervisions = write_manifests(tmp_path, kaldi)
     with pytest.raises(InputError, match=r"supervisions.jsonl.gz: expected a Lhotse RecordingSet, found a Supervis"):
-        prepare_own(tmp_path, OwnOptions(supervisions, supervisions))
+        prepare_user_corpus(tmp_path, UserCorpusOptions(supervisions, supervisions))
     with pytest.raises(InputError, match=r"nowhere.jsonl: no such file"):
-        prepare_own(tmp_path, OwnOptions(recordings, tmp_path / "nowhere.jsonl"))
+        prepare_user_corpus(tmp_path, UserCorpusOptions(recordings, tmp_path / "nowhere.jsonl"))
     with pytest.raises(InputError, match=r"recordings.jsonl.gz: expected --supervisions"):
-        prepare_own(tmp_path, OwnOptions(recordings))
+        prepare_user_corpus(tmp_path, UserCorpusOptions(recordings))
     damaged = bytearray(gzip.compress(b"{}"))
     damaged[10] = 0xFF  # where gzip's header ends: no such kind of block
     (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
     (tmp_path / "damaged.yaml").write_text("- id: [a\n  b: {")
     for name in ("damaged.jsonl.gz", "damaged.yaml"):
         with pytest.raises(InputError, match=f"{name}: expected a Lhotse RecordingSet, found something else"):
-            prepare_own(tmp_path, OwnOptions(tmp_path / name, supervisions))
+            prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / name, supervisions))
     (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
     with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
-        prepare_own(kaldi, OwnOptions(kaldi))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     (kaldi / "utt2spk").unlink()
     with pytest.raises(InputError, match=r"utt2spk: no such file"):
-        prepare_own(kaldi, OwnOptions(kaldi))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
 def test_a_recording_that_is_there_twice_is_named(kaldi: Path, tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_a_recording_that_is_there_twice_is_named(kaldi: Path, tmp_path: Path) -
     lines = [json.dumps(recording.to_dict()) for recording in (*found, replace(found[1], id=found[0].id))]
     (tmp_path / "twice.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match=f"twice.jsonl: expected one recording {found[0].id}, found two"):
-        prepare_own(tmp_path, OwnOptions(tmp_path / "twice.jsonl", supervisions))
+        prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / "twice.jsonl", supervisions))
 
 
 @pytest.mark.parametrize(
@@ -255,32 +257,32 @@ def test_a_stretch_that_is_none_is_dropped_and_named(kaldi: Path, start: str, en
     rows = [row.split()[0] for row in (kaldi / "utt2spk").read_text().splitlines()]
     text = "".join(f"{utt_id} {utt_id} 0 {'-1' if utt_id != 'bob-2' else end}\n" for utt_id in rows)
     (kaldi / "segments").write_text(text.replace("bob-2 bob-2 0", f"bob-2 bob-2 {start}"))
-    splits = prepare_own(kaldi, OwnOptions(kaldi), only_probe=True)
-    dropped = [fault for split in splits.values() for fault in split.dropped]
-    assert [fault.utt_id for fault in dropped] == ["bob-2"]
-    assert "expected a stretch of the 0.50 s" in dropped[0].reason
+    splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi), only_probe=True)
+    rejected = [fault for split in splits.values() for fault in split.rejected]
+    assert [fault.utt_id for fault in rejected] == ["bob-2"]
+    assert "expected a stretch of the 0.50 s" in rejected[0].reason
 
 
 def test_an_utt_id_too_long_for_a_file_name_is_refused(kaldi: Path) -> None:
     for name in ("text", "utt2spk", "wav.scp"):
         edit(kaldi / name, "bob-2 ", "b" * 201 + " ")
     with pytest.raises(InputError, match="expected an utt_id of at most 200 bytes, found 201"):
-        prepare_own(kaldi, OwnOptions(kaldi))
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
 @pytest.mark.parametrize("name", ["dev", "test"])
 def test_options_that_would_be_ignored_are_refused(name: str) -> None:
     given = {f"{name}_recordings": Path("r"), f"num_{name}_speakers": 2}
     with pytest.raises(InputError, match=f"--{name}-recordings: expected it or --num-{name}-speakers, found both"):
-        OwnOptions(Path("all"), **given)  # type: ignore[arg-type]
+        UserCorpusOptions(Path("all"), **given)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"--{name}-supervisions: expected --{name}-recordings with it, found none"):
-        OwnOptions(Path("all"), **{f"{name}_supervisions": Path("s")})  # type: ignore[arg-type]
+        UserCorpusOptions(Path("all"), **{f"{name}_supervisions": Path("s")})  # type: ignore[arg-type]
 
 
 def test_too_few_speakers_to_hold_some_out(tmp_path: Path) -> None:
     lone = write_kaldi(tmp_path / "lone", ("ann",))
     with pytest.raises(InputError, match="expected more than 1 to hold out 1, found 1: give --test-recordings"):
-        prepare_own(lone, OwnOptions(lone))
+        prepare_user_corpus(lone, UserCorpusOptions(lone))
 
 
 def asrkd(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -355,7 +357,7 @@ def test_words_of_held_out_speech_may_be_missing_from_any_lexicon(
     for split, text in (("train", "GO BIB AH"), ("dev", "GO BOB"), ("test", "GO")):
         metadata = {"frame_shift_ms": 10.0, "options": FeatureOptions()}
         FrameStore.write(tmp_path / split, [(f"{split}-1", "ann", text, torch.zeros(9, 2))], metadata, split)
-    corpus = Corpus("own", prepare_own, lambda corpus_dir: "cmudict", closed_vocabulary=False, where="")
+    corpus = Corpus("own", prepare_user_corpus, lambda corpus_dir: "cmudict", closed_vocabulary=False, where="")
     lang = LangOptions(lexicon=str(tmp_path / "lexicon.txt"))
     make_lang(corpus, tmp_path, SpeechOptions(corpus_dir=tmp_path, lang=lang), tmp_path)
     assert set(Lexicon.load(tmp_path / ALIGN_LEXICON_FILE).words) == {*aligned, "BIB", "AH"}
@@ -432,7 +434,7 @@ def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(an4_dir: Path
     counts = {name: (split["speakers"], split["utterances"]) for name, split in results["corpus"].items()}
     assert [speakers for speakers, _ in counts.values()] == [6, 1, 1]
     assert sum(utterances for _, utterances in counts.values()) == len(tables["text"])
-    assert results["recipe"] == "mine" and not results["dropped"]
+    assert results["recipe"] == "mine" and not results["rejected"]
     assert results["command"] == shlex.join([str(out / "run.sh"), *TINY])
     assert all(0.2 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())
     require_the_same_corpus_from_manifests(tmp_path / "exp" / "mine" / "manifests", results["corpus"], tmp_path)

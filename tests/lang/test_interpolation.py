@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_pruning import histories, model, total_prob
 
-from asrkd.lang.mixing import mix
+from asrkd.lang.interpolation import mix
 from asrkd.lang.ngram import read_arpa
 
 OTHER = ["C C A", "D A", "A D D B", "D"]

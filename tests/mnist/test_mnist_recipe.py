@@ -22,13 +22,12 @@ from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet.models import ModelOptions
 from asrkd.workflow.stages import STAMP_FILE, step_stamps
-from recipes.mnist import claims, paper
-from recipes.mnist.claims import FAILS, HOLDS, PART, UNMEASURED, Outcome
+from recipes.mnist import claim_tests, paper
+from recipes.mnist.claim_tests import FAILS, HOLDS, PART, UNMEASURED, Outcome
 from recipes.mnist.data import DigitData, make_corpus
 from recipes.mnist.estimate import Measured, extrapolate, training_flop
-from recipes.mnist.judge import JUDGES, Findings, judge_claims
 from recipes.mnist.options import DigitsOptions
-from recipes.mnist.plan import chosen_profile, plan
+from recipes.mnist.pipeline import build_steps, chosen_profile
 from recipes.mnist.report import results_markdown
 from recipes.mnist.results import config_sha, dark_knowledge, describe, remaining_errors, trainings
 from recipes.mnist.score import PRIOR_ALL, PRIOR_ONE_SHIFT, TUNED_HELD_OUT, TUNED_ON_JUDGED, Scored, repair_biases
@@ -41,6 +40,7 @@ from recipes.mnist.variants import (
     teacher_points,
     width_points,
 )
+from recipes.mnist.verdicts import VERDICTS, Findings, evaluate_claims
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).parents[1].joinpath("toy_digits.py")
@@ -55,7 +55,7 @@ def named(options: DigitsOptions) -> dict:
 def test_baseline_and_distilled_differ_in_lesson_and_training_alone() -> None:
     options = DigitsOptions()
     baseline, distilled = named(options)["baseline"], named(options)["distilled"]
-    assert isinstance(baseline.lesson, HardLabels) and isinstance(distilled.lesson, SoftLabels)
+    assert isinstance(baseline.targets, HardLabels) and isinstance(distilled.targets, SoftLabels)
     assert baseline.model == distilled.model and baseline.model.dropout == 0 and baseline.jitter == 0
     assert baseline.member_seeds(0) == distilled.member_seeds(0)
     assert not set(teacher(options).member_seeds(0)) & set(baseline.member_seeds(0))
@@ -65,13 +65,13 @@ def test_every_experiment_has_its_variants_and_each_is_trained_once() -> None:
     options = DigitsOptions()
     by_name = named(options)
     assert len(by_name) == len(students(options))
-    assert by_name["no_3"].classes == (0, 1, 2, 4, 5, 6, 7, 8, 9) and by_name["no_3"].spares_held_out
+    assert by_name["no_3"].classes == (0, 1, 2, 4, 5, 6, 7, 8, 9) and by_name["no_3"].excludes_held_out
     assert by_name["only_7_8"].classes == (7, 8)
     assert len(width_points(options)) == 4 * 9
     assert by_name["regularised"].model.dropout == options.teacher.model.dropout
-    alike = replace(by_name["longer"], name="distilled", lesson=by_name["distilled"].lesson)
+    alike = replace(by_name["longer"], name="distilled", targets=by_name["distilled"].targets)
     assert alike == by_name["distilled"], "they differ in their targets alone"
-    hard = replace(by_name["small_set_hard"], name="small_set_soft", lesson=by_name["small_set_soft"].lesson)
+    hard = replace(by_name["small_set_hard"], name="small_set_soft", targets=by_name["small_set_soft"].targets)
     assert hard == by_name["small_set_soft"]
     # The points that the α sweep, the count of teachers and the temperatures share are one variant.
     shared = "width800_T20_alpha1_teachers10"
@@ -95,7 +95,7 @@ def test_recipes_profiles_are_what_they_say() -> None:
     for options, dropout in ((quick, 0.3), (full, 0.4)):
         distilled = named(options)["distilled"]
         assert distilled.jitter == 0 and distilled.model.dropout == distilled.model.input_dropout == 0
-        assert distilled.lesson.distil.temperature == 20 and distilled.model.hidden_dim == 800
+        assert distilled.targets.distil.temperature == 20 and distilled.model.hidden_dim == 800
         large = options.teacher
         assert large.jitter == 2 and large.model == ModelOptions(1200, 2, dropout, input_dropout=0.1, max_norm=3.5)
 
@@ -158,7 +158,7 @@ def data_of(corpus, tmp_path_factory: pytest.TempPathFactory):
 def test_stamps_follow_what_decides_a_network_and_nothing_else(corpus) -> None:
     def stamps(**changes: object) -> dict[str, str]:
         options = replace(SMALL, corpus_dir=corpus[0], **changes)  # type: ignore[arg-type]
-        return step_stamps(plan(options, PROFILES, "run.sh", corpus[1]))
+        return step_stamps(build_steps(options, PROFILES, "run.sh", corpus[1]))
 
     base = stamps()
     elsewhere = stamps(device="auto", exp_dir=Path("x"), checkpoint_epochs=99)
@@ -175,14 +175,14 @@ def test_stamps_follow_what_decides_a_network_and_nothing_else(corpus) -> None:
 
 
 def test_what_judges_is_never_learnt_and_what_tunes_only_by_others(data_of) -> None:
-    tested, trial = data_of(SMALL), data_of(replace(SMALL, judge="held-out"))
+    tested, trial = data_of(SMALL), data_of(replace(SMALL, eval_set="held-out"))
     by_name = named(SMALL)
     assert len(tested.ids_for(by_name["distilled"], 0)) == NUM_TRAIN
     assert tested.ids_for(by_name["no_3"], 0).max() < NUM_TRAIN - 100
     assert not (tested.train.labels[tested.ids_for(by_name["no_3"], 0)] == 3).any()
     assert set(tested.train.labels[tested.ids_for(by_name["only_7_8"], 0)].tolist()) == {7, 8}
     assert torch.equal(tested.tuning.images, tested.train.images[-100:])
-    assert torch.equal(trial.judged.images, trial.train.images[-100:])
+    assert torch.equal(trial.eval_set.images, trial.train.images[-100:])
     assert torch.equal(trial.tuning.images, trial.train.images[-200:-100])
     assert trial.ids_for(by_name["distilled"], 0).max() == NUM_TRAIN - 101
     assert trial.ids_for(by_name["no_3"], 0).max() < NUM_TRAIN - 200
@@ -201,19 +201,19 @@ def made_up_data(num_digits: int, seed: int) -> tuple[DigitData, Tensor, Tensor]
         labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
         digits = Digits(torch.zeros(num_digits, 28, 28, dtype=torch.uint8), labels)
         found.append((digits, torch.stack([logits, logits + 0.01 * torch.randn(logits.shape, generator=generator)])))
-    (judged, logits), (tuning, held_out) = found
+    (eval_digits, logits), (tuning, held_out) = found
     # The digits before those that tune, whose classes are the prior, are as many of the same classes.
     train = Digits(torch.cat([tuning.images] * 2), torch.cat([tuning.labels] * 2))
-    return DigitData(train, judged, "made-up", 2 * num_digits, num_digits), logits, held_out
+    return DigitData(train, eval_digits, "made-up", 2 * num_digits, num_digits), logits, held_out
 
 
 @pytest.mark.parametrize(("classes", "moved"), [((3,), -3.5), ((7, 8), 7.6)])
 def test_each_way_of_repairing_biases_recovers_the_known_shift(classes: tuple[int, ...], moved: float) -> None:
     data, logits, held_out = made_up_data(4000, 1)
-    perfect = int((logits[0].argmax(dim=1) != data.judged.labels).sum())
+    perfect = int((logits[0].argmax(dim=1) != data.eval_set.labels).sum())
     for wrong in (logits, held_out):
         wrong[:, :, list(classes)] += moved
-    before = Scored(teacher(SMALL), logits.argmax(dim=2), data.judged.labels)
+    before = Scored(teacher(SMALL), logits.argmax(dim=2), data.eval_set.labels)
     found, reason = repair_biases(before, logits, held_out, data, classes)
     assert reason is None
     assert [one.way for one in found] == [TUNED_ON_JUDGED, TUNED_HELD_OUT, PRIOR_ONE_SHIFT, PRIOR_ALL]
@@ -244,7 +244,7 @@ def outcome(*errors: int, num_digits: int = 1000, seed: int = 0) -> Outcome:
     ],
 )
 def test_fewer_errors(ours: tuple[int, ...], theirs: tuple[int, ...], verdict: str) -> None:
-    judged = claims.fewer_errors(outcome(*ours), outcome(*theirs, seed=1), ("ours", "theirs"))
+    judged = claim_tests.fewer_errors(outcome(*ours), outcome(*theirs, seed=1), ("ours", "theirs"))
     assert judged.verdict == verdict, judged.evidence
     assert f"ours {np.mean(ours):.1f}, theirs {np.mean(theirs):.1f} errors" in judged.evidence
     assert ("no test over seeds" in judged.evidence) == (len(ours) < 3)
@@ -252,10 +252,10 @@ def test_fewer_errors(ours: tuple[int, ...], theirs: tuple[int, ...], verdict: s
 
 def test_the_same_networks_are_not_better_than_themselves() -> None:
     one = outcome(40, 41, 42)
-    assert claims.fewer_errors(one, one, ("a", "b")).verdict == FAILS
-    assert claims.fewer_over_digits(one, one) == 1.0
-    assert claims.welch(np.array([5, 5]), np.array([5, 5]), "less") == 1.0
-    assert claims.welch(np.array([4, 4]), np.array([5, 5]), "less") == 0.0
+    assert claim_tests.fewer_errors(one, one, ("a", "b")).verdict == FAILS
+    assert claim_tests.fewer_over_digits(one, one) == 1.0
+    assert claim_tests.welch(np.array([5, 5]), np.array([5, 5]), "less") == 1.0
+    assert claim_tests.welch(np.array([4, 4]), np.array([5, 5]), "less") == 0.0
 
 
 def test_more_seeds_do_not_tilt_the_signs() -> None:
@@ -264,47 +264,51 @@ def test_more_seeds_do_not_tilt_the_signs() -> None:
         np.eye(100, dtype=bool).reshape(10, 10, 100).sum(axis=1).astype(bool)
     )  # seed m errs on digits 10 m to 10 m + 9
     two, ten = Outcome(own[:2]), Outcome(own[::-1])
-    assert claims.fewer_over_digits(two, ten) > 0.5
-    assert claims.fewer_over_digits(ten, two) > 0.5
+    assert claim_tests.fewer_over_digits(two, ten) > 0.5
+    assert claim_tests.fewer_over_digits(ten, two) > 0.5
 
 
 def test_every_control_must_be_beaten() -> None:
     ours = outcome(40, 42, 39)
     worse, same = outcome(90, 95, 88, seed=1), outcome(41, 39, 43, seed=2)
-    assert claims.fewer_than_each(ours, {"a": worse, "b": worse}, "ours").verdict == HOLDS
-    assert claims.fewer_than_each(ours, {"a": worse, "b": same}, "ours").verdict == PART
-    assert claims.fewer_than_each(ours, {"b": same}, "ours").verdict == FAILS
+    assert claim_tests.fewer_than_each(ours, {"a": worse, "b": worse}, "ours").verdict == HOLDS
+    assert claim_tests.fewer_than_each(ours, {"a": worse, "b": same}, "ours").verdict == PART
+    assert claim_tests.fewer_than_each(ours, {"b": same}, "ours").verdict == FAILS
 
 
 def test_a_repair_of_the_same_networks_is_tested_in_pairs() -> None:
     before, after = outcome(140, 133, 149), outcome(135, 128, 139, seed=1)
-    assert claims.paired(after.errors, before.errors) < 0.05 < claims.welch(after.errors, before.errors, "less")
-    assert claims.paired(np.array([4, 5]), np.array([5, 6])) == 0.0
-    assert claims.paired(np.array([4, 5]), np.array([4, 5])) == 1.0
+    assert (
+        claim_tests.paired(after.errors, before.errors) < 0.05 < claim_tests.welch(after.errors, before.errors, "less")
+    )
+    assert claim_tests.paired(np.array([4, 5]), np.array([5, 6])) == 0.0
+    assert claim_tests.paired(np.array([4, 5]), np.array([4, 5])) == 1.0
 
 
 def test_most_of_a_gain() -> None:
     baseline, best = outcome(150, 146, 152), outcome(60, 67, 64, seed=1)
     names = ("the baseline", "a teacher")
 
-    def judged(*errors: int) -> claims.Judgement:
-        return claims.most_of_gain(baseline, best, outcome(*errors, seed=2), 0.7, names)
+    def judged(*errors: int) -> claim_tests.Verdict:
+        return claim_tests.most_of_gain(baseline, best, outcome(*errors, seed=2), 0.7, names)
 
     assert judged(50, 53, 51).verdict == HOLDS
     assert judged(110, 108, 112).verdict == PART
     share = (np.mean([150, 146, 152]) - 110) / (np.mean([150, 146, 152]) - np.mean([60, 67, 64]))
     assert f"110.0 errors: {100 * share:.0f}% of the way" in judged(110, 108, 112).evidence
     assert judged(180, 185, 179).verdict == FAILS
-    assert "not shown that a teacher" in claims.most_of_gain(best, baseline, best, 0.7, names).evidence
-    assert claims.share_of_gain(baseline, outcome(148, 149, 150, seed=1), best) is None, "too little to be divided"
-    assert claims.share_of_gain(baseline, best, baseline) == claims.Share(0.0, 0.0, 0.0)
-    assert claims.share_of_gain(baseline, best, best).value == 1.0
+    assert "not shown that a teacher" in claim_tests.most_of_gain(best, baseline, best, 0.7, names).evidence
+    assert claim_tests.share_of_gain(baseline, outcome(148, 149, 150, seed=1), best) is None, "too little to be divided"
+    assert claim_tests.share_of_gain(baseline, best, baseline) == claim_tests.Share(0.0, 0.0, 0.0)
+    assert claim_tests.share_of_gain(baseline, best, best).value == 1.0
 
 
 def test_the_interval_of_a_share_has_the_spread_of_the_seeds_in_it() -> None:
     baseline, best = outcome(150, 150, 150), outcome(60, 60, 60, seed=1)
     same, apart = outcome(100, 100, 100, seed=2), outcome(70, 100, 130, seed=2)
-    widths = [share.high - share.low for one in (same, apart) if (share := claims.share_of_gain(baseline, best, one))]
+    widths = [
+        share.high - share.low for one in (same, apart) if (share := claim_tests.share_of_gain(baseline, best, one))
+    ]
     assert widths[1] > 1.3 * widths[0]
 
 
@@ -312,47 +316,47 @@ def test_temperatures_alike() -> None:
     same = {8.0: outcome(100, 101, 99, 100), 12.0: outcome(101, 100, 100, 99), 20.0: outcome(99, 100, 102, 101)}
     apart = {8.0: outcome(100, 101, 99, 100), 20.0: outcome(160, 161, 158, 163)}
     noisy = {8.0: outcome(80, 130, 95, 110), 20.0: outcome(100, 70, 140, 90)}
-    assert claims.alike({"300": same, "800": same}).verdict == HOLDS
-    assert claims.alike({"300": apart}).verdict == FAILS
-    assert claims.alike({"300": noisy}).verdict == FAILS, "nothing is shown"
-    assert claims.alike({"300": same, "800": apart}).verdict == PART
-    assert claims.alike({"300": {8.0: outcome(1, 2), 20.0: outcome(1, 2)}}).verdict == UNMEASURED
+    assert claim_tests.alike({"300": same, "800": same}).verdict == HOLDS
+    assert claim_tests.alike({"300": apart}).verdict == FAILS
+    assert claim_tests.alike({"300": noisy}).verdict == FAILS, "nothing is shown"
+    assert claim_tests.alike({"300": same, "800": apart}).verdict == PART
+    assert claim_tests.alike({"300": {8.0: outcome(1, 2), 20.0: outcome(1, 2)}}).verdict == UNMEASURED
 
 
 def test_a_range_of_temperatures_is_best() -> None:
     inside = {2.5: outcome(260, 262, 258), 4.0: outcome(265, 259, 261)}
     low, high = {1.0: outcome(290, 288, 286)}, {8.0: outcome(330, 320, 326), 20.0: outcome(370, 372, 365)}
     near = outcome(264, 263, 259)
-    assert claims.range_is_best({**low, **inside, **high}, 2.5, 4.0).verdict == HOLDS
-    assert claims.range_is_best({1.0: near, **inside, **high}, 2.5, 4.0).verdict == PART
-    assert claims.range_is_best({1.0: near, **inside, 8.0: near}, 2.5, 4.0).verdict == FAILS
-    assert claims.range_is_best(inside, 2.5, 4.0).verdict == UNMEASURED
+    assert claim_tests.range_is_best({**low, **inside, **high}, 2.5, 4.0).verdict == HOLDS
+    assert claim_tests.range_is_best({1.0: near, **inside, **high}, 2.5, 4.0).verdict == PART
+    assert claim_tests.range_is_best({1.0: near, **inside, 8.0: near}, 2.5, 4.0).verdict == FAILS
+    assert claim_tests.range_is_best(inside, 2.5, 4.0).verdict == UNMEASURED
     # A much worse temperature on the same side does not hide a better one.
     better = {**low, **inside, 6.0: outcome(240, 242, 241), 20.0: high[20.0]}
-    assert claims.range_is_best(better, 2.5, 4.0).verdict == FAILS
+    assert claim_tests.range_is_best(better, 2.5, 4.0).verdict == FAILS
 
 
 def test_a_measure_that_falls() -> None:
     fall = {1: np.array([9.0, 8.8, 9.4]), 3: np.array([6.0, 6.1, 5.8]), 10: np.array([2.0, 2.2, 1.9])}
-    assert claims.falling(fall, "errors").verdict == HOLDS
-    assert claims.falling(dict(reversed(fall.items())), "errors").verdict == FAILS
+    assert claim_tests.falling(fall, "errors").verdict == HOLDS
+    assert claim_tests.falling(dict(reversed(fall.items())), "errors").verdict == FAILS
     uneven = {1: np.array([5.0, 6.0, 7.0]), 3: np.array([6.0, 5.5, 6.5]), 10: np.array([5.2, 6.1, 6.6])}
-    assert claims.falling(uneven, "errors").verdict == FAILS, "a fall that chance would make"
-    assert claims.falling({key: value[:2] for key, value in fall.items()}, "errors").verdict == UNMEASURED
+    assert claim_tests.falling(uneven, "errors").verdict == FAILS, "a fall that chance would make"
+    assert claim_tests.falling({key: value[:2] for key, value in fall.items()}, "errors").verdict == UNMEASURED
 
 
 def test_a_share_of_digits() -> None:
-    assert claims.share_above([133, 130, 136], [206, 204, 208], 0.5, "on threes").verdict == HOLDS
-    assert claims.share_above([133], [206], 0.5, "on threes").verdict == HOLDS, "one seed: over digits alone"
-    assert claims.share_above([104, 105, 106], [206, 206, 206], 0.5, "on threes").verdict == PART
-    assert claims.share_above([180, 60, 160], [206, 206, 206], 0.5, "on threes").verdict == PART
-    assert claims.share_above([50, 50, 50], [206, 206, 206], 0.5, "on threes").verdict == FAILS
-    assert claims.share_above([0], [0], 0.5, "on threes").verdict == FAILS
+    assert claim_tests.share_above([133, 130, 136], [206, 204, 208], 0.5, "on threes").verdict == HOLDS
+    assert claim_tests.share_above([133], [206], 0.5, "on threes").verdict == HOLDS, "one seed: over digits alone"
+    assert claim_tests.share_above([104, 105, 106], [206, 206, 206], 0.5, "on threes").verdict == PART
+    assert claim_tests.share_above([180, 60, 160], [206, 206, 206], 0.5, "on threes").verdict == PART
+    assert claim_tests.share_above([50, 50, 50], [206, 206, 206], 0.5, "on threes").verdict == FAILS
+    assert claim_tests.share_above([0], [0], 0.5, "on threes").verdict == FAILS
 
 
 def test_the_least_favourable_verdict() -> None:
-    assert claims.lesser(HOLDS, PART) == PART and claims.lesser(HOLDS, FAILS, PART) == FAILS
-    assert claims.lesser(HOLDS) == HOLDS and claims.lesser(HOLDS, UNMEASURED) == UNMEASURED
+    assert claim_tests.weakest(HOLDS, PART) == PART and claim_tests.weakest(HOLDS, FAILS, PART) == FAILS
+    assert claim_tests.weakest(HOLDS) == HOLDS and claim_tests.weakest(HOLDS, UNMEASURED) == UNMEASURED
 
 
 def scored_with(*errors: int, num_digits: int = 400, label: int = 0, seed: int = 0) -> Scored:
@@ -373,14 +377,14 @@ def test_temperatures_above_8_are_judged_without_8_itself() -> None:
     options = replace(SMALL, compared=replace(SMALL.compared, widths=(300,), temperatures=(8.0, 12.0, 20.0)))
     errors = {8.0: (90, 91, 92), 12.0: (40, 41, 39), 20.0: (41, 40, 40)}
     made = {v.name: scored_with(*errors[t]) for (_, t), v in width_points(options)}
-    judged = JUDGES["high_alike"](findings_of(made, compared=options.compared, experiments=(1, 2)))
+    judged = VERDICTS["high_alike"](findings_of(made, compared=options.compared, experiments=(1, 2)))
     assert judged.verdict == HOLDS and "T=8 " not in judged.evidence
 
 
 def test_more_teachers_are_better_in_part_at_most() -> None:
     names = {size: variant.name for size, variant in teacher_points(SMALL)}
     errors = {1: (90, 91, 92), 2: (60, 61, 62), 3: (40, 39, 41)}
-    judged = JUDGES["more_teachers"](findings_of({names[size]: scored_with(*errors[size]) for size in names}))
+    judged = VERDICTS["more_teachers"](findings_of({names[size]: scored_with(*errors[size]) for size in names}))
     assert judged.verdict == PART and "the teachers are the same" in judged.evidence
 
 
@@ -395,13 +399,13 @@ def test_matching_is_the_limit_only_if_in_the_end_it_is_as_like_as_its_own_seeds
         predictions = matched.predictions.clone()
         predictions[:, -differing or 400 :] = 7
         made[variant.name] = Scored(matched.variant, predictions, matched.labels)
-    judged = JUDGES["matching_limit"](findings_of(made))
+    judged = VERDICTS["matching_limit"](findings_of(made))
     assert judged.verdict == verdict, judged.evidence
     assert "two seeds of logit matching: 5%" in judged.evidence
 
 
 def test_every_claim_has_a_judge_and_an_unmade_experiment_is_not_judged() -> None:
-    assert {claim.key for claim in paper.CLAIMS} == set(JUDGES)
+    assert {claim.key for claim in paper.CLAIMS} == set(VERDICTS)
     labels = torch.zeros(50, dtype=torch.long)
 
     def scored(*errors: int) -> Scored:
@@ -411,7 +415,7 @@ def test_every_claim_has_a_judge_and_an_unmade_experiment_is_not_judged() -> Non
         return Scored(teacher(SMALL), predictions, labels)
 
     made = {"teacher": scored(3, 4, 2), "distilled": scored(5, 4, 5), "baseline": scored(30, 31, 29)}
-    judged = judge_claims(Findings(replace(SMALL, experiments=(1,)), made, {}, {}, made["teacher"].outcome))
+    judged = evaluate_claims(Findings(replace(SMALL, experiments=(1,)), made, {}, {}, made["teacher"].outcome))
     assert judged["teacher_better"].verdict == judged["distilled_better"].verdict == HOLDS
     assert {judged[claim.key].verdict for claim in paper.CLAIMS if claim.experiment != 1} == {UNMEASURED}
 
@@ -526,7 +530,7 @@ def test_a_whole_run_leaves_results_for_every_variant_and_claim(whole_run) -> No
     assert results["together"]["teachers"] == 3 and results["together"]["views"] == 9
     assert results["together"]["errors"] < 60
     assert results["label"].startswith("Full profile;")
-    assert set(results["systems"]["baseline"]) > {"learnt_accuracy", "judged_accuracy"}
+    assert set(results["systems"]["baseline"]) > {"learnt_accuracy", "eval_accuracy"}
     assert results["environment"]["networks made by"].startswith(f"torch {torch.__version__.partition('+')[0]}")
     assert "distilled: loss" in printed
 
@@ -588,7 +592,9 @@ def test_the_quick_profile_is_labelled_and_says_what_it_did_not_measure(tmp_path
     done = run_recipe(str(tmp_path / "corpus"), "--profile=quick", f"--exp-dir={tmp_path / 'exp'}", "--judge=held-out")
     assert done.returncode == 0, done.stderr[-2000:]
     results = read_json(tmp_path / "exp" / "results.json")
-    assert "not the paper's comparison" in results["label"] and results["judged_on"] == "100 held-out training digits"
+    assert (
+        "not the paper's comparison" in results["label"] and results["evaluated_on"] == "100 held-out training digits"
+    )
     by_experiment = {claim["experiment"]: claim["verdict"] for claim in results["claims"]}
     assert {by_experiment[number] for number in (2, 5, 6, 7)} == {UNMEASURED}
     assert UNMEASURED not in {by_experiment[number] for number in (1, 3, 4)}

@@ -16,20 +16,20 @@ from asrkd.errors import InputError
 from asrkd.nnet.evaluate import evaluate
 from asrkd.nnet.inputs import InputSource
 from asrkd.nnet.models import AcousticDnn, StackedEnsemble
-from asrkd.workflow.distributed import Ranks
+from asrkd.workflow.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
 class Share:
     """The part of this process: the examples it holds in memory, or every size-th of the batch where it holds all."""
 
-    ranks: Ranks
+    ranks: ProcessGroup
     held: Tensor | None
     """Whether it holds each example [N], on the CPU; None where it holds all."""
 
     @classmethod
     def of(
-        cls, ranks: Ranks, inputs: InputSource, frame_ids: Tensor, num_models: int, device: torch.device
+        cls, ranks: ProcessGroup, inputs: InputSource, frame_ids: Tensor, num_models: int, device: torch.device
     ) -> Share:
         """Sums go by way of `device`. InputError unless each example is held by one process."""
         held: Tensor | None = getattr(inputs, "held", None) if ranks.size > 1 else None
@@ -59,7 +59,7 @@ class Share:
 
     def dropout_purpose(self) -> str:
         """Names the numbers that draw the masks: each process' own, or examples of one place would share theirs."""
-        return "dropout" if self.ranks.leads else f"dropout {self.ranks.rank}"
+        return "dropout" if self.ranks.is_main else f"dropout {self.ranks.rank}"
 
     def evaluate(
         self, model: AcousticDnn | StackedEnsemble, inputs: InputSource, labels: Tensor, ids: Tensor | None

@@ -156,7 +156,7 @@ class Rates:
     measured: bool
 
 
-def forecast(options: PlanOptions, rates: Rates) -> list[Cost]:
+def cost_estimate(options: PlanOptions, rates: Rates) -> list[Cost]:
     """Cost of features, the labels' networks, teachers, posteriors and the student."""
     teacher = Network(options.input_dim, options.senones, options.teacher)
     student = Network(options.input_dim, options.senones, options.student)
@@ -278,16 +278,19 @@ def page(options: PlanOptions) -> str:
     """The plan as a table, and the rates that it rests on."""
     rates = measure_rates(options)
     table = tabulate(
-        list(rows(forecast(options, rates), options.devices)), headers=COLUMNS, disable_numparse=True, tablefmt="github"
+        list(rows(cost_estimate(options, rates), options.devices)),
+        headers=COLUMNS,
+        disable_numparse=True,
+        tablefmt="github",
     )
-    return f"{_described(options)}\n\n{table}\n\n{_rates_told(options, rates)}"
+    return f"{_described(options)}\n\n{table}\n\n{_rates_text(options, rates)}"
 
 
 def page_of_run(exp_dir: Path, device: str, flops: float | None) -> str:
     """The plan of a finished run beside its own times and sizes."""
     options = options_of_run(exp_dir, device, flops)
     rates = measure_rates(options)
-    happened = what_happened(exp_dir)
+    happened = measured_costs(exp_dir)
     lines = [
         (
             cost.part,
@@ -298,11 +301,11 @@ def page_of_run(exp_dir: Path, device: str, flops: float | None) -> str:
             _size(happened[cost.part].disk_bytes),
             _ratio(cost.disk_bytes, happened[cost.part].disk_bytes),
         )
-        for cost in forecast(options, rates)
+        for cost in cost_estimate(options, rates)
     ]
     headers = ("part", "time planned", "taken", "taken/planned", "on disk, planned", "found", "found/planned")
     table = tabulate(lines, headers=headers, disable_numparse=True, tablefmt="github")
-    return f"{exp_dir}: {_described(options)}\n\n{table}\n\n{_rates_told(options, rates)}"
+    return f"{exp_dir}: {_described(options)}\n\n{table}\n\n{_rates_text(options, rates)}"
 
 
 def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptions:
@@ -337,8 +340,8 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptio
     )
 
 
-def what_happened(exp_dir: Path) -> dict[str, Cost]:
-    """Seconds and bytes of a run's parts, under the names of `forecast`."""
+def measured_costs(exp_dir: Path) -> dict[str, Cost]:
+    """Seconds and bytes of a run's parts, under the names of `cost_estimate`."""
     from asrkd.workflow.stages import STAMP_FILE
 
     folders = {
@@ -371,7 +374,7 @@ def _described(options: PlanOptions) -> str:
     )
 
 
-def _rates_told(options: PlanOptions, rates: Rates) -> str:
+def _rates_text(options: PlanOptions, rates: Rates) -> str:
     if not rates.measured:
         return f"At {rates.teacher / 1e12:,.3g} TFLOP/s a device, as given."
     name = provenance.device_name(str(resolve_device(options.device)))

@@ -14,7 +14,7 @@ import torch
 from lhotse import RecordingSet, SupervisionSet
 from lhotse.augmentation import Speed
 
-from asrkd.data.audio import probe, read_samples, supervise
+from asrkd.data.audio import make_supervision, probe, read_samples
 from asrkd.data.corpora.an4 import prepare_an4
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
@@ -43,7 +43,7 @@ def make_split(folder: Path, speakers: dict[str, str], rate: int = 16000) -> Cor
         recordings.append(probe(path, utt_id))
     return CorpusSplit(
         RecordingSet.from_recordings(recordings),
-        SupervisionSet.from_segments(supervise(r, speakers[r.id], f"TEXT OF {r.id}") for r in recordings),
+        SupervisionSet.from_segments(make_supervision(r, speakers[r.id], f"TEXT OF {r.id}") for r in recordings),
     )
 
 
@@ -72,9 +72,7 @@ def test_torchaudio_agrees_on_real_speech(an4_dir: Path):
     recording = prepare_an4(an4_dir)["test"].recordings["an406-fcaw-b"]
     samples = read_samples(recording)
     ours = make_fbank(RAW).extract(samples, 16000)
-    theirs = kaldi.fbank(
-        torch.from_numpy(samples), num_mel_bins=40, high_freq=-400.0, dither=0.0, snip_edges=False
-    )
+    theirs = kaldi.fbank(torch.from_numpy(samples), num_mel_bins=40, high_freq=-400.0, dither=0.0, snip_edges=False)
     assert np.abs(ours - theirs.numpy()).max() < 1e-3
 
 
@@ -217,7 +215,7 @@ def test_other_options_or_texts_give_another_fingerprint(tmp_path: Path):
     first = compute_features(split, RAW, tmp_path / "a", jobs=Jobs(1))
     other_options = compute_features(split, FeatureOptions(), tmp_path / "b", jobs=Jobs(1))
     renamed = CorpusSplit(
-        split.recordings, SupervisionSet.from_segments(supervise(r, "bob", "NEW") for r in split.recordings)
+        split.recordings, SupervisionSet.from_segments(make_supervision(r, "bob", "NEW") for r in split.recordings)
     )
     other_text = compute_features(renamed, RAW, tmp_path / "c", jobs=Jobs(1))
     assert len({first.fingerprint, other_options.fingerprint, other_text.fingerprint}) == 3

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from asrkd.errors import InputError
-from asrkd.workflow.cache import Codec, KeptResults
+from asrkd.workflow.cache import Codec, ResultCache
 
 ITEMS = (3, 1, 4, 1, 5, 9)
 SQUARES = Codec(lambda square: {"square": np.asarray([square])}, lambda arrays: int(arrays["square"][0]))
@@ -39,7 +39,7 @@ def unwanted(items: Sequence[int]) -> Iterable[tuple[int, int]]:
 
 
 def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
-    kept = KeptResults(tmp_path / "kept.sqlite", "squares")
+    kept = ResultCache(tmp_path / "kept.sqlite", "squares")
     with pytest.raises(KeyboardInterrupt):
         list(kept.map(ITEMS, cut_short, SQUARES))
     asked = []
@@ -56,23 +56,23 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
 
 def test_other_work_in_the_same_file_is_other_work(tmp_path: Path) -> None:
     path = tmp_path / "kept.sqlite"
-    list(KeptResults(path, "squares").map(ITEMS, square, SQUARES))
-    doubles = dict(KeptResults(path, "doubles").map(ITEMS, lambda items: enumerate(2 * i for i in items), SQUARES))
+    list(ResultCache(path, "squares").map(ITEMS, square, SQUARES))
+    doubles = dict(ResultCache(path, "doubles").map(ITEMS, lambda items: enumerate(2 * i for i in items), SQUARES))
     assert list(doubles.values()) == [6, 2, 8, 2, 10, 18]
-    assert dict(KeptResults(path, "squares").map(ITEMS, unwanted, SQUARES))[5] == 81
+    assert dict(ResultCache(path, "squares").map(ITEMS, unwanted, SQUARES))[5] == 81
 
 
 def test_a_damaged_file_costs_its_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "kept.sqlite"
     path.write_bytes(b"no database" * 100)
-    assert len(list(KeptResults(path, "squares").map(ITEMS, square, SQUARES))) == len(ITEMS)
+    assert len(list(ResultCache(path, "squares").map(ITEMS, square, SQUARES))) == len(ITEMS)
     assert f"{path}: file is not a database; its work is done again" in caplog.text
-    assert len(list(KeptResults(path, "squares").map(ITEMS, unwanted, SQUARES))) == len(ITEMS)
+    assert len(list(ResultCache(path, "squares").map(ITEMS, unwanted, SQUARES))) == len(ITEMS)
 
 
 def test_a_file_that_is_locked_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asrkd.workflow.cache.sqlite3.connect", partial(sqlite3.connect, timeout=0.1))
-    kept = KeptResults(tmp_path / "kept.sqlite", "squares")
+    kept = ResultCache(tmp_path / "kept.sqlite", "squares")
     list(kept.map(ITEMS, square, SQUARES))
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -84,7 +84,7 @@ def test_a_file_that_is_locked_is_kept(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "kept.sqlite").mkdir()
     with pytest.raises(InputError, match=r"kept\.sqlite: unable to open database file"):
-        list(KeptResults(tmp_path / "kept.sqlite", "squares").map(ITEMS, square, SQUARES))
+        list(ResultCache(tmp_path / "kept.sqlite", "squares").map(ITEMS, square, SQUARES))
 
 
 KILLED = """
@@ -111,5 +111,5 @@ def test_kill_9_loses_nothing_that_was_written(tmp_path: Path) -> None:
         asked.extend(items)
         return square(items)
 
-    assert len(dict(KeptResults(path, "squares").map(ITEMS, rest, SQUARES))) == len(ITEMS)
+    assert len(dict(ResultCache(path, "squares").map(ITEMS, rest, SQUARES))) == len(ITEMS)
     assert asked == [3, 1]

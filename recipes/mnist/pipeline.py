@@ -25,12 +25,12 @@ from recipes.mnist.variants import students, teacher
 PROGRAM = "recipes/mnist/run.sh"
 
 
-def plan(
+def build_steps(
     options: DigitsOptions, profiles: Profiles, command: str, checksums: Mapping[str, str] = MNIST_MD5
 ) -> list[Step]:
     """Every step in order. InputError if a file of the corpus is missing or not the one expected."""
     exp = options.exp_dir
-    parts = {"judge": options.judge, "held_out": options.held_out, "seed": options.seed}
+    parts = {"judge": options.eval_set, "held_out": options.held_out, "seed": options.seed}
     found = verify_mnist(options.corpus_dir, checksums)
     large, translations = teacher(options), options.teacher.translations
     steps = [
@@ -87,7 +87,7 @@ def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[s
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(PROGRAM):
         options = config.parse(profiles[chosen_profile(arguments)], arguments, PROGRAM, _description())
-        steps = plan(options, profiles, command_of_all(PROGRAM, arguments), checksums)
+        steps = build_steps(options, profiles, command_of_all(PROGRAM, arguments), checksums)
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
         config.save(options, options.exp_dir / "config.json")

@@ -44,15 +44,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Verdict:
     """A verdict and the evidence in a sentence."""
 
     verdict: str
     evidence: str
 
 
-def unmeasured(reason: str = "") -> Judgement:
-    return Judgement(UNMEASURED, reason)
+def unmeasured(reason: str = "") -> Verdict:
+    return Verdict(UNMEASURED, reason)
 
 
 def fewer_over_digits(a: Outcome, b: Outcome) -> float:
@@ -92,18 +92,18 @@ def verdict_of(on_its_side: bool, tests: Collection[float]) -> str:
     return PART if on_its_side and min(tests) < LEVEL else FAILS
 
 
-def lesser(*verdicts: str) -> str:
+def weakest(*verdicts: str) -> str:
     """The least favourable of several verdicts; unmeasured where one is."""
     return max(verdicts, key=(HOLDS, PART, FAILS, UNMEASURED).index)
 
 
-def fewer_errors(a: Outcome, b: Outcome, names: tuple[str, str], same_networks: bool = False) -> Judgement:
+def fewer_errors(a: Outcome, b: Outcome, names: tuple[str, str], same_networks: bool = False) -> Verdict:
     """Whether variant a errs less than b; `same_networks`: a is what became of b."""
     tests = {"over digits": fewer_over_digits(a, b)}
     if min(len(a.errors), len(b.errors)) >= MIN_SEEDS:
         tests["over seeds"] = paired(a.errors, b.errors) if same_networks else welch(a.errors, b.errors, "less")
     evidence = f"{names[0]} {a.mean:.1f}, {names[1]} {b.mean:.1f} errors; {_shown(tests)}"
-    return Judgement(verdict_of(a.mean < b.mean, tests.values()), evidence)
+    return Verdict(verdict_of(a.mean < b.mean, tests.values()), evidence)
 
 
 def _shown(tests: Mapping[str, float]) -> str:
@@ -111,12 +111,12 @@ def _shown(tests: Mapping[str, float]) -> str:
     return text if "over seeds" in tests else f"{text}; fewer than {MIN_SEEDS} seeds, so no test over seeds"
 
 
-def fewer_than_each(a: Outcome, others: Mapping[str, Outcome], name: str) -> Judgement:
+def fewer_than_each(a: Outcome, others: Mapping[str, Outcome], name: str) -> Verdict:
     """Whether variant a errs less than every one of the others."""
     found = {other: fewer_errors(a, outcome, (name, other)) for other, outcome in others.items()}
-    evidence = "; ".join(f"{judgement.evidence} ({judgement.verdict})" for judgement in found.values())
-    verdicts = {judgement.verdict for judgement in found.values()}
-    return Judgement(HOLDS if verdicts == {HOLDS} else FAILS if verdicts == {FAILS} else PART, evidence)
+    evidence = "; ".join(f"{verdict.evidence} ({verdict.verdict})" for verdict in found.values())
+    verdicts = {verdict.verdict for verdict in found.values()}
+    return Verdict(HOLDS if verdicts == {HOLDS} else FAILS if verdicts == {FAILS} else PART, evidence)
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,11 @@ def _drawn(chance: np.random.Generator, seeds: int, draws: int) -> NDArray[np.fl
     return chance.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
 
 
-def most_of_gain(start: Outcome, goal: Outcome, reached: Outcome, wanted: float, names: tuple[str, str]) -> Judgement:
+def most_of_gain(start: Outcome, goal: Outcome, reached: Outcome, wanted: float, names: tuple[str, str]) -> Verdict:
     """Whether `reached` has gone at least `wanted` of the way from `start` to `goal`."""
     share = share_of_gain(start, goal, reached)
     if share is None:
-        return Judgement(
+        return Verdict(
             FAILS,
             f"it is not shown that {names[1]} ({goal.mean:.1f} errors) errs less than {names[0]} ({start.mean:.1f})",
         )
@@ -168,10 +168,10 @@ def most_of_gain(start: Outcome, goal: Outcome, reached: Outcome, wanted: float,
         f"{names[1]} ({goal.mean:.1f}), 95% interval over digits and seeds [{100 * share.low:.0f}, "
         f"{100 * share.high:.0f}]; wanted {100 * wanted:.0f}%"
     )
-    return Judgement(HOLDS if share.low >= wanted else PART if share.low > 0 else FAILS, evidence)
+    return Verdict(HOLDS if share.low >= wanted else PART if share.low > 0 else FAILS, evidence)
 
 
-def alike(groups: Mapping[str, Mapping[float, Outcome]]) -> Judgement:
+def alike(groups: Mapping[str, Mapping[float, Outcome]]) -> Verdict:
     """Whether, in every group, all temperatures err alike: within ALIKE of their mean (two one-sided tests)."""
     verdicts, evidence = [], []
     for name, by_temperature in groups.items():
@@ -187,10 +187,10 @@ def alike(groups: Mapping[str, Mapping[float, Outcome]]) -> Judgement:
         evidence.append(f"{name}: {means}; within ±{margin:.1f}: p {shown_p(same)}, beyond: p {shown_p(apart)}")
         verdicts.append(HOLDS if same < LEVEL else FAILS if apart < LEVEL else PART)
     verdict = HOLDS if set(verdicts) == {HOLDS} else PART if HOLDS in verdicts else FAILS
-    return Judgement(verdict, "; ".join(evidence))
+    return Verdict(verdict, "; ".join(evidence))
 
 
-def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: float) -> Judgement:
+def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: float) -> Verdict:
     """Whether temperatures from `low` to `high` together err less than each lower and each higher one.
 
     In part: none of the others errs less on average, and all lower ones or all higher ones are shown to err more.
@@ -207,10 +207,10 @@ def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: flo
     shown = [max(side.values()) < LEVEL for side in tests]
     lowest = all(inside.mean() <= errors[t].mean() for side in sides for t in side)
     verdict = HOLDS if all(shown) else PART if any(shown) and lowest else FAILS
-    return Judgement(verdict, f"T {low:g} to {high:g} {inside.mean():.1f} errors; {others}")
+    return Verdict(verdict, f"T {low:g} to {high:g} {inside.mean():.1f} errors; {others}")
 
 
-def falling(rows: Mapping[float, NDArray], what: str) -> Judgement:
+def falling(rows: Mapping[float, NDArray], what: str) -> Verdict:
     """Whether a measure falls along its ordered columns: Page's trend test, a row a seed."""
     data = np.stack([np.asarray(values, dtype=float) for values in rows.values()], axis=1)
     if data.shape[0] < MIN_SEEDS or data.shape[1] < 3:
@@ -218,15 +218,15 @@ def falling(rows: Mapping[float, NDArray], what: str) -> Judgement:
     p = float(stats.page_trend_test(data[:, ::-1]).pvalue)
     means = ", ".join(f"{key:g}: {value:.3g}" for key, value in zip(rows, data.mean(axis=0), strict=True))
     evidence = f"{what} at {means}; Page's trend test p {shown_p(p)}"
-    return Judgement(verdict_of(data[:, -1].mean() < data[:, 0].mean(), [p]), evidence)
+    return Verdict(verdict_of(data[:, -1].mean() < data[:, 0].mean(), [p]), evidence)
 
 
-def share_above(counts: Sequence[int], totals: Sequence[int], share: float, what: str) -> Judgement:
+def share_above(counts: Sequence[int], totals: Sequence[int], share: float, what: str) -> Verdict:
     """Whether more than `share` of the totals are counted, each of a seed: by an exact binomial test of the rounded
     means, and by a t-test of the shares."""
     count, total = round(float(np.mean(counts))), round(float(np.mean(totals)))
     if min(totals) == 0:
-        return Judgement(FAILS, f"no {what} to count")
+        return Verdict(FAILS, f"no {what} to count")
     shares = np.asarray(counts) / np.asarray(totals)
     tests = {"over digits": float(stats.binomtest(count, total, share, alternative="greater").pvalue)}
     if len(shares) >= MIN_SEEDS:
@@ -235,7 +235,7 @@ def share_above(counts: Sequence[int], totals: Sequence[int], share: float, what
         f"{count} of {total} {what} (means over seeds; {100 * shares.mean():.1f}%), more than {100 * share:.0f}%: "
         f"{_shown(tests)}"
     )
-    return Judgement(verdict_of(float(shares.mean()) > share, tests.values()), evidence)
+    return Verdict(verdict_of(float(shares.mean()) > share, tests.values()), evidence)
 
 
 def shown_p(p: float) -> str:
