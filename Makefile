@@ -5,9 +5,9 @@ TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
 TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corpora/test_mnist distil/test_bias \
-	distil/test_distil distil/test_ensemble distil/test_loss distil/test_external_teacher distil/test_store \
-	features/test_frame_store hmm/test_topology hmm/test_tree lang/test_lexicon lang/test_interpolation lang/test_ngram \
-	lang/test_pruning lang/test_sphinx_lm mnist/test_mnist_recipe nnet/test_losses nnet/test_models \
+	distil/test_distil distil/test_ensemble distil/test_external_teacher distil/test_loss distil/test_store \
+	features/test_frame_store hmm/test_topology hmm/test_tree lang/test_interpolation lang/test_lexicon \
+	lang/test_ngram lang/test_pruning lang/test_sphinx_lm mnist/test_mnist_recipe nnet/test_losses nnet/test_models \
 	nnet/test_resume nnet/test_shards nnet/test_shared_training nnet/test_stacked nnet/test_train \
 	recipe/test_cost_estimate test_config test_files test_imports workflow/test_cache workflow/test_stages
 

@@ -214,7 +214,7 @@ def test_mnist_needs_neither_k2_nor_lhotse_nor_the_speech_recipe() -> None:
     found = [f for file in MNIST.glob("*.py") for f in reached(file, seen, at_import=True)]
     assert found
     assert not [str(f) for f in found if f.target.split(".")[0] in NOT_THERE]
-    planned = reached(MNIST / "plan.py", set())
+    planned = reached(MNIST / "pipeline.py", set())
     assert not [str(f) for f in planned if f.target.split(".")[0] == "matplotlib"]
     assert not [str(f) for f in IMPORTS if part(f.file) == "mnist" and f.target.startswith("asrkd.recipe")]
 

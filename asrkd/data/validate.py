@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_samples
+from asrkd.data.manifests import AudioFile, is_unchanged
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError
 
@@ -21,64 +24,38 @@ MAX_BAD = 0.01
 SILENCE_DB = -75.0
 NUM_NAMED = 5
 
-_USE = {"train": "learn from", "dev": "tune scales on", "test": "decode"}
-
-__all__ = ["Rejected", "first_few", "require_utterances", "validate", "validate_corpus"]
-
 
 def validate(
     split: CorpusSplit,
     sampling_rate: int,
-    min_duration_sec: float = MIN_DURATION_SEC,
+    name: str = "",
     max_bad: float = MAX_BAD,
     num_jobs: int = 2,
+    known: Mapping[str, AudioFile] = MappingProxyType({}),
+    read_audio: bool = True,
 ) -> tuple[CorpusSplit, list[Rejected]]:
-    """The good utterances of one split, and the bad with the reason of each.
+    """The good utterances of a split called `name`, and the bad ones with the reason of each.
 
     Bad is: missing, unreadable or truncated audio, another sampling rate than `sampling_rate` (Hz), more than
     one channel, a transcript without audio, audio without a transcript, an empty transcript, less than
-    `min_duration_sec`, NaN or infinite samples, silence. Reads all the audio. InputError naming the first few
-    if more than `max_bad` of the utterances are bad.
+    MIN_DURATION_SEC, NaN or infinite samples, silence. All audio is read but that of utterances whose file is
+    `known` to be good and unchanged; without `read_audio` none is. InputError naming the first few if more than
+    `max_bad` of the split's utterances are bad.
     """
-    good, rejected = validate_corpus({"": split}, sampling_rate, min_duration_sec, max_bad, num_jobs)
-    return good[""], rejected
+    bad = _check_split(split, name, sampling_rate, num_jobs, known, read_audio)
+    _refuse_too_many(bad, split.num_utterances, name, max_bad)
+    return _without(split, bad), bad
 
 
-def validate_corpus(
-    splits: Mapping[str, CorpusSplit],
-    sampling_rate: int,
-    min_duration_sec: float = MIN_DURATION_SEC,
-    max_bad: float = MAX_BAD,
-    num_jobs: int = 2,
-    read_audio: bool = True,
-) -> tuple[dict[str, CorpusSplit], list[Rejected]]:
-    """`validate` on all splits at once: `max_bad` is of them all, for one in a small split is soon 1%.
-
-    Without `read_audio` by the manifests alone, which takes no time.
-    """
-    found = {
-        name: _check_split(split, name, sampling_rate, min_duration_sec, num_jobs, read_audio)
-        for name, split in splits.items()
-    }
-    rejected = [fault for faults in found.values() for fault in faults]
-    _refuse_too_many(rejected, sum(split.num_utterances for split in splits.values()), max_bad)
-    return {name: _without(split, found[name]) for name, split in splits.items()}, rejected
-
-
-def require_utterances(splits: Mapping[str, CorpusSplit]) -> None:
-    """InputError if nothing is left of train, dev or test."""
-    for name, split in splits.items():
-        if not len(split.supervisions):
-            raise InputError(f"corpus: expected utterances to {_USE[name]}, found none in its {name} part")
-
-
-def _refuse_too_many(rejected: list[Rejected], num_utterances: int, max_bad: float) -> None:
+def _refuse_too_many(rejected: list[Rejected], num_utterances: int, name: str, max_bad: float) -> None:
     if num_utterances == 0:
-        raise InputError("corpus: expected at least one utterance, found none")
+        part = f" in its {name} part" if name else ""
+        raise InputError(f"corpus: expected at least one utterance{part}, found none")
     if len(rejected) <= max_bad * num_utterances and len(rejected) < num_utterances:
         return
+    part = f" in {name}" if name else ""
     raise InputError(
-        f"corpus: expected at most {max_bad:.1%} bad utterances (--max-bad), "
+        f"corpus: expected at most {max_bad:.1%} bad utterances{part} (--max-bad), "
         f"found {len(rejected)} of {num_utterances}: {first_few(rejected)}"
     )
 
@@ -90,19 +67,28 @@ def first_few(faults: Sequence[object]) -> str:
 
 
 def _check_split(
-    split: CorpusSplit, name: str, sampling_rate: int, min_duration_sec: float, num_jobs: int, read_audio: bool
+    split: CorpusSplit,
+    name: str,
+    sampling_rate: int,
+    num_jobs: int,
+    known: Mapping[str, AudioFile],
+    read_audio: bool,
 ) -> list[Rejected]:
-    """Faults of a split, one an utterance, in order of utt_id."""
+    """The bad utterances of a split, in order of utt_id, with one reason each."""
     recordings = {recording.id: recording for recording in split.recordings}
     supervised: dict[str, list[SupervisionSegment]] = {}
     for supervision in split.supervisions:
         supervised.setdefault(supervision.recording_id, []).append(supervision)
     reasons: dict[str, str] = {fault.utt_id: fault.reason for fault in split.rejected}
     for utt_id in sorted({*recordings, *supervised} - reasons.keys()):
-        reason = _manifest_error(recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate, min_duration_sec)
+        reason = _manifest_error(recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate)
         if reason:
             reasons[utt_id] = reason
-    to_read = [recording for utt_id, recording in sorted(recordings.items()) if utt_id not in reasons]
+    to_read = [
+        recording
+        for utt_id, recording in sorted(recordings.items())
+        if utt_id not in reasons and not is_unchanged(Path(recording.sources[0].source), known.get(utt_id))
+    ]
     if read_audio:
         reasons |= _sample_errors(to_read, name, num_jobs)
     return [Rejected(utt_id, reason) for utt_id, reason in sorted(reasons.items())]
@@ -119,7 +105,6 @@ def _manifest_error(
     recording: Recording | None,
     supervisions: list[SupervisionSegment],
     sampling_rate: int,
-    min_duration_sec: float,
 ) -> str | None:
     """What is wrong, as far as the manifests tell; None if nothing is."""
     if recording is None:
@@ -136,8 +121,8 @@ def _manifest_error(
         return f"expected a sampling rate of {sampling_rate} Hz, found {recording.sampling_rate} Hz"
     if recording.num_channels != 1:
         return f"expected one channel, found {recording.num_channels}"
-    if recording.duration < min_duration_sec:
-        return f"too short: expected at least {min_duration_sec:g} s, found {recording.duration:.3f} s"
+    if recording.duration < MIN_DURATION_SEC:
+        return f"too short: expected at least {MIN_DURATION_SEC:g} s, found {recording.duration:.3f} s"
     return None
 
 

@@ -314,11 +314,12 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptio
         raise InputError(f"{exp_dir}: expected a finished run, found no config.json")
     # Here, for they need Lhotse, which a plan of one's own does not.
     from asrkd.features.store import FrameStore
+    from asrkd.recipe.folders import RunFolders
     from asrkd.recipe.labels import load_hmm
     from asrkd.recipe.options import options_of_run as configured
 
     chosen = configured(exp_dir)
-    store = FrameStore.open(exp_dir / "features" / "train")
+    store = FrameStore.open(RunFolders(exp_dir).features("train"))
     tree, _, _ = load_hmm(exp_dir / "tree")
     return PlanOptions(
         hours=len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_AN_HOUR,
@@ -342,17 +343,17 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptio
 
 def measured_costs(exp_dir: Path) -> dict[str, Cost]:
     """Seconds and bytes of a run's parts, under the names of `cost_estimate`."""
-    from asrkd.workflow.stages import STAMP_FILE
+    from asrkd.workflow.steps import STAMP_FILE
 
     folders = {
-        "features": [exp_dir / "features"],
+        "features": [exp_dir / "features" / "train"],
         "labels": [exp_dir / "align", exp_dir / "tree"],
         "teachers": sorted(exp_dir.glob("teachers/*")),
         "posteriors": [exp_dir / "posteriors"],
         "student": [exp_dir / "students" / "distilled"],
     }
     # What else labels leave on the disk, alignments and trees, the plan does not know.
-    kept = {"features": "train/*.safetensors", "labels": "no file"}
+    kept = {"features": "store/*.safetensors", "labels": "no file"}
     found = {}
     for part, parts in folders.items():
         stamped = [folder for folder in parts if (folder / STAMP_FILE).is_file()]

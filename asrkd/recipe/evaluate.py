@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asrkd.data.manifests import load_split
 from asrkd.decode import DecodeOptions, Hypotheses, Scales, Searcher, decode, tune
 from asrkd.decode.rescore import Piece, Rescored, Rescorer
 from asrkd.distil.ensemble import AveragedEnsemble, Mean
@@ -25,8 +26,9 @@ from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.nnet.models import AcousticDnn, StackedEnsemble
-from asrkd.recipe.data import ARPA_FILE, DECODE_LEXICON_FILE, load_split, sentences
+from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm
+from asrkd.recipe.lang import sentences
 from asrkd.recipe.language import rescoring_model
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, students, teachers
 from asrkd.recipe.options import SpeechOptions
@@ -126,11 +128,12 @@ class Decoder:
 
     @classmethod
     def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
-        frames = LabelledFrames.open_to_decode(exp_dir / "features", exp_dir / "tree", split, options)
-        _, _, log_prior = load_hmm(exp_dir / "tree")
-        folder = exp_dir / "graph"
+        options = replace(options, exp_dir=exp_dir)
+        folders = RunFolders(exp_dir)
+        frames = LabelledFrames.open_to_decode(split, options)
+        _, _, log_prior = load_hmm(folders.tree)
         rescorer = open_rescorer(exp_dir) if options.lang.rescore_arpa else None
-        graph = DecodingGraph.load(folder / GRAPH_FOLDER)
+        graph = DecodingGraph.load(folders.graph / GRAPH_FOLDER)
         return cls(split, graph, frames, log_prior, exp_dir, options, rescorer)
 
     def acoustics(self, run: Run) -> Acoustics:
@@ -170,9 +173,10 @@ def open_rescorer(exp_dir: Path) -> Rescorer:
 
 def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[str]]:
     """What was said in each utterance of a held-out split, as it is scored."""
-    said = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(exp_dir / "manifests", split).supervisions}
+    folders = RunFolders(exp_dir)
+    said = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(folders.manifests(split)).supervisions}
     # in the store's order: the bootstrap's draws depend on it
-    return {utt_id: said[utt_id] for utt_id in FrameStore.open(exp_dir / "features" / split).utt_ids}
+    return {utt_id: said[utt_id] for utt_id in FrameStore.open(folders.features(split)).utt_ids}
 
 
 @dataclass(frozen=True)
@@ -204,35 +208,35 @@ class DecodeWork:
         return Searcher(decoder.graph, decoder.acoustics(self.run), self.decode).open()
 
 
-def make_graph(lang: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def make_graph(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 9: HCLG of the lexicon, the language model, the tree and its transitions."""
-    tree, transitions, _ = load_hmm(tree_dir)
-    lexicon, model = Lexicon.load(lang / DECODE_LEXICON_FILE), read_arpa(lang / ARPA_FILE)
+    folders = RunFolders(options.exp_dir)
+    tree, transitions, _ = load_hmm(folders.tree)
+    lexicon, model = Lexicon.load(folders.decode_lexicon), read_arpa(folders.arpa)
     graph = build_hclg(lexicon, model, tree, transitions, options.graph)
     graph.save(out_dir / GRAPH_FOLDER)
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
     if options.lang.rescore_arpa:
-        train_text = sentences(FrameStore.open(options.exp_dir / "features" / "train"))
-        larger = rescoring_model(train_text, options.lang, model)
+        larger = rescoring_model(sentences(folders, "train"), options.lang, model)
         for name, one in {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: larger}.items():
             grammar = grammar_fst(one, word_labels(lexicon), backoff_label(lexicon))
             GrammarWalk(grammar.fst).save(out_dir / name)
 
 
-def decode_dev(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def decode_dev(run: Run, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, first: lattices of one system on the development speakers, to tune the scales by."""
-    decoder = Decoder.open(exp_dir, "dev", options)
+    decoder = Decoder.open(options.exp_dir, "dev", options)
     _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev", out_dir)
     last.save(out_dir)
     (out_dir / CACHE_FILE).unlink(missing_ok=True)
 
 
-def tune_scales(chosen: Sequence[Run], scoring: Scoring, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def tune_scales(chosen: Sequence[Run], scoring: Scoring, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, next: one set of scales for all systems, from their lattices of the development speakers."""
-    lattices = {run.name: Hypotheses.load(exp_dir / run.dev_step).lattices for run in chosen}
+    lattices = {run.name: Hypotheses.load(options.exp_dir / run.dev_step).lattices for run in chosen}
     tuning = tune(
         lattices,
-        references(exp_dir, "dev", scoring),
+        references(options.exp_dir, "dev", scoring),
         options.tune.acoustic_scales,
         options.tune.insertion_scores,
         options.tune.lm_scales or (options.decode.lm_scale,),
@@ -252,11 +256,11 @@ def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
     return replace(options.decode, **read_json(tuning_dir / TUNING_FILE)["scales"])
 
 
-def decode_test(run: Run, exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def decode_test(run: Run, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10: words, lattices and frame scores of one system on the test set."""
-    decoder = Decoder.open(exp_dir, "test", options)
+    decoder = Decoder.open(options.exp_dir, "test", options)
     acoustics = decoder.acoustics(run)
-    first, last = decoder.words(acoustics, tuned(exp_dir / "decode" / "tuning", options), run.name, out_dir)
+    first, last = decoder.words(acoustics, tuned(options.exp_dir / "decode" / "tuning", options), run.name, out_dir)
     last.save(out_dir)
     if decoder.rescorer is not None:
         write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})

@@ -11,6 +11,7 @@ from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.files import write_json
+from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.networks import REPORT_FILE, labelled_store
 from asrkd.recipe.options import SpeechOptions
@@ -18,17 +19,17 @@ from asrkd.recipe.options import SpeechOptions
 
 def frames_to_import(exp_dir: Path) -> Frames:
     """The training frames and senones of a run. InputError before its stage 5."""
-    features, tree_dir = exp_dir / "features", exp_dir / "tree"
-    if not (tree_dir / TREE_FILE).is_file():
+    folders = RunFolders(exp_dir)
+    if not (folders.tree / TREE_FILE).is_file():
         raise InputError(f"{exp_dir}: expected a run that has its senones (--stop-stage 5), found no {TREE_FILE}")
-    store, labels, tree = labelled_store(features, tree_dir, "train")
-    not_aligned = set(FrameStore.open(features / "train").utt_ids).difference(store.utt_ids)
+    store, labels, tree = labelled_store(folders, "train")
+    not_aligned = set(FrameStore.open(folders.features("train")).utt_ids).difference(store.utt_ids)
     return Frames(store, labels, tree.num_pdfs, tree.fingerprint, not_aligned)
 
 
-def take_posteriors(source: Path, features: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def take_posteriors(source: Path, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 7: a store that `asrkd posteriors import` made, if it is of these frames, senones and options."""
-    frames, _, tree = labelled_store(features, tree_dir, "train")
+    frames, _, tree = labelled_store(RunFolders(options.exp_dir), "train")
     store = PosteriorStore.open(source)
     store.require(frames.fingerprint, tree.fingerprint)
     if store.options != options.posteriors:

@@ -22,7 +22,7 @@ from asrkd.align.flat_start import GaussianScorer
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.viterbi import AlignedUtterance, Batch, Batches, Keep, align_batch
 from asrkd.features.store import FrameStore, SplicedFrames
-from asrkd.files import load_tensors, save_tensors, tensor_digest, write_json
+from asrkd.files import load_tensors, read_json, save_tensors, tensor_digest, write_json
 from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.statistics import accumulate
@@ -32,13 +32,18 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet import HardTargets, TrainOptions, train
 from asrkd.nnet.models import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
-from asrkd.recipe.data import ALIGN_LEXICON_FILE, LEXICON_FILE
+from asrkd.recipe.corpus import Corpus
+from asrkd.recipe.folders import LEXICON_FILE, RunFolders
+from asrkd.recipe.lang import held_out_lexicon
 from asrkd.recipe.options import SpeechOptions
 
 TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
 CACHE_FILE = "aligned.sqlite"
+ALIGNMENT_FILE = "alignment.safetensors"
+ALIGNER_FOLDER = "aligner"
+PRECISION_FILE = "precision.json"
 MONO = "mono"
 MIXTURE_PARTS = ("mean", "variance", "log_weight")
 
@@ -55,11 +60,13 @@ class LabelMaker:
     options: SpeechOptions
 
     @classmethod
-    def open(cls, features: Path, lang: Path, options: SpeechOptions, split: str = "train") -> LabelMaker:
-        store = FrameStore.open(features / split)
+    def open(cls, options: SpeechOptions, split: str = "train", lexicon_file: Path | None = None) -> LabelMaker:
+        """Of a split; with the training lexicon unless another is given."""
+        folders = RunFolders(options.exp_dir)
+        features, lexicon_file = folders.features(split), lexicon_file or folders.lexicon
+        store = FrameStore.open(features)
         inputs = SplicedFrames(store, options.context.left, options.context.right)
-        lexicon_file = lang / (LEXICON_FILE if split == "train" else ALIGN_LEXICON_FILE)
-        return cls(features / split, lexicon_file, store, inputs, Lexicon.load(lexicon_file), options)
+        return cls(features, lexicon_file, store, inputs, Lexicon.load(lexicon_file), options)
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str, scratch: Path) -> Round:
         """Train a network on an alignment's labels and realign with it."""
@@ -209,9 +216,9 @@ def scorer(
     return score
 
 
-def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 4: flat start and monophone rounds. Leaves align.safetensors and the log-likelihood of every round."""
-    maker = LabelMaker.open(features, lang, options)
+def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 4: flat start and monophone rounds. Leaves an alignment and the log-likelihood of every round."""
+    maker = LabelMaker.open(options)
     scratch = out_dir / "scratch"
     alignment = flat_start(
         maker.store,
@@ -230,15 +237,16 @@ def make_alignment(features: Path, lang: Path, options: SpeechOptions, out_dir: 
         alignment = done.alignment
         rows.append(done.as_row())
     _report_rejected(alignment)
-    alignment.save(out_dir / "train.safetensors")
+    alignment.save(out_dir / ALIGNMENT_FILE)
     write_json(out_dir / ROUNDS_FILE, rows)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def make_tree(features: Path, lang: Path, align: Path, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 5: tree, network, realignment, again; then the labels of every split by the last network."""
-    maker = LabelMaker.open(features, lang, options)
-    alignment = Alignment.load(align / "train.safetensors")
+def make_tree(options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 5: tree, network, realignment, again. Leaves the labels of the training split, and the last network to
+    align other speech with."""
+    maker = LabelMaker.open(options)
+    alignment = Alignment.load(options.exp_dir / "align" / ALIGNMENT_FILE)
     rows = []
     scratch = out_dir / "scratch"
     for number in range(options.labels.tree_rounds):
@@ -247,23 +255,39 @@ def make_tree(features: Path, lang: Path, align: Path, options: SpeechOptions, o
         alignment = done.alignment
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
-    _save_labels(maker, tree, done, features, lang, scratch, out_dir)
+    log_prior = log_priors(alignment.pdf_ids(tree), tree.num_pdfs)
+    save_hmm(out_dir, tree, log_prior, TransitionModel.estimate(alignment, tree))
+    alignment.save(out_dir / ALIGNMENT_FILE)
+    save_aligner(done.aligner, out_dir / ALIGNER_FOLDER)
     write_json(out_dir / ROUNDS_FILE, rows)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _save_labels(
-    maker: LabelMaker, tree: SenoneTree, last: Round, features: Path, lang: Path, scratch: Path, out_dir: Path
-) -> None:
-    """The tree, the HMM's priors and transitions, and the alignment of train, dev and test."""
-    log_prior = log_priors(last.alignment.pdf_ids(tree), tree.num_pdfs)
-    save_hmm(out_dir, tree, log_prior, TransitionModel.estimate(last.alignment, tree))
-    last.alignment.save(out_dir / "train.safetensors")
-    for split in ("dev", "test"):
-        held_out = LabelMaker.open(features, lang, maker.options, split)
-        alignment = held_out.realigned(last.aligner, f"align {split}", scratch)
-        _report_rejected(alignment)
-        alignment.save(out_dir / f"{split}.safetensors")
+def label_split(corpus: Corpus, split: str, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 5: labels of a held-out split, by the network of the last round."""
+    lexicon_file = out_dir / LEXICON_FILE
+    held_out_lexicon(corpus, split, options).save(lexicon_file)
+    maker = LabelMaker.open(options, split, lexicon_file)
+    aligner = load_aligner(RunFolders(options.exp_dir).tree / ALIGNER_FOLDER)
+    alignment = maker.realigned(aligner, f"align {split}", out_dir)
+    _report_rejected(alignment)
+    alignment.save(out_dir / ALIGNMENT_FILE)
+    (out_dir / CACHE_FILE).unlink(missing_ok=True)
+
+
+def save_aligner(aligner: RoundAligner, folder: Path) -> None:
+    """Write a network and what its scores need."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aligner.model.save(folder / MODEL_NAME)
+    save_hmm(folder, aligner.tree, aligner.log_prior, aligner.transitions)
+    write_json(folder / PRECISION_FILE, {"precision": aligner.precision})
+
+
+def load_aligner(folder: Path) -> RoundAligner:
+    """Read what `save_aligner` wrote."""
+    tree, transitions, log_prior = load_hmm(folder)
+    model, precision = AcousticDnn.load(folder / MODEL_NAME), read_json(folder / PRECISION_FILE)["precision"]
+    return RoundAligner(folder, model, precision, tree, log_prior, transitions)
 
 
 def label_training(options: SpeechOptions) -> TrainOptions:

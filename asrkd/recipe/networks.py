@@ -22,8 +22,10 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.options import SpeechOptions
+from asrkd.workflow import provenance
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 from asrkd.workflow.map import SERIAL
 
@@ -46,34 +48,31 @@ class LabelledFrames:
     tree_fingerprint: str
 
     @classmethod
-    def open(
-        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, ranks: ProcessGroup = SINGLE_PROCESS
-    ) -> LabelledFrames:
+    def open(cls, split: str, options: SpeechOptions, ranks: ProcessGroup = SINGLE_PROCESS) -> LabelledFrames:
         """Of several `ranks`, each holds every size-th utterance's frames in memory."""
         held = None if ranks.size == 1 else slice(ranks.rank, None, ranks.size)
-        return cls._open(features, tree_dir, split, options, held)
+        return cls._open(split, options, held)
 
     @classmethod
-    def open_to_learn(cls, features: Path, tree_dir: Path, options: SpeechOptions) -> LabelledFrames:
+    def open_to_learn(cls, options: SpeechOptions) -> LabelledFrames:
         """The training split. None of its frames are held here where the training takes them in parts, or to a GPU."""
         ranks = ProcessGroup.from_environment()
         elsewhere = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
         if ranks.size == 1 and elsewhere:
-            return cls._open(features, tree_dir, "train", options, slice(0))
-        return cls.open(features, tree_dir, "train", options, ranks)
+            return cls._open("train", options, slice(0))
+        return cls.open("train", options, ranks)
 
     @classmethod
-    def open_to_decode(cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions) -> LabelledFrames:
+    def open_to_decode(cls, split: str, options: SpeechOptions) -> LabelledFrames:
         """A held-out split with all that was said in it: an utterance that no lexicon can align is recognised too."""
-        store, alignment, tree = _aligned(features, tree_dir, split)
+        folders = RunFolders(options.exp_dir)
+        store, alignment, tree = _aligned(folders, split)
         inputs = SplicedFrames(store, options.context.left, options.context.right)
         return cls(store, inputs, alignment.store_labels(store, tree), tree.num_pdfs, tree.fingerprint)
 
     @classmethod
-    def _open(
-        cls, features: Path, tree_dir: Path, split: str, options: SpeechOptions, held: slice | None
-    ) -> LabelledFrames:
-        store, labels, tree = labelled_store(features, tree_dir, split)
+    def _open(cls, split: str, options: SpeechOptions, held: slice | None) -> LabelledFrames:
+        store, labels, tree = labelled_store(RunFolders(options.exp_dir), split)
         utt_ids = None if held is None else store.utt_ids[held]
         inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=utt_ids)
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
@@ -93,19 +92,19 @@ class LabelledFrames:
         return (self.labels != NO_LABEL).nonzero().squeeze(1)
 
 
-def labelled_store(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
+def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
     """Frames of a split's aligned utterances, the senone of each, and the tree."""
-    store, alignment, tree = _aligned(features, tree_dir, split)
+    store, alignment, tree = _aligned(folders, split)
     if alignment.rejected:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
     return store, alignment.store_labels(store, tree), tree
 
 
-def _aligned(features: Path, tree_dir: Path, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
+def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
     return (
-        FrameStore.open(features / split),
-        Alignment.load(tree_dir / f"{split}.safetensors"),
-        SenoneTree.load(tree_dir / TREE_FILE),
+        FrameStore.open(folders.features(split)),
+        Alignment.load(folders.alignment(split)),
+        SenoneTree.load(folders.tree / TREE_FILE),
     )
 
 
@@ -169,21 +168,19 @@ def sweep_students(options: SpeechOptions) -> list[Student]:
     ]
 
 
-def train_teacher(member: int, features: Path, tree_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 6: one member of the ensemble; members differ in initialisation and data order alone."""
-    frames, dev = _train_and_dev(features, tree_dir, options)
+    frames, dev = _train_and_dev(options)
     objective = HardTargets(frames.labels)
     _train_model(frames, dev, options.teacher, objective, member, options, out_dir, f"teacher {member}")
 
 
-def train_student(
-    student: Student, features: Path, tree_dir: Path, posteriors: Path, options: SpeechOptions, out_dir: Path
-) -> None:
+def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 8: one student, on hard labels or on the ensemble's posteriors."""
-    frames, dev = _train_and_dev(features, tree_dir, options)
+    frames, dev = _train_and_dev(options)
     objective: Objective = HardTargets(frames.labels)
     if student.distil is not None:
-        store = PosteriorStore.open(posteriors)
+        store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
         store.require(frames.store.fingerprint, frames.tree_fingerprint)
         objective = Distillation(frames.labels, store, student.distil)
     seed = STUDENT_SEED_OFFSET + student.seed
@@ -197,9 +194,10 @@ def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
     return options.train if student.distil is None or rate is None else replace(options.train, learning_rate=rate)
 
 
-def make_posteriors(features: Path, tree_dir: Path, members: list[Path], options: SpeechOptions, out_dir: Path) -> None:
+def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 7: the ensemble's posteriors of the training frames, top-k."""
-    frames = LabelledFrames.open(features, tree_dir, "train", options)
+    members = [options.exp_dir / name for name in teachers(options)]
+    frames = LabelledFrames.open("train", options)
     device = resolve_device(options.device)
     if device.type == "cuda" and options.jobs.on_cluster:
         raise InputError("--executor dask: expected --device cpu, for its workers use no GPU, found cuda")
@@ -214,12 +212,10 @@ def make_posteriors(features: Path, tree_dir: Path, members: list[Path], options
         options.posteriors,
         # Processes that were forked cannot use a GPU, and it needs no more than this one.
         jobs=options.jobs if device.type == "cpu" else SERIAL,
-        elsewhere=(
-            PosteriorWork(features, tree_dir, tuple(members), precision, options) if options.jobs.on_cluster else None
-        ),
+        elsewhere=(PosteriorWork(tuple(members), precision, options) if options.jobs.on_cluster else None),
         precision=precision,
     )
-    dev = LabelledFrames.open(features, tree_dir, "dev", options)
+    dev = LabelledFrames.open("dev", options)
     write_json(
         out_dir / REPORT_FILE,
         {
@@ -239,15 +235,13 @@ def trained_precision(members: Sequence[Path]) -> str:
 class PosteriorWork:
     """The teachers' posteriors of spans of training frames, on a cluster: paths and options."""
 
-    features: Path
-    tree_dir: Path
     members: tuple[Path, ...]
     precision: str
     options: SpeechOptions
 
     def open(self) -> Callable[[Span], Rows]:
         # Frames alone, mapped: utterances that were not aligned are passed over without copying the others.
-        store, alignment, _ = _aligned(self.features, self.tree_dir, "train")
+        store, alignment, _ = _aligned(RunFolders(self.options.exp_dir), "train")
         utt_ids, offsets = alignment.utt_ids, alignment.offsets
         ensemble = StackedEnsemble.load([member / MODEL_FILE for member in self.members])
         context = self.options.context
@@ -266,10 +260,10 @@ class PosteriorWork:
         return rows
 
 
-def _train_and_dev(features: Path, tree_dir: Path, options: SpeechOptions) -> tuple[LabelledFrames, LabelledFrames]:
+def _train_and_dev(options: SpeechOptions) -> tuple[LabelledFrames, LabelledFrames]:
     return (
-        LabelledFrames.open_to_learn(features, tree_dir, options),
-        LabelledFrames.open(features, tree_dir, "dev", options),
+        LabelledFrames.open_to_learn(options),
+        LabelledFrames.open("dev", options),
     )
 
 
@@ -302,6 +296,7 @@ def _train_model(
             "dev_loss": best["dev_loss"],
             "precision": result.precision,
             "history": result.history,
+            "device": provenance.device_name(str(resolve_device(options.device))),
             "tree": frames.tree_fingerprint,
             "seed": seed,
         },

@@ -12,7 +12,7 @@ from typing import Any
 
 from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus
 from asrkd.data.splits import CorpusSplit
-from asrkd.data.validate import MAX_BAD, require_utterances, validate_corpus
+from asrkd.data.validate import MAX_BAD, validate
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir
 from asrkd.lang.lexicon import CMUDICT, require_guessable
@@ -27,24 +27,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.data.corpora.user import OwnOptions, own_files, prepare_own
-from asrkd.recipe.data import Corpus
-from asrkd.recipe.options import OwnSpeechOptions
+from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus, user_corpus_audio, user_corpus_files
+from asrkd.recipe.corpus import Corpus
+from asrkd.recipe.options import UserSpeechOptions
 from asrkd.recipe.pipeline import main
 
 CORPUS = Corpus(
     name={name!r},
-    prepare=prepare_own,
+    prepare=prepare_user_corpus,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
     where="--corpus-dir is the folder that relative paths of audio start from",
-    files=own_files,
+    files=user_corpus_files,
+    audio=user_corpus_audio,
 {run})
 
-_BASE = OwnSpeechOptions(
+_BASE = UserSpeechOptions(
     corpus_dir=Path({base!r}),
     exp_dir=Path({exp_dir!r}),
-    corpora=OwnOptions(
+    corpora=UserCorpusOptions(
 {corpora}
     ),
 {max_bad})
@@ -88,8 +89,9 @@ def write_recipe(
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
     splits = prepare_user_corpus(base, corpora, only_probe=True)
     sampling_rate = _sampling_rate(splits)
-    good, _ = validate_corpus(splits, sampling_rate, max_bad=max_bad, read_audio=False)
-    require_utterances(good)
+    good = {}
+    for split_name, split in splits.items():
+        good[split_name], _ = validate(split, sampling_rate, split_name, max_bad, read_audio=False)
     values = {
         "title": name,
         "name": name,

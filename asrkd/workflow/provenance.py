@@ -55,6 +55,11 @@ def code() -> dict[str, str]:
     return {"asrkd": digest.hexdigest()[:12], **used}
 
 
+def code_record() -> dict[str, str]:
+    """What stands in a step's stamp record: `versions`, and the digest of this package's sources."""
+    return {**versions(), "asrkd": code()["asrkd"]}
+
+
 def command_of_all(program: str, arguments: Sequence[str]) -> str:
     """The command line that makes the whole result, whichever of its stages `arguments` asked for."""
     whole: list[str] = []

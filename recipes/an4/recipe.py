@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asrkd.data.corpora.an4 import prepare_an4
-from asrkd.recipe.data import Corpus
+from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.pipeline import main
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asrkd.data.corpora.librispeech import WHERE_TO_GET, prepare_librispeech, read_of_librispeech
-from asrkd.recipe.data import Corpus
+from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.options import LibrispeechSpeechOptions
 from asrkd.recipe.pipeline import main
 

@@ -11,7 +11,7 @@ from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
-from asrkd.workflow.stages import LAST_STAGE
+from asrkd.workflow.steps import LAST_STAGE
 
 Profile = Literal["quick", "full"]
 # Every network has a seed of its own, a thousand of them a run, and torch takes 63 bits.

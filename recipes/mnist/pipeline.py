@@ -13,7 +13,8 @@ from asrkd.data.corpora.mnist import MNIST_MD5, verify_mnist
 from asrkd.errors import one_line_errors
 from asrkd.files import read_json, write_json
 from asrkd.workflow.provenance import command_of_all
-from asrkd.workflow.stages import STAGE_NAMES, Step, run_steps
+from asrkd.workflow.stages import StageRange, run_steps
+from asrkd.workflow.steps import STAGE_NAMES, Step
 from recipes.mnist import networks, results
 from recipes.mnist.data import make_corpus
 from recipes.mnist.options import EXPERIMENTS, DigitsOptions, Profile, Profiles
@@ -65,10 +66,10 @@ def build_steps(
                 trains=True,
             )
         )
-    return [*steps, *_last_steps(options, profiles, command, [step.name for step in steps])]
+    return [*steps, *_last_steps(options, profiles, command, steps)]
 
 
-def _last_steps(options: DigitsOptions, profiles: Profiles, command: str, before: list[str]) -> list[Step]:
+def _last_steps(options: DigitsOptions, profiles: Profiles, command: str, before: list[Step]) -> list[Step]:
     exp = options.exp_dir
     return [
         Step(
@@ -76,7 +77,7 @@ def _last_steps(options: DigitsOptions, profiles: Profiles, command: str, before
             "score",
             partial(results.score, command, before, exp, options, profiles),
             [results.config_sha(options), command, {name: results.config_sha(one) for name, one in profiles.items()}],
-            tuple(before),
+            tuple(step.name for step in before),
         ),
         Step(12, "report", partial(report, exp, options), None, ("corpus", *map(step_name, HEADLINE), "score")),
     ]
@@ -89,8 +90,9 @@ def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[s
         options = config.parse(profiles[chosen_profile(arguments)], arguments, PROGRAM, _description())
         steps = build_steps(options, profiles, command_of_all(PROGRAM, arguments), checksums)
         options.exp_dir.mkdir(parents=True, exist_ok=True)
-        run_steps(steps, options.exp_dir, options.stage, options.stop_stage)
-        config.save(options, options.exp_dir / "config.json")
+        stages = StageRange(options.stage, options.stop_stage)
+        save = partial(config.save, options, options.exp_dir / "config.json")
+        run_steps(steps, options.exp_dir, stages, on_start=save)
         if options.stop_stage >= STAGE_NAMES.index("report"):
             _finish(options)
 

@@ -16,7 +16,7 @@ from asrkd.files import fingerprint, load_tensors, read_json, save_tensors, writ
 from asrkd.nnet import TrainOptions, iter_logits
 from asrkd.nnet.devices import resolve_device
 from asrkd.workflow import provenance
-from asrkd.workflow.stages import STAMP_FILE, stage_seconds
+from asrkd.workflow.steps import Record, Step, stage_seconds
 from recipes.mnist import paper
 from recipes.mnist.claim_tests import Outcome, share_of_gain
 from recipes.mnist.data import DigitData
@@ -68,7 +68,7 @@ def step_name(variant_name: str) -> str:
 
 
 def score(
-    command: str, steps: Sequence[str], exp_dir: Path, options: DigitsOptions, profiles: Profiles, out_dir: Path
+    command: str, steps: Sequence[Step], exp_dir: Path, options: DigitsOptions, profiles: Profiles, out_dir: Path
 ) -> None:
     """Stage 11: errors of every variant, repaired biases, verdicts on the claims, as results.json."""
     data = DigitData.open(exp_dir / "corpus", options)
@@ -341,11 +341,10 @@ def _together(findings: Findings) -> dict[str, Any]:
     return {"teachers": large.size, "views": large.views, "errors": int(findings.together.errors[0])}
 
 
-def _made_by(exp_dir: Path, steps: Sequence[str]) -> str:
+def _made_by(exp_dir: Path, steps: Sequence[Step]) -> str:
     """Versions that trained the networks, which need not be those that score them."""
-    stamps = [read_json(exp_dir / name / STAMP_FILE) for name in steps]
-    networks = [stamp for stamp in stamps if stamp["name"].startswith(("teachers", "students"))]
-    return "; ".join(sorted({f"torch {stamp['torch']} at {stamp['git_sha']}" for stamp in networks}))
+    records = [Record.read(exp_dir / step.name) for step in steps if step.trains]
+    return "; ".join(sorted({f"torch {one.code['torch']} at {one.code['git_sha']}" for one in records if one}))
 
 
 def _estimate(
@@ -366,6 +365,7 @@ def _estimate(
         )
         for name, one in systems.items()
     ]
-    posteriors = read_json(exp_dir / "posteriors" / STAMP_FILE)["seconds"]
+    posteriors = Record.read(exp_dir / "posteriors")
+    assert posteriors is not None  # scoring requires the step
     full = replace(full, eval_set=options.eval_set, held_out=options.held_out)
-    return extrapolate(full, options, data, measured, posteriors, SIDE * SIDE, NUM_CLASSES)
+    return extrapolate(full, options, data, measured, posteriors.seconds, SIDE * SIDE, NUM_CLASSES)

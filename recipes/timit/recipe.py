@@ -15,7 +15,7 @@ from asrkd.data.corpora.timit import (
     reference_phones,
 )
 from asrkd.data.transcripts import SILENCE
-from asrkd.recipe.data import Corpus
+from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.pipeline import main
 from asrkd.recipe.scoring import Scoring

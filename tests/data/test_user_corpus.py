@@ -17,25 +17,26 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 pytest.importorskip("lhotse")
 pytest.importorskip("k2")
 
 from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from speech_stages import step_folder
 
 from asrkd.commands import main as cli
-from asrkd.data.audio import read_samples
+from asrkd.data.audio import make_supervision, probe, read_samples
 from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus, user_corpus_files
 from asrkd.data.hold_out import held_out_speakers
-from asrkd.data.validate import validate_corpus
+from asrkd.data.manifests import save_split
+from asrkd.data.splits import CorpusSplit
+from asrkd.data.validate import validate
 from asrkd.errors import InputError
-from asrkd.features.fbank import FeatureOptions
-from asrkd.features.store import FrameStore
 from asrkd.files import read_json
-from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.options import LangOptions
-from asrkd.recipe.data import ALIGN_LEXICON_FILE, Corpus, make_lang
+from asrkd.recipe.corpus import Corpus
+from asrkd.recipe.folders import HELD_OUT
+from asrkd.recipe.lang import held_out_lexicon, make_lexicon
 from asrkd.recipe.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
@@ -143,7 +144,7 @@ def test_stretches_of_a_recording_become_files_of_their_own(
     assert all(Path(recording.sources[0].source).is_absolute() for recording in found.values())
     for recording in [one for split in probed.values() for one in split.recordings]:
         assert recording.num_samples == found[recording.id].num_samples
-    _, rejected = validate_corpus(splits, RATE, max_bad=0.5)
+    rejected = [one for split in splits.values() for one in validate(split, RATE, max_bad=0.999)[1]]
     assert [str(fault) for fault in rejected] == ["quiet: missing transcript: it has audio only"]
     for utt_id, (start, end) in places.items():
         expected = long[round(start * RATE) : round(end * RATE)].astype(np.float32) / 32768
@@ -320,7 +321,7 @@ def test_init_refuses_what_would_stop_the_recipe(
     assert code == 2 and "expected a file that can be read, found none (Not a directory)" in complaint
     (kaldi / "bob-1.wav").rename(tmp_path / "bob-1.wav")
     code, complaint = asrkd(capsys, *given)
-    assert code == 2 and "(--max-bad), found 1 of 10: bob-1: missing audio: expected" in complaint
+    assert code == 2 and "in dev (--max-bad), found 1 of 2: bob-1: missing audio: expected" in complaint
     for path in kaldi.glob("*.wav"):
         path.rename(tmp_path / path.name)
     code, complaint = asrkd(capsys, *given)
@@ -334,16 +335,16 @@ def test_init_refuses_what_would_stop_the_recipe(
 def test_init_refuses_speech_to_tune_on_without_words(
     kaldi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One bad utterance in twelve may be, but not all of a split's."""
+    """Each split has its own limit, and not all of a split's utterances may be bad."""
     dev = write_kaldi(tmp_path / "dev", ("fay",))
     for name in ("text", "utt2spk", "wav.scp"):
         (dev / name).write_text((dev / name).read_text().splitlines()[0] + "\n")
     (dev / "text").write_text("fay-1\n")
     given = ["init", "mine", "--out", str(tmp_path / "mine"), "--recordings", str(kaldi), "--dev-recordings", str(dev)]
     code, complaint = asrkd(capsys, *given)
-    assert code == 2 and "found 1 of 11: fay-1: empty transcript" in complaint
-    code, complaint = asrkd(capsys, *given, "--max-bad=0.1")
-    assert code == 2 and "expected utterances to tune scales on, found none in its dev part" in complaint
+    assert code == 2 and "bad utterances in dev (--max-bad), found 1 of 1: fay-1: empty transcript" in complaint
+    code, complaint = asrkd(capsys, *given, "--max-bad=1")
+    assert code == 2 and "found 1 of 1: fay-1: empty transcript" in complaint
     (dev / "text").write_text("fay-1 go fay\n")
     assert asrkd(capsys, *given, "--max-bad=0.1") == (0, "")
     assert "    max_bad=0.1,\n" in (tmp_path / "mine" / "recipe.py").read_text()
@@ -354,13 +355,18 @@ def test_words_of_held_out_speech_may_be_missing_from_any_lexicon(
     tmp_path: Path, phones: tuple[str, str], aligned: set[str]
 ) -> None:
     (tmp_path / "lexicon.txt").write_text(f"GO {' '.join(phones)}\nBIB B IH B\nAH AA\n")
-    for split, text in (("train", "GO BIB AH"), ("dev", "GO BOB"), ("test", "GO")):
-        metadata = {"frame_shift_ms": 10.0, "options": FeatureOptions()}
-        FrameStore.write(tmp_path / split, [(f"{split}-1", "ann", text, torch.zeros(9, 2))], metadata, split)
-    corpus = Corpus("own", prepare_user_corpus, lambda corpus_dir: "cmudict", closed_vocabulary=False, where="")
     lang = LangOptions(lexicon=str(tmp_path / "lexicon.txt"))
-    make_lang(corpus, tmp_path, SpeechOptions(corpus_dir=tmp_path, lang=lang), tmp_path)
-    assert set(Lexicon.load(tmp_path / ALIGN_LEXICON_FILE).words) == {*aligned, "BIB", "AH"}
+    options = SpeechOptions(corpus_dir=tmp_path, exp_dir=tmp_path / "exp", lang=lang)
+    for split, text in (("train", "GO BIB AH"), ("dev", "GO BOB"), ("test", "GO")):
+        soundfile.write(tmp_path / f"{split}-1.wav", noise(0), RATE)
+        recording = probe(tmp_path / f"{split}-1.wav", f"{split}-1")
+        pair = [recording], [make_supervision(recording, "ann", text)]
+        manifests = CorpusSplit(RecordingSet.from_recordings(pair[0]), SupervisionSet.from_segments(pair[1]))
+        save_split(manifests, step_folder(options, f"manifests/{split}"))
+    corpus = Corpus("mine", prepare_user_corpus, lambda corpus_dir: "cmudict", closed_vocabulary=False, where="")
+    make_lexicon(corpus, options, step_folder(options, "lang/lexicon"))
+    words = {word for split in HELD_OUT for word in held_out_lexicon(corpus, split, options).words}
+    assert words == {*aligned, "BIB", "AH"}
 
 
 def run_recipe(folder: Path, where: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -445,7 +451,7 @@ def require_the_same_corpus_from_manifests(manifests: Path, corpus: dict[str, An
     given = []
     for split, prefix in (("train", "--"), ("dev", "--dev-"), ("test", "--test-")):
         for kind in ("recordings", "supervisions"):
-            given += [f"{prefix}{kind}", str(manifests / f"{split}_{kind}.jsonl.gz")]
+            given += [f"{prefix}{kind}", str(manifests / split / f"{kind}.jsonl.gz")]
     out = where / "spelt"
     assert cli.main(["init", "spelt", *given, "--out", str(out)]) == 0
     done = run_recipe(out, where, *TINY, "--lang.vocab-size=60", "--tree.num-leaves=200")

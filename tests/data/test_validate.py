@@ -1,7 +1,10 @@
-"""Every fault is found, named and dropped; too many stop the work."""
+"""Every fault is found, named and rejected; too many stop the work. What a changed file changes."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,9 @@ import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asrkd.data.audio import AudioError, make_supervision, probe
+from asrkd.data.manifests import audio_files, content_fingerprint
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.data.validate import validate, validate_corpus
+from asrkd.data.validate import validate
 from asrkd.errors import InputError
 
 RATE = 16000
@@ -166,14 +170,47 @@ def test_too_many_bad_name_the_first_few(tmp_path: Path):
     )
 
 
-def test_the_limit_is_of_the_whole_corpus(tmp_path: Path):
-    large = split_of([utterance(tmp_path, f"u{n}") for n in range(9)])
-    small = split_of([utterance(tmp_path, "v0", text=""), utterance(tmp_path, "v1")])
-    splits, rejected = validate_corpus({"train": large, "dev": small}, RATE, max_bad=0.1)
-    assert [fault.utt_id for fault in rejected] == ["v0"]
-    assert {name: len(split.supervisions) for name, split in splits.items()} == {"train": 9, "dev": 1}
-    with pytest.raises(InputError, match="found 1 of 2"):
-        validate(small, RATE, max_bad=0.1)
+def test_the_limit_is_of_each_split(tmp_path: Path):
+    """15 of 20 bad test utterances are too many, however many good ones there are to train on."""
+    pairs = [utterance(tmp_path, f"u{n}", text="" if n < 15 else "GO") for n in range(20)]
+    with pytest.raises(InputError, match=r"at most 1.0% bad utterances in test \(--max-bad\), found 15 of 20"):
+        validate(split_of(pairs), RATE, "test")
+
+
+def test_audio_that_is_known_and_unchanged_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    split = split_of([utterance(tmp_path, name) for name in ("a", "b")])
+    known = audio_files(split.recordings, {})
+    changed = Path(known["b"]["path"])
+    os.utime(changed, ns=(0, known["b"]["mtime_ns"] + 1))
+    read = []
+    monkeypatch.setattr("asrkd.data.validate._sample_error", lambda recording: read.append(recording.id))
+    validate(split, RATE, known=known)
+    assert read == ["b"]
+
+
+def test_content_is_audio_text_and_speaker_and_not_the_path(tmp_path: Path):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    first.mkdir()
+    split = split_of([utterance(first, "a")])
+    before = content_fingerprint(split, audio_files(split.recordings, {}), [])
+    shutil.copytree(first, second)
+    moved = split_of([(replace_source(split.recordings["a"], second), split.supervisions["a"])])
+    assert content_fingerprint(moved, audio_files(moved.recordings, {}), []) == before
+    path = Path(moved.recordings["a"].sources[0].source)
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    assert path.stat().st_size == stat.st_size
+    assert content_fingerprint(moved, audio_files(moved.recordings, {}), []) != before
+    other = split_of([(split.recordings["a"], dataclasses.replace(split.supervisions["a"], text="STOP"))])
+    assert content_fingerprint(other, audio_files(other.recordings, {}), []) != before
+
+
+def replace_source(recording: Recording, folder: Path) -> Recording:
+    (source,) = recording.sources
+    return dataclasses.replace(
+        recording, sources=[dataclasses.replace(source, source=str(folder / Path(source.source).name))]
+    )
 
 
 def test_an_empty_corpus_and_one_all_bad_are_refused(tmp_path: Path):

@@ -21,7 +21,7 @@ from asrkd.data.corpora.mnist import Digits
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet.models import ModelOptions
-from asrkd.workflow.stages import STAMP_FILE, step_stamps
+from asrkd.workflow.steps import STAMP_FILE, step_stamps
 from recipes.mnist import claim_tests, paper
 from recipes.mnist.claim_tests import FAILS, HOLDS, PART, UNMEASURED, Outcome
 from recipes.mnist.data import DigitData, make_corpus

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("k2")
 
@@ -17,16 +16,14 @@ from tiny_recipe import LM_SCALE, ROOT, TINY, run_recipe
 from asrkd.config import parse
 from asrkd.data.corpora.an4 import prepare_an4
 from asrkd.errors import InputError
-from asrkd.features.fbank import FeatureOptions, speed_id
-from asrkd.features.store import FrameStore
 from asrkd.files import read_json
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import networks, pipeline
-from asrkd.recipe.data import Corpus, sentences
+from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import runs
 from asrkd.recipe.labels import label_training
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
-from asrkd.workflow.stages import step_stamps
+from asrkd.workflow.steps import step_stamps
 
 pytestmark = pytest.mark.k2
 
@@ -155,13 +152,13 @@ def test_a_teacher_is_stamped_by_itself_and_by_what_trains_it(tmp_path: Path) ->
     base = stamps()
     longer = stamps(train=replace(SpeechOptions().train, epochs=99))
     other_graph = stamps(graph=replace(SpeechOptions().graph, silence_prob=0.1))
-    elsewhere = stamps(device="cpu", num_jobs=1)
+    other_device = stamps(device="cpu", num_jobs=1)
     assert base["teachers/0"] != base["teachers/1"]
     assert base["teachers/0"] != longer["teachers/0"]
     assert base["tree"] == longer["tree"], "the networks that make the labels have epochs of their own"
     assert base["teachers/0"] == other_graph["teachers/0"]
     assert base["decode/ensemble"] != other_graph["decode/ensemble"]
-    assert base["teachers/0"] == elsewhere["teachers/0"]
+    assert base["teachers/0"] == other_device["teachers/0"]
 
 
 def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,19 +169,6 @@ def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkey
     assert (full.corpus_dir, full.exp_dir) == (tmp_path / "an4", tmp_path / "exp" / "an4")
     by_typed, by_full = (step_stamps(pipeline.build_steps(CORPUS, options, "run.sh")) for options in (typed, full))
     assert by_typed == by_full
-
-
-@pytest.mark.parametrize("factors", [(1.0,), (0.9, 1.0, 1.1)])
-def test_sentences_are_counted_once_whatever_the_utterances_are_called(
-    tmp_path: Path, factors: tuple[float, ...]
-) -> None:
-    """`sp01-1` and `sp0.9-sp01-1`: a name says nothing of the speed."""
-    said = {"sp01-1": "GO", "sp02-1": "STOP", "sp0.9-1": "GO ON", "sp1.1-1": "GO"}
-    frames = torch.zeros(3, 2)
-    rows = [(speed_id(utt_id, f), "ann", text, frames) for f in factors for utt_id, text in said.items()]
-    metadata = {"frame_shift_ms": 10.0, "options": FeatureOptions(speed_factors=factors)}
-    store = FrameStore.write(tmp_path / "store", rows, metadata, "x")
-    assert sentences(store) == [text.split() for text in said.values()]
 
 
 def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import read_json
-from asrkd.workflow.stages import Step, run_steps, step_stamps
+from asrkd.workflow.stages import StageRange, list_steps, run_steps
+from asrkd.workflow.steps import Record, Step, first_difference, step_stamps
 
 
 class Recorder:
@@ -52,16 +53,83 @@ def test_a_changed_option_reruns_the_step_and_what_reads_it(tmp_path: Path) -> N
     assert (a.runs, b.runs) == (2, 2)
 
 
-def test_files_that_moved_are_found_again_and_nothing_else_is_redone(tmp_path: Path) -> None:
-    manifests, features = Recorder(), Recorder()
+def content_steps(sources: dict[str, str], reader: Recorder) -> list[Step]:
+    """A step whose output says where its sources are and what they contain, and a step that reads it."""
 
-    def steps(place: str) -> list[Step]:
-        first = Step(1, "manifests", manifests, {"rate": 0.1}, place=place)
-        return [first, Step(2, "features", features, {"bins": 40}, inputs=("manifests",))]
+    def write(out_dir: Path) -> None:
+        (out_dir / "paths").write_text(" ".join(sources))
+        (out_dir / "text").write_text(" ".join(sources.values()))
 
-    for place in ("/a", "/a", "/b", "/b"):
-        run_steps(steps(place), tmp_path)
-    assert (manifests.runs, features.runs) == (2, 1)
+    first = Step(1, "manifests", write, sources, content=lambda folder: (folder / "text").read_text())
+    return [first, Step(2, "features", reader, {"bins": 40}, inputs=("manifests",))]
+
+
+def test_an_output_that_says_the_same_leaves_its_readers_up_to_date(tmp_path: Path) -> None:
+    reader = Recorder()
+    run_steps(content_steps({"/a": "GO"}, reader), tmp_path)
+    run_steps(content_steps({"/b": "GO"}, reader), tmp_path)
+    assert reader.runs == 1 and (tmp_path / "manifests" / "paths").read_text() == "/b"
+    run_steps(content_steps({"/b": "STOP"}, reader), tmp_path)
+    assert reader.runs == 2
+
+
+def test_a_reader_is_not_up_to_date_by_content_that_is_out_of_date(tmp_path: Path) -> None:
+    reader = Recorder()
+    run_steps(content_steps({"/a": "GO"}, reader), tmp_path)
+    with pytest.raises(InputError, match=r"another configuration .options changed: /a GO -> None"):
+        run_steps(content_steps({"/b": "GO"}, reader), tmp_path, StageRange(first=2))
+    assert reader.runs == 1
+
+
+def test_the_steps_that_would_run_are_listed_with_the_reason(tmp_path: Path) -> None:
+    a, b = Recorder(), Recorder()
+    assert list_steps(two_steps(a, b), tmp_path) == [
+        f" 0  {'corpus':<28} no output yet",
+        f" 2  {'features':<28} no output yet",
+    ]
+    run_steps(two_steps(a, b), tmp_path)
+    assert list_steps(two_steps(a, b), tmp_path, stale_only=True) == ["every step is up to date"]
+    changed = two_steps(a, b, rate=0.3)
+    assert list_steps(changed, tmp_path) == [
+        f" 0  {'corpus':<28} options changed: rate 0.1 -> 0.3",
+        f" 2  {'features':<28} reads corpus, which runs",
+    ]
+    assert (a.runs, b.runs) == (1, 1)
+
+
+def test_the_reason_is_printed_when_a_step_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = Recorder(), Recorder()
+    run_steps(two_steps(a, b), tmp_path)
+    run_steps(two_steps(a, b, rate=0.2), tmp_path)
+    printed = capsys.readouterr().out
+    assert "(corpus, step 1 of 2): options changed: rate 0.1 -> 0.2" in printed
+    assert "(features, step 2 of 2): input changed: corpus" in printed
+
+
+def test_the_first_difference_is_named_by_its_path() -> None:
+    before = [{"train": {"epochs": 3, "rate": 0.1}}, "abc"]
+    assert first_difference(before, [{"train": {"epochs": 4, "rate": 0.1}}, "abc"]) == "train.epochs 3 -> 4"
+    assert first_difference(before, before) is None
+    assert first_difference({"a": 1}, {"a": 1, "b": 2}) == "b None -> 2"
+
+
+def test_a_record_says_what_code_made_the_output(tmp_path: Path) -> None:
+    run_steps([Step(0, "corpus", Recorder())], tmp_path)
+    record = Record.read(tmp_path / "corpus")
+    assert record is not None and {"git_sha", "asrkd", "python", "torch"} <= set(record.code)
+    assert record.finished.endswith("+00:00")
+
+
+def test_on_start_is_called_once_the_experiment_is_locked_and_before_the_first_step(tmp_path: Path) -> None:
+    calls = []
+
+    def meanwhile() -> None:
+        with pytest.raises(InputError, match="another run is using this experiment"):
+            run_steps([Step(0, "corpus", Recorder())], tmp_path, on_start=lambda: pytest.fail("not locked out"))
+        calls.append((tmp_path / "corpus").exists())
+
+    run_steps([Step(0, "corpus", Recorder())], tmp_path, on_start=meanwhile)
+    assert calls == [False]
 
 
 def test_warnings_of_a_step_are_shown_and_logged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -76,34 +144,34 @@ def test_warnings_of_a_step_are_shown_and_logged(tmp_path: Path, capfd: pytest.C
 
 def test_stage_range_runs_only_its_stages(tmp_path: Path) -> None:
     a, b = Recorder(), Recorder()
-    run_steps(two_steps(a, b), tmp_path, last=1)
+    run_steps(two_steps(a, b), tmp_path, StageRange(last=1))
     assert (a.runs, b.runs) == (1, 0)
-    run_steps(two_steps(a, b), tmp_path, first=2)
+    run_steps(two_steps(a, b), tmp_path, StageRange(first=2))
     assert (a.runs, b.runs) == (1, 1)
 
 
 def test_missing_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"stage 2 \(features\) needs .*corpus, which is missing: run from --stage 0"):
-        run_steps(two_steps(Recorder(), Recorder()), tmp_path, first=2)
+        run_steps(two_steps(Recorder(), Recorder()), tmp_path, StageRange(first=2))
 
 
 def test_input_of_another_configuration_is_refused(tmp_path: Path) -> None:
     a, b = Recorder(), Recorder()
-    run_steps(two_steps(a, b), tmp_path, last=0)
+    run_steps(two_steps(a, b), tmp_path, StageRange(last=0))
     with pytest.raises(InputError, match="another configuration"):
-        run_steps(two_steps(a, b, rate=0.5), tmp_path, first=2)
+        run_steps(two_steps(a, b, rate=0.5), tmp_path, StageRange(first=2))
     assert b.runs == 0
 
 
 def three_steps(body: Callable[[Path], None]) -> list[Step]:
     corpus = Step(0, "corpus", Recorder())
-    return [corpus, *(Step(6, f"teachers/{n}", body, n, inputs=("corpus",), shared=True) for n in range(2))]
+    return [corpus, *(Step(6, f"teachers/{n}", body, n, inputs=("corpus",), torchrun=True) for n in range(2))]
 
 
 def test_one_step_alone(tmp_path: Path) -> None:
     body = Recorder()
-    run_steps(three_steps(body), tmp_path, only="corpus")
-    run_steps(three_steps(body), tmp_path, first=6, last=6, only="teachers/1")
+    run_steps(three_steps(body), tmp_path, StageRange(only="corpus"))
+    run_steps(three_steps(body), tmp_path, StageRange(first=6, last=6, only="teachers/1"))
     assert body.runs == 1 and not (tmp_path / "teachers" / "0").exists()
     run_steps(three_steps(body), tmp_path)
     assert body.runs == 2, "what was made alone is as good"
@@ -115,24 +183,24 @@ def test_one_step_alone(tmp_path: Path) -> None:
 )
 def test_a_step_that_is_not_there(tmp_path: Path, only: str, first: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        run_steps(three_steps(Recorder()), tmp_path, first=first, only=only)
+        run_steps(three_steps(Recorder()), tmp_path, StageRange(first=first, only=only))
 
 
 def test_who_holds_what(tmp_path: Path) -> None:
     """Two runs of single steps go together unless it is the same step; a whole run goes with none of them."""
-    run_steps(three_steps(Recorder()), tmp_path, last=0)
+    run_steps(three_steps(Recorder()), tmp_path, StageRange(last=0))
     outcomes = []
 
     def meanwhile(out_dir: Path) -> None:
         for only in ("teachers/1", "teachers/0", None):
             try:
-                run_steps(three_steps(Recorder()), tmp_path, only=only)
+                run_steps(three_steps(Recorder()), tmp_path, StageRange(only=only))
                 outcomes.append("done")
             except InputError as error:
                 outcomes.append(str(error).split(": ")[1])
         (out_dir / "outcomes").write_text("; ".join(outcomes))
 
-    run_steps(three_steps(meanwhile), tmp_path, only="teachers/0")
+    run_steps(three_steps(meanwhile), tmp_path, StageRange(only="teachers/0"))
     said = (tmp_path / "teachers" / "0" / "outcomes").read_text()
     assert said == "done; another run is making teachers/0; another run is using this experiment"
 
@@ -142,15 +210,15 @@ def test_torchrun_shares_one_training_at_a_time(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv(name, value)
     for only in (None, "corpus"):
         with pytest.raises(InputError, match=f"processes can share .teachers/0, teachers/1., found {only}"):
-            run_steps(three_steps(Recorder()), tmp_path, only=only)
+            run_steps(three_steps(Recorder()), tmp_path, StageRange(only=only))
 
 
 def test_of_two_processes_the_first_alone_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_steps(three_steps(Recorder()), tmp_path, last=0)
+    run_steps(three_steps(Recorder()), tmp_path, StageRange(last=0))
     body = Recorder()
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("RANK", "0")):
         monkeypatch.setenv(name, value)
-    run_steps(three_steps(body), tmp_path, only="teachers/1")
+    run_steps(three_steps(body), tmp_path, StageRange(only="teachers/1"))
     assert body.runs == 1 and (tmp_path / "teachers" / "1" / "stamp.json").is_file()
     helper = multiprocessing.get_context("fork").Value("i", 0)
 
@@ -158,7 +226,7 @@ def test_of_two_processes_the_first_alone_writes(tmp_path: Path, monkeypatch: py
         helper.value += out_dir == tmp_path / "teachers" / "0.partial"
 
     monkeypatch.setenv("RANK", "1")
-    run_steps(three_steps(help_out), tmp_path, only="teachers/0")
+    run_steps(three_steps(help_out), tmp_path, StageRange(only="teachers/0"))
     assert helper.value == 1
     assert not (tmp_path / "teachers" / "0").exists() and not (tmp_path / "teachers" / "0.partial").exists()
 

@@ -70,6 +70,12 @@ def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
     return [file for path in given for file in _files_of(path)]
 
 
+def user_corpus_audio(base: Path, options: UserCorpusOptions) -> list[Path]:
+    """The audio files that the manifests name. InputError as `prepare_user_corpus`."""
+    segments = (one for source in _sources(options) for one in _located(_read(*source), source[0], base))
+    return sorted({segment.path for segment in segments})
+
+
 def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool = False) -> dict[str, CorpusSplit]:
     """Manifests of train, dev and test; audio of relative paths is looked for here, beside its manifest and in `base`.
 

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import RecordingSet
 from libri_speech import PART, SAMPLING_RATE, write_librispeech
+from speech_stages import run_features, run_manifests
 
 pytest.importorskip("k2")
 
 from asrkd.data.corpora.librispeech import LibrispeechOptions, prepare_librispeech
 from asrkd.data.hold_out import held_out_speakers
+from asrkd.data.manifests import load_split
 from asrkd.data.splits import PART_KEY
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.lang.ngram import estimate_kneser_ney
-from asrkd.recipe.data import Corpus, make_features, make_manifests
+from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import Decoder, RescoreWork, Run
 from asrkd.recipe.options import LibrispeechSpeechOptions, options_of_run
 from asrkd.workflow.executor import map_on
@@ -178,15 +179,12 @@ def test_no_speech_is_in_two_splits(made_up: Path) -> None:
 def test_audio_that_moved_is_named_by_utterance(made_up: Path, tmp_path: Path) -> None:
     """By the features of manifests that are there already, and by a run from its first stage."""
     options = LibrispeechSpeechOptions(corpus_dir=made_up, num_jobs=1, exp_dir=tmp_path / "exp")
-    manifests, features = (options.exp_dir / name for name in ("manifests", "features"))
-    for folder in (manifests, features):
-        folder.mkdir(parents=True)
     corpus = Corpus("librispeech", prepare_librispeech, lambda _: "cmudict", closed_vocabulary=False, where="")
-    make_manifests(corpus, options, manifests)
+    run_manifests(corpus, options)
     audio = made_up / "train-clean-100" / "11" / "77" / "11-77-0000.flac"
     audio.rename(tmp_path / audio.name)
     with pytest.raises(InputError, match=f"11-77-0000: missing audio: expected {audio}"):
-        make_features(manifests, options, features)
+        run_features(options)
     plain = ["--lang.arpa=None", "--lang.rescore-arpa=None", "--stop-stage=2"]
     refused = refusal("--corpus-dir", str(made_up), "--exp-dir", str(tmp_path / "again"), *plain)
     assert "11-77-0000: missing audio" in refused and "--max-bad" in refused
@@ -206,12 +204,12 @@ def test_other_parts_may_come_and_the_whole_may_move(made_up: Path, tmp_path: Pa
 
     run(2, made_up)
     write_part(made_up, "train-other-500", "51")
-    assert run(2, made_up).count("up to date") == 3
-    moved = made_up.rename(tmp_path / "elsewhere")
-    told = run(2, moved)
-    assert "(features, step 3 of 3): up to date" in told and told.count("up to date") == 2
-    manifest = RecordingSet.from_file(exp / "manifests" / "test_recordings.jsonl.gz")
-    assert all(Path(recording.sources[0].source).is_relative_to(moved) for recording in manifest)
+    assert run(2, made_up).count("up to date") == 7
+    moved = made_up.rename(tmp_path / "moved")
+    printed = run(2, moved)
+    assert "(features/test, step 7 of 7): up to date" in printed and printed.count("up to date") == 3
+    recordings = load_split(exp / "manifests" / "test").recordings
+    assert all(Path(recording.sources[0].source).is_relative_to(moved) for recording in recordings)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("k2")  # the recipe's stages need it
 
 from festival_speech import VOICES, available_voices
+from speech_stages import run_features, run_manifests, step_folder
 from timit_tree import HEADER_BYTES, MARKS, NUM_SA, SENTENCES, TRAIN, make_noise_tree, make_spoken_tree, write_rows
 
 from asrkd.data.audio import read_samples
@@ -35,7 +36,9 @@ from asrkd.files import read_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.options import LangOptions
-from asrkd.recipe.data import Corpus, make_features, make_lang, make_manifests
+from asrkd.recipe.corpus import Corpus, prepare_corpus
+from asrkd.recipe.folders import SPLITS, RunFolders
+from asrkd.recipe.lang import make_lexicon, make_lm
 from asrkd.recipe.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
@@ -201,9 +204,10 @@ def test_damaged_and_missing_files_are_dropped_with_their_reason(tree: Path, cor
     (folder / "SI648.WAV").write_bytes(b"not audio at all")
     for path in next(tree.rglob("MMDB1")).glob("S[XI]*"):
         path.unlink()
-    options = SpeechOptions(corpus_dir=tree, max_bad=0.999)
-    make_manifests(corpus, options, out_dir(tmp_path, "manifests"))
-    rejected = {row["utt_id"]: row["reason"] for row in read_json(tmp_path / "manifests" / "rejected.json")}
+    options = SpeechOptions(corpus_dir=tree, exp_dir=tmp_path / "exp", max_bad=0.999)
+    run_manifests(corpus, options)
+    files = [RunFolders(options.exp_dir).manifests(split) / "rejected.json" for split in SPLITS]
+    rejected = {row["utt_id"]: row["reason"] for file in files for row in read_json(file)}
     assert rejected.pop("MMDB1") == "speaker without utterances (SA aside)"
     assert {
         utt_id.removeprefix("FELC0-"): reason.split(":")[0].split(" in ")[0] for utt_id, reason in rejected.items()
@@ -217,7 +221,7 @@ def test_damaged_and_missing_files_are_dropped_with_their_reason(tree: Path, cor
 
 def test_a_partial_copy_is_refused(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected 3696 utterances in train, found 36: is the copy whole\?"):
-        make_manifests(corpus, SpeechOptions(corpus_dir=tree), tmp_path)
+        prepare_corpus(corpus, {}, SpeechOptions(corpus_dir=tree), tmp_path)
     shutil.rmtree(tree / "TEST")
     with pytest.raises(InputError, match=r"expected TIMIT's TRAIN and TEST, found TRAIN alone.*LDC93S1"):
         prepare_timit(tree.parent)
@@ -240,7 +244,7 @@ def test_speakers_who_are_missing_are_named(tree: Path, corpus: Corpus, tmp_path
     for path in next(tree.rglob("MMDB1")).glob("S[XI]*.WAV"):
         path.write_bytes(b"no audio")
     with pytest.raises(InputError) as refused:
-        make_manifests(small, SpeechOptions(corpus_dir=tree), tmp_path)
+        prepare_corpus(small, {}, SpeechOptions(corpus_dir=tree), tmp_path)
     assert "expected 18 utterances in dev, found 7: is the copy whole?" in str(refused.value)
     named = "FCMH0: speaker without files; FAKS0: speaker without utterances (SA aside); MMDB1-SI1027: unreadable"
     assert f"may be missing): {named}" in str(refused.value)
@@ -253,39 +257,39 @@ def out_dir(tmp_path: Path, name: str) -> Path:
 
 
 def test_audio_that_moved_is_named(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
-    options = SpeechOptions(corpus_dir=tree, max_bad=0.999, num_jobs=1)
-    make_manifests(corpus, options, out_dir(tmp_path, "manifests"))
-    tree.rename(tree.with_name("elsewhere"))
+    options = SpeechOptions(corpus_dir=tree, exp_dir=tmp_path / "exp", max_bad=0.999, num_jobs=1)
+    run_manifests(corpus, options)
+    tree.rename(tree.with_name("moved"))
     with pytest.raises(InputError, match=r"FAEM0-SI1027: missing audio: expected .*/TRAIN/DR2/FAEM0/SI1027\.WAV"):
-        make_features(tmp_path / "manifests", options, out_dir(tmp_path, "features"))
+        run_features(options)
 
 
 def test_lexica_and_language_models_that_do_not_fit(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
-    options = SpeechOptions(corpus_dir=tree, max_bad=0.999, num_jobs=1)
-    make_manifests(corpus, options, out_dir(tmp_path, "manifests"))
-    make_features(tmp_path / "manifests", options, out_dir(tmp_path, "features"))
+    options = SpeechOptions(corpus_dir=tree, exp_dir=tmp_path / "exp", max_bad=0.999, num_jobs=1)
+    run_manifests(corpus, options)
 
-    def lang(name: str, **changes: object) -> Path:
-        made = out_dir(tmp_path, name)
+    def lang(**changes: object) -> Path:
         changed = replace(options, lang=LangOptions(order=2, **changes))  # type: ignore[arg-type]
-        make_lang(corpus, tmp_path / "features", changed, made)
-        return made
+        make_lexicon(corpus, changed, step_folder(changed, "lang/lexicon"))
+        folder = step_folder(changed, "lang/lm")
+        make_lm(corpus, changed, folder)
+        return folder
 
-    bigram = read_arpa(lang("lang") / "lm.arpa")
+    bigram = read_arpa(lang() / "lm.arpa")
     assert bigram.order == 2
     assert bigram.vocabulary == TO_39.keys() - {"SIL"}
     assert bigram.log10_prob(["CL"], "K") > bigram.log10_prob(["CL"], "AE")
     latin = tmp_path / "latin.txt"
     latin.write_bytes("K K\nAE É\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.txt:2: expected UTF-8, found byte 0xc9"):
-        lang("latin", lexicon=str(latin))
+        lang(lexicon=str(latin))
     lower = tmp_path / "lower.arpa"
     lower.write_text("\\data\\\nngram 1=4\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 <unk>\n-1 kcl\n\n\\end\\\n")
     with pytest.raises(InputError, match=r"lower\.arpa: expected words of the lexicon, such as AA, found none"):
-        lang("lower", arpa=str(lower))
+        lang(arpa=str(lower))
     lower.write_text(lower.read_text().replace("-1 kcl", "-1 K\n-1 AE\n-1 ZZXQ\n-1 QXJZV").replace("1=4", "1=7"))
     with pytest.raises(InputError, match=r"lower\.arpa: .* found 2 of 4 outside it: QXJZV, ZZXQ"):
-        lang("outside", arpa=str(lower))
+        lang(arpa=str(lower))
 
 
 def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,96 @@
+"""Manifests of a split at rest, and what identifies the audio that they name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from lhotse import Recording, RecordingSet, SupervisionSet
+
+from asrkd.data.splits import CorpusSplit, Rejected
+from asrkd.files import fingerprint, read_json, write_json
+
+RECORDINGS_FILE = "recordings.jsonl.gz"
+SUPERVISIONS_FILE = "supervisions.jsonl.gz"
+SPLIT_FILE = "split.json"
+_BLOCK_BYTES = 1 << 20
+
+
+class AudioFile(TypedDict):
+    """What identifies an utterance's audio: size and modification time are a hint, the hash is the content."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+def save_split(split: CorpusSplit, folder: Path) -> None:
+    """Write recordings, supervisions and what is not among them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    split.recordings.to_file(folder / RECORDINGS_FILE)
+    split.supervisions.to_file(folder / SUPERVISIONS_FILE)
+    write_json(
+        folder / SPLIT_FILE,
+        {
+            "excluded": split.excluded,
+            "rejected": [[one.utt_id, one.reason] for one in split.rejected],
+            "missing": split.missing,
+            "missing_share": split.missing_share,
+        },
+    )
+
+
+def load_split(folder: Path) -> CorpusSplit:
+    """Read what `save_split` wrote."""
+    content = read_json(folder / SPLIT_FILE)
+    return CorpusSplit(
+        RecordingSet.from_file(folder / RECORDINGS_FILE),
+        SupervisionSet.from_file(folder / SUPERVISIONS_FILE),
+        content["excluded"],
+        tuple(Rejected(*row) for row in content["rejected"]),
+        tuple(content["missing"]),
+        content["missing_share"],
+    )
+
+
+def audio_files(recordings: Iterable[Recording], known: Mapping[str, AudioFile]) -> dict[str, AudioFile]:
+    """utt_id -> its audio file. The hash of a `known` file of the same size and modification time is taken over."""
+    files: dict[str, AudioFile] = {}
+    for recording in recordings:
+        path = Path(recording.sources[0].source)
+        stat = path.stat()
+        before = known.get(recording.id)
+        same = is_unchanged(path, before)
+        sha256 = before["sha256"] if before is not None and same else _sha256(path)
+        files[recording.id] = AudioFile(path=str(path), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha256)
+    return files
+
+
+def is_unchanged(path: Path, known: AudioFile | None) -> bool:
+    """Whether a file has the size and the modification time of a known one."""
+    if known is None or not path.is_file():
+        return False
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns) == (known["bytes"], known["mtime_ns"])
+
+
+def content_fingerprint(split: CorpusSplit, audio: Mapping[str, AudioFile], rejected: Sequence[Rejected]) -> str:
+    """Changes with any utterance's text, speaker, marks, length or audio content, and not with paths."""
+    lengths = {one.id: [one.sampling_rate, one.num_samples] for one in split.recordings}
+    rows: list[Any] = []
+    for one in sorted(split.supervisions, key=lambda supervision: str(supervision.id)):
+        marks = {name: [list(item) for item in items] for name, items in (one.alignment or {}).items()}
+        described = [str(one.id), str(one.speaker), one.text, one.start, one.duration, one.custom, marks]
+        rows.append([*described, lengths[one.recording_id], audio[one.recording_id]["sha256"]])
+    return fingerprint([rows, sorted(one.utt_id for one in rejected), split.excluded])
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

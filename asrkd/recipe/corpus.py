@@ -1,0 +1,182 @@
+"""Stages 0 and 1: what a corpus is made of, and the good utterances of each split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asrkd.data.manifests import audio_files, content_fingerprint, load_split, save_split
+from asrkd.data.splits import CorpusSplit, Rejected
+from asrkd.data.validate import first_few, validate
+from asrkd.errors import InputError
+from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
+from asrkd.recipe.folders import RunFolders
+from asrkd.recipe.options import SpeechOptions, corpus_options
+from asrkd.recipe.scoring import Scoring
+
+REJECTED_FILE = "rejected.json"
+AUDIO_FILE = "audio.json"
+CONTENT_FILE = "content.json"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a recipe states about its corpus."""
+
+    name: str
+    """Name of the recipe, e.g. `an4`."""
+    prepare: Callable[..., Mapping[str, CorpusSplit]]
+    """Source layout -> train, dev and test: of the folder, and of the `corpora` options where the recipe has them."""
+    dictionary: Callable[[Path], Path | str]
+    """The pronunciation dictionary that goes with the corpus: a file of it, or "cmudict"."""
+    closed_vocabulary: bool
+    """Whether the dictionary's words are the vocabulary (else the training text's words are)."""
+    where: str
+    """Where a person gets the corpus."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
+    speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Who speaks in a split of the whole corpus, where that is listed: those missing from a partial copy are named."""
+    scoring: Scoring = field(default_factory=Scoring)
+    """What counts as an error."""
+    where_model: str = ""
+    """Where a person gets the language model that the recipe names, if it names one."""
+    read: Callable[..., Sequence[Path]] | None = None
+    """(folder, `corpora` options) -> the files and folders that a run reads, where the folder holds more. Changes of
+    others do not matter."""
+    files: Callable[[Any], Sequence[Path]] | None = None
+    """`corpora` options -> the manifest files of a corpus that is not one folder."""
+    audio: Callable[[Path, Any], Sequence[Path]] | None = None
+    """(folder, `corpora` options) -> the audio files that those manifests name."""
+    run: str = ""
+    """The recipe's command; empty: recipes/NAME/run.sh."""
+
+    @property
+    def program(self) -> str:
+        """The command that a person types, as results show it."""
+        return self.run or f"recipes/{self.name}/run.sh"
+
+
+def list_sources(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
+    """Count, bytes and fingerprint of the files that a run reads of its corpus.
+
+    Files count by name, size and modification time; manifests of a user's corpus by their contents. InputError if a
+    folder or a file is missing.
+    """
+    if corpus.files is None:
+        return _list_folder(corpus, options)
+    given = corpus_options(options)
+    manifests = {str(path): file_fingerprint(path) for path in corpus.files(*given)}
+    audio = corpus.audio(_folder(options), *given) if corpus.audio else []
+    stats = {str(path): _size_and_time(path) for path in audio}
+    return _listing(stats, fingerprint([manifests, stats]))
+
+
+def _list_folder(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
+    corpus_dir = options.corpus_dir
+    if corpus_dir is None:
+        raise InputError(f"no --corpus-dir: {corpus.where}")
+    if not corpus_dir.is_dir():
+        raise InputError(f"--corpus-dir {corpus_dir}: no such folder; {corpus.where}")
+    stats: dict[str, list[int]] = {}
+    for part in corpus.read(corpus_dir, *corpus_options(options)) if corpus.read else [corpus_dir]:
+        for path in [part] if part.is_file() else _files_under(part):
+            stats[os.path.relpath(path, corpus_dir)] = _size_and_time(path)
+    return _listing(stats, fingerprint(stats))
+
+
+def _size_and_time(path: Path) -> list[int]:
+    """Bytes and modification time (ns) of a file; -1 and 0 where there is none."""
+    if not path.exists():
+        return [-1, 0]
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _listing(stats: Mapping[str, list[int]], found: str) -> dict[str, Any]:
+    return {"files": len(stats), "bytes": sum(size for size, _ in stats.values()), "fingerprint": found}
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    for where, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(where, name) for name in names)
+
+
+def prepare_corpus(corpus: Corpus, listing: Mapping[str, Any], options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 0: Lhotse manifests of every split, from headers alone."""
+    splits = corpus.prepare(_folder(options), *corpus_options(options))
+    _require_whole(corpus, splits, options)
+    for name, split in splits.items():
+        save_split(split, out_dir / name)
+    write_json(out_dir / "files.json", listing)
+
+
+def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 1: manifests of a split's good utterances, what was rejected, and fingerprints of the audio.
+
+    An utterance whose file has the size and modification time that an earlier run of this step saw is not read again.
+    """
+    folders = RunFolders(options.exp_dir)
+    split = load_split(folders.corpus(name))
+    before = folders.manifests(name) / AUDIO_FILE
+    known = read_json(before) if before.is_file() else {}
+    good, bad = validate(
+        split, options.features.sampling_rate, name, options.max_bad, num_jobs=options.num_jobs, known=known
+    )
+    audio = audio_files(good.recordings, known)
+    save_split(good, out_dir)
+    write_json(out_dir / REJECTED_FILE, [{"utt_id": one.utt_id, "reason": one.reason} for one in bad])
+    write_json(out_dir / AUDIO_FILE, audio)
+    write_json(out_dir / CONTENT_FILE, {"fingerprint": content_fingerprint(good, audio, bad)})
+    whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
+    print(f"   {name}: {len(good.supervisions)}{whole} utterances", flush=True)
+    for one in bad:
+        print(f"   rejected {one}", flush=True)
+
+
+def manifests_content(folder: Path) -> str:
+    """Fingerprint of what a split's manifests say, whatever the paths of its audio."""
+    fingerprint: str = read_json(folder / CONTENT_FILE)["fingerprint"]
+    return fingerprint
+
+
+def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
+    """InputError if a split lacks more utterances, or more of its speech, than may be bad, with what is known of it."""
+    for name, expected in corpus.sizes.items():
+        found = splits[name].num_utterances
+        if found < (1 - options.max_bad) * expected:
+            faults = _known_rejects(splits[name], corpus.speakers.get(name, ()))
+            raise InputError(
+                f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
+                f"(--max-bad {options.max_bad:g} may be missing)" + (f": {first_few(faults)}" if faults else "")
+            )
+    for name, split in splits.items():
+        _require_speech(name, split, options)
+
+
+def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> None:
+    """InputError where more of the speech that the corpus' own table has is missing than may be bad."""
+    if split.missing_share > options.max_bad:
+        raise InputError(
+            f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
+            f"(--max-bad), found {split.missing_share:.1%}: {first_few(split.missing)}: is the copy whole?"
+        )
+    for line in split.missing:
+        print(f"   not whole: {line}", flush=True)
+
+
+def _known_rejects(split: CorpusSplit, speakers: Collection[str]) -> list[Rejected]:
+    """What is dropped, and those of the speakers of whom nothing is there, not even that."""
+    heard = {supervision.speaker for supervision in split.supervisions}
+    rejected = [fault.utt_id for fault in split.rejected]  # a speaker's name, or begins with it
+    absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in rejected)]
+    return [*(Rejected(name, "speaker without files") for name in absent), *split.rejected]
+
+
+def _folder(options: SpeechOptions) -> Path:
+    """The corpus folder; `list_sources` refuses its absence before any stage runs."""
+    assert options.corpus_dir is not None
+    return options.corpus_dir

@@ -1,0 +1,67 @@
+"""Where the steps of a run leave their output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("train", "dev", "test")
+HELD_OUT = ("dev", "test")
+
+LEXICON_FILE = "lexicon.txt"
+PIECES_NAME = "pieces"
+ARPA_FILE = "lm.arpa"
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Folders and files of one run."""
+
+    exp_dir: Path
+
+    def corpus(self, split: str) -> Path:
+        """Manifests of a split as the corpus module makes them, before its audio is read."""
+        return self.exp_dir / "corpus" / split
+
+    def manifests(self, split: str) -> Path:
+        """Manifests of a split's good utterances, what was rejected, and fingerprints of the audio."""
+        return self.exp_dir / "manifests" / split
+
+    def features(self, split: str) -> Path:
+        """Frame store of a split."""
+        return self.exp_dir / "features" / split / "store"
+
+    @property
+    def lexicon(self) -> Path:
+        """Pronunciations of the words that are trained on."""
+        return self.exp_dir / "lang" / "lexicon" / LEXICON_FILE
+
+    @property
+    def decode_lexicon(self) -> Path:
+        """Pronunciations of the words that can be recognised."""
+        return self.exp_dir / "lang" / "lm" / LEXICON_FILE
+
+    @property
+    def arpa(self) -> Path:
+        """Language model of the decoding graph."""
+        return self.exp_dir / "lang" / "lm" / ARPA_FILE
+
+    @property
+    def tree(self) -> Path:
+        """Senone tree, priors, transitions and the network that aligns."""
+        return self.exp_dir / "tree"
+
+    def alignment(self, split: str) -> Path:
+        """Final alignment of a split."""
+        folder = self.tree if split == "train" else self.exp_dir / "labels" / split
+        return folder / "alignment.safetensors"
+
+    @property
+    def posteriors(self) -> Path:
+        """Posterior store of the training frames."""
+        return self.exp_dir / "posteriors"
+
+    @property
+    def graph(self) -> Path:
+        """Decoding graph, and the grammars that rescore."""
+        return self.exp_dir / "graph"

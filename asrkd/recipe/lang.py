@@ -1,0 +1,128 @@
+"""Stage 3: lexicon and language model, from transcripts alone.
+
+Three steps, so that a change re-makes no more than it must: the lexicon that networks are trained with (from the
+training text), the language model and the words that can be recognised, and how well these cover each split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asrkd.data.manifests import load_split
+from asrkd.files import read_json, write_json
+from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.ngram import read_arpa
+from asrkd.lang.options import LangOptions
+from asrkd.lang.subword import train_pieces
+from asrkd.recipe.corpus import Corpus
+from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, RunFolders
+from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable
+from asrkd.recipe.options import SpeechOptions
+
+NUM_NAMED = 20
+LEXICON_SUMMARY = "lexicon.json"
+LM_SUMMARY = "lm.json"
+COVERAGE_FILE = "coverage.json"
+# Options of the lexicon that networks are trained with; the others are the language model's.
+_LEXICON_OPTIONS = ("units", "lexicon", "vocab_size", "samples", "seed")
+
+
+def lexicon_options(lang: LangOptions) -> dict[str, Any]:
+    """What decides the training lexicon."""
+    return {name: getattr(lang, name) for name in _LEXICON_OPTIONS}
+
+
+def lm_options(lang: LangOptions) -> LangOptions:
+    """What decides the language model that decodes: the one that rescores has no say."""
+    return replace(lang, rescore_arpa=None)
+
+
+def sentences(folders: RunFolders, split: str) -> list[list[str]]:
+    """Words of each utterance of a split, in order of speaker and utt_id."""
+    supervisions = load_split(folders.manifests(split)).supervisions
+    by_speaker = sorted(supervisions, key=lambda one: (str(one.speaker), one.id))
+    return [(one.text or "").split() for one in by_speaker]
+
+
+def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
+    """Pronunciations of the training text's words, and of the vocabulary where the task has a closed one."""
+    text = sentences(RunFolders(options.exp_dir), "train")
+    if options.lang.units == "subword":
+        train_pieces([" ".join(sentence) for sentence in text], options.lang.vocab_size, out_dir / PIECES_NAME)
+    source = lexicon_source(corpus, options, out_dir)
+    source.require_guessable(text, options.max_bad)
+    spoken = {word for sentence in text for word in sentence}
+    lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
+    lexicon.save(out_dir / LEXICON_FILE)
+    summary = {"words": len(lexicon.words), "phones": len(lexicon.phones), "guessed_words": guessed}
+    write_json(out_dir / LEXICON_SUMMARY, summary)
+    if guessed:
+        named = ", ".join(guessed[:NUM_NAMED]) + (", ..." if len(guessed) > NUM_NAMED else "")
+        print(f"   {len(guessed)} words without a pronunciation were given one: {named}", flush=True)
+
+
+def make_lm(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
+    """The language model of the decoding graph, and pronunciations of its words."""
+    folders = RunFolders(options.exp_dir)
+    text = sentences(folders, "train")
+    lexicon = Lexicon.load(folders.lexicon)
+    decoded, ngram = decoding_language(text, lexicon, lexicon_source(corpus, options, folders.lexicon.parent))
+    require_rescorable(text, options.lang, ngram)
+    decoded.save(out_dir / LEXICON_FILE)
+    ngram.write_arpa(out_dir / ARPA_FILE)
+    summary = {
+        "decoded_words": len(ngram.vocabulary),
+        "ngrams": [len(table) for table in ngram.tables],
+        "order": ngram.order,
+    }
+    write_json(out_dir / LM_SUMMARY, summary)
+
+
+def measure_coverage(options: SpeechOptions, out_dir: Path) -> None:
+    """Out-of-vocabulary rate and perplexity of each split."""
+    folders = RunFolders(options.exp_dir)
+    ngram = read_arpa(folders.arpa)
+    texts = {name: sentences(folders, name) for name in SPLITS}
+    rates = {name: ngram.oov_rate(text) for name, text in texts.items()}
+    perplexities = {name: ngram.perplexity(text) for name, text in texts.items()}
+    write_json(out_dir / COVERAGE_FILE, {"oov_rate": rates, "perplexity": perplexities})
+
+
+def lang_summary(exp_dir: Path) -> dict[str, Any]:
+    """What the three steps counted and measured."""
+    lang = exp_dir / "lang"
+    parts = (lang / "lexicon" / LEXICON_SUMMARY, lang / "lm" / LM_SUMMARY, lang / "coverage" / COVERAGE_FILE)
+    return {key: value for part in parts for key, value in read_json(part).items()}
+
+
+def held_out_lexicon(corpus: Corpus, split: str, options: SpeechOptions) -> Lexicon:
+    """Pronunciations to align a held-out split with, for the sake of its frame labels.
+
+    It has the training lexicon's words and the split's own. A word without a pronunciation, or with a phone that
+    training never heard, is not in it.
+    """
+    folders = RunFolders(options.exp_dir)
+    lexicon = Lexicon.load(folders.lexicon)
+    spoken = {word for sentence in sentences(folders, split) for word in sentence}
+    wider = lexicon_source(corpus, options, folders.lexicon.parent).build_known({*lexicon.words, *spoken})
+    heard = set(lexicon.phones)
+    return wider.restrict(word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons))
+
+
+def lexicon_source(corpus: Corpus, options: SpeechOptions, lexicon_dir: Path) -> LexiconSource:
+    """Where pronunciations come from. `lexicon_dir` has the SentencePiece model of subword units."""
+    lang = options.lang
+    if lang.units == "subword":
+        return LexiconSource(lexicon_dir / f"{PIECES_NAME}.model", lang)
+    assert options.corpus_dir is not None  # refused before any stage runs
+    return LexiconSource(lang.lexicon or corpus.dictionary(options.corpus_dir), lang)
+
+
+def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
+    """Words of the corpus' own dictionary, where that is the task's vocabulary (and is not replaced)."""
+    if not corpus.closed_vocabulary or options.lang.lexicon:
+        return set()
+    assert options.corpus_dir is not None
+    return set(Lexicon.load(corpus.dictionary(options.corpus_dir)).words)

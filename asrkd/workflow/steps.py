@@ -1,0 +1,177 @@
+"""A step: one folder of output, what fills it, and how a run knows that it is up to date.
+
+The stamp of a step is a hash of its name, its options and its inputs. An input counts by its own stamp; where its step
+can tell what the output contains (`Step.content`), by the fingerprint of that content. So a manifest that is made again
+and says the same of its split leaves everything that reads it up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from asrkd.files import canonical, fingerprint, read_json
+
+STAGE_NAMES = (
+    "corpus",
+    "manifests",
+    "features",
+    "lang",
+    "align",
+    "tree",
+    "teachers",
+    "posteriors",
+    "students",
+    "graph",
+    "decode",
+    "score",
+    "report",
+)
+LAST_STAGE = len(STAGE_NAMES) - 1
+
+STAMP_FILE = "stamp.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One folder of output and what fills it."""
+
+    stage: int
+    """Number of its stage (see STAGE_NAMES)."""
+    name: str
+    """Folder under the experiment, e.g. `teachers/0`."""
+    run: Callable[[Path], None]
+    """Fills the folder that it is given."""
+    options: Any = None
+    """Everything that decides the output, apart from the inputs: a dataclass, dict or list of them."""
+    inputs: tuple[str, ...] = ()
+    """Names of the steps whose folders it reads."""
+    content: Callable[[Path], str] | None = None
+    """Fingerprint of what the filled folder contains, for steps that read it. None: its stamp stands for it."""
+    resumable: bool = False
+    """Whether an interrupted run continues in its own `.partial` folder (training does, from its checkpoint)."""
+    trains: bool = False
+    """Whether it makes an optimiser, and so needs what that imports."""
+    torchrun: bool = False
+    """Whether it is one training that the processes of torchrun can do together."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the stamp file of a finished folder says."""
+
+    stamp: str
+    content: str | None
+    options: Any
+    inputs: Mapping[str, str]
+    seconds: float
+    finished: str
+    """UTC date and time, ISO 8601."""
+    code: Mapping[str, str]
+    """Revision, digest of the sources, and versions that made it (`provenance.versions`)."""
+
+    @staticmethod
+    def read(folder: Path) -> Record | None:
+        """The record of a folder; None where there is no finished output, or one of another version's format."""
+        path = folder / STAMP_FILE
+        content = read_json(path) if path.is_file() else {}
+        if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Record)}:
+            return None
+        return Record(**content)
+
+
+class Stamps:
+    """Stamps of the steps of one experiment, as the folders on the disk are now."""
+
+    def __init__(self, steps: Sequence[Step], exp_dir: Path) -> None:
+        self._steps = {step.name: step for step in steps}
+        self._exp_dir = exp_dir
+        self._records: dict[str, Record | None] = {}
+        self._stamps: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Read the disk again: a step has run."""
+        self._records.clear()
+        self._stamps.clear()
+
+    def record(self, name: str) -> Record | None:
+        """Record of a step's folder; None where no finished output is."""
+        if name not in self._records:
+            self._records[name] = Record.read(self._exp_dir / name)
+        return self._records[name]
+
+    def stamp(self, name: str) -> str:
+        """Stamp that the step's output must carry to be up to date."""
+        if name not in self._stamps:
+            step = self._steps[name]
+            inputs = self.inputs(name)
+            self._stamps[name] = fingerprint({"name": name, "options": step.options, "inputs": inputs})
+        return self._stamps[name]
+
+    def inputs(self, name: str) -> dict[str, str]:
+        """What stands for each input of a step."""
+        return {before: self._identity(before) for before in self._steps[name].inputs}
+
+    def _identity(self, name: str) -> str:
+        step, stamp = self._steps[name], self.stamp(name)
+        record = self.record(name)
+        if step.content is None or record is None or record.stamp != stamp or record.content is None:
+            return stamp
+        return record.content
+
+    def stale(self, name: str) -> str | None:
+        """Why the step must run; None where its output is up to date."""
+        record = self.record(name)
+        if record is None:
+            return "no output yet"
+        return None if record.stamp == self.stamp(name) else self._difference(name, record)
+
+    def _difference(self, name: str, record: Record) -> str:
+        step = self._steps[name]
+        changed = first_difference(record.options, canonical(step.options))
+        if changed is not None:
+            return f"options changed: {changed}"
+        inputs = self.inputs(name)
+        others = [before for before in inputs if record.inputs.get(before) != inputs[before]]
+        return f"input changed: {others[0]}" if others else "inputs changed"
+
+
+def step_stamps(steps: Sequence[Step], exp_dir: Path = Path()) -> dict[str, str]:
+    """Stamp of each step. Inputs must come before the steps that read them."""
+    stamps = Stamps(steps, exp_dir)
+    return {step.name: stamps.stamp(step.name) for step in steps}
+
+
+def first_difference(before: Any, now: Any, path: str = "") -> str | None:
+    """The first value that differs between two JSON values, as `name: before -> now`; None where they are equal."""
+    if before == now:
+        return None
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            found = first_difference(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            if found is not None:
+                return found
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for left, right in zip(before, now, strict=True):
+            found = first_difference(left, right, path)
+            if found is not None:
+                return found
+    return f"{path or 'value'} {_short(before)} -> {_short(now)}"
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def stage_seconds(exp_dir: Path, steps: Sequence[Step]) -> dict[str, float]:
+    """Seconds that each stage's finished steps took."""
+    seconds: dict[str, float] = {}
+    for step in steps:
+        record = Record.read(exp_dir / step.name)
+        if record is not None:
+            stage = STAGE_NAMES[step.stage]
+            seconds[stage] = seconds.get(stage, 0.0) + record.seconds
+    return seconds
