@@ -1,7 +1,4 @@
-"""Corpora: one module each turns a corpus's own layout into Lhotse manifests, split by a fixed rule.
-
-MNIST's module reads images instead, for which nobody needs lhotse: it is imported only by those that use it.
-"""
+"""Train, dev and test: what every corpus module returns."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ if TYPE_CHECKING:
     from lhotse import RecordingSet, SupervisionSet
 
 PART_KEY = "part"
-"""Of a supervision's `custom` entries: the part of the corpus that it comes from, where WER is told by part."""
+"""Key of a supervision's `custom` entries: the part of the corpus that it comes from, where WER is reported by part."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +29,23 @@ class Rejected:
 class CorpusSplit:
     """One part (train, dev or test) of a corpus.
 
-    A recording and its supervision share the utt_id; a supervision's text is upper-case words, and its
-    speaker is set. `excluded` counts what the corpus's rules leave out (no fault of the data), by rule;
-    `rejected` lists what is so faulty that it has no recording. `asrkd.data.validate` finds other faults.
-    `missing` names what the corpus' own table has and its folder has not, `missing_share` is the share of the speech.
+    A recording and its supervision share the utt_id. A supervision's text is upper-case words, and its speaker is set.
     """
 
     recordings: RecordingSet
     supervisions: SupervisionSet
     excluded: dict[str, int] = field(default_factory=dict)
+    """Utterances that each rule of the corpus excludes; no fault of the data."""
     rejected: tuple[Rejected, ...] = ()
+    """Utterances that are so faulty that they have no recording. `asrkd.data.validate` finds other faults."""
     missing: tuple[str, ...] = ()
+    """What the corpus' own table lists and its folder lacks."""
     missing_share: float = 0.0
+    """The share of the speech that is missing."""
 
     @property
     def num_utterances(self) -> int:
-        """Utterances spoken of anywhere: in a recording, in a supervision or among the dropped."""
+        """Utterances that appear anywhere: in a recording, in a supervision or among the rejected."""
         rejected = {fault.utt_id for fault in self.rejected}
         return len({*self.recordings.ids, *(s.recording_id for s in self.supervisions), *rejected})
 
@@ -57,7 +55,7 @@ class CorpusSplit:
 
 
 def total_excluded(splits: Mapping[str, CorpusSplit]) -> dict[str, int]:
-    """Utterances left out of the whole corpus, by rule."""
+    """Number of utterances that each rule excludes from the whole corpus."""
     total: Counter[str] = Counter()
     for split in splits.values():
         total.update(split.excluded)

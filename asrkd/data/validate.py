@@ -1,4 +1,4 @@
-"""Every fault a corpus can have, found before anything is computed from it; the rest goes on."""
+"""Check every utterance of a corpus before anything is computed from it, and continue with the good ones."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _refuse_too_many(rejected: list[Rejected], num_utterances: int, name: str, m
 
 
 def first_few(faults: Sequence[object]) -> str:
-    """Some faults, as they say of themselves, and how many more there are."""
+    """The first few faults and the number of the others."""
     named = "; ".join(str(fault) for fault in faults[:NUM_NAMED])
     return named + (f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else "")
 
@@ -95,7 +95,7 @@ def _check_split(
 
 
 def _sample_errors(to_read: list[Recording], name: str, num_jobs: int) -> dict[str, str]:
-    """What is wrong with the samples, by utt_id."""
+    """utt_id -> fault of the samples."""
     with ThreadPoolExecutor(num_jobs) as pool:  # libsndfile and numpy release the interpreter
         checked = tqdm(pool.map(_sample_error, to_read), total=len(to_read), desc=f"check {name}".strip(), unit="utt")
         return {recording.id: reason for recording, reason in zip(to_read, checked, strict=True) if reason}
@@ -106,7 +106,7 @@ def _manifest_error(
     supervisions: list[SupervisionSegment],
     sampling_rate: int,
 ) -> str | None:
-    """What is wrong, as far as the manifests tell; None if nothing is."""
+    """The fault that the manifests show; None if there is none."""
     if recording is None:
         return "missing audio: it has a transcript only"
     if not supervisions:
@@ -127,7 +127,7 @@ def _manifest_error(
 
 
 def _sample_error(recording: Recording) -> str | None:
-    """What is wrong with the samples; None if nothing is."""
+    """The fault of the samples; None if there is none."""
     try:
         samples = read_samples(recording)
     except AudioError as error:

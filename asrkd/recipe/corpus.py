@@ -144,7 +144,7 @@ def manifests_content(folder: Path) -> str:
 
 
 def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: SpeechOptions) -> None:
-    """InputError if a split lacks more utterances, or more of its speech, than may be bad, with what is known of it."""
+    """InputError if more of a split's utterances, or of its speech, are missing than `max_bad` allows."""
     for name, expected in corpus.sizes.items():
         found = splits[name].num_utterances
         if found < (1 - options.max_bad) * expected:
@@ -158,7 +158,7 @@ def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: S
 
 
 def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> None:
-    """InputError where more of the speech that the corpus' own table has is missing than may be bad."""
+    """InputError if more of the speech that the corpus' own table lists is missing than `max_bad` allows."""
     if split.missing_share > options.max_bad:
         raise InputError(
             f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
@@ -169,9 +169,9 @@ def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> No
 
 
 def _known_rejects(split: CorpusSplit, speakers: Collection[str]) -> list[Rejected]:
-    """What is dropped, and those of the speakers of whom nothing is there, not even that."""
+    """The rejected utterances, and the expected speakers without any utterance, rejected ones included."""
     heard = {supervision.speaker for supervision in split.supervisions}
-    rejected = [fault.utt_id for fault in split.rejected]  # a speaker's name, or begins with it
+    rejected = [fault.utt_id for fault in split.rejected]  # it is a speaker's name or begins with one
     absent = [name for name in sorted(set(speakers) - heard) if not any(one.startswith(name) for one in rejected)]
     return [*(Rejected(name, "speaker without files") for name in absent), *split.rejected]
 

@@ -30,12 +30,12 @@ _LEXICON_OPTIONS = ("units", "lexicon", "vocab_size", "samples", "seed")
 
 
 def lexicon_options(lang: LangOptions) -> dict[str, Any]:
-    """What decides the training lexicon."""
+    """Options of the training lexicon."""
     return {name: getattr(lang, name) for name in _LEXICON_OPTIONS}
 
 
 def lm_options(lang: LangOptions) -> LangOptions:
-    """What decides the language model that decodes: the one that rescores has no say."""
+    """Options of the language model that decodes, without those of the one that rescores."""
     return replace(lang, rescore_arpa=None)
 
 
@@ -98,7 +98,7 @@ def lang_summary(exp_dir: Path) -> dict[str, Any]:
 
 
 def held_out_lexicon(corpus: Corpus, split: str, options: SpeechOptions) -> Lexicon:
-    """Pronunciations to align a held-out split with, for the sake of its frame labels.
+    """Pronunciations to align a held-out split with: frame labels need them.
 
     It has the training lexicon's words and the split's own. A word without a pronunciation, or with a phone that
     training never heard, is not in it.

@@ -1,4 +1,4 @@
-"""What stage 3 puts together: pronunciations of words, and the language model that decodes."""
+"""Pronunciations of words, and the language models that decode and rescore."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class LexiconSource:
     lang: LangOptions
 
     def build(self, words: Collection[str], guess: bool = True) -> tuple[Lexicon, list[str]]:
-        """Lexicon of the words, and those whose pronunciation is a guess. A word with none at all is left out."""
+        """Lexicon of the words, and the words whose pronunciation is a guess. A word without either is excluded."""
         if self.lang.units == "subword":
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="leave-out"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="leave-out")
 
     def require_guessable(self, sentences: Sequence[Sequence[str]], max_bad: float) -> None:
-        """InputError where more of the sentences than `max_bad` have words without a pronunciation or a guess."""
+        """InputError if more of the sentences than `max_bad` have words without a pronunciation or a guess."""
         if self.lang.units != "subword":
             require_guessable(sentences, self.file, max_bad)
 
     def build_known(self, words: Collection[str]) -> Lexicon:
-        """Lexicon of those of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
+        """Lexicon of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
         guess = self.lang.units != "subword" and is_arpabet(self.file)
         return self.build(words, guess)[0]
 
@@ -54,8 +54,8 @@ def decoding_language(
 ) -> tuple[Lexicon, NgramModel]:
     """The words that can be recognised and the model of them: the training text's, or those of `lang.arpa`.
 
-    `lexicon` is the one that training learns from: the result holds its words too, and no phones but its own, for
-    others were never heard. InputError where the model has none of its words, or too many without a pronunciation.
+    `lexicon` is the training lexicon. The result has its words too, and only its phones, because no network is trained
+    on others. InputError if the model has none of its words, or too many words without a pronunciation.
     """
     lang = source.lang
     if lang.arpa is None:
@@ -75,7 +75,7 @@ def decoding_language(
 
 
 def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> NgramModel:
-    """The model of `lang.rescore_arpa` for the words that decoding knows, mixed as that one is."""
+    """The model of `lang.rescore_arpa` for the words of decoding, interpolated like that one."""
     assert lang.rescore_arpa is not None
     whole = _mixed(lang.rescore_arpa, train_text, lang)
     _require_words(lang.rescore_arpa, whole.vocabulary, decoding)
@@ -83,7 +83,7 @@ def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, deco
 
 
 def require_rescorable(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> None:
-    """InputError, naming some, where `lang.rescore_arpa` lacks words that decoding knows: told before training."""
+    """InputError, naming some, if words of decoding are missing from `lang.rescore_arpa`: before anything trains."""
     if lang.rescore_arpa is not None and lang.rescore_arpa != lang.arpa:
         spoken = _spoken(train_text) if lang.mix else frozenset()
         _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).vocabulary | spoken, decoding)

@@ -1,4 +1,4 @@
-"""Options of a speech recipe: a frozen dataclass a module, composed here, overridden as `--section.option=value`."""
+"""Options of a speech recipe: one frozen dataclass per module, overridden as `--section.option=value`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ContextOptions:
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """Networks that make the frame labels: monophone rounds first, then rounds with a senone tree."""
+    """Networks that label the frames: monophone rounds first, then rounds with a senone tree."""
 
     mono_rounds: int = 2
     """Rounds of training a monophone network and realigning with it."""
@@ -57,7 +57,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class EnsembleOptions:
-    """The teachers: same data and shape, another initialisation and data order."""
+    """The teachers: same data and shape, different initialisation and data order."""
 
     size: int = 5
     """Number of teachers (M)."""
@@ -65,30 +65,30 @@ class EnsembleOptions:
 
 @dataclass(frozen=True)
 class StudentsOptions:
-    """Which students are trained beside the baseline and the distilled one."""
+    """Which students are trained besides the baseline and the distilled one."""
 
     seeds: int = 1
-    """Seeds of the baseline and of the distilled student; 3 or more show the spread."""
+    """Number of seeds of the baseline and of the distilled student; 3 or more show the spread."""
     soft_learning_rate: float | None = None
-    """Highest learning rate of students that learn soft targets; none: train.learning_rate, as on hard labels."""
+    """Highest learning rate with soft targets; None: train.learning_rate, as with hard labels."""
     sweep_temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """Temperatures compared on the development speakers (empty: no sweep)."""
+    """Temperatures to compare on the development speakers (empty: no sweep)."""
     sweep_alphas: tuple[float, ...] = ()
-    """Weights of the soft targets compared on the development speakers at the chosen temperature."""
+    """Weights of the soft targets to compare on the development speakers at distil.temperature."""
     narrow_dims: tuple[int, ...] = ()
-    """Hidden units of narrower students, each distilled and trained plainly."""
+    """Hidden units of narrower students; each is distilled and also trained on hard labels."""
 
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """Scales tried on the development speakers, all systems together; the chosen ones decode the test set."""
+    """Scales to try on the development speakers, all systems together. The best ones decode the test set."""
 
     acoustic_scales: tuple[float, ...] = (0.08, 0.1, 0.15, 0.2, 0.3, 0.4)
     """Weights of the acoustic scores."""
     insertion_scores: tuple[float, ...] = (-6.0, -4.5, -3.0, -1.5, 0.0)
-    """Scores added for each word."""
+    """Scores to add for each word."""
     lm_scales: tuple[float, ...] = ()
-    """Weights of the graph's scores; none: decode.lm_scale alone."""
+    """Weights of the graph's scores; empty: decode.lm_scale alone."""
 
     def __post_init__(self) -> None:
         for name in ("acoustic_scales", "insertion_scores"):
@@ -98,14 +98,14 @@ class TuneOptions:
 
 @dataclass(frozen=True)
 class SpeechOptions:
-    """Everything a speech recipe decides."""
+    """All options of a speech recipe."""
 
     corpus_dir: Path | None = None
     """Folder of the corpus as it was downloaded."""
     exp_dir: Path = Path("exp/speech")
-    """Folder of everything the run makes."""
+    """Folder for all outputs of the run."""
     stage: int = 0
-    """First stage to run, by its number in the list above."""
+    """First stage to run, by its number."""
     stop_stage: int = LAST_STAGE
     """Last stage to run."""
     max_bad: float = 0.01
@@ -115,17 +115,17 @@ class SpeechOptions:
     list_steps: bool = False
     """Print every step and whether it is up to date, and run none."""
     only: str | None = None
-    """The one step to run, e.g. teachers/3: several machines that see exp_dir may each run another one at a time."""
+    """The one step to run, e.g. teachers/3. Several machines that share exp_dir can each run a different one."""
     num_jobs: int = 2
-    """Processes that read audio, align, compute posteriors and decode: as many as there are cores, best."""
+    """Processes that read audio, align, compute posteriors and decode; best as many as there are cores."""
     executor: Executor = "processes"
-    """Where they are: processes of this machine, or dask: the workers of a Dask cluster that see the same files."""
+    """processes: on this machine. dask: the workers of a Dask cluster that sees the same files."""
     scheduler: str | None = None
     """Address of the Dask cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
     seed: int = 0
-    """Seed of everything random; teacher m and student s use seeds derived from it."""
+    """Seed of everything random. Seeds of teachers and students derive from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks train: auto is cuda when there is one."""
+    """Where networks train: auto is cuda if there is a GPU."""
     features: FeatureOptions = field(default_factory=FeatureOptions)
     lang: LangOptions = field(default_factory=LangOptions)
     align: FlatStartOptions = field(default_factory=FlatStartOptions)
@@ -139,7 +139,7 @@ class SpeechOptions:
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
     posteriors: StoreOptions = field(default_factory=StoreOptions)
     posteriors_from: Path | None = None
-    """A store made by `asrkd posteriors import`: another system teaches, no teachers are trained."""
+    """Store of `asrkd posteriors import`: another system is the teacher, and no teachers are trained."""
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
@@ -170,7 +170,7 @@ class SpeechOptions:
 
     @property
     def jobs(self) -> Jobs:
-        """Where pieces of work are done."""
+        """What runs the map stages."""
         return Jobs(self.num_jobs, self.executor, self.scheduler)
 
     def _require_temperatures(self) -> None:
@@ -185,23 +185,23 @@ class SpeechOptions:
 
 @dataclass(frozen=True)
 class LibrispeechSpeechOptions(SpeechOptions):
-    """Those of recipes/librispeech."""
+    """Options of recipes/librispeech."""
 
     corpora: LibrispeechOptions = field(default_factory=LibrispeechOptions)
 
 
 @dataclass(frozen=True)
 class UserSpeechOptions(SpeechOptions):
-    """Those of recipes that `asrkd init` writes."""
+    """Options of recipes that `asrkd init` writes."""
 
     corpora: UserCorpusOptions = field(default_factory=lambda: UserCorpusOptions(recordings=Path()))
 
 
 def options_of_run(exp_dir: Path) -> SpeechOptions:
-    """What a run in `exp_dir` was configured with, whichever its recipe: all but the options of its corpus."""
+    """The options of the run in `exp_dir`, without those of its corpus."""
     return replace(config.load(SpeechOptions, exp_dir / "config.json", leave_out=(CORPUS_SECTION,)), exp_dir=exp_dir)
 
 
 def corpus_options(options: SpeechOptions) -> list[Any]:
-    """The recipe's own options of its corpus: what a subclass of SpeechOptions has under `corpora`, else none."""
+    """The options of the recipe's corpus: what a subclass of SpeechOptions has under `corpora`, else none."""
     return [getattr(options, CORPUS_SECTION)] if hasattr(options, CORPUS_SECTION) else []

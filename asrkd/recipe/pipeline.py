@@ -257,12 +257,12 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
 
 
 def _network_options(options: SpeechOptions, training: TrainOptions | None = None) -> list[Any]:
-    """What decides a trained network besides its shape and its data. Where it runs and how it is shown do not."""
+    """Options that decide a trained network besides its shape and data; no runtime options."""
     return [options.context, replace((training or options.train).without_runtime_options(), seed=0), options.seed]
 
 
 def _label_options(options: SpeechOptions) -> list[Any]:
-    """What decides the networks that make the labels."""
+    """Options of the networks that label the frames."""
     network = _network_options(options, labels.label_training(options))
     return [options.realign, options.labels, options.teacher, *network]
 
@@ -276,7 +276,7 @@ def _lexicon_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
 
 
 def _own_dictionary(corpus: Corpus, options: SpeechOptions) -> str | None:
-    """The corpus' dictionary file. A folder without it is no such corpus: stage 0 says what is wrong with it."""
+    """The corpus' dictionary file; None if it is missing, in which case stage 0 reports what is wrong."""
     if options.corpus_dir is None or options.lang.units != "phones":
         return None
     path = corpus.dictionary(options.corpus_dir)
@@ -298,7 +298,7 @@ def _file_stamp(path: str | None, where: str = "") -> str | None:
 
 
 def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:
-    """Run a recipe's stages as its command line says; one line and exit code 2 for what a user can mend."""
+    """Run a recipe's stages; errors that a user can mend are one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(corpus.program):
         typed = config.parse(default, arguments, corpus.program, _description(corpus))

@@ -1,4 +1,4 @@
-"""Stages 11 and 12: results.json from what the other stages left, RESULTS.md and report.html from it."""
+"""Stages 11 and 12: results.json from the other stages' outputs, RESULTS.md and report.html from it."""
 
 from __future__ import annotations
 
@@ -62,21 +62,21 @@ Parts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of one run on the test set."""
+    """Measurements of one run on the test set."""
 
     run: Run
     frames: FrameMetrics
     errors: WordErrors
     """Of all utterances."""
     by_set: dict[str, WordErrors]
-    """Of each part of the test set, and of each before rescoring, where there is any."""
+    """Errors of each part of the test set, also before rescoring where there is rescoring."""
     rtf: dict[str, float]
     """Real-time factors, as `by_set`."""
     parameters: int
     macs_per_frame: int
 
     @classmethod
-    def of(cls, run: Run, exp_dir: Path, said: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts) -> Scored:
+    def of(cls, run: Run, exp_dir: Path, refs: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts) -> Scored:
         folder = exp_dir / run.step
         hypotheses = Hypotheses.load(folder)
         saved = read_json(folder / FRAMES_FILE)
@@ -85,14 +85,14 @@ class Scored:
             first = read_json(folder / FIRST_PASS_FILE)
             passes[NOT_RESCORED] = (first["words"], first["rtf"])
         by_set = {
-            f"{part}{name}": scoring.errors({one: said[one] for one in utt_ids}, {one: words[one] for one in utt_ids})
+            f"{part}{name}": scoring.errors({one: refs[one] for one in utt_ids}, {one: words[one] for one in utt_ids})
             for name, (words, _) in passes.items()
             for part, utt_ids in parts.items()
         }
         return cls(
             run,
             load_frame_metrics(saved),
-            scoring.errors(said, hypotheses.words),
+            scoring.errors(refs, hypotheses.words),
             by_set,
             {f"{part}{name}": rtf for name, (_, rtf) in passes.items() for part in parts},
             saved["parameters"],
@@ -103,9 +103,9 @@ class Scored:
 def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOptions, out_dir: Path) -> None:
     """Stage 11: results.json (docs/file_formats.md)."""
     exp_dir = options.exp_dir
-    said = references(exp_dir, "test", corpus.scoring)
+    refs = references(exp_dir, "test", corpus.scoring)
     parts = _parts_of_test(exp_dir)
-    scored = [Scored.of(run, exp_dir, said, corpus.scoring, parts) for run in runs(options)]
+    scored = [Scored.of(run, exp_dir, refs, corpus.scoring, parts) for run in runs(options)]
     metrics: dict[str, list[Any]] = defaultdict(list)
     for one in scored:
         metrics[one.run.system].append(system_metrics(one.frames, one.errors))
@@ -140,12 +140,12 @@ def _parts_of_test(exp_dir: Path) -> Parts:
     for supervision in load_split(RunFolders(exp_dir).manifests("test")).supervisions:
         parts[(supervision.custom or {}).get(PART_KEY, "test")].append(supervision.id)
     everything = [utt_id for utt_ids in parts.values() for utt_id in utt_ids]
-    # What is not told apart, frame accuracy and comparisons, is of "all": it comes first, where they are shown.
+    # Frame accuracy and comparisons are of "all" utterances: that part comes first, where they are shown.
     return {"all": everything, **parts} if len(parts) > 1 else {"test": everything}
 
 
 def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
-    """The distilled student's worst utterances, and beside each what baseline and ensemble made of it."""
+    """The distilled student's worst utterances, and the same utterances by baseline and ensemble."""
     rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
     worst = {row["utt_id"] for row in rows}
     for name in [name for name in ("baseline", "ensemble") if name in first]:
@@ -155,11 +155,11 @@ def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
 
 
 def config_sha(options: SpeechOptions) -> str:
-    """Fingerprint of what decides the results: neither folders, nor the range of stages, nor where it is computed."""
+    """Fingerprint of the options that decide the results: no folders, no range of stages, no runtime options."""
     anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
     anywhere = replace(anywhere, device="auto", train=options.train.without_runtime_options())
     anywhere = replace(anywhere, dry_run=False, list_steps=False)
-    # Another system's posteriors are told by the fingerprint of their store, which is in the stamps.
+    # The stamps have the fingerprint of another system's posterior store.
     return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
 
 
@@ -264,7 +264,7 @@ def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
 
 
 def _boundaries(folders: RunFolders) -> dict[str, Any]:
-    """How far each split's final alignment is from phones that people marked, where the corpus has such marks."""
+    """Distance of each split's final alignment from hand-marked phones, where the corpus has such marks."""
     found = {}
     for split in SPLITS:
         alignment = Alignment.load(folders.alignment(split))
@@ -286,8 +286,8 @@ def _boundaries(folders: RunFolders) -> dict[str, Any]:
 
 
 def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
-    """A split in numbers: what was spoken, and the frames that are made of it, at every speed. Utterances that could
-    not be aligned are not learnt from; held out, they are decoded."""
+    """Counts of a split: speech, and frames at every speed. Utterances that could not be aligned are not trained on;
+    held-out ones are decoded."""
     spoken = load_split(folders.manifests(split)).supervisions
     store = FrameStore.open(folders.features(split))
     alignment = Alignment.load(folders.alignment(split))
@@ -311,7 +311,7 @@ def report(options: SpeechOptions, out_dir: Path) -> None:
 
 
 def _extras(results: Mapping[str, Any], exp_dir: Path) -> dict[str, Any]:
-    """What JSON cannot hold: audio of the worst utterances, one alignment to look at."""
+    """What the report shows besides results.json: audio of the worst utterances, one alignment."""
     folders = RunFolders(exp_dir)
     audio = {one.id: one.sources[0].source for one in load_split(folders.manifests("test")).recordings}
     worst = [{**row, "audio": audio[row["utt_id"]]} for row in results["worst_utterances"]]

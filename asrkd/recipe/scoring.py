@@ -1,4 +1,4 @@
-"""What a corpus counts as an error: words as they stand in the text, or something that follows from them."""
+"""What a corpus counts as an error: words of the text, or phones that follow from the marks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def words_of_text(supervision: SupervisionSegment) -> list[str]:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How what was recognised is compared with what was said."""
+    """How recognised words are compared with the reference."""
 
     unit: Literal["word", "phone"] = "word"
     """What the words of the texts are; the error rate is named after it."""
     reference: Callable[[SupervisionSegment], Sequence[str]] = words_of_text
-    """What was said."""
+    """supervision -> words of the reference."""
     folds: Mapping[str, str] = field(default_factory=dict)
     """Words that are compared as others, on both sides: phones of a larger set as those of a smaller."""
     optional: frozenset[str] = frozenset()

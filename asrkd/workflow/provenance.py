@@ -1,4 +1,4 @@
-"""What made a result: git revision, versions, device."""
+"""Provenance of a result: git revision, versions, device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-# Options that choose which part of a run is made now, each with a value.
+# Options with a value that choose which part of a run is computed.
 PARTS_OF_A_RUN = ("--stage", "--stop-stage", "--only")
 PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "torchaudio", "numpy")
 
@@ -22,13 +22,13 @@ PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", 
 def git_sha() -> str:
     """Revision of the checkout the code runs from, `+dirty` when files of it are changed, or `unknown`.
 
-    Files that git does not have say nothing: `asrkd init` makes recipes of one's own beside ours.
+    Untracked files do not count: `asrkd init` writes users' recipes into the checkout.
     """
-    here = Path(__file__).resolve().parents[1]
-    revision = _git("rev-parse", "--short=12", "HEAD", cwd=here)
+    package = Path(__file__).resolve().parents[1]
+    revision = _git("rev-parse", "--short=12", "HEAD", cwd=package)
     if revision is None:
         return "unknown"
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "asrkd", "recipes", cwd=here.parent)
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", "asrkd", "recipes", cwd=package.parent)
     return revision + ("+dirty" if changes else "")
 
 
@@ -46,11 +46,11 @@ def versions() -> dict[str, str]:
 
 @cache
 def code() -> dict[str, str]:
-    """What decides what is computed: a digest of this package's sources, and the versions of what it uses."""
-    here = Path(__file__).resolve().parents[1]
+    """Digest of this package's sources and versions of its dependencies: workers must have the same."""
+    package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for file in sorted(here.rglob("*.py")):
-        digest.update(f"{file.relative_to(here)} ".encode() + file.read_bytes())
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package)} ".encode() + file.read_bytes())
     used = {name: version for name, version in versions().items() if name != "git_sha"}
     return {"asrkd": digest.hexdigest()[:12], **used}
 
