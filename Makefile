@@ -18,7 +18,7 @@ BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10
 # Two benchmarks at once would time each other.
 .NOTPARALLEL:
 
-.PHONY: help demo test test-train lint bench lock setup setup-train corpus mnist
+.PHONY: help demo test test-fast test-train lint docs bench lock setup setup-train corpus mnist
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -30,12 +30,19 @@ test: setup  ## the tests; ARGS='-k name' for some of them
 	@local/setup_kenlm.sh
 	$(PYTHON) -m pytest $(ARGS)
 
+test-fast: setup  ## the tests that take less than 20 seconds each
+	$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
 test-train: setup-train  ## the tests that need no k2, on torch 2
 	$(TRAIN_PYTHON) -m pytest -m "not k2" $(TRAIN_TESTS:%=tests/%.py) $(ARGS)
 
 lint: setup  ## ruff and mypy
 	.venv/bin/ruff check . && .venv/bin/ruff format --check --quiet .
 	.venv/bin/mypy
+
+docs:  ## the site of docs/ into site/, with broken links as errors
+	@local/setup_docs.sh
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 
 bench: setup $(BENCHMARKS:%=exp/bench/%.json)  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us
 	$(PYTHON) local/bench/page.py $(BENCHMARKS:%=exp/bench/%.json) local/bench/gpu.jsonl >BENCHMARKS.md

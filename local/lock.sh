@@ -4,6 +4,7 @@
 #   requirements.txt        .venv         pyproject.toml + requirements.in, Python 3.10 and 3.11, wheels alone
 #   requirements-kenlm.txt  .venv         requirements-kenlm.in, where there is a C++ compiler
 #   requirements-train.txt  .venv-train   pyproject.toml + requirements-train.in, Python 3.11, torch left out
+#   requirements-docs.txt   .venv-docs    requirements-docs.in, Python 3.10 and 3.11
 #   requirements-uv.txt     .venv-uv      uv itself, where the machine has none
 #
 # Versions already locked stay. To move them: `make lock UPGRADE=--upgrade`.
@@ -38,6 +39,8 @@ compile requirements-kenlm.txt local/requirements-kenlm.in --universal --python-
 echo "torch ; python_version < '3'" >"$beside/no-torch"
 compile requirements-train.txt pyproject.toml local/requirements-train.in --extra report --override "$beside/no-torch" \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 --only-binary :all:
+
+compile requirements-docs.txt local/requirements-docs.in --universal --python-version 3.10 --fork-strategy fewest --only-binary :all:
 
 # --no-config: any Python may bring uv, not only those that pyproject.toml's [tool.uv] names.
 echo "uv>=0.5" >"$beside/uv.in"

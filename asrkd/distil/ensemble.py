@@ -61,7 +61,7 @@ class Disagreement:
     """How the members of an ensemble differ, over a number of frames."""
 
     pairwise: list[list[float]]
-    """[M][M]: share of frames in which the likeliest class of two members differs."""
+    """[M, M]: share of frames in which the likeliest class of two members differs."""
     mean_kl: list[float]
     """[M]: nats a frame, KL(member || arithmetic mean of the members)."""
     accuracy: list[float] | None

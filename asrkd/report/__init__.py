@@ -25,7 +25,7 @@ Of the run, all optional:
     seeds           rows {seed, system, frame_accuracy?, cross_entropy?, wer?}
     sweep           rows {temperature, alpha, dev_frame_accuracy, dev_cross_entropy, dev_wer?, chosen?: bool};
                     alpha 0 (hard labels, any temperature or null) is drawn as the level to beat
-    disagreement    {pairwise: [M][M] share of frames whose best senone differs, members?: [M] names,
+    disagreement    {pairwise: [M, M] share of frames whose best senone differs, members?: [M] names,
                     mean_kl: nats a frame from a member to the ensemble (one or [M]), accuracy?: [M],
                     ensemble_accuracy?, num_frames?}
     store           rows {top_k, temperature, bytes_per_frame, kl_to_dense (nats a frame), kl_lumped?, tail?,
