@@ -33,10 +33,11 @@ CODE = re.compile(r"(^ {4}.*$|```[\s\S]*?```|`[^`\n]*`)", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The records of decisions and the API's pages end the navigation."""
-    records = [f"adr/{file.name}" for file in sorted((ROOT / "docs" / "adr").glob("*.md"))]
-    pages = [{name: page} for name, page, _ in api_pages()]
-    config.nav = [*(config.nav or []), {"Records of decisions": records}, {"API": pages}]
+    """The API ends the reference, the records of decisions end the background."""
+    nav = {title: pages for group in config.nav or [] for title, pages in group.items()}
+    nav["Reference"].append({"API": [{name: page} for name, page, _ in api_pages()]})
+    records = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    nav["Background"].append({"Records of decisions": [f"adr/{file.name}" for file in records]})
     return config
 
 
@@ -141,15 +142,25 @@ def _section(options: griffe.Class, prefix: str) -> list[str]:
 
 def _dataclass_of(field: griffe.Attribute) -> griffe.Class | None:
     """The dataclass that a field holds; None for a plain value."""
-    annotation = field.annotation
-    if not isinstance(annotation, griffe.ExprName):
+    found = _named_by(field)
+    return found if isinstance(found, griffe.Class) and "dataclass" in found.labels else None
+
+
+def _unaliased(field: griffe.Attribute) -> object:
+    """A field's annotation; what it stands for where it is a name of our own."""
+    found = _named_by(field)
+    return found.value if isinstance(found, griffe.Attribute) else field.annotation
+
+
+def _named_by(field: griffe.Attribute) -> griffe.Object | None:
+    """What a field's annotation names, in the sources; None where that is elsewhere."""
+    if not isinstance(field.annotation, griffe.ExprName):
         return None
     try:
-        found = field.modules_collection[annotation.canonical_path]
+        found = field.modules_collection[field.annotation.canonical_path]
     except KeyError:
         return None
-    found = found.final_target if found.is_alias else found
-    return found if isinstance(found, griffe.Class) and "dataclass" in found.labels else None
+    return found.final_target if isinstance(found, griffe.Alias) else found
 
 
 def _default(field: griffe.Attribute) -> str:
@@ -165,7 +176,7 @@ def _default(field: griffe.Attribute) -> str:
 
 
 def _values(field: griffe.Attribute) -> str:
-    text = re.sub(r"^Annotated\[(.*?), .*\]$", r"\1", str(field.annotation))
+    text = re.sub(r"^Annotated\[(.*?), .*\]$", r"\1", str(_unaliased(field)))
     text = re.sub(r"Literal\[(.*?)\]", lambda choices: choices[1].replace("'", "").replace(",", " or"), text)
     text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"several \1", text)
     return text.replace(" | ", " or ").replace("None", "none")
