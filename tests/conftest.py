@@ -1,4 +1,9 @@
-"""Shared fixtures: real speech is found by ASRKD_DATA (default ../shared/data) and its absence is a visible skip."""
+"""Shared fixtures. Missing speech is a visible skip.
+
+AN4 and mini LibriSpeech are in the folder ASRKD_DATA (default ../shared/data). The prompts are in the folder
+ASRKD_PROMPTS (default data/prompts; `make corpus` fetches them). What holds for any speech is tested on AN4, else on
+the prompts.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +11,67 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_recipe import TINY, copy_speakers, run_recipe
+from real_speech import Utterance, an4_utterances, prompts_utterances
+from tiny_recipe import TinyRecipe, tiny_an4, tiny_prompts
+
+from asrkd.lang.lexicon import Lexicon, build_lexicon
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("ASRKD_DATA", ROOT.parent / "shared" / "data"))
+PROMPTS = Path(os.environ.get("ASRKD_PROMPTS", ROOT / "data" / "prompts"))
 
 
 @pytest.fixture(scope="session")
-def data_dir() -> Path:
-    path = Path(os.environ.get("ASRKD_DATA", ROOT.parent / "shared" / "data"))
+def an4_dir() -> Path:
+    return _folder(DATA / "an4", "AN4", "set ASRKD_DATA")
+
+
+@pytest.fixture(scope="session")
+def prompts_dir() -> Path:
+    return _folder(PROMPTS, "the prompts", "run `make corpus`, or set ASRKD_PROMPTS")
+
+
+def _folder(path: Path, what: str, advice: str) -> Path:
     if not path.is_dir():
-        pytest.skip(f"no real speech: {path} is missing (set ASRKD_DATA)")
+        pytest.skip(f"{what}: {path} is missing ({advice})")
     return path
 
 
 @pytest.fixture(scope="session")
-def an4_dir(data_dir: Path) -> Path:
-    path = data_dir / "an4"
-    if not path.is_dir():
-        pytest.skip(f"no AN4: {path} is missing (set ASRKD_DATA)")
-    return path
+def speech_corpus() -> str:
+    """Which corpus tests of any speech use: "an4" or "prompts"."""
+    if (DATA / "an4").is_dir():
+        return "an4"
+    _folder(PROMPTS, "no speech", "run `make corpus`, or set ASRKD_PROMPTS or ASRKD_DATA")
+    return "prompts"
 
 
 @pytest.fixture(scope="session")
-def small_an4(an4_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve training and two test speakers of AN4, one of the utterances truncated."""
-    root = tmp_path_factory.mktemp("an4")
-    copy_speakers(an4_dir, root)
-    return root
+def utterances(speech_corpus: str) -> list[Utterance]:
+    """Utterances of that corpus with their words and audio, in a fixed order."""
+    return an4_utterances(DATA / "an4") if speech_corpus == "an4" else prompts_utterances(PROMPTS)
 
 
 @pytest.fixture(scope="session")
-def finished_an4(small_an4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a whole run of them leaves; tests that change it work on a copy."""
+def lexicon(speech_corpus: str, utterances: list[Utterance]) -> Lexicon:
+    """AN4's dictionary; of the prompts the words that the CMU dictionary has."""
+    if speech_corpus == "an4":
+        return Lexicon.load(DATA / "an4" / "etc" / "an4.dic")
+    words = {word for one in utterances for word in one.words}
+    return build_lexicon(words, "cmudict", on_unknown="leave-out")[0]
+
+
+@pytest.fixture(scope="session")
+def tiny(speech_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> TinyRecipe:
+    """A recipe on a small part of that corpus."""
+    root = tmp_path_factory.mktemp("corpus")
+    return tiny_an4(DATA / "an4", root) if speech_corpus == "an4" else tiny_prompts(PROMPTS, root)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: TinyRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Experiment folder of a whole run of it; tests that change it work on a copy."""
     exp_dir = tmp_path_factory.mktemp("finished") / "exp"
-    done = run_recipe("--corpus-dir", str(small_an4), "--exp-dir", str(exp_dir), *TINY)
+    done = tiny.run(exp_dir)
     assert done.returncode == 0, done.stderr[-2000:]
     return exp_dir

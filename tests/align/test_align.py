@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from real_speech import Utterance
 from torch import Tensor
 
 from asrkd.align.cepstra import cepstra, dct_matrix, deltas
@@ -430,31 +430,28 @@ class TestFlatStart:
 
 
 @pytest.fixture(scope="module")
-def an4_store(an4_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
-    """Fifty AN4 training utterances, mean and variance normalised by speaker."""
+def speech_store(utterances: list[Utterance], lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    """Fifty training utterances, mean and variance normalised by speaker."""
     lhotse_features = pytest.importorskip("lhotse.features")
     soundfile = pytest.importorskip("soundfile")
-    extractor = lhotse_features.Fbank(lhotse_features.FbankConfig(num_mel_bins=40))
-    file_ids = (an4_dir / "etc/an4_train.fileids").read_text().split()[:50]
-    lines = (an4_dir / "etc/an4_train.transcription").read_text().splitlines()[:50]
     rows: list[tuple[str, str, str, Tensor]] = []
-    for file_id, line in zip(file_ids, lines, strict=True):
-        samples, rate = soundfile.read(an4_dir / "wav" / f"{file_id}.flac", dtype="float32")
-        text = " ".join(re.sub(r"\(.*\)|</?s>", "", line).split())
-        _, speaker, utt_id = file_id.split("/")
-        rows.append((utt_id, speaker, text, torch.from_numpy(extractor.extract(samples, rate))))
+    for one in [one for one in utterances if one.split == "train" and lexicon.prons.keys() >= set(one.words)][:50]:
+        samples, rate = soundfile.read(one.path, dtype="float32")
+        extractor = lhotse_features.Fbank(lhotse_features.FbankConfig(num_mel_bins=40, sampling_rate=rate))
+        feats = torch.from_numpy(extractor.extract(samples, rate))
+        rows.append((one.utt_id, one.speaker, " ".join(one.words), feats))
     of_speaker = {row[1]: torch.cat([other[3] for other in rows if other[1] == row[1]]) for row in rows}
     normal = [(u, s, text, (x - of_speaker[s].mean(0)) / of_speaker[s].std(0)) for u, s, text, x in rows]
-    return FrameStore.write(tmp_path_factory.mktemp("an4") / "store", normal, {"frame_shift_ms": 10.0}, "an4")
+    return FrameStore.write(tmp_path_factory.mktemp("speech") / "store", normal, {"frame_shift_ms": 10.0}, "speech")
 
 
 @pytest.mark.k2
 class TestRealSpeech:
     @pytest.fixture(scope="class")
     @staticmethod
-    def alignment(an4_store: FrameStore, an4_dir: Path) -> Alignment:
+    def alignment(speech_store: FrameStore, lexicon: Lexicon) -> Alignment:
         pytest.importorskip("k2")
-        return flat_start(an4_store, Lexicon.load(an4_dir / "etc/an4.dic"))
+        return flat_start(speech_store, lexicon)
 
     def test_log_likelihood_rises_from_round_to_round(self, alignment: Alignment) -> None:
         rounds = alignment.log_like_rounds
@@ -462,19 +459,19 @@ class TestRealSpeech:
         assert all(after > before for before, after in itertools.pairwise(rounds))
         assert rounds[-1] > rounds[0] + 3.0
 
-    def test_silence_is_at_the_ends_and_quiet(self, alignment: Alignment, an4_store: FrameStore) -> None:
+    def test_silence_is_at_the_ends_and_quiet(self, alignment: Alignment, speech_store: FrameStore) -> None:
         first, last = alignment.offsets[:-1], alignment.offsets[1:] - 1
         at_ends = torch.stack([alignment.phone_id[first] == 0, alignment.phone_id[last] == 0])
         assert not alignment.rejected
         assert at_ends.float().mean() > 0.95
-        energy = an4_store.feats[alignment.frame_ids(an4_store)].mean(1)
+        energy = speech_store.feats[alignment.frame_ids(speech_store)].mean(1)
         silence = alignment.phone_id == 0
         assert energy[silence].mean() < energy[~silence].mean() - 0.8
 
-    def test_realigning_with_a_tree_of_this_speech(self, alignment: Alignment, an4_store: FrameStore) -> None:
+    def test_realigning_with_a_tree_of_this_speech(self, alignment: Alignment, speech_store: FrameStore) -> None:
         """A grown tree's senones explain the speech better than monophones do, and agree on most of it."""
-        feats = cepstra(an4_store)
-        frames = alignment.frame_ids(an4_store)
+        feats = cepstra(speech_store)
+        frames = alignment.frame_ids(speech_store)
         columns = (*alignment.triphones(), alignment.state)
         tree = build_tree(accumulate_frames(*columns, feats[frames]), alignment.phones, TreeOptions(160, 40))
         lexicon = Lexicon({word: ((word,),) for word in alignment.phones[1:]})
@@ -484,10 +481,10 @@ class TestRealSpeech:
             for utt_id in alignment.utt_ids
         }
         realigned = viterbi(
-            an4_store,
+            speech_store,
             lexicon,
             tree,
-            lambda utt_id: senones.log_likelihoods(feats[slice(*an4_store.span(utt_id))]),
+            lambda utt_id: senones.log_likelihoods(feats[slice(*speech_store.span(utt_id))]),
             TransitionModel.estimate(alignment, tree),
             texts=as_words,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ pytest.importorskip("k2")
 
 import soundfile
 from speech_stages import run_manifests
+from tiny_recipe import TinyRecipe
 
 from asrkd.data.corpora.an4 import prepare_an4
 from asrkd.files import read_json, write_json
@@ -131,9 +133,10 @@ def test_the_limit_of_bad_utterances_is_seen(dictionary: Path, options: SpeechOp
 
 
 @pytest.fixture
-def speech(small_an4: Path, tmp_path: Path) -> tuple[Corpus, SpeechOptions]:
-    corpus = corpus_of(small_an4 / "etc" / "an4.dic")
-    return corpus, SpeechOptions(corpus_dir=small_an4, exp_dir=tmp_path / "exp", max_bad=0.05)
+def speech(tiny: TinyRecipe, tmp_path: Path) -> tuple[Corpus, SpeechOptions]:
+    recipe = runpy.run_path(str(tiny.script))
+    options = replace(recipe["DEFAULT"], corpus_dir=tiny.corpus_dir, exp_dir=tmp_path / "exp", max_bad=0.05)
+    return recipe["CORPUS"], options
 
 
 def contents(options: SpeechOptions) -> dict[str, str]:
@@ -149,15 +152,16 @@ def test_audio_edited_in_place_at_the_same_size_is_seen_by_its_split_alone(
     speech: tuple[Corpus, SpeechOptions], tmp_path: Path
 ) -> None:
     corpus, options = speech
-    moved = copy_of(options.corpus_dir or Path(), tmp_path / "an4")
-    options = replace(options, corpus_dir=moved)
+    options = replace(options, corpus_dir=copy_of(options.corpus_dir or Path(), tmp_path / "corpus"))
     before_listing = build_steps(corpus, options, "run.sh")[0].options
     run_manifests(corpus, options)
     before = contents(options)
-    victim = sorted((moved / "wav" / "an4test_clstk").rglob("*.flac"))[0]
+    audio = read_json(RunFolders(options.exp_dir).manifests("test") / "audio.json")
+    victim = min(Path(one["path"]) for one in audio.values())
+    victim.chmod(0o644)
     samples, rate = soundfile.read(victim, dtype="int16")
     stat = victim.stat()
-    soundfile.write(victim, samples[::-1].copy(), rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(victim, samples[::-1].copy(), rate, subtype="PCM_16")
     content = victim.read_bytes()[: stat.st_size].ljust(stat.st_size, b"\0")
     victim.write_bytes(content)
     assert victim.stat().st_size == stat.st_size

@@ -1,4 +1,4 @@
-"""The speech recipe: which students it trains, what it refuses, and a whole run on a dozen speakers of AN4."""
+"""The speech recipe: which students it trains, what it refuses, and a whole run of a tiny one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("k2")
 
-from tiny_recipe import LM_SCALE, ROOT, TINY, run_recipe
+from tiny_recipe import LM_SCALE, ROOT, TinyRecipe
 
 from asrkd.config import parse
 from asrkd.data.corpora.an4 import prepare_an4
@@ -171,44 +171,61 @@ def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkey
     assert by_typed == by_full
 
 
-def test_a_language_model_of_other_words_is_refused_before_anything_trains(small_an4: Path, tmp_path: Path) -> None:
+def test_a_language_model_of_other_words_is_refused_before_anything_trains(tiny: TinyRecipe, tmp_path: Path) -> None:
     arpa = tmp_path / "lower.arpa"
     arpa.write_text(
         "\\data\\\nngram 1=4\n\n\\1-grams:\n-1 <s>\n-1 </s>\n-1 <unk>\n-1 yes\n\n\\end\\\n", encoding="utf-8"
     )
-    where = ["--corpus-dir", str(small_an4), "--exp-dir", str(tmp_path / "exp")]
-    refused = run_recipe(*where, *TINY, f"--lang.arpa={arpa}", "--stop-stage=3")
+    refused = tiny.run(tmp_path / "exp", f"--lang.arpa={arpa}", "--stop-stage=3")
     assert refused.returncode == 2
     last = refused.stderr.splitlines()[-1]
     assert str(arpa) in last and "such as yes" in last and "upper case" in last
 
 
+# How far a system of the tiny recipe may be from what was measured. Another CPU rounds otherwise, and networks this
+# small differ by about a point of frame accuracy from seed to seed; a word is 0.3 (prompts) or 0.7 (AN4) points of WER.
+ACCURACY_TOLERANCE = 0.03
+WER_TOLERANCE = 8.0
+
+
 @pytest.mark.slow
-def test_whole_recipe(small_an4: Path, finished_an4: Path) -> None:
-    results = read_json(finished_an4 / "results.json")
+def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
+    results = read_json(finished / "results.json")
     systems = results["systems"]
-    assert {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"} == set(systems)
+    assert set(systems) == {"baseline", "baseline_dropout", "distilled", "ensemble", "teacher_0", "teacher_1"}
     assert len(results["rejected"]) == 1
-    # A word without a pronunciation takes an utterance's frame labels, not its words.
+    # An utterance that cannot be aligned has no frame labels. Its words count.
     assert [results["corpus"][split]["unaligned"] for split in ("train", "dev", "test")] == [0, 1, 1]
     assert results["oov_rate"]["test"] > 0
     assert {row["lm_scale"] for row in results["tuning"]} == {LM_SCALE}
-    num_words = results["corpus"]["test"]["words"]
     for system in systems.values():
-        assert 0.3 < system["frame_accuracy"] < 1.0
-        assert system["wer"]["percent"] < 100.0
-        assert system["wer"]["words"] == num_words
+        assert system["wer"]["words"] == results["corpus"]["test"]["words"]
         assert system["rtf"] > 0
     assert systems["ensemble"]["parameters"] == 2 * systems["teacher_0"]["parameters"]
     assert {row["metric"] for row in results["comparisons"]} == {"frame_accuracy", "cross_entropy", "wer"}
-    report = (finished_an4 / "report" / "report.html").read_text()
+    report = (finished / "report" / "report.html").read_text()
     assert "distilled" in report and "<audio" in report
-    assert "recipes/an4/run.sh" in (finished_an4 / "report" / "RESULTS.md").read_text()[:400]
+    assert f"recipes/{tiny.name}/run.sh" in (finished / "report" / "RESULTS.md").read_text()[:400]
 
-    arguments = ["--corpus-dir", str(small_an4), "--exp-dir", str(finished_an4), *TINY]
-    again = run_recipe(*arguments)
+
+@pytest.mark.slow
+def test_systems_are_as_good_as_they_were(tiny: TinyRecipe, finished: Path) -> None:
+    """Frame accuracy and WER of each system, from above and from below: a stage that does half its work is seen."""
+    systems = read_json(finished / "results.json")["systems"]
+    for name, (accuracy, wer) in tiny.measured.items():
+        assert systems[name]["frame_accuracy"] == pytest.approx(accuracy, abs=ACCURACY_TOLERANCE), name
+        assert systems[name]["wer"]["percent"] == pytest.approx(wer, abs=WER_TOLERANCE), name
+    for teacher in ("teacher_0", "teacher_1"):
+        # By 0.012 to 0.040 in accuracy, 0.03 to 0.18 nats in cross-entropy when measured.
+        assert systems["ensemble"]["frame_accuracy"] > systems[teacher]["frame_accuracy"]
+        assert systems["ensemble"]["cross_entropy"] < systems[teacher]["cross_entropy"]
+
+
+@pytest.mark.slow
+def test_a_finished_run_does_nothing_and_another_configuration_is_refused(tiny: TinyRecipe, finished: Path) -> None:
+    again = tiny.run(finished)
     assert again.returncode == 0
     assert not [line for line in again.stdout.splitlines() if line.startswith("==")]
-    refused = run_recipe(*arguments, "--stage=11", "--graph.silence-prob=0.4")
+    refused = tiny.run(finished, "--stage=11", "--graph.silence-prob=0.4")
     assert refused.returncode == 2
     assert "another configuration" in refused.stderr and len(refused.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The an4 recipe on a Dask cluster, under torchrun, in single jobs, with another system's posteriors: as by itself."""
+"""A recipe on a Dask cluster, under torchrun, in single jobs, with another system's posteriors: as by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytest.importorskip("k2")
 
 from loopback_cluster import cluster
 from test_shared_training import torchrun
-from tiny_recipe import RECIPE, TINY, run_recipe
+from tiny_recipe import TinyRecipe
 
 from asrkd.align import viterbi
 from asrkd.decode import decode
@@ -46,17 +46,13 @@ TIMEOUT_SEC = 300
 
 
 @pytest.fixture
-def exp_dir(finished_an4: Path, tmp_path: Path) -> Path:
+def exp_dir(finished: Path, tmp_path: Path) -> Path:
     """A copy of a finished run, to take steps away from."""
-    return Path(shutil.copytree(finished_an4, tmp_path / "exp"))
+    return Path(shutil.copytree(finished, tmp_path / "exp"))
 
 
-def arguments(small_an4: Path, exp_dir: Path, *more: str) -> list[str]:
-    return ["--corpus-dir", str(small_an4), "--exp-dir", str(exp_dir), *TINY, *more]
-
-
-def run(small_an4: Path, exp_dir: Path, *more: str) -> str:
-    done = run_recipe(*arguments(small_an4, exp_dir, *more))
+def run(tiny: TinyRecipe, exp_dir: Path, *more: str) -> str:
+    done = tiny.run(exp_dir, *more)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -75,7 +71,7 @@ def words(exp_dir: Path, system: str) -> dict[str, str]:
     return read_json(exp_dir / "decode" / system / "hypotheses.json")["words"]
 
 
-def test_a_cluster_that_loses_a_worker_makes_the_same(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+def test_a_cluster_that_loses_a_worker_makes_the_same(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     """Features, alignments, posteriors and words; a worker is killed while the flat start aligns, another comes.
 
     Paths are relative to where the recipe runs; the workers run elsewhere.
@@ -87,8 +83,9 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(small_an4: Path, finished_
     folder = here / "dask"
     folder.mkdir()
     with cluster(folder) as started:
-        relative = Path(os.path.relpath(small_an4, here)), exp_dir.relative_to(here)
-        command = [sys.executable, str(RECIPE), *arguments(*relative, "--stop-stage", "10")]
+        relative = replace(tiny, corpus_dir=Path(os.path.relpath(tiny.corpus_dir, here)))
+        command = [sys.executable, str(tiny.script)]
+        command += relative.arguments(exp_dir.relative_to(here), "--stop-stage", "10")
         command += ["--executor", "dask", "--scheduler", started.address]
         with (folder / "run.log").open("w") as log:
             recipe = subprocess.Popen(command, stdout=log, stderr=log, cwd=here)
@@ -106,21 +103,21 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(small_an4: Path, finished_
     made = [line for line in (folder / "run.log").read_text().splitlines() if line.startswith("==")]
     assert len(made) == 9, "what was there was not made again"
     splits = ("train", "dev", "test")
-    require_same_bytes(exp_dir / "features", finished_an4 / "features", *(f"{s}/feats.safetensors" for s in splits))
-    require_same_bytes(exp_dir / "align", finished_an4 / "align", "train.safetensors", "rounds.json")
+    require_same_bytes(exp_dir / "features", finished / "features", *(f"{s}/feats.safetensors" for s in splits))
+    require_same_bytes(exp_dir / "align", finished / "align", "train.safetensors", "rounds.json")
     labels = (f"{split}.safetensors" for split in splits)
-    require_same_bytes(exp_dir / "tree", finished_an4 / "tree", *labels, "tree.json", "hmm.safetensors")
-    require_same_bytes(exp_dir / "posteriors", finished_an4 / "posteriors", "posteriors.safetensors", "store.json")
-    require_same_bytes(exp_dir / "decode" / "tuning", finished_an4 / "decode" / "tuning", "tuning.json")
+    require_same_bytes(exp_dir / "tree", finished / "tree", *labels, "tree.json", "hmm.safetensors")
+    require_same_bytes(exp_dir / "posteriors", finished / "posteriors", "posteriors.safetensors", "store.json")
+    require_same_bytes(exp_dir / "decode" / "tuning", finished / "decode" / "tuning", "tuning.json")
     for system in ("teacher_0", "distilled"):
-        assert words(exp_dir, system) == words(finished_an4, system)
+        assert words(exp_dir, system) == words(finished, system)
 
 
-def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished_an4: Path, tmp_path: Path) -> None:
+def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished: Path, tmp_path: Path) -> None:
     """Processes that were started, not forked, and know paths alone: what any executor of concurrent.futures can do."""
-    options = options_of_run(finished_an4)
-    features, tree, lang = (finished_an4 / name for name in ("features", "tree", "lang"))
-    members = tuple(finished_an4 / "teachers" / str(n) for n in range(2))
+    options = options_of_run(finished)
+    features, tree, lang = (finished / name for name in ("features", "tree", "lang"))
+    members = tuple(finished / "teachers" / str(n) for n in range(2))
     precision = trained_precision(members)
     frames = LabelledFrames.open(features, tree, "train", options)
     ensemble = StackedEnsemble.load([member / MODEL_NAME for member in members])
@@ -130,7 +127,7 @@ def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished_
     test = FrameStore.open(features / "test")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         jobs = Jobs(pool=pool)
-        split = load_split(finished_an4 / "manifests", "test")
+        split = load_split(finished / "manifests", "test")
         compute_features(split, replace(options.features, speed_factors=(1.0,)), tmp_path / "features", jobs)
         work = PosteriorWork(features, tree, members, precision, options)
         utterances = frames.store, frames.tree_fingerprint, options.posteriors
@@ -143,49 +140,49 @@ def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished_
         there = viterbi(test, *rest, elsewhere=partial(jobs.map, realign))
     here = viterbi(test, *rest)
     require_same_bytes(tmp_path / "features", features / "test", "feats.safetensors")
-    require_same_bytes(tmp_path, finished_an4 / "posteriors", "posteriors.safetensors", "store.json")
+    require_same_bytes(tmp_path, finished / "posteriors", "posteriors.safetensors", "store.json")
     there.save(tmp_path / "there.safetensors")
     here.save(tmp_path / "here.safetensors")
     assert (tmp_path / "there.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
 
 
-def test_any_executor_decodes_the_same(finished_an4: Path) -> None:
-    options = options_of_run(finished_an4)
+def test_any_executor_decodes_the_same(finished: Path) -> None:
+    options = options_of_run(finished)
     run = Run("distilled", 0, ("students/distilled",))
-    decoder = Decoder.open(finished_an4, "test", options)
-    scales = tuned(finished_an4 / "decode" / "tuning", options)
-    work = DecodeWork(run, scales, "test", finished_an4, options)
+    decoder = Decoder.open(finished, "test", options)
+    scales = tuned(finished / "decode" / "tuning", options)
+    work = DecodeWork(run, scales, "test", finished, options)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         elsewhere = partial(Jobs(pool=pool).map, work)
         found = decode(decoder.graph, decoder.acoustics(run), scales, elsewhere=elsewhere)
-    assert {utt_id: " ".join(said) for utt_id, said in found.words.items()} == words(finished_an4, "distilled")
+    assert {utt_id: " ".join(said) for utt_id, said in found.words.items()} == words(finished, "distilled")
 
 
-def test_torchrun_trains_a_student_as_one_process_does(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+def test_torchrun_trains_a_student_as_one_process_does(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     """Without dropout: the same losses and WER; the whole run takes what they left."""
     remove(exp_dir, "students/distilled", "decode/distilled")
-    refused = torchrun([str(RECIPE), *arguments(small_an4, exp_dir)])
+    refused = torchrun([str(tiny.script), *tiny.arguments(exp_dir)])
     assert refused.returncode != 0
     assert "torchrun: expected --only with a step that processes can share" in refused.stderr
-    done = torchrun([str(RECIPE), *arguments(small_an4, exp_dir, "--only", "students/distilled")])
+    done = torchrun([str(tiny.script), *tiny.arguments(exp_dir, "--only", "students/distilled")])
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("== stage 8 of 12 (students/distilled") == 1, "one of the two speaks"
-    summaries = (folder / "students" / "distilled" / "summary.json" for folder in (exp_dir, finished_an4))
+    summaries = (folder / "students" / "distilled" / "summary.json" for folder in (exp_dir, finished))
     found, expected = map(read_json, summaries)
     for epoch, wanted in zip(found["history"], expected["history"], strict=True):
         assert epoch["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-4)
         assert epoch["dev_loss"] == pytest.approx(wanted["dev_loss"], rel=1e-3)
-    shown = run(small_an4, exp_dir)
+    shown = run(tiny, exp_dir)
     assert "students/distilled, step" in shown and "== stage 8" not in shown
-    wer = [read_json(folder / "results.json")["systems"]["distilled"]["wer"] for folder in (exp_dir, finished_an4)]
+    wer = [read_json(folder / "results.json")["systems"]["distilled"]["wer"] for folder in (exp_dir, finished)]
     assert wer[0]["percent"] == pytest.approx(wer[1]["percent"], abs=1.0)
 
 
-def test_teachers_train_as_independent_jobs(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+def test_teachers_train_as_independent_jobs(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     remove(exp_dir, "teachers/0", "teachers/1")
     jobs = [
         subprocess.Popen(
-            [sys.executable, str(RECIPE), *arguments(small_an4, exp_dir, "--only", f"teachers/{member}")],
+            [sys.executable, str(tiny.script), *tiny.arguments(exp_dir, "--only", f"teachers/{member}")],
             stdout=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "2"},
         )
@@ -197,23 +194,23 @@ def test_teachers_train_as_independent_jobs(small_an4: Path, finished_an4: Path,
         for job in jobs:
             job.kill()
             job.wait()
-    shown = run(small_an4, exp_dir, "--stop-stage", "10")
+    shown = run(tiny, exp_dir, "--stop-stage", "10")
     assert "==" not in shown, "the whole run finds nothing to do"
     for member in range(2):
         losses = [
             [epoch["train_loss"] for epoch in read_json(folder / "teachers" / str(member) / "history.json")]
-            for folder in (exp_dir, finished_an4)
+            for folder in (exp_dir, finished)
         ]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def dumped(finished_an4: Path, folder: Path) -> list[str]:
+def dumped(finished: Path, folder: Path) -> list[str]:
     """What another system would leave: logits of one teacher as numpy files, of the other as a Kaldi archive."""
     kaldi_native_io = pytest.importorskip("kaldi_native_io")
     options = SpeechOptions()
-    frames = LabelledFrames.open(finished_an4 / "features", finished_an4 / "tree", "train", options)
+    frames = LabelledFrames.open(finished / "features", finished / "tree", "train", options)
     (folder / "npy").mkdir(parents=True)
-    folders = [finished_an4 / "teachers" / str(n) for n in range(2)]
+    folders = [finished / "teachers" / str(n) for n in range(2)]
     ensemble = StackedEnsemble.load([folder / "model.safetensors" for folder in folders])
     with one_thread():
         chunks = iter_logits(ensemble, frames.inputs, precision=trained_precision(folders))
@@ -227,9 +224,9 @@ def dumped(finished_an4: Path, folder: Path) -> list[str]:
     return [str(folder / "npy"), str(folder / "a.scp")]
 
 
-def test_another_systems_posteriors_teach_like_ones_own(small_an4: Path, finished_an4: Path, exp_dir: Path) -> None:
+def test_another_systems_posteriors_teach_like_ones_own(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     """The recipe's own teachers, dumped and imported: the same bits in the store, and the same student from it."""
-    teachers = dumped(finished_an4, exp_dir.parent / "dump")
+    teachers = dumped(finished, exp_dir.parent / "dump")
     store = exp_dir.parent / "store"
     command = [sys.executable, "-m", "asrkd.commands.main", "posteriors", "import"]
     command += ["--exp-dir", str(exp_dir), "--out", str(store)]
@@ -239,19 +236,19 @@ def test_another_systems_posteriors_teach_like_ones_own(small_an4: Path, finishe
         [*command, "--kind", "logits", "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found, expected = (PosteriorStore.open(folder) for folder in (store, finished_an4 / "posteriors"))
+    found, expected = (PosteriorStore.open(folder) for folder in (store, finished / "posteriors"))
     assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
     assert (found.utt_ids, found.options) == (expected.utt_ids, expected.options)
 
     remove(exp_dir, "teachers")
-    shown = run(small_an4, exp_dir, "--posteriors-from", str(store))
+    shown = run(tiny, exp_dir, "--posteriors-from", str(store))
     assert "stage 6" not in shown
-    systems, wanted = (read_json(folder / "results.json")["systems"] for folder in (exp_dir, finished_an4))
+    systems, wanted = (read_json(folder / "results.json")["systems"] for folder in (exp_dir, finished))
     assert set(systems) == {"baseline", "baseline_dropout", "distilled"}
     assert systems["distilled"]["cross_entropy"] == wanted["distilled"]["cross_entropy"]
-    models = (folder / "students" / "distilled" / "model.safetensors" for folder in (exp_dir, finished_an4))
+    models = (folder / "students" / "distilled" / "model.safetensors" for folder in (exp_dir, finished))
     tensors, own = (load_tensors(model)[0] for model in models)
     for name, tensor in tensors.items():
         assert torch.equal(tensor, own[name]), name
-    refused = run_recipe(*arguments(small_an4, exp_dir, "--posteriors-from", str(store), "--posteriors.top-k=9"))
+    refused = tiny.run(exp_dir, "--posteriors-from", str(store), "--posteriors.top-k=9")
     assert refused.returncode == 2 and "expected a store of StoreOptions(top_k=9" in refused.stderr

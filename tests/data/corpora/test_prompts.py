@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
@@ -181,14 +180,6 @@ def test_a_cut_off_transcript_file_is_named(tmp_path: Path):
     path.write_bytes(gzip.compress(b"hello: Hello.\n" * 100)[:20])
     with pytest.raises(InputError, match="found it unreadable"):
         read_transcripts(path)
-
-
-@pytest.fixture(scope="module")
-def prompts_dir() -> Path:
-    path = Path(os.environ.get("ASRKD_PROMPTS", Path(__file__).resolve().parents[3] / "data" / "prompts"))
-    if not path.is_dir():
-        pytest.skip(f"no prompts: {path} is missing (run local/fetch_prompts.sh or set ASRKD_PROMPTS)")
-    return path
 
 
 def test_the_real_prompts_have_their_known_counts(prompts_dir: Path):
