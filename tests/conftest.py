@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
+from libri_speech import copy_mini_set, prompts_as_librispeech
 from real_speech import Utterance, an4_utterances, prompts_utterances
 from tiny_recipe import TinyRecipe, tiny_an4, tiny_prompts
 
@@ -75,3 +76,14 @@ def finished(tiny: TinyRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path
     done = tiny.run(exp_dir)
     assert done.returncode == 0, done.stderr[-2000:]
     return exp_dir
+
+
+@pytest.fixture(scope="session")
+def mini_librispeech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight speakers of the mini LibriSpeech; without it prompts in its layout."""
+    root = tmp_path_factory.mktemp("mini") / "LibriSpeech"
+    source = DATA / "mini_librispeech" / "LibriSpeech"
+    if source.is_dir():
+        return copy_mini_set(source, root)
+    prompts = _folder(PROMPTS, "no mini LibriSpeech and no prompts", "run `make corpus`, or set ASRKD_PROMPTS")
+    return prompts_as_librispeech(prompts_utterances(prompts), root)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from real_speech import Utterance
 
 pytest.importorskip("lhotse")
 pytest.importorskip("k2")
@@ -402,7 +403,7 @@ def test_a_language_model_of_words_outside_the_lexicon_is_refused(kaldi: Path, t
 TINY = [
     *("--student.hidden-dim=64", "--student.num-layers=2", "--teacher.hidden-dim=64", "--teacher.num-layers=2"),
     *("--train.epochs=2", "--labels.epochs=2", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
-    *("--ensemble.size=2", "--tree.num-leaves=110", "--students.sweep-temperatures", "2.0"),
+    *("--ensemble.size=2", "--students.sweep-temperatures", "2.0"),
     *("--align.num-phone-rounds=2", "--align.num-state-rounds=2"),
     *("--train.learning-rate=0.003", "--train.batch-size=256"),
     *("--decode.beam=8", "--decode.max-active=800", "--decode.lattice-beam=2"),
@@ -410,43 +411,65 @@ TINY = [
 ]
 
 
+NUM_SPEAKERS = 8
+PROMPTS_PER_SPEAKER = 10
+# What the prompts need for more phones, and for more subword units, than AN4 has.
+LEAVES = {"an4": ("110", "200"), "prompts": ("130", "300")}
+
+
+def eight_speakers(corpus: str, utterances: list[Utterance]) -> dict[str, list[Utterance]]:
+    """Training utterances of eight speakers of AN4; or prompts, all of one voice, as if eight had spoken them."""
+    training = [one for one in utterances if one.split == "train"]
+    if corpus == "prompts":
+        phrases = [one for one in training if 1 < len(one.words) <= 6]
+        return {name: phrases[n::NUM_SPEAKERS][:PROMPTS_PER_SPEAKER] for n, name in enumerate("abcdefgh")}
+    speakers = sorted({one.speaker for one in training})[:NUM_SPEAKERS]
+    return {name: sorted((one for one in training if one.speaker == name), key=lambda u: u.utt_id) for name in speakers}
+
+
 @pytest.mark.slow
-def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(an4_dir: Path, tmp_path: Path) -> None:
-    """Eight speakers of AN4, what each said laid end to end, with segments, as a corpus one brings along."""
+def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(
+    speech_corpus: str, utterances: list[Utterance], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """What each of eight speakers said laid end to end, with segments, as a corpus one brings along."""
     folder = tmp_path / "kaldi"
     folder.mkdir()
-    lines = (an4_dir / "etc" / "an4_train.transcription").read_text().splitlines()
-    texts = {m[2]: m[1] for line in lines if (m := re.fullmatch(r"<s> (.*) </s> \((.*)\)", line.strip()))}
     tables: dict[str, list[str]] = {"wav.scp": [], "segments": [], "text": [], "utt2spk": []}
-    for speaker in sorted(path.name for path in (an4_dir / "wav" / "an4_clstk").iterdir())[:8]:
+    for speaker, spoken in eight_speakers(speech_corpus, utterances).items():
         samples, start = [], 0.0
-        for path in sorted((an4_dir / "wav" / "an4_clstk" / speaker).iterdir()):
-            samples.append(soundfile.read(path, dtype="int16")[0])
-            end = start + len(samples[-1]) / RATE
-            tables["segments"].append(f"{path.stem} {speaker}-tape {start:.6f} {end:.6f}")
-            tables["text"].append(f"{path.stem} {texts[path.stem]}")
-            tables["utt2spk"].append(f"{path.stem} {speaker}")
+        for one in spoken:
+            audio, rate = soundfile.read(one.path, dtype="int16")
+            samples.append(audio)
+            end = start + len(audio) / rate
+            tables["segments"].append(f"{one.utt_id} {speaker}-tape {start:.6f} {end:.6f}")
+            tables["text"].append(f"{one.utt_id} {' '.join(one.words)}")
+            tables["utt2spk"].append(f"{one.utt_id} {speaker}")
             start = end
-        soundfile.write(folder / f"{speaker}.flac", np.concatenate(samples), RATE)
+        soundfile.write(folder / f"{speaker}.flac", np.concatenate(samples), rate)
         tables["wav.scp"].append(f"{speaker}-tape {folder / speaker}.flac")
     for name, rows in tables.items():
         (folder / name).write_text("\n".join(rows) + "\n")
+    by_phones, by_pieces = LEAVES[speech_corpus]
+    options = [*TINY, f"--tree.num-leaves={by_phones}"]
     out = tmp_path / "mine"
-    lexicon = str(an4_dir / "etc" / "an4.dic")
+    lexicon = "cmudict" if speech_corpus == "prompts" else str(request.getfixturevalue("an4_dir") / "etc" / "an4.dic")
     assert cli.main(["init", "mine", "--recordings", str(folder), "--lexicon", lexicon, "--out", str(out)]) == 0
-    done = run_recipe(out, tmp_path, *TINY)
+    done = run_recipe(out, tmp_path, *options)
     assert done.returncode == 0, done.stderr[-2000:]
     results = read_json(tmp_path / "exp" / "mine" / "results.json")
     counts = {name: (split["speakers"], split["utterances"]) for name, split in results["corpus"].items()}
     assert [speakers for speakers, _ in counts.values()] == [6, 1, 1]
     assert sum(utterances for _, utterances in counts.values()) == len(tables["text"])
     assert results["recipe"] == "mine" and not results["rejected"]
-    assert results["command"] == shlex.join([str(out / "run.sh"), *TINY])
+    assert results["command"] == shlex.join([str(out / "run.sh"), *options])
     assert all(0.2 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())
-    require_the_same_corpus_from_manifests(tmp_path / "exp" / "mine" / "manifests", results["corpus"], tmp_path)
+    manifests = tmp_path / "exp" / "mine" / "manifests"
+    require_the_same_corpus_from_manifests(manifests, results["corpus"], tmp_path, by_pieces)
 
 
-def require_the_same_corpus_from_manifests(manifests: Path, corpus: dict[str, Any], where: Path) -> None:
+def require_the_same_corpus_from_manifests(
+    manifests: Path, corpus: dict[str, Any], where: Path, num_leaves: str
+) -> None:
     """Its Lhotse manifests, named for each split, without a lexicon: words are spelt in subword pieces."""
     given = []
     for split, prefix in (("train", "--"), ("dev", "--dev-"), ("test", "--test-")):
@@ -454,7 +477,7 @@ def require_the_same_corpus_from_manifests(manifests: Path, corpus: dict[str, An
             given += [f"{prefix}{kind}", str(manifests / split / f"{kind}.jsonl.gz")]
     out = where / "spelt"
     assert cli.main(["init", "spelt", *given, "--out", str(out)]) == 0
-    done = run_recipe(out, where, *TINY, "--lang.vocab-size=60", "--tree.num-leaves=200")
+    done = run_recipe(out, where, *TINY, "--lang.vocab-size=60", f"--tree.num-leaves={num_leaves}")
     assert done.returncode == 0, done.stderr[-2000:]
     results = read_json(where / "exp" / "spelt" / "results.json")
     assert results["variant"] == "subword"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from libri_speech import PART, SAMPLING_RATE, write_librispeech
+from libri_speech import PART, SAMPLING_RATE
 from speech_stages import run_features, run_manifests
 
 pytest.importorskip("k2")
@@ -213,8 +214,8 @@ def test_other_parts_may_come_and_the_whole_may_move(made_up: Path, tmp_path: Pa
 
 
 @pytest.fixture(scope="module")
-def small_librispeech(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_librispeech(data_dir, tmp_path_factory.mktemp("libri") / "LibriSpeech")
+def small_librispeech(mini_librispeech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(shutil.copytree(mini_librispeech, tmp_path_factory.mktemp("libri") / "LibriSpeech"))
     for part, speaker in TEST_PARTS.items():
         (root / part).mkdir()
         (root / PART / speaker).rename(root / part / speaker)
