@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 
 import pytest
-from libri_speech import copy_mini_set, prompts_as_librispeech
 from real_speech import Utterance, an4_utterances, prompts_utterances
 from tiny_recipe import TinyRecipe, tiny_an4, tiny_prompts
 
@@ -81,6 +80,8 @@ def finished(tiny: TinyRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def mini_librispeech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight speakers of the mini LibriSpeech; without it prompts in its layout."""
+    from libri_speech import copy_mini_set, prompts_as_librispeech  # here, for they need soundfile
+
     root = tmp_path_factory.mktemp("mini") / "LibriSpeech"
     source = DATA / "mini_librispeech" / "LibriSpeech"
     if source.is_dir():

