@@ -17,9 +17,9 @@ from tabulate import tabulate
 
 HEAD = """# Benchmarks
 
-Made by `make bench`, those of a GPU by `local/bench/gpu.sh`: one section a file of `local/bench/`, every figure of one
-run of it. Rivals are timed in turns and the quickest of each counts; ratios travel between machines better than times.
-Goals are judged where the figure is."""
+`make bench` writes this page; `local/bench/gpu.sh` measures the parts for a GPU. A section is one file of `local/bench/`,
+and each of its figures is from one run. Peers are timed in turns, and the fastest of several runs counts. Ratios carry
+over to other machines better than times. Whether a goal is met is written next to the figure."""
 
 
 def subject(record: dict) -> tuple[str, str, tuple[str, ...], str]:
