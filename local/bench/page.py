@@ -17,9 +17,9 @@ from tabulate import tabulate
 
 HEAD = """# Benchmarks
 
-`make bench` writes this page; `local/bench/gpu.sh` measures the parts for a GPU. A section is one file of `local/bench/`,
-and each of its figures is from one run. Peers are timed in turns, and the fastest of several runs counts. Ratios carry
-over to other machines better than times. Whether a goal is met is written next to the figure."""
+`make bench` writes this page; `local/bench/gpu.sh` measures the parts for a GPU. A section is one file of
+`local/bench/`, and each of its figures is from one run. Peers are timed in turns, and the fastest of several runs
+counts. Ratios carry over to other machines better than times. Whether a goal is met is written next to the figure."""
 
 
 def subject(record: dict) -> tuple[str, str, tuple[str, ...], str]:
