@@ -222,6 +222,14 @@ def test_systems_are_as_good_as_they_were(tiny: TinyRecipe, finished: Path) -> N
 
 
 @pytest.mark.slow
+def test_files_and_keys_of_a_run_are_documented(finished: Path) -> None:
+    page = (ROOT / "docs" / "file_formats.md").read_text()
+    files = {path.name for path in finished.rglob("*") if path.is_file() and path.suffix != ".log"} - {".lock"}
+    assert not [name for name in sorted(files) if name not in page]
+    assert not [key for key in read_json(finished / "results.json") if f"`{key}`" not in page]
+
+
+@pytest.mark.slow
 def test_a_finished_run_does_nothing_and_another_configuration_is_refused(tiny: TinyRecipe, finished: Path) -> None:
     again = tiny.run(finished)
     assert again.returncode == 0
