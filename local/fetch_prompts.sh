@@ -3,16 +3,16 @@
 #
 #   local/fetch_prompts.sh [OUT_DIR]       default data/prompts
 #
-# Downloads with apt and unpacks without installing; apt's lists go to a folder beside OUT_DIR, so root is not needed.
+# Downloads with apt and unpacks without installing; apt's lists go to a folder next to OUT_DIR, so root is not needed.
 # OUT_DIR appears whole or not at all, and nothing is done when it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(asterisk-core-sounds-en-wav asterisk-core-sounds-en)
 out=${1:-data/prompts}
-beside=$out.partial
+tmp_dir=$out.partial
 
-leave() { # MESSAGE: one line, exit code 2
+fail() { # MESSAGE: one line, exit code 2
     echo "fetch_prompts: error: $1" >&2
     exit 2
 }
@@ -20,31 +20,31 @@ leave() { # MESSAGE: one line, exit code 2
 if [[ -d $out ]]; then exit; fi
 for program in apt-get dpkg-deb; do
     command -v "$program" >/dev/null ||
-        leave "no $program here: on a Debian or Ubuntu machine unpack ${packages[*]} with dpkg-deb -x into one folder, and give it with --corpus-dir"
+        fail "no $program here: on a Debian or Ubuntu machine unpack ${packages[*]} with dpkg-deb -x into one folder, and give it with --corpus-dir"
 done
 
-rm -rf "$beside"
-trap 'rm -rf "$beside"' EXIT
-mkdir -p "$beside/debs"
-apt_dir=$(realpath "$beside")/apt
+rm -rf "$tmp_dir"
+trap 'rm -rf "$tmp_dir"' EXIT
+mkdir -p "$tmp_dir/debs"
+apt_dir=$(realpath "$tmp_dir")/apt
 mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
 # Lists and caches of our own: needs no root, and leaves the machine's as they were.
 apt_options=(-o "Dir::State::Lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
     -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
 
 echo "fetch_prompts: asking the distribution for ${packages[*]} (18 MB, and its package lists)"
-apt-get -qq "${apt_options[@]}" update || leave "apt-get update failed (above)"
-(cd "$beside/debs" && apt-get -q "${apt_options[@]}" download "${packages[@]}") ||
-    leave "apt-get download ${packages[*]} failed (above); on Ubuntu they are in universe"
-mkdir "$beside/tree"
-for deb in "$beside"/debs/*.deb; do
-    dpkg-deb -x "$deb" "$beside/tree" || leave "could not unpack $(basename "$deb")"
+apt-get -qq "${apt_options[@]}" update || fail "apt-get update failed (above)"
+(cd "$tmp_dir/debs" && apt-get -q "${apt_options[@]}" download "${packages[@]}") ||
+    fail "apt-get download ${packages[*]} failed (above); on Ubuntu they are in universe"
+mkdir "$tmp_dir/tree"
+for deb in "$tmp_dir"/debs/*.deb; do
+    dpkg-deb -x "$deb" "$tmp_dir/tree" || fail "could not unpack $(basename "$deb")"
 done
-prompts=$(find "$beside/tree" -name '*.wav' | wc -l)
-((prompts > 0)) || leave "no .wav in ${packages[0]}"
-find "$beside/tree" -name 'core-sounds-en.txt*' | grep -q . || leave "no core-sounds-en.txt in ${packages[1]}"
+prompts=$(find "$tmp_dir/tree" -name '*.wav' | wc -l)
+((prompts > 0)) || fail "no .wav in ${packages[0]}"
+find "$tmp_dir/tree" -name 'core-sounds-en.txt*' | grep -q . || fail "no core-sounds-en.txt in ${packages[1]}"
 
 mkdir -p "$(dirname "$out")"
-sync "$beside/tree"
-mv "$beside/tree" "$out"
+sync "$tmp_dir/tree"
+mv "$tmp_dir/tree" "$out"
 echo "fetch_prompts: $prompts prompts in $out"

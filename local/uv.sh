@@ -21,7 +21,7 @@ if [[ ! -x $home/bin/uv || $(cat "$stamp" 2>/dev/null) != "$lock" ]]; then
     echo "setup: no uv on PATH: putting one into $home" >&2
     pip=("$python" -m pip)
     if ! "${pip[@]}" --version >/dev/null 2>&1; then
-        # No pip beside this Python: a virtual environment brings one, where Debian's python3-venv is installed.
+        # This Python has no pip: a virtual environment brings one, if Debian's python3-venv is installed.
         "$python" -m venv "$home/pip" >/dev/null 2>&1 || {
             rm -rf "$home"
             echo "setup: error: $python has neither pip nor venv: \`apt-get install python3-pip\` (or install uv)" >&2
@@ -29,7 +29,7 @@ if [[ ! -x $home/bin/uv || $(cat "$stamp" 2>/dev/null) != "$lock" ]]; then
         }
         pip=("$home/pip/bin/python" -m pip)
     fi
-    # --target, because Debian's own Python refuses packages beside its own (it is externally managed).
+    # --target, because Debian's Python refuses packages of others (it is externally managed).
     PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "${pip[@]}" install --quiet --require-hashes --only-binary :all: --target "$home" \
         -r local/requirements-uv.txt >&2
     echo "$lock" >"$stamp"
