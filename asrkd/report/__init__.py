@@ -15,7 +15,7 @@ Of a system (its name starts with baseline, distilled, ensemble or teacher, or `
     rtf             a number, or {test set: number}
     description     a few words, such as "4x512, no dropout"
     git_sha, device, date   of its training; a string or a list of them
-    history         rows, one an epoch: train_loss, dev_loss, dev_accuracy, lr, seconds, frames_per_sec
+    history         rows, one per epoch: train_loss, dev_loss, dev_accuracy, lr, seconds, frames_per_sec
     best_epoch      from 1; default: the epoch of highest dev_accuracy
 
 Of the run, all optional:

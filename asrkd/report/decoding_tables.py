@@ -37,7 +37,7 @@ def tuning_table(results: Row) -> Table | None:
 def scales_at_grid_end(rows: Sequence[Row]) -> list[str]:
     """Names of the chosen scales that lie at an end of their grid, where a wider grid may do better.
 
-    `rows` are those of `tuning` in results.json, one a grid point; a grid of one value has no end.
+    `rows` are those of `tuning` in results.json, one per grid point; a grid of one value has no end.
     """
     at_end = []
     for row in rows:
@@ -62,7 +62,7 @@ def grid_end_text(results: Row) -> str | None:
 
 
 def confusion_tables(results: Row) -> list[Table]:
-    """The most frequent substitutions, insertions and deletions, a table of each for every system."""
+    """The most frequent substitutions, insertions and deletions, one table of each for every system."""
     confusions = results.get("confusions")
     if not confusions:
         return []

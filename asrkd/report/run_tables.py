@@ -11,7 +11,7 @@ BOUNDARY_LIMITS_MS = (10, 20, 30)
 
 
 def corpus_table(results: Row) -> Table | None:
-    """Utterances, speakers, hours, words, copies (at other speeds) and frames, a row a split."""
+    """Utterances, speakers, hours, words, copies (at other speeds) and frames, one row per split."""
     corpus = results.get("corpus")
     if not corpus:
         return None
@@ -37,7 +37,7 @@ def oov_text(results: Row) -> str | None:
 
 
 def boundary_table(results: Row) -> Table | None:
-    """How far the alignment's boundaries are from those that people marked, a row a split."""
+    """How far the alignment's boundaries are from those that people marked, one row per split."""
     splits = results.get("boundaries")
     if not splits:
         return None

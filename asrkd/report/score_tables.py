@@ -23,7 +23,7 @@ NOT_DETERMINED = "not determined"
 
 
 def systems_table(results: Row) -> Table:
-    """The main table: a row a system (and test set, when there are several), the error rate first."""
+    """The main table: one row per system (and test set, when there are several), the error rate first."""
     sets = test_sets(results)
     rows, roles, strong = [], [], []
     for name, system in results["systems"].items():
@@ -129,7 +129,7 @@ def gap_table(results: Row) -> Table | None:
 
 
 def seeds_table(results: Row) -> Table | None:
-    """Mean and standard deviation over seeds, a row a system."""
+    """Mean and standard deviation over seeds, one row per system."""
     rows = results.get("seeds")
     if not rows:
         return None

@@ -126,7 +126,7 @@ def _roles(results: Row) -> dict[str, str]:
 
 
 def _error_rate_figures(results: Row) -> list[Figure]:
-    """One picture a test set."""
+    """One picture per test set."""
     rate, sets = f"{error_unit(results)} error rate", test_sets(results)
     figures = []
     for position, test_set in enumerate(sets):

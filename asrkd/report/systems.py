@@ -185,7 +185,7 @@ def main_system(results: Mapping[str, Any], wanted: str) -> tuple[str, Mapping[s
 
 
 def gaps(results: Mapping[str, Any]) -> list[Gap]:
-    """Gap recovered, one entry a metric."""
+    """Gap recovered, one entry per metric."""
     return [_gap(metric, value) for metric, value in (results.get("gap_recovered") or {}).items()]
 
 

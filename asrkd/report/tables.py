@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Headers and cells as shown; `align`: l or r a column; `roles` colours rows, `strong` is bold."""
+    """Headers and cells as shown; `align`: l or r for each column; `roles` colours rows, `strong` is bold."""
 
     caption: str
     headers: tuple[str, ...]

@@ -46,7 +46,7 @@ class Curve:
 
 
 def curves(histories: Mapping[str, Sequence[Row]], roles: Mapping[str, str], curve: Curve) -> str | None:
-    """One line a system over epochs, teachers in one thin grey; None when no history has the key."""
+    """One line per system over epochs, teachers in one thin grey; None when no history has the key."""
     styles = line_styles(roles)
     labelled = False
     with panel(curve.title, "epoch", curve.ylabel) as (figure, axes):
@@ -84,7 +84,7 @@ def _focus_on_later_epochs(axes: Axes) -> None:
 
 
 def sweep_lines(rows: Sequence[Row], x: str, measure: DevMeasure, hard: float | None) -> str | None:
-    """A measure against temperature or α (`x`), one line a value of the other; None without values.
+    """A measure against temperature or α (`x`), one line per value of the other; None without values.
 
     `hard`, the value of hard labels alone, is the level to beat. A ring marks the configured student.
     """
@@ -120,7 +120,7 @@ def _ring(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
 
 
 def store_curve(rows: Sequence[Row]) -> str:
-    """KL to the dense posterior against bytes per frame, one line a temperature; k at each point."""
+    """KL to the dense posterior against bytes per frame, one line per temperature; k above the highest points."""
     with panel("Size against loss", "bytes per frame", "KL to dense, nats/frame") as (figure, axes):
         temperatures = sorted({row.get("temperature") for row in rows}, key=lambda value: value or 0)
         for position, temperature in enumerate(temperatures):

@@ -30,7 +30,7 @@ DISAGREEMENT = (
 
 
 def training_table(results: Row) -> Table | None:
-    """Epochs, the best of them, time and speed of training, a row a system."""
+    """Epochs, the best of them, time and speed of training, one row per system."""
     trained = {name: system for name, system in results["systems"].items() if system.get("history")}
     if not trained:
         return None

@@ -17,7 +17,7 @@ from asrkd.report.systems import (
 )
 from asrkd.report.tables import Row, enumerate_words, number, span
 
-# Cross-entropy is left to the tables: it seldom differs from frame accuracy in its verdict.
+# The verdict stays short; the tables have cross-entropy too.
 SPOKEN_METRICS = ("wer", "frame_accuracy")
 BETTER, WORSE = "significantly better than", "significantly worse than"
 

@@ -89,8 +89,8 @@ def alignment_plot(num_frames: int = 240) -> dict[str, Any]:
 
 
 def worst_utterances() -> list[dict[str, Any]]:
-    said = ["ENTER", "F", "L", "E", "U", "R", "HYPHEN", "ONE", "THREE", "SEVEN"]
-    wrong: list[tuple[str | None, str | None]] = [(word, word) for word in said]
+    refs = ["ENTER", "F", "L", "E", "U", "R", "HYPHEN", "ONE", "THREE", "SEVEN"]
+    wrong: list[tuple[str | None, str | None]] = [(word, word) for word in refs]
     wrong[1], wrong[2], wrong[5] = ("F", "S"), ("L", None), ("R", "ARE")
     better = [*wrong[:2], (None, "EIGHT"), ("L", "L"), *wrong[3:]]
     rows = []
@@ -262,10 +262,10 @@ def whole_extras() -> dict[str, Any]:
 
 def minimal(results: dict[str, Any]) -> dict[str, Any]:
     """What DESIGN §5 requires, and systems without anything optional."""
-    kept = {key: results[key] for key in ("recipe", "command", "git_sha", "config_sha", "seed", "device")}
+    required_keys = {key: results[key] for key in ("recipe", "command", "git_sha", "config_sha", "seed", "device")}
     required = ("parameters", "macs_per_frame", "frame_accuracy", "cross_entropy", "wer", "rtf")
     systems = {
         name: {key: results["systems"][name][key] for key in required}
         for name in ("baseline", "teacher_0", "ensemble", "distilled")
     }
-    return {**kept, "systems": systems}
+    return {**required_keys, "systems": systems}

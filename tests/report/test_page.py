@@ -79,8 +79,8 @@ class TestFirstScreen:
     ) -> None:
         text = report[1].text
         order = ["The distilled student is", "It recovers", "gap recovered", results["command"], "description"]
-        places = [text.index(part) for part in order]
-        assert places == sorted(places)
+        positions = [text.index(part) for part in order]
+        assert positions == sorted(positions)
 
     def test_caveats_follow_the_verdict(self, results: dict[str, Any], tmp_path: Path) -> None:
         tuning = [
