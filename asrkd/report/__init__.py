@@ -14,7 +14,8 @@ Of a system (its name starts with baseline, distilled, ensemble or teacher, or `
     wer             {percent, ins, del, sub, words, ci95}, or {test set: such} for several sets
     rtf             a number, or {test set: number}
     description     a few words, such as "4x512, no dropout"
-    git_sha, device, date   of its training; a string or a list of them
+    git_sha, code, device, finished  of its training: revision, digest of the sources, device, UTC date in ISO 8601;
+                    of an ensemble, values that differ are joined by commas
     history         rows, one per epoch: train_loss, dev_loss, dev_accuracy, lr, seconds, frames_per_sec
     best_epoch      from 1; default: the epoch of highest dev_accuracy
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asrkd.report.systems import role
 from asrkd.report.tables import MISSING, Row, Table, count, duration, keyed_table, number
 
 BOUNDARY_LIMITS_MS = (10, 20, 30)
+SCORING = "scoring"
+MINUTES_OF_A_DATE = len("2015-03-09 12:00")
 
 
 def corpus_table(results: Row) -> Table | None:
@@ -114,34 +117,37 @@ def provenance_pairs(results: Row) -> dict[str, str]:
 
 
 def provenance_table(results: Row) -> Table | None:
-    """Revision, device and date of every system's training, and of the scoring; None where no system has them."""
-    rows = [
-        (name, *(_one_or_more(system.get(key)) for key in ("git_sha", "device", "date")))
-        for name, system in results["systems"].items()
-    ]
+    """Revision, source digest, device and date of every system's training, and of the scoring; None where no system
+    has them."""
+    rows = [(name, *_provenance_cells(system)) for name, system in results["systems"].items()]
     if all(set(row[1:]) == {MISSING} for row in rows):
         return None
-    rows.append(("scoring", *(_one_or_more(results.get(key)) for key in ("git_sha", "device", "date"))))
-    headers = ("system", "revision", "device", "date")
-    return Table("Provenance of each system", headers, tuple(rows), "llll").without_empty_columns()
+    rows.append((SCORING, *_provenance_cells(results)))
+    headers = ("system", "revision", "digest of the sources", "device", "finished (UTC)")
+    return Table("Provenance of each system", headers, tuple(rows), "lllll").without_empty_columns()
 
 
-def _one_or_more(value: Any) -> str:
-    """A value, or several different ones: the teachers of an ensemble may differ."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return ", ".join(dict.fromkeys(str(one) for one in values if one)) or MISSING
+def _provenance_cells(made: Row) -> tuple[str, str, str, str]:
+    """Of a system or of the whole run; an ensemble's values may be several, joined by commas."""
+    revision, code, device = (str(made.get(key) or MISSING) for key in ("git_sha", "code", "device"))
+    finished = str(made.get("finished") or MISSING)
+    return revision, code, device, finished.replace("T", " ")[:MINUTES_OF_A_DATE]
 
 
 def revisions_text(results: Row) -> str | None:
-    """A warning where systems were trained, or scored, at different revisions of the code; None where at one."""
-    table = provenance_table(results)
-    if table is None or "revision" not in table.headers:
+    """A warning where systems were trained, or scored, with different code; None where with the same."""
+    # An ensemble is made of its teachers, which are systems themselves.
+    systems = {name: system for name, system in results["systems"].items() if role(name, system) != "ensemble"}
+    made = {name: system for name, system in systems.items() if system.get("git_sha")}
+    if not made:
         return None
-    made_at: dict[str, list[str]] = {}
-    for row in table.rows:
-        for revision in row[1].split(", ") if row[1] != MISSING else ():
-            made_at.setdefault(revision, []).append(row[0])
-    if len(made_at) < 2:
+    made_by: dict[str, list[str]] = {}
+    several_digests = len({system.get("code") for system in made.values()}) > 1
+    for name, one in [*made.items(), (SCORING, results)]:
+        digest = f", sources {one['code']}" if several_digests and one.get("code") else ""
+        made_by.setdefault(f"{one['git_sha']}{digest}", []).append(name)
+    revisions = {str(one["git_sha"]) for one in [*made.values(), results]}
+    if len(revisions) < 2 and not several_digests:
         return None
-    shown = "; ".join(f"{revision} ({', '.join(names)})" for revision, names in made_at.items())
+    shown = "; ".join(f"{code} ({', '.join(names)})" for code, names in made_by.items())
     return f"Not all systems come from one revision of the code: {shown}."

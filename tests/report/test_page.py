@@ -121,7 +121,7 @@ class TestHostileText:
             "timing": {HOSTILE: 3.0},
             "systems": {
                 **results["systems"],
-                HOSTILE: {**results["systems"]["distilled"], "git_sha": HOSTILE, "device": HOSTILE, "date": HOSTILE},
+                HOSTILE: {**results["systems"]["distilled"], "git_sha": HOSTILE, "device": HOSTILE, "code": HOSTILE},
             },
             "comparisons": [{**results["comparisons"][0], "b": name} for name in ("baseline", HOSTILE)],
             "gap_recovered": {HOSTILE: {"value": None, "ci95": None, "reason": HOSTILE}},

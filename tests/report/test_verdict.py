@@ -88,30 +88,41 @@ class TestProvenance:
     def trained_at(self, results: dict[str, Any], **revisions: str) -> dict[str, Any]:
         few = minimal(results)
         for name, revision in revisions.items():
-            few["systems"][name] |= {"git_sha": revision, "device": "one GPU", "date": "2024-05-01"}
+            made = {"git_sha": revision, "code": "5eed", "device": "one GPU", "finished": "2024-05-01T12:34:56+00:00"}
+            few["systems"][name] |= made
         return few
 
     def test_of_every_system_is_shown(self, results: dict[str, Any]) -> None:
         same = dict.fromkeys(("baseline", "teacher_0", "distilled"), results["git_sha"])
         run = self.trained_at(results, **same)
-        run["systems"]["ensemble"]["device"] = ["one GPU", "a CPU", "one GPU"]
+        run["systems"]["ensemble"]["device"] = "one GPU, a CPU"
         table = provenance_table(run)
         assert table is not None
-        assert table.headers == ("system", "revision", "device", "date")
+        assert table.headers == ("system", "revision", "digest of the sources", "device", "finished (UTC)")
         by_name = {row[0]: row[1:] for row in table.rows}
-        assert by_name["distilled"] == (results["git_sha"], "one GPU", "2024-05-01")
-        assert by_name["ensemble"] == ("–", "one GPU, a CPU", "–")
-        assert by_name["scoring"] == (results["git_sha"], results["device"], "–")
+        assert by_name["distilled"] == (results["git_sha"], "5eed", "one GPU", "2024-05-01 12:34")
+        assert by_name["ensemble"] == ("–", "–", "one GPU, a CPU", "–")
+        assert by_name["scoring"] == (results["git_sha"], "–", results["device"], "–")
         assert revisions_text(run) is None
 
     def test_revisions_that_differ_are_a_caveat(self, results: dict[str, Any]) -> None:
         run = self.trained_at(results, baseline="1111111", distilled="2222222")
+        run["systems"]["ensemble"]["git_sha"] = "1111111, 3333333"
         expected = (
             "Not all systems come from one revision of the code: 1111111 (baseline); 2222222 (distilled); "
             f"{results['git_sha']} (scoring)."
         )
         assert caveats(run) == (expected,)
         assert "Caution: Not all systems" in print_table(run)
+
+    def test_changed_sources_of_one_revision_are_a_caveat(self, results: dict[str, Any]) -> None:
+        revision = results["git_sha"]
+        run = self.trained_at(results, baseline=revision, distilled=revision)
+        run["systems"]["distilled"]["code"] = "0dd"
+        assert caveats(run) == (
+            f"Not all systems come from one revision of the code: {revision}, sources 5eed (baseline); "
+            f"{revision}, sources 0dd (distilled); {revision} (scoring).",
+        )
 
     def test_may_be_missing(self, results: dict[str, Any]) -> None:
         assert provenance_table(minimal(results)) is None
