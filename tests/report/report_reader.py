@@ -79,8 +79,9 @@ class Parsed(HTMLParser):
 
 def rendered(results: dict[str, Any], extras: dict[str, Any], folder: Path) -> tuple[str, Parsed]:
     """report.html and what it holds."""
-    for package in ("matplotlib", "jinja2", "soundfile"):
-        pytest.importorskip(package, reason="the extras `report` and `decode` are not installed")
+    recoded = any(row.get("audio") for row in extras.get("worst_utterances") or ())
+    for package in ("matplotlib", "jinja2", *(("soundfile",) if recoded else ())):
+        pytest.importorskip(package, reason="an extra, `report` or `decode`, is not installed")
     path = folder / "report.html"
     write_report(results, extras, path)
     markup = path.read_text(encoding="utf-8")
