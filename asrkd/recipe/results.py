@@ -14,6 +14,7 @@ from asrkd.data.splits import PART_KEY, total_excluded
 from asrkd.decode import Hypotheses
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, read_json, write_json
+from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import ModelOptions
 from asrkd.recipe.corpus import REJECTED_FILE, Corpus
@@ -33,6 +34,7 @@ from asrkd.recipe.networks import REPORT_FILE, SUMMARY_FILE, Student, students, 
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.report import print_table, write_report, write_results_md
+from asrkd.report.decoding_tables import scales_at_grid_end
 from asrkd.scoring.boundaries import boundary_errors, joined
 from asrkd.scoring.frames import FrameMetrics
 from asrkd.scoring.results import (
@@ -52,7 +54,7 @@ RESULTS_FILE = "results.json"
 NUM_CONFUSIONS = 20
 NUM_WORST = 8
 NOT_RESCORED = ", not rescored"
-SECONDS_AN_HOUR = 3600.0
+SECONDS_PER_HOUR = 3600.0
 MS_PER_SEC = 1000.0
 
 
@@ -124,10 +126,8 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         variant=options.lang.units,
         unit=corpus.scoring.unit,
         seeds=seed_rows(metrics, range(options.students.seeds)),
-        confusions={
-            name: confusions(first[name].errors, NUM_CONFUSIONS) for name in ("ensemble", "distilled") if name in first
-        },
-        worst_utterances=_worst(first),
+        confusions={name: _confusions(first[name].errors) for name in ("ensemble", "distilled") if name in first},
+        worst_utterances=_worst(first, _recognisable(RunFolders(exp_dir), corpus.scoring)),
         **_background(options, steps, corpus.scoring.unit),
     )
     write_json(out_dir / RESULTS_FILE, results)
@@ -144,14 +144,29 @@ def _parts_of_test(exp_dir: Path) -> Parts:
     return {"all": everything, **parts} if len(parts) > 1 else {"test": everything}
 
 
-def _worst(first: Mapping[str, Scored]) -> list[dict[str, Any]]:
-    """The distilled student's worst utterances, and the same utterances by baseline and ensemble."""
+def _confusions(errors: WordErrors) -> list[tuple[str | None, str | None, int]]:
+    """The NUM_CONFUSIONS most frequent substitutions, insertions and deletions each."""
+    rows = confusions(errors)
+    substituted = [row for row in rows if row[0] is not None and row[1] is not None]
+    inserted, deleted = ([row for row in rows if row[side] is None] for side in (0, 1))
+    return [row for kind in (substituted, inserted, deleted) for row in kind[:NUM_CONFUSIONS]]
+
+
+def _recognisable(folders: RunFolders, scoring: Scoring) -> frozenset[str]:
+    """Words that decoding can emit, as they are scored."""
+    return frozenset(scoring.fold(Lexicon.load(folders.decode_lexicon).words))
+
+
+def _worst(first: Mapping[str, Scored], recognisable: frozenset[str]) -> list[dict[str, Any]]:
+    """The distilled student's worst utterances, and the same utterances by baseline and ensemble; `oov` lists words of
+    the reference that decoding cannot emit."""
     rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
     worst = {row["utt_id"] for row in rows}
     for name in [name for name in ("baseline", "ensemble") if name in first]:
         everything = worst_rows(name, first[name].errors, len(first[name].errors.utterances))
         rows += [row for row in everything if row["utt_id"] in worst]
-    return rows
+    refs = {row["utt_id"]: {ref for ref, _ in row["alignment"] if ref is not None} for row in rows}
+    return [{**row, "oov": sorted(refs[row["utt_id"]] - recognisable)} for row in rows]
 
 
 def config_sha(options: SpeechOptions) -> str:
@@ -225,11 +240,13 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
     lang = lang_summary(exp_dir)
     posteriors = read_json(folders.posteriors / REPORT_FILE)
+    tuning = read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"]
     rejected = [row for split in SPLITS for row in read_json(folders.manifests(split) / REJECTED_FILE)]
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
         "sweep": _sweep(exp_dir, options),
-        "tuning": read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"],
+        "tuning": tuning,
+        "scales_at_grid_end": scales_at_grid_end(tuning),
         "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
         "store": posteriors["store"],
         "disagreement": posteriors["disagreement"],
@@ -257,7 +274,7 @@ def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
                 "alpha": student.distil.alpha,
                 "dev_frame_accuracy": summary["dev_accuracy"],
                 "dev_cross_entropy": summary["dev_loss"],
-                "chosen": student.distil == options.distil,
+                "configured": student.distil == options.distil,
             }
         )
     return sorted(rows, key=lambda row: (row["temperature"], row["alpha"])) if len(rows) > 1 else []
@@ -294,7 +311,7 @@ def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
     return {
         "utterances": len(spoken),
         "speakers": len({one.speaker for one in spoken}),
-        "hours": sum(one.duration for one in spoken) / SECONDS_AN_HOUR,
+        "hours": sum(one.duration for one in spoken) / SECONDS_PER_HOUR,
         f"{unit}s": sum(len((one.text or "").split()) for one in spoken),
         "copies": len(store.utt_ids) // len(spoken),
         "frames": len(store),

@@ -1,34 +1,37 @@
-"""The run's findings for people: a terminal table, RESULTS.md, and one self-contained report.html.
+"""What a run shows: a terminal table, RESULTS.md, and one self-contained report.html.
 
 Everything is made from `results.json` (DESIGN §5); nothing is typed by hand. The report also takes `extras`,
-a mapping with what JSON cannot hold (audio, feature matrices). An optional key may stand in either; a missing
-one leaves its section out. Rates are fractions (0.75) except WER, in percent as in DESIGN §5; log is natural.
+a mapping with what JSON cannot hold (audio, feature matrices). An optional key may be in either; without it, its
+section does not appear. Rates are fractions (0.75) except WER, in percent as in DESIGN §5; log is natural.
 
 Required: recipe, command, git_sha, config_sha, seed (an int or a list of them), device, systems.
 
-Of a system (its name starts with baseline, distilled, ensemble or teacher, or `role` says which it is):
+Of a system (its name starts with baseline, distilled, ensemble or teacher, or `role` names its role):
     parameters      count
     macs_per_frame  count
-    frame_accuracy  on the test set
-    cross_entropy   on the test set, nats a frame
+    frame_accuracy, frame_accuracy_ci95  on the test set; ci95 is [low, high], bootstrap over utterances
+    cross_entropy, cross_entropy_ci95    on the test set, nats per frame
     wer             {percent, ins, del, sub, words, ci95}, or {test set: such} for several sets
     rtf             a number, or {test set: number}
-    description     a few words, say "4x512, no dropout"
-    history         rows, one an epoch: train_loss, dev_loss, dev_accuracy, lr, seconds, frames_per_sec
+    description     a few words, such as "4x512, no dropout"
+    git_sha, code, device, finished  of its training: revision, digest of the sources, device, UTC date in ISO 8601;
+                    of an ensemble, values that differ are joined by commas
+    history         rows, one per epoch: train_loss, dev_loss, dev_accuracy, lr, seconds, frames_per_sec
     best_epoch      from 1; default: the epoch of highest dev_accuracy
 
 Of the run, all optional:
-    variant         names the run where RESULTS.md shows several, say "phones" and "subword"
+    variant         names the run where RESULTS.md shows several, such as "phones" and "subword"
     unit            what wer counts: "word" (default), or "phone", and it is called PER
     comparisons     rows {a, b, metric, delta, ci95, p, test_set?}; delta = a - b, of wer in percent points
-    gap_recovered   {metric: value}; a value is a number, null, or {value, ci95, reason}
+    gap_recovered   {metric: value}; a value is a number, null, or {value, ci95, reason}; without ci95, the gap is
+                    shown as not determined
     seeds           rows {seed, system, frame_accuracy?, cross_entropy?, wer?}
-    sweep           rows {temperature, alpha, dev_frame_accuracy, dev_cross_entropy, dev_wer?, chosen?: bool};
+    sweep           rows {temperature, alpha, dev_frame_accuracy, dev_cross_entropy, dev_wer?, configured?: bool};
                     alpha 0 (hard labels, any temperature or null) is drawn as the level to beat
-    disagreement    {pairwise: [M, M] share of frames whose best senone differs, members?: [M] names,
-                    mean_kl: nats a frame from a member to the ensemble (one or [M]), accuracy?: [M],
+    disagreement    {pairwise: [M][M] share of frames whose best senone differs, members?: [M] names,
+                    mean_kl: nats per frame from a member to the ensemble (one or [M]), accuracy?: [M],
                     ensemble_accuracy?, num_frames?}
-    store           rows {top_k, temperature, bytes_per_frame, kl_to_dense (nats a frame), kl_lumped?, tail?,
+    store           rows {top_k, temperature, bytes_per_frame, kl_to_dense (nats per frame), kl_lumped?, tail?,
                     chosen?: bool}
     alignment_rounds  rows {round (a number or name), log_like_per_frame, kind?};
                     one kind is one model family, one plot
@@ -37,13 +40,15 @@ Of the run, all optional:
     boundaries      {split: {boundaries, mean_ms, median_ms, median_late_ms, within_10_ms, within_20_ms,
                     within_30_ms}}: the alignment against phones marked by hand; shares are fractions
     confusions      rows (ref, hyp, count), None for an inserted or deleted word; or {system: such rows}
-    worst_utterances  rows {utt_id, system, alignment: [(ref, hyp)] with None for no word, errors, audio?,
-                    speaker?}; audio: what libsndfile reads, bytes or a path; an utt_id has one card
+    worst_utterances  rows {utt_id, system, alignment: [(ref, hyp)] with None for no word, errors, words?, audio?,
+                    speaker?, oov?: words outside the vocabulary}; audio: what libsndfile reads, bytes or a path; an
+                    utt_id has one card
     tuning          rows {acoustic_scale, insertion_score, lm_scale?, wer, chosen?: bool, system?}
+    scales_at_grid_end  names of chosen scales at an end of their grid; default: derived from `tuning`
     corpus          {split: {utterances, speakers, hours, words, copies, frames, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
-    left_out        {rule: count}: what the corpus preparation left out by rule
-    dropped         rows (utt_id, reason): what validation or alignment dropped
+    excluded        {rule: count}: what the corpus preparation excluded by rule
+    rejected        rows (utt_id, reason): what validation or alignment rejected
     timing          {stage: seconds}
     environment     {name: version or description}
 
@@ -66,12 +71,12 @@ Results = Mapping[str, Any]
 
 
 def print_table(results: Results) -> str:
-    """The systems table with the gap recovered below it, as text for a terminal (about 100 columns)."""
+    """The systems table, gap recovered, caveats and verdict, as text for a terminal (about 110 columns)."""
     return terminal_text(results)
 
 
 def write_results_md(results: Results | Sequence[Results], path: Path | str) -> None:
-    """Write RESULTS.md, opening with the command that regenerates it; several runs follow by `variant`."""
+    """Write RESULTS.md: the command that regenerates it, the verdict, tables; several runs follow by `variant`."""
     runs = [results] if isinstance(results, Mapping) else list(results)
     _write_text(Path(path), results_markdown(runs))
 
@@ -92,5 +97,5 @@ def write_report(results: Results, extras: Results, path: Path | str) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")

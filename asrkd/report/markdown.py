@@ -3,117 +3,120 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from asrkd.report.counts import (
+from asrkd.report.decoding_tables import confusion_tables, tuning_table
+from asrkd.report.glossary import glossary_table
+from asrkd.report.run_tables import (
     boundary_table,
-    confusion_tables,
     corpus_table,
     environment_table,
     excluded_table,
     oov_text,
     provenance_pairs,
+    provenance_table,
     rejected_table,
     timing_table,
-    training_table,
 )
-from asrkd.report.systems import gaps, metrics, require_keys
-from asrkd.report.tables import (
-    NO_GAIN,
-    Row,
-    Table,
+from asrkd.report.score_tables import (
+    NOT_DETERMINED,
     compact_systems_table,
     comparisons_table,
     gap_table,
-    number,
     seeds_table,
-    span,
-    store_table,
-    sweep_table,
     systems_table,
-    tuning_table,
 )
+from asrkd.report.systems import gaps, metrics, require_keys
+from asrkd.report.tables import Row, Table, number, present, span
+from asrkd.report.training_tables import store_table, sweep_table, sweep_text, training_table
+from asrkd.report.verdict import caveats, verdict
 
 ALIGNMENTS = {"l": "left", "r": "right"}
 SHOWN_TUNING_ROWS = 10
 SHOWN_CONFUSION_ROWS = 10
+SWEEP_TITLE = "Temperature and α"
+TERMINAL_WIDTH = 110
 
 
 def terminal_text(results: Row) -> str:
-    """The systems table, gap recovered and out-of-vocabulary rate as plain text."""
+    """The systems table, gap recovered, out-of-vocabulary rate, caveats and verdict as plain text."""
     require_keys(results)
     table = compact_systems_table(results)
     lines = [plain_table(table), *_gap_lines(results)]
     oov = oov_text(results)
-    return "\n".join([*lines, *([oov] if oov else [])])
+    lines += [oov] if oov else []
+    lines += [f"Caution: {text}" for text in caveats(results)]
+    lines += verdict(results)[:1]
+    return "\n".join(part for line in lines for part in _wrapped(line))
+
+
+def _wrapped(line: str) -> list[str]:
+    """A sentence in lines that fit a terminal; tables stay as they are."""
+    return [line] if "\n" in line else textwrap.wrap(line, TERMINAL_WIDTH, break_long_words=False)
 
 
 def _gap_lines(results: Row) -> list[str]:
     lines, shapes = [], metrics(results)
     for gap in gaps(results):
         label = shapes[gap.metric].label if gap.metric in shapes else gap.metric
-        if gap.value is None:
-            lines.append(f"Gap recovered, {label}: undefined ({gap.reason or NO_GAIN}).")
+        if gap.determined:
+            lines.append(f"Gap recovered, {label}: {number(gap.value, 0, 100)}% {span(gap.ci95, 0, 100)}.")
         else:
-            bounds = f" {span(gap.ci95, 0, 100)}" if gap.ci95 else ""
-            lines.append(f"Gap recovered, {label}: {number(gap.value, 0, 100)}%{bounds}.")
+            lines.append(f"Gap recovered, {label}: {NOT_DETERMINED} ({gap.obstacle}).")
     return lines
 
 
 def results_markdown(runs: Sequence[Row]) -> str:
-    """RESULTS.md of one or several runs of a recipe, opened by the first's command; several get headings."""
+    """RESULTS.md of one or several runs of a recipe: the first's command, then each run's verdict and tables."""
     for results in runs:
         require_keys(results)
     parts = [fenced(str(runs[0]["command"])), f"# Results: {escape(str(runs[0]['recipe']))}"]
+    heading = "###" if len(runs) > 1 else "##"
     for position, results in enumerate(runs):
         if len(runs) > 1:
             parts.append(f"## {escape(str(results.get('variant') or f'run {position + 1}'))}")
         if position > 0:
             parts.append(fenced(str(results["command"])))
-        parts += _run_parts(results, "###" if len(runs) > 1 else "##")
+        parts += _run_parts(results, heading)
+    parts += ["## Glossary", *table_parts([glossary_table(runs[0])], "Glossary")]
     return "\n\n".join(parts) + "\n"
 
 
 def _run_parts(results: Row, heading: str) -> list[str]:
-    provenance = provenance_pairs(results)
-    parts = [" · ".join(f"{key} `{inline_code(value)}`" for key, value in provenance.items())]
+    first, *others = verdict(results) or ("",)
+    parts = [f"**{escape(first)}** {' '.join(map(escape, others))}".strip()] if first else []
+    parts += [f"Caution: {escape(text)}" for text in caveats(results)]
+    parts.append(" · ".join(f"{key} `{inline_code(value)}`" for key, value in provenance_pairs(results).items()))
     parts += table_parts([systems_table(results)], "")
     oov = oov_text(results)
     parts += [oov] if oov else []
-    tuning = tuning_table(results)
-    groups: list[tuple[str, Iterable[Table | None]]] = [
-        ("Comparisons", (comparisons_table(results), gap_table(results), seeds_table(results))),
-        ("Temperature and α", (sweep_table(results),)),
-        ("Posterior store", (store_table(results),)),
-        ("Decoding scales", (_first_rows(tuning, SHOWN_TUNING_ROWS) if tuning else None,)),
-        ("Training", (training_table(results),)),
-        ("Alignment", (boundary_table(results),)),
-        ("Confusions", [_first_rows(table, SHOWN_CONFUSION_ROWS) for table in confusion_tables(results)]),
-        ("Corpus", (corpus_table(results), excluded_table(results), rejected_table(results))),
-        ("Time and environment", (timing_table(results), environment_table(results))),
-    ]
-    for title, tables in groups:
-        present = [table for table in tables if table is not None]
-        if present:
-            parts += [f"{heading} {title}", *table_parts(present, title)]
+    for title, tables in _groups(results):
+        if tables:
+            parts += [f"{heading} {title}", *table_parts(tables, title)]
+            compared = sweep_text(results) if title == SWEEP_TITLE else None
+            parts += [escape(compared)] if compared else []
     return parts
 
 
-def _first_rows(table: Table, shown: int) -> Table:
-    """The table's best or first rows; what is left out is said."""
-    if len(table.rows) <= shown:
-        return table
-    keep = [i for i in range(len(table.rows)) if i < shown or (table.strong and table.strong[i])]
-    return Table(
-        table.caption,
-        table.headers,
-        tuple(table.rows[i] for i in keep),
-        table.align,
-        strong=tuple(table.strong[i] for i in keep) if table.strong else (),
-        note=f"{len(keep)} of {len(table.rows)} rows; all are in the HTML report.",
-    )
+def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
+    """Headings and the tables below them."""
+    tuning = tuning_table(results)
+    confusions = [table.first_rows(SHOWN_CONFUSION_ROWS) for table in confusion_tables(results)]
+    run_tables = provenance_table(results), timing_table(results), environment_table(results)
+    return [
+        ("Comparisons", present(comparisons_table(results), gap_table(results), seeds_table(results))),
+        (SWEEP_TITLE, present(sweep_table(results))),
+        ("Posterior store", present(store_table(results))),
+        ("Decoding scales", present(tuning.first_rows(SHOWN_TUNING_ROWS) if tuning else None)),
+        ("Training", present(training_table(results))),
+        ("Alignment", present(boundary_table(results))),
+        ("Confusions", tuple(confusions)),
+        ("Corpus", present(corpus_table(results), excluded_table(results), rejected_table(results))),
+        ("Provenance, time and environment", present(*run_tables)),
+    ]
 
 
 def table_parts(tables: Sequence[Table], title: str) -> list[str]:

@@ -23,7 +23,7 @@ PLAYED_AS_IS = ((b"fLaC", "audio/flac"), (b"OggS", "audio/ogg"))
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: `svg` from `plots.to_svg`; `alt` says what it shows, `wide` lets it scroll sideways."""
+    """A picture: `svg` from `plots.to_svg`; `alt` describes it, `wide` lets it scroll sideways."""
 
     svg: str
     alt: str
@@ -33,21 +33,33 @@ class Figure:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What one system heard, as (said, heard) pairs; None on one side is a deleted or inserted word."""
+    """One system's words against the reference's."""
 
     system: str
     errors: int
+    words: int
+    """In the reference."""
     pairs: tuple[tuple[str | None, str | None], ...]
+    """(reference, recognised); None on one side is a deleted or inserted word."""
+
+    @property
+    def error_rate(self) -> str:
+        """Errors, words and their ratio."""
+        noun = "error" if self.errors == 1 else "errors"
+        return f"{self.errors} {noun} in {self.words} ({100 * self.errors / max(self.words, 1):.0f}%)"
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """An utterance to listen to, with what the systems heard; `audio` is a data URI."""
+    """An utterance to listen to, with what the systems recognised."""
 
     utt_id: str
     speaker: str
     audio: str | None
+    """A data URI."""
     hypotheses: tuple[Hypothesis, ...]
+    oov: frozenset[str] = frozenset()
+    """Words of the reference that no system can recognise."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,28 @@ class Section:
     utterances: tuple[Utterance, ...] = ()
 
 
-def render_page(
-    title: str, subtitle: str, sections: Sequence[Section], provenance: Mapping[str, str], command: str
-) -> str:
+@dataclass(frozen=True)
+class Page:
+    """A whole page: verdict and caveats on the first screen, then the sections."""
+
+    title: str
+    sections: Sequence[Section]
+    provenance: Mapping[str, str]
+    """What identifies the run."""
+    command: str
+    """The command line that regenerates it."""
+    subtitle: str = ""
+    verdict: tuple[str, ...] = ()
+    """Sentences on what the run shows; the first is emphasised."""
+    caveats: tuple[str, ...] = ()
+    """Warnings that the verdict depends on."""
+
+
+def render_page(page: Page) -> str:
     """The page as HTML text. Everything is escaped except the SVG that `plots.to_svg` drew."""
+    keys = [section.key for section in page.sections]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"section keys repeat: {keys}")
     environment = Environment(
         loader=PackageLoader("asrkd", "templates"),
         autoescape=True,
@@ -87,21 +117,23 @@ def render_page(
     )
     environment.filters["pair_kind"] = pair_kind
     environment.filters["drawing"] = Markup
-    keys = [section.key for section in sections]
-    if len(set(keys)) != len(keys):
-        raise ValueError(f"section keys repeat: {keys}")
-    template = environment.get_template("report.html.j2")
-    return template.render(title=title, subtitle=subtitle, sections=sections, provenance=provenance, command=command)
+    environment.filters["breakable"] = breakable
+    return environment.get_template("report.html.j2").render(page=page)
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be broken after an underscore, where a narrow screen has no room for it."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def pair_kind(pair: tuple[str | None, str | None]) -> str:
     """ok, sub, ins or del."""
-    said, heard = pair
-    if said is None:
+    ref, hyp = pair
+    if ref is None:
         return "ins"
-    if heard is None:
+    if hyp is None:
         return "del"
-    return "ok" if said == heard else "sub"
+    return "ok" if ref == hyp else "sub"
 
 
 def audio_uri(audio: bytes | str | Path, utt_id: str) -> str:
@@ -125,12 +157,12 @@ def _read_audio(path: Path, utt_id: str) -> bytes:
 
 
 def _as_flac(data: bytes, utt_id: str) -> bytes:
-    import soundfile  # with lhotse; pages without audio do without it
+    import soundfile  # comes with lhotse; pages without audio do not need it
 
     try:
         samples: Any
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            # libsndfile scales integers to full scale, but cuts floating-point samples of ±1 off to 0.
+            # libsndfile scales integers to full scale, but truncates floating-point samples of ±1 to 0.
             samples = file.read(dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int16")
             sampling_rate = file.samplerate
     except soundfile.LibsndfileError as error:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure as MplFigure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 CSS_COLOURS = (
     "ink",
@@ -41,13 +44,15 @@ STAND_IN = {name: f"#0102{position + 16:02x}" for position, name in enumerate(CS
 SERIES = tuple(STAND_IN[f"series-{n}"] for n in range(1, 7))
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
-# Measured by matplotlib, which brings it; Verdana has the same widths where a reader lacks it.
+# Matplotlib brings it and measures text with it; Verdana has the same widths, for readers without it.
 FONT, FONT_STACK = "DejaVu Sans", "'DejaVu Sans', Verdana, sans-serif"
 # Stands out from both ends of the colour map, in light and dark.
 FRAME = "#e0218a"
 # More columns than this do not fit a panel legibly.
 PANEL_COLUMNS = 7
 PANEL_INCHES = (4.1, 3.0)
+# A log axis over more decades than these is labelled at powers of ten alone.
+LABELLED_DECADES = 2.5
 
 STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",
@@ -142,155 +147,107 @@ def line_styles(roles: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
     return styles
 
 
-def curves(
-    histories: Mapping[str, Sequence[Mapping[str, Any]]],
-    roles: Mapping[str, str],
-    key: str,
-    title: str,
-    ylabel: str,
-    scale: float = 1.0,
-    log_y: bool = False,
-    focus: bool = False,
-) -> str | None:
-    """One line a system over epochs, teachers in one thin grey; None when no history has the key.
-
-    `focus` fits the y axis to what follows the first eighth of training.
-    """
-    styles = line_styles(roles)
-    labelled = False
-    with panel(title, "epoch", ylabel) as (figure, axes):
-        for name, history in histories.items():
-            points = [(i, epoch[key] * scale) for i, epoch in enumerate(history, 1) if epoch.get(key) is not None]
-            if not points:
-                continue
-            teacher = roles[name] == "teacher"
-            label = None if teacher and labelled else "teachers" if teacher else name
-            labelled |= teacher
-            colour, dashes = styles[name]
-            width, order = (0.9, 2) if teacher else (1.8, 3)
-            axes.plot(*zip(*points, strict=True), color=colour, ls=dashes, lw=width, zorder=order, label=label)
-        if not axes.lines:
-            return None
-        if log_y:
-            log_y_scale(axes)
-        if focus:
-            _focus_on_later_epochs(axes)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend_below(figure, axes)
-        return to_svg(figure, f"curves-{key.replace('_', '-')}")
-
-
-def _focus_on_later_epochs(axes: Axes) -> None:
-    """Leave out the first eighth of training, whose fall or rise would flatten the rest."""
-    heights = [np.asarray(line.get_ydata()) for line in axes.lines]
-    longest = max(map(len, heights))
-    later = np.concatenate([drawn[longest // 8 :] for drawn in heights])
-    low, high = float(later.min()), float(later.max())
-    margin = 0.05 * (high - low) or 1.0
-    axes.set_ylim(low - margin, high + margin)
-
-
 def legend_below(figure: MplFigure, axes: Axes, title: str | None = None) -> None:
-    """A legend under the plot, where it hides no data."""
+    """A legend below the plot, where it hides no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = min(len(labels), 2 if max(map(len, labels)) > 14 else 3)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title, title_fontsize=8.5)
 
 
-def sweep_lines(
-    rows: Sequence[Mapping[str, Any]],
-    x: str,
-    group: str,
-    key: str,
-    title: str,
-    ylabel: str,
-    scale: float = 1.0,
-) -> str | None:
-    """A metric against temperature or α, one line a value of the other; without a metric's values, None.
-
-    α = 0 is hard labels alone, without a temperature: a level, or where every line starts.
-    """
-    found = [row for row in rows if row.get(key) is not None]
-    hard = next((row[key] * scale for row in found if row.get("alpha") == 0), None)
-    swept = [row for row in found if row.get("alpha") and row.get(x) is not None and row.get(group) is not None]
-    if not swept:
-        return None
-    symbols = {"temperature": "T", "alpha": "α"}
-    names = {"temperature": "temperature T", "alpha": "α, weight of the soft targets"}
-    start = [(0.0, hard)] if x == "alpha" and hard is not None else []
-    with panel(title, names[x], ylabel) as (figure, axes):
-        for position, value in enumerate(sorted({row[group] for row in swept})):
-            mine = sorted(start + [(row[x], row[key] * scale) for row in swept if row[group] == value])
-            colour, marker = SERIES[position % len(SERIES)], MARKERS[position % len(MARKERS)]
-            axes.plot(*zip(*mine, strict=True), color=colour, marker=marker, label=f"{symbols[group]} = {value:g}")
-        if hard is not None and x == "temperature":
-            axes.axhline(hard, color=STAND_IN["muted"], ls=DASHES[1], lw=1.4, label="hard labels (α = 0)")
-        values = sorted({row[x] for row in swept} | {place for place, _ in start})
-        if x == "temperature":
-            axes.set_xscale("log")
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.minorticks_off()
-        legend_below(figure, axes)
-        return to_svg(figure, f"sweep-{x}-{key.replace('_', '-')}")
-
-
 def log_y_scale(axes: Axes) -> None:
-    """A logarithmic y axis labelled at 1, 2 and 5: powers of ten alone leave a short range bare."""
+    """A logarithmic y axis labelled at 1, 2 and 5 within a few decades, at powers of ten beyond.
+
+    Powers of ten alone leave a short range bare; 1, 2 and 5 over many decades are too many for matplotlib's locator,
+    which then draws none.
+    """
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
     axis = axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    few = math.log10(high / low) <= LABELLED_DECADES
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 
-def heat_map(
-    matrix: np.ndarray,
-    x_labels: Sequence[str],
-    y_labels: Sequence[str],
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    name: str,
-    cell: Callable[[float], str],
-    marked: tuple[int, int] | None = None,
-    reverse: bool = False,
-    shown: np.ndarray | None = None,
-) -> str:
-    """Cells with their values, or those of `shown`, written in; NaN cells stay empty, `marked` (row, column) gets a
-    frame."""
-    rows, columns = matrix.shape
-    size = (max(PANEL_INCHES[0], 0.62 * columns + 1.4), max(2.2, 0.38 * rows + 1.3))
-    colours = mpl.colormaps["cividis_r" if reverse else "cividis"]
-    finite = matrix[np.isfinite(matrix)]
+def widen(axes: Axes, span: float) -> None:
+    """Widen the y axis around its centre to at least `span`, so that small differences look small."""
+    low, high = axes.get_ylim()
+    if high - low < span:
+        centre = (low + high) / 2
+        axes.set_ylim(centre - span / 2, centre + span / 2)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A matrix to draw, with its labels."""
+
+    matrix: np.ndarray
+    """[rows, columns]; what is coloured. NaN cells stay empty."""
+    x_labels: Sequence[str]
+    y_labels: Sequence[str]
+    title: str
+    xlabel: str
+    ylabel: str
+    colour_label: str
+    """What the colour bar measures, with its unit."""
+    name: str
+    """Prefix of the picture's ids."""
+    digits: int = 1
+    """Decimal places of the values in the cells."""
+    marked: tuple[int, int] | None = None
+    """(row, column) of a cell that gets a frame."""
+    reverse: bool = False
+    """Dark for high values, where low ones are better."""
+    values: np.ndarray | None = None
+    """What is written into the cells, if not `matrix`."""
+
+
+def heat_map(drawn: HeatMap) -> str:
+    """Coloured cells with their values written in, and a colour bar."""
+    rows, columns = drawn.matrix.shape
+    size = (max(PANEL_INCHES[0], 0.5 * columns + 1.7), max(2.2, 0.38 * rows + 1.3))
+    colours = mpl.colormaps["cividis_r" if drawn.reverse else "cividis"]
+    finite = drawn.matrix[np.isfinite(drawn.matrix)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    with panel(title, xlabel, ylabel, size) as (figure, axes):
+    with panel(drawn.title, drawn.xlabel, drawn.ylabel, size) as (figure, axes):
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        axes.pcolormesh(matrix, cmap=colours, vmin=low, vmax=high, edgecolors=STAND_IN["panel"], linewidth=1.5)
-        scaled = colours((matrix - low) / (high - low) if high > low else np.full_like(matrix, 0.5))
-        _write_cells(axes, matrix if shown is None else shown, cell, scaled)
-        if marked is not None:
-            axes.add_patch(mpl.patches.Rectangle((marked[1], marked[0]), 1, 1, fill=False, ec=FRAME, lw=2.5))
-        axes.set_xticks(np.arange(columns) + 0.5, x_labels)
-        axes.set_yticks(np.arange(rows) + 0.5, y_labels)
+        mesh = axes.pcolormesh(
+            drawn.matrix, cmap=colours, vmin=low, vmax=high, edgecolors=STAND_IN["panel"], linewidth=1.5
+        )
+        even = np.full_like(drawn.matrix, 0.5)
+        scaled = colours((drawn.matrix - low) / (high - low) if high > low else even)
+        _write_cells(axes, drawn, scaled)
+        if drawn.marked is not None:
+            row, column = drawn.marked
+            axes.add_patch(mpl.patches.Rectangle((column, row), 1, 1, fill=False, ec=FRAME, lw=2.5))
+        axes.set_xticks(np.arange(columns) + 0.5, drawn.x_labels)
+        axes.set_yticks(np.arange(rows) + 0.5, drawn.y_labels)
         axes.invert_yaxis()
-        return to_svg(figure, name)
+        if high > low:
+            _colour_bar(figure, axes, mesh, drawn.colour_label)
+        return to_svg(figure, drawn.name)
 
 
-def _write_cells(
-    axes: Axes,
-    matrix: np.ndarray,
-    cell: Callable[[float], str],
-    colours: np.ndarray,
-) -> None:
-    """Values into the cells of a matrix whose colours, RGBA, are [rows, columns, 4]."""
-    for (row, column), value in np.ndenumerate(matrix):
+def _colour_bar(figure: MplFigure, axes: Axes, mesh: QuadMesh, label: str) -> None:
+    bar = figure.colorbar(mesh, ax=axes, fraction=0.06, pad=0.03, label=label)
+    bar.ax.spines[:].set_visible(False)
+    bar.ax.tick_params(length=2)
+    for cells in bar.ax.collections:
+        # One image: 256 vector cells would be most of the picture's bytes.
+        cells.set(rasterized=True, edgecolor="face")
+
+
+def _write_cells(axes: Axes, drawn: HeatMap, colours: np.ndarray) -> None:
+    """Values into cells whose colours, RGBA, are [rows, columns, 4]."""
+    values = drawn.matrix if drawn.values is None else drawn.values
+    for (row, column), value in np.ndenumerate(values):
         if not np.isfinite(value):
             continue
         red, green, blue, _ = colours[row, column]
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5  # luma, ITU-R BT.601
         ink = "#ffffff" if dark else "#101010"
-        place = column + 0.5, row + 0.5
-        axes.text(*place, cell(float(value)), ha="center", va="center", color=ink, fontsize=8.5)
+        centre = column + 0.5, row + 0.5
+        axes.text(*centre, f"{value:.{drawn.digits}f}", ha="center", va="center", color=ink, fontsize=8.5)

@@ -1,8 +1,9 @@
-"""What a results dict says of its systems: role, test sets, WER, gap; the forms DESIGN §5 allows made one."""
+"""Reads the systems of a results dict: role, test sets, error rates, intervals, gap recovered (DESIGN §5)."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,17 +13,35 @@ from asrkd.errors import InputError
 ROLES = ("baseline", "distilled", "ensemble", "teacher")
 REQUIRED = ("recipe", "command", "git_sha", "config_sha", "seed", "device", "systems")
 ONLY_TEST_SET = "test"
+NO_GAIN = "the ensemble is no better than the baseline"
+NO_INTERVAL = "no interval was computed"
+NOT_SIGNIFICANT = "not significant"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: the number kept times `scale`, in `unit`."""
+    """How a metric is shown: the number of results.json times `scale`, differences in `unit`."""
 
     label: str
     unit: str
     scale: float
     digits: int
     higher_is_better: bool
+
+    @property
+    def level_unit(self) -> str:
+        """Unit of a value, where `unit` is that of a difference."""
+        return "%" if self.unit == "points" else f" {self.unit}"
+
+    @property
+    def axis_label(self) -> str:
+        """Label of an axis."""
+        return f"{self.label}, {self.level_unit.strip()}"
+
+    @property
+    def title(self) -> str:
+        """The label at the beginning of a heading."""
+        return self.label[0].upper() + self.label[1:]
 
 
 METRICS = {
@@ -46,12 +65,25 @@ def metrics(results: Mapping[str, Any]) -> Mapping[str, Metric]:
 
 @dataclass(frozen=True)
 class Gap:
-    """Share of the ensemble's gain over the baseline the student kept; None with the reason if undefined."""
+    """Share of the ensemble's gain over the baseline that the student has."""
 
     metric: str
     value: float | None
     ci95: tuple[float, float] | None
     reason: str | None
+    """Why there is no value or no finite interval."""
+
+    @property
+    def determined(self) -> bool:
+        """True where the share has a finite interval: without one, the share may be anything (Fieller 1954)."""
+        return self.value is not None and self.ci95 is not None
+
+    @property
+    def obstacle(self) -> str:
+        """Why the share is not determined; empty where it is."""
+        if self.determined:
+            return ""
+        return self.reason or (NO_GAIN if self.value is None else NO_INTERVAL)
 
 
 @dataclass(frozen=True)
@@ -67,7 +99,7 @@ class Wer:
 
 
 def require_keys(results: Mapping[str, Any]) -> None:
-    """InputError naming what DESIGN §5 requires and this results dict lacks."""
+    """InputError that names the missing keys among those that DESIGN §5 requires."""
     missing = [key for key in REQUIRED if key not in results]
     if missing:
         raise InputError(f"results.json: expected {', '.join(REQUIRED)}, found no {', '.join(missing)}")
@@ -105,6 +137,27 @@ def test_sets(results: Mapping[str, Any]) -> list[str]:
     return list(names) or [ONLY_TEST_SET]
 
 
+def frame_interval(system: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
+    """The 95% interval of frame_accuracy or cross_entropy on the test set, where one was computed."""
+    return interval(system.get(f"{metric}_ci95"))
+
+
+def level(results: Mapping[str, Any], name: str, metric: str) -> tuple[float | None, int]:
+    """A system's value in a metric on the first test set, averaged over its seeds; and how many seeds that is."""
+    by_seed = [
+        value
+        for row in results.get("seeds") or ()
+        if row["system"] == name and (value := finite(row.get(metric))) is not None
+    ]
+    if by_seed:
+        return statistics.fmean(by_seed), len(by_seed)
+    system = results["systems"][name]
+    if metric != "wer":
+        return finite(system.get(metric)), 1
+    errors = wer(system, test_sets(results)[0])
+    return (errors.percent if errors else None), 1
+
+
 def wer(system: Mapping[str, Any], test_set: str) -> Wer | None:
     """Word errors on a test set, None when the system was not decoded on it."""
     errors = _wer_by_set(system).get(test_set)
@@ -124,7 +177,7 @@ def rtf(system: Mapping[str, Any], test_set: str) -> float | None:
 
 
 def main_system(results: Mapping[str, Any], wanted: str) -> tuple[str, Mapping[str, Any]] | None:
-    """The system of a role for the headline: the one of that very name, else the first of the role."""
+    """The system of a role for the headline: the one that is named after the role, else the first of the role."""
     systems = results["systems"]
     if wanted in systems:
         return wanted, systems[wanted]
@@ -132,25 +185,25 @@ def main_system(results: Mapping[str, Any], wanted: str) -> tuple[str, Mapping[s
 
 
 def gaps(results: Mapping[str, Any]) -> list[Gap]:
-    """Gap recovered, one entry a metric."""
+    """Gap recovered, one entry per metric."""
     return [_gap(metric, value) for metric, value in (results.get("gap_recovered") or {}).items()]
 
 
 def comparison_verdict(row: Mapping[str, Any]) -> str:
-    """Which of the two a comparison favours, or that its interval includes zero."""
+    """The better of the two systems, or NOT_SIGNIFICANT where the interval includes zero; empty without interval."""
     metric = METRICS.get(row["metric"])
     ends = interval(row.get("ci95"))
     if metric is None or ends is None:
         return ""
     if ends[0] <= 0 <= ends[1]:
-        return "not separated"
+        return NOT_SIGNIFICANT
     a_is_better = (ends[0] > 0) == metric.higher_is_better
     return f"{row['a'] if a_is_better else row['b']} better"
 
 
-def chosen_rows(rows: Iterable[Mapping[str, Any]]) -> list[bool]:
-    """Which rows a sweep or tuning marks as chosen."""
-    return [bool(row.get("chosen")) for row in rows]
+def flags(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[bool, ...]:
+    """Which rows have a flag, such as chosen."""
+    return tuple(bool(row.get(key)) for row in rows)
 
 
 def _wer_by_set(system: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

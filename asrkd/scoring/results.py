@@ -12,6 +12,7 @@ from asrkd.scoring.bootstrap import (
     UtteranceMetric,
     compare,
     gap_recovered,
+    interval,
     mean_over_seeds,
 )
 from asrkd.scoring.frames import FrameMetrics
@@ -53,7 +54,9 @@ def system_entry(
         "parameters": parameters,
         "macs_per_frame": macs_per_frame,
         "frame_accuracy": frames.accuracy.value,
+        "frame_accuracy_ci95": list(interval(frames.accuracy, seed=seed)),
         "cross_entropy": frames.cross_entropy.value,
+        "cross_entropy_ci95": list(interval(frames.cross_entropy, seed=seed)),
         "wer": word_errors,
         "rtf": factors,
         **extra,
@@ -100,13 +103,14 @@ def seed_rows(systems: Mapping[str, Sequence[SystemMetrics]], seeds: Sequence[in
 
 
 def worst_rows(system: str, errors: WordErrors, count: int) -> list[dict[str, Any]]:
-    """The utterances with most errors, as the report shows them: utt_id, system, alignment, errors."""
+    """The utterances of the highest error rate, as the report shows them: utt_id, system, alignment, errors, words."""
     return [
         {
             "utt_id": utt.utt_id,
             "system": system,
             "alignment": [list(pair) for pair in utt.pairs],
             "errors": utt.errors,
+            "words": utt.words,
         }
         for utt in worst_utterances(errors, count)
     ]

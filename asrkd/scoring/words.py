@@ -169,10 +169,10 @@ def _align_sparing(ref: Sequence[str], hyp: Sequence[str], optional: Collection[
 
 
 def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:
-    """The `count` utterances with most errors, those of the higher rate first among equals; faultless ones
-    are left out."""
+    """The `count` utterances of the highest error rate, among equal ones those with most errors first; utterances
+    without errors are excluded."""
     wrong = [utt for utt in errors.utterances if utt.errors > 0]
-    return sorted(wrong, key=lambda utt: (-utt.errors, utt.words, utt.utt_id))[:count]
+    return sorted(wrong, key=lambda utt: (-utt.errors / max(utt.words, 1), -utt.errors, utt.utt_id))[:count]
 
 
 def confusions(errors: WordErrors, count: int | None = None) -> list[tuple[str | None, str | None, int]]:

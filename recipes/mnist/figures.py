@@ -17,6 +17,7 @@ from asrkd.report.plots import (
     SERIES,
     STAND_IN,
     STYLE,
+    HeatMap,
     heat_map,
     legend_below,
     panel,
@@ -59,16 +60,19 @@ def sweep_map(rows: Sequence[Row]) -> tuple[str, bool]:
         matrix[widths.index(row["width"]), temperatures.index(row["temperature"])] = row["mean"]
     above_best = 100 * (matrix / np.maximum(1.0, np.nanmin(matrix, axis=1, keepdims=True)) - 1)
     svg = heat_map(
-        above_best,
-        [number_plain(temperature) for temperature in temperatures],
-        [str(width) for width in widths],
-        "Mean errors; the darker, the further above the width's best",
-        "temperature T",
-        "units a layer",
-        "sweep-map",
-        lambda value: f"{value:.0f}",
-        reverse=True,
-        shown=matrix,
+        HeatMap(
+            above_best,
+            x_labels=[number_plain(temperature) for temperature in temperatures],
+            y_labels=[str(width) for width in widths],
+            title="Mean errors; the darker, the further above the width's best",
+            xlabel="temperature T",
+            ylabel="units a layer",
+            colour_label="above the width's best, %",
+            name="sweep-map",
+            digits=0,
+            reverse=True,
+            values=matrix,
+        )
     )
     return svg, len(temperatures) > PANEL_COLUMNS
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from asrkd.data.corpora.mnist import SIDE
-from asrkd.report.counts import environment_table, provenance_pairs, timing_table
-from asrkd.report.page import Figure, Section, Tile, render_page
+from asrkd.report.page import Figure, Page, Section, Tile, render_page
+from asrkd.report.run_tables import environment_table, provenance_pairs, timing_table
 from asrkd.report.tables import Row
 from recipes.mnist import figures, tables
 from recipes.mnist.data import DigitData
@@ -31,7 +31,7 @@ def digits_page(results: Row, data: DigitData, first_layers: Mapping[str, Tensor
     ]
     subtitle = f"{results['label']} Errors on {results['evaluated_on']}."
     present = [section for section in sections if section is not None]
-    return render_page(TITLE, subtitle, present, provenance_pairs(results), str(results["command"]))
+    return render_page(Page(TITLE, present, provenance_pairs(results), str(results["command"]), subtitle))
 
 
 def _summary(results: Row) -> Section:

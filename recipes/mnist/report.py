@@ -12,8 +12,8 @@ from asrkd.data.corpora.mnist import SIDE
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, read_json
 from asrkd.nnet.models import StackedEnsemble
-from asrkd.report.counts import environment_table, provenance_pairs, timing_table
 from asrkd.report.markdown import escape, fenced, inline_code, plain_table, table_parts
+from asrkd.report.run_tables import environment_table, provenance_pairs, timing_table
 from asrkd.report.tables import Row, Table, number
 from recipes.mnist import tables
 from recipes.mnist.claim_tests import FAILS, HOLDS, PART, UNMEASURED

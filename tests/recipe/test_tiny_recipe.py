@@ -198,6 +198,9 @@ def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
     assert [results["corpus"][split]["unaligned"] for split in ("train", "dev", "test")] == [0, 1, 1]
     assert results["oov_rate"]["test"] > 0
     assert {row["lm_scale"] for row in results["tuning"]} == {LM_SCALE}
+    # Two values each: the chosen one is always an end of its grid.
+    assert results["scales_at_grid_end"] == ["acoustic_scale", "insertion_score"]
+    assert sum(row["configured"] for row in results["sweep"]) == 1
     for system in systems.values():
         assert system["wer"]["words"] == results["corpus"]["test"]["words"]
         assert system["rtf"] > 0

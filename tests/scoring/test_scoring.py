@@ -72,8 +72,15 @@ def test_errors_counted_by_hand() -> None:
     assert errors.percent == pytest.approx(100 * 3 / 8)
     assert errors.utterances[1].pairs == (("A", "A"), ("B", "X"), ("C", "C"), ("D", "D"), (None, "E"))
     assert set(confusions(errors)) == {("B", "X", 1), (None, "E", 1), ("YES", None, 1)}
-    assert [utt.utt_id for utt in worst_utterances(errors, 5)] == ["u2", "u3"]
-    assert worst_rows("baseline", errors, 1)[0]["alignment"][1] == ["B", "X"]
+    # u3 lost its only word; u2 has two errors in four.
+    assert [utt.utt_id for utt in worst_utterances(errors, 5)] == ["u3", "u2"]
+    row = worst_rows("baseline", errors, 2)[1]
+    assert row["alignment"][1] == ["B", "X"] and (row["errors"], row["words"]) == (2, 4)
+
+
+def test_worst_utterances_of_one_error_rate_go_by_their_errors() -> None:
+    errors = wer({"a": ["X"], "b": ["X", "Y"], "c": list("VWXY")}, {"a": ["Y"], "b": [], "c": list("VWX")})
+    assert [utt.utt_id for utt in worst_utterances(errors, 5)] == ["b", "a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -327,8 +334,11 @@ def test_results_have_the_agreed_keys() -> None:
     assert json.loads(json.dumps(results)) == results
     system = results["systems"]["baseline"]
     assert set(system) == {
-        "parameters", "macs_per_frame", "frame_accuracy", "cross_entropy", "wer", "rtf", "description",
+        "parameters", "macs_per_frame", "frame_accuracy", "frame_accuracy_ci95", "cross_entropy", "cross_entropy_ci95",
+        "wer", "rtf", "description",
     }  # fmt: skip
+    assert system["frame_accuracy_ci95"] == list(interval(frames.accuracy))
+    assert system["cross_entropy_ci95"] == list(interval(frames.cross_entropy))
     assert set(system["wer"]) == {"percent", "ins", "del", "sub", "words", "ci95"}
     assert [row["metric"] for row in results["comparisons"]] == ["frame_accuracy", "cross_entropy", "wer"]
     assert set(results["comparisons"][0]) == {"a", "b", "metric", "delta", "ci95", "p"}

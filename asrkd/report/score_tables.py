@@ -1,0 +1,166 @@
+"""Tables of the scores: systems, paired comparisons, gap recovered, seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+
+from asrkd.report.systems import (
+    METRICS,
+    comparison_verdict,
+    error_unit,
+    finite,
+    gaps,
+    metrics,
+    role,
+    rtf,
+    test_sets,
+    wer,
+)
+from asrkd.report.tables import MISSING, Row, Table, count, magnitude, number, p_value, span
+
+NOT_DETERMINED = "not determined"
+
+
+def systems_table(results: Row) -> Table:
+    """The main table: one row per system (and test set, when there are several), the error rate first."""
+    sets = test_sets(results)
+    rows, roles, strong = [], [], []
+    for name, system in results["systems"].items():
+        scored = [test_set for test_set in sets if wer(system, test_set)] or sets[:1]
+        for position, test_set in enumerate(scored):
+            rows.append(_system_row(name, system, test_set, first=position == 0))
+            roles.append(role(name, system))
+            strong.append(name == "distilled")
+    headers = (
+        "system",
+        "test set",
+        f"{metrics(results)['wer'].label} %",
+        "95% interval",
+        "frame acc. %",
+        "CE nats/frame",
+        "ins",
+        "del",
+        "sub",
+        f"{error_unit(results)}s",
+        "params",
+        "MACs/frame",
+        "RTF",
+        "description",
+    )
+    note = "A student that was trained from several seeds is shown with its first." if results.get("seeds") else ""
+    table = Table("Systems", headers, tuple(rows), "llrrrrrrrrrrrl", tuple(roles), tuple(strong), note)
+    return table.without({"test set"} if len(sets) == 1 else ()).without_empty_columns()
+
+
+def _system_row(name: str, system: Row, test_set: str, first: bool) -> tuple[str, ...]:
+    errors = wer(system, test_set)
+    counts = (errors.insertions, errors.deletions, errors.substitutions, errors.words) if errors else (None,) * 4
+    return (
+        name,
+        test_set,
+        number(errors.percent, 2) if errors else MISSING,
+        span(errors.ci95, 2) if errors else MISSING,
+        number(system.get("frame_accuracy"), 2, 100) if first else "",
+        number(system.get("cross_entropy"), 4) if first else "",
+        *map(count, counts),
+        magnitude(system.get("parameters")) if first else "",
+        magnitude(system.get("macs_per_frame")) if first else "",
+        number(rtf(system, test_set), 3),
+        str(system.get("description") or "") if first else "",
+    )
+
+
+def compact_systems_table(results: Row) -> Table:
+    """The main table without what a terminal line has no room for."""
+    return systems_table(results).without({f"{error_unit(results)}s", "MACs/frame", "description"})
+
+
+def comparisons_table(results: Row) -> Table | None:
+    """Paired comparisons, first system minus second, with their interval and p."""
+    rows = results.get("comparisons")
+    if not rows:
+        return None
+    cells = []
+    for row in rows:
+        metric = metrics(results).get(row["metric"])
+        label = f"{metric.label} ({metric.unit})" if metric else str(row["metric"])
+        scale, digits = (metric.scale, metric.digits) if metric else (1.0, 4)
+        cells.append(
+            (
+                f"{row['a']} − {row['b']}",
+                str(row.get("test_set") or ""),
+                label,
+                number(row["delta"], digits, scale, signed=True),
+                span(row.get("ci95"), digits, scale, signed=True),
+                p_value(row.get("p")),
+                comparison_verdict(row),
+            )
+        )
+    headers = ("systems", "test set", "metric", "difference", "95% interval", "p", "result")
+    averaged = " A student with several seeds counts with their mean." if results.get("seeds") else ""
+    note = f"Both systems are scored on the same utterances.{averaged}"
+    note += " A difference is significant where its interval excludes zero."
+    return Table("Paired comparisons", headers, tuple(cells), "lllrrrl", note=note).without_empty_columns()
+
+
+def gap_table(results: Row) -> Table | None:
+    """(distilled − baseline) / (ensemble − baseline) by metric, or the reason why it is not determined."""
+    shown = gaps(results)
+    if not shown:
+        return None
+    shapes = metrics(results)
+    rows = tuple(
+        (
+            shapes[gap.metric].label if gap.metric in shapes else gap.metric,
+            f"{number(gap.value, 1, 100)}%" if gap.determined else NOT_DETERMINED,
+            span(gap.ci95, 1, 100) if gap.determined else MISSING,
+            gap.obstacle,
+        )
+        for gap in shown
+    )
+    return Table(
+        "Gap recovered",
+        ("metric", "recovered", "95% interval, %", "reason"),
+        rows,
+        "lrrl",
+        note="(distilled − baseline) / (ensemble − baseline); 100% is the ensemble itself.",
+    ).without_empty_columns()
+
+
+def seeds_table(results: Row) -> Table | None:
+    """Mean and standard deviation over seeds, one row per system."""
+    rows = results.get("seeds")
+    if not rows:
+        return None
+    names = list(dict.fromkeys(str(row["system"]) for row in rows))
+    measured = [name for name in METRICS if any(finite(row.get(name)) is not None for row in rows)]
+    cells = []
+    for name in names:
+        of_system = [row for row in rows if row["system"] == name]
+        seeds = ", ".join(str(row["seed"]) for row in of_system)
+        cells.append((name, seeds, *(_mean_and_deviation(of_system, metric) for metric in measured)))
+    headers = {
+        "frame_accuracy": "frame acc. %",
+        "cross_entropy": "CE nats/frame",
+        "wer": f"{metrics(results)['wer'].label} %",
+    }
+    return Table(
+        "Over seeds",
+        ("system", "seeds", *(headers[metric] for metric in measured)),
+        tuple(cells),
+        "ll" + "r" * len(measured),
+        roles=tuple(role(name, results["systems"].get(name, {})) for name in names),
+        note="Mean ± standard deviation over seeds.",
+    )
+
+
+def _mean_and_deviation(rows: Iterable[Row], metric: str) -> str:
+    values = [value for row in rows if (value := finite(row.get(metric))) is not None]
+    if not values:
+        return MISSING
+    shape = METRICS[metric]
+    mean = number(statistics.fmean(values), shape.digits, shape.scale)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {number(statistics.stdev(values), shape.digits, shape.scale)}"

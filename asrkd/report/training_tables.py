@@ -1,0 +1,211 @@
+"""Tables of training and distillation: epochs, temperature and α, disagreement of teachers, posterior store."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asrkd.report.systems import METRICS, Metric, finite, flags, metrics, role
+from asrkd.report.tables import (
+    MISSING,
+    Row,
+    Table,
+    count,
+    duration,
+    enumerate_words,
+    keyed_table,
+    magnitude,
+    number,
+    number_plain,
+    scientific,
+)
+
+# key, label, digits, scale, unit
+DISAGREEMENT = (
+    ("mean_kl", "KL from a member to the ensemble, mean over members, nats/frame", 4, 1.0, ""),
+    ("accuracy", "frame accuracy of a member, mean over members", 2, 100.0, "%"),
+    ("ensemble_accuracy", "frame accuracy of the ensemble", 2, 100.0, "%"),
+)
+
+
+def training_table(results: Row) -> Table | None:
+    """Epochs, the best of them, time and speed of training, one row per system."""
+    trained = {name: system for name, system in results["systems"].items() if system.get("history")}
+    if not trained:
+        return None
+    rows = []
+    for name, system in trained.items():
+        history = system["history"]
+        best = best_epoch(system)
+        of_best = history[best - 1]
+        rows.append(
+            (
+                name,
+                str(len(history)),
+                str(best),
+                number(of_best.get("dev_accuracy"), 2, 100),
+                number(of_best.get("dev_loss"), 4),
+                duration(sum(finite(epoch.get("seconds")) or 0.0 for epoch in history)),
+                _median_speed(history),
+            )
+        )
+    headers = ("system", "epochs", "best", "dev frame acc. %", "dev CE nats/frame", "time", "frames/s")
+    roles = tuple(role(name, system) for name, system in trained.items())
+    return Table("Training", headers, tuple(rows), "lrrrrrr", roles=roles)
+
+
+def best_epoch(system: Row) -> int:
+    """The epoch of the model that was saved, from 1."""
+    stated = system.get("best_epoch")
+    if stated is not None:
+        return int(stated)
+    accuracies = [finite(epoch.get("dev_accuracy")) or 0.0 for epoch in system["history"]]
+    return accuracies.index(max(accuracies)) + 1
+
+
+def _median_speed(history: Sequence[Row]) -> str:
+    speeds = [speed for epoch in history if (speed := finite(epoch.get("frames_per_sec"))) is not None]
+    return magnitude(statistics.median(speeds)) if speeds else MISSING
+
+
+@dataclass(frozen=True)
+class DevMeasure:
+    """A measure of a student on the development set, as the sweep has it."""
+
+    key: str
+    """In a row of the sweep."""
+    name: str
+    """Without the set."""
+    metric: Metric
+
+    def best(self, rows: Sequence[Row]) -> Row | None:
+        """The row of the best value, the first among equals; None without values or with only one."""
+        measured = [row for row in rows if finite(row.get(self.key)) is not None]
+        if len(measured) < 2:
+            return None
+        sign = 1.0 if self.metric.higher_is_better else -1.0
+        return max(measured, key=lambda row: sign * float(row[self.key]))
+
+    def text(self, row: Row) -> str:
+        """The row's value with its unit."""
+        return number(row.get(self.key), self.metric.digits, self.metric.scale) + self.metric.level_unit
+
+
+def dev_measures(results: Row) -> tuple[DevMeasure, ...]:
+    """The measures that the rows of a sweep can have."""
+    shapes = metrics(results)
+    return tuple(DevMeasure(f"dev_{key}", shapes[key].label, shapes[key]) for key in METRICS)
+
+
+def sweep_table(results: Row) -> Table | None:
+    """Students by temperature and α on the development set: which one the recipe uses, which ones are best."""
+    rows = results.get("sweep")
+    if not rows:
+        return None
+    measures = dev_measures(results)
+    best = {measure.name: measure.best(rows) for measure in measures}
+    cells = []
+    for row in rows:
+        notes = ["configured"] if row.get("configured") else []
+        notes += [f"best {name}" for name, of_best in best.items() if of_best is row]
+        cells.append(
+            (
+                number_plain(row.get("temperature")),
+                number_plain(row.get("alpha")),
+                number(row.get("dev_frame_accuracy"), 2, 100),
+                number(row.get("dev_cross_entropy"), 4),
+                number(row.get("dev_wer"), 2),
+                ", ".join(notes),
+            )
+        )
+    rate = f"dev {metrics(results)['wer'].label} %"
+    headers = ("temperature", "alpha", "dev frame acc. %", "dev CE nats/frame", rate, "note")
+    strong = flags(rows, "configured")
+    return Table("Sweep on the development set", headers, tuple(cells), "rrrrrl", strong=strong).without_empty_columns()
+
+
+def sweep_text(results: Row) -> str | None:
+    """Sentences that compare the configured temperature and α with the best ones on the development set."""
+    rows = results.get("sweep") or ()
+    configured = next((row for row in rows if row.get("configured")), None)
+    shown = [f"The recipe is configured with {setting(configured)}."] if configured else []
+    best_in: dict[str, list[str]] = {}
+    for measure in dev_measures(results):
+        row = measure.best(rows)
+        if row is not None:
+            best_in.setdefault(setting(row), []).append(f"{measure.name} ({measure.text(row)})")
+    bests = [f"{where} has the best {enumerate_words(names)}" for where, names in best_in.items()]
+    shown += [f"On the development set, {'; '.join(bests)}."] if bests else []
+    return " ".join(shown) or None
+
+
+def setting(row: Row) -> str:
+    """Temperature and α of a student; α = 0 is hard labels alone."""
+    if row.get("alpha") == 0:
+        return "α=0 (hard labels)"
+    return f"T={number_plain(row.get('temperature'))}, α={number_plain(row.get('alpha'))}"
+
+
+def disagreement_table(results: Row) -> Table | None:
+    """The members' disagreement: mean over pairs, KL to the ensemble, frame accuracy of member and ensemble."""
+    measured = results.get("disagreement")
+    if not measured:
+        return None
+    pairs: dict[str, str] = {}
+    matrix = measured.get("pairwise")
+    if matrix is not None and len(matrix) > 1:
+        off_diagonal = [float(v) for i, row in enumerate(matrix) for j, v in enumerate(row) if i != j]
+        pairs["frames on which two members differ, mean over pairs"] = (
+            f"{number(statistics.fmean(off_diagonal), 2, 100)}%"
+        )
+    for key, label, digits, scale, unit in DISAGREEMENT:
+        value = measured.get(key)
+        if value is not None:
+            mean = statistics.fmean(value) if isinstance(value, Sequence) else value
+            pairs[label] = number(mean, digits, scale) + unit
+    if measured.get("num_frames") is not None:
+        pairs["frames counted"] = count(measured["num_frames"])
+    return keyed_table("Disagreement between members", pairs, ("measure", "value")) if pairs else None
+
+
+def store_table(results: Row) -> Table | None:
+    """Bytes per frame of the posterior store against KL to the dense posterior."""
+    rows = results.get("store")
+    if not rows:
+        return None
+    cells = tuple(
+        (
+            count(row["top_k"]),
+            number_plain(row.get("temperature")),
+            number(row["bytes_per_frame"], 1),
+            scientific(row["kl_to_dense"]),
+            scientific(row.get("kl_lumped")),
+            scientific(row.get("tail")),
+            "in use" if row.get("chosen") else "",
+        )
+        for row in rows
+    )
+    headers = (
+        "top k",
+        "temperature",
+        "bytes/frame",
+        "KL to dense, nats/frame",
+        "KL, tail as one class",
+        "tail mass",
+        "note",
+    )
+    table = Table("Posterior store", headers, cells, "rrrrrrl", strong=flags(rows, "chosen"))
+    return table.without_empty_columns()
+
+
+def hard_label_level(results: Row, measure: DevMeasure) -> float | None:
+    """What the baseline, trained on hard labels alone, has in a measure on the development set."""
+    rows = results.get("sweep") or ()
+    hard = next((finite(row.get(measure.key)) for row in rows if row.get("alpha") == 0), None)
+    baseline = results["systems"].get("baseline") or {}
+    if hard is not None or not baseline.get("history"):
+        return hard
+    # The history calls the development cross-entropy a loss.
+    key = {"dev_frame_accuracy": "dev_accuracy", "dev_cross_entropy": "dev_loss"}.get(measure.key, measure.key)
+    return finite(baseline["history"][best_epoch(baseline) - 1].get(key))

@@ -1,0 +1,148 @@
+"""What a run shows, in sentences: distilled student against baseline and ensemble, the gap recovered, caveats."""
+
+from __future__ import annotations
+
+from asrkd.report.decoding_tables import grid_end_text
+from asrkd.report.run_tables import revisions_text
+from asrkd.report.systems import (
+    NOT_SIGNIFICANT,
+    Metric,
+    comparison_verdict,
+    error_unit,
+    gaps,
+    level,
+    main_system,
+    metrics,
+    test_sets,
+)
+from asrkd.report.tables import Row, enumerate_words, number, span
+
+# The verdict stays short; the tables have cross-entropy too.
+SPOKEN_METRICS = ("wer", "frame_accuracy")
+BETTER, WORSE = "significantly better than", "significantly worse than"
+
+
+def verdict(results: Row) -> tuple[str, ...]:
+    """Short sentences, the most important first; none without a baseline and a distilled student.
+
+    A difference is called significant where its paired 95% interval excludes zero.
+    """
+    student, baseline = main_system(results, "distilled"), main_system(results, "baseline")
+    if student is None or baseline is None:
+        return ()
+    name, first = student[0], baseline[0]
+    main, *others = _compared(results, name, first)
+    lead = _against(results, name, main, f"The {name} student", with_levels=True)
+    sentences = [
+        lead or _levels_only(results, name, first),
+        _gap_sentence(results),
+        *(_against(results, name, other, "It") for other in others),
+        _seeds_sentence(results, name),
+    ]
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def caveats(results: Row) -> tuple[str, ...]:
+    """What a reader should know before trusting the verdict: scales at the end of their grid, mixed revisions."""
+    return tuple(text for text in (grid_end_text(results), revisions_text(results)) if text)
+
+
+def _compared(results: Row, name: str, baseline: str) -> list[str]:
+    """Systems that the student is compared with: the baseline, the ensemble, then further ones."""
+    listed = [str(row["b"]) for row in results.get("comparisons") or () if row["a"] == name]
+    ensemble = main_system(results, "ensemble")
+    wanted = [baseline, *([ensemble[0]] if ensemble else []), *listed]
+    return [other for other in dict.fromkeys(wanted) if other in listed or other == baseline]
+
+
+def _against(results: Row, name: str, other: str, subject: str, with_levels: bool = False) -> str | None:
+    """One sentence on the student against another system, None without a comparison."""
+    outcomes: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SIGNIFICANT: []}
+    for metric in SPOKEN_METRICS:
+        row = _comparison(results, name, other, metric)
+        result = comparison_verdict(row) if row else ""
+        if row is None or not result:
+            continue
+        outcome = NOT_SIGNIFICANT if result == NOT_SIGNIFICANT else BETTER if result == f"{name} better" else WORSE
+        outcomes[outcome].append(_difference(results, metric, row, with_levels))
+    if not any(outcomes.values()):
+        return None
+    clauses = [
+        f"{outcome} {_called(other)} in {enumerate_words(outcomes[outcome])}"
+        for outcome in (BETTER, WORSE)
+        if outcomes[outcome]
+    ]
+    in_doubt = enumerate_words(outcomes[NOT_SIGNIFICANT])
+    if not clauses:
+        return f"{subject} does not differ significantly from {_called(other)} in {in_doubt}."
+    tail = f"; the difference in {in_doubt} is not significant" if in_doubt else ""
+    return f"{subject} is {' and '.join(clauses)}{tail}."
+
+
+def _called(name: str) -> str:
+    """A system within a sentence."""
+    return f"the {name}" if name in ("baseline", "ensemble") else name
+
+
+def _comparison(results: Row, a: str, b: str, metric: str) -> Row | None:
+    """The comparison of two systems in a metric, on the first test set."""
+    shown = (None, test_sets(results)[0])
+    rows = results.get("comparisons") or ()
+    wanted = (a, b, metric)
+    return next((r for r in rows if (r["a"], r["b"], r["metric"]) == wanted and r.get("test_set") in shown), None)
+
+
+def _difference(results: Row, metric: str, row: Row, with_levels: bool) -> str:
+    """`WER (5.95% against 7.20%, −1.25 points [−2.24, −0.27])`."""
+    shape = metrics(results)[metric]
+    delta = number(row["delta"], shape.digits, shape.scale, signed=True)
+    bounds = span(row["ci95"], shape.digits, shape.scale, signed=True)
+    levels = [_level(results, str(row[side]), metric, shape) for side in ("a", "b")] if with_levels else []
+    shown = f"{levels[0]} against {levels[1]}, " if levels and all(levels) else ""
+    return f"{shape.label} ({shown}{delta} {shape.unit} {bounds})"
+
+
+def _level(results: Row, name: str, metric: str, shape: Metric) -> str:
+    if name not in results["systems"]:
+        return ""
+    value, _ = level(results, name, metric)
+    return "" if value is None else number(value, shape.digits, shape.scale) + shape.level_unit
+
+
+def _levels_only(results: Row, name: str, baseline: str) -> str | None:
+    """The main figures, where no comparison shows what their differences are worth."""
+    metric = next((metric for metric in SPOKEN_METRICS if level(results, name, metric)[0] is not None), None)
+    if metric is None:
+        return None
+    shape = metrics(results)[metric]
+    ensemble = main_system(results, "ensemble")
+    systems = [name, baseline, *([ensemble[0]] if ensemble else [])]
+    shown = [f"{one} {value}" for one in systems if (value := _level(results, one, metric, shape))]
+    rate = f"{error_unit(results)} error rate" if metric == "wer" else shape.label
+    return f"{rate.capitalize()}: {', '.join(shown)}; no comparison shows whether the differences are significant."
+
+
+def _gap_sentence(results: Row) -> str | None:
+    """Which share of the ensemble's gain the student has, and in which metrics that is not determined."""
+    shapes = metrics(results)
+    known: list[str] = []
+    unknown: list[str] = []
+    for gap in gaps(results):
+        label = shapes[gap.metric].label if gap.metric in shapes else gap.metric
+        if gap.determined:
+            whole = "" if known else " of the ensemble's gain over the baseline"
+            share = f"{number(gap.value, 0, 100)}% {span(gap.ci95, 0, 100)}"
+            negative = gap.value is not None and gap.value < 0
+            known.append(f"none{whole} in {label} ({share})" if negative else f"{share}{whole} in {label}")
+        else:
+            unknown.append(label)
+    in_doubt = f"the gap recovered is not determined in {enumerate_words(unknown)}" if unknown else ""
+    if known:
+        return f"It recovers {enumerate_words(known)}{'; ' if in_doubt else ''}{in_doubt}."
+    return f"{in_doubt[0].upper()}{in_doubt[1:]}." if in_doubt else None
+
+
+def _seeds_sentence(results: Row, name: str) -> str | None:
+    """Which figures are means: the tables show single seeds."""
+    _, seeds = level(results, name, "frame_accuracy")
+    return f"Figures of students are means of {seeds} seeds." if seeds > 1 else None
