@@ -20,7 +20,7 @@ ALIGNMENT_INCHES = (7.0, 22.0)
 
 def likelihood_rounds(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
     """Average log-likelihood per frame over rounds of realignment, in the order given."""
-    title = f"Rounds of realignment, {kind}" if kind else "Rounds of realignment"
+    title = f"Realignment, {kind}" if kind else "Realignment"
     with panel(title, "round", "log-likelihood per frame, nats") as (figure, axes):
         axes.plot([row["log_like_per_frame"] for row in rows], color=SERIES[0], marker="o")
         names = [str(row["round"]) for row in rows]
