@@ -1,8 +1,8 @@
 """What a run shows: a terminal table, RESULTS.md, and one self-contained report.html.
 
-Everything is made from `results.json` (DESIGN §5); nothing is typed by hand. The report also takes `extras`,
+Everything is made from `results.json` (docs/file_formats.md); nothing is typed by hand. The report also takes `extras`,
 a mapping with what JSON cannot hold (audio, feature matrices). An optional key may be in either; without it, its
-section does not appear. Rates are fractions (0.75) except WER, in percent as in DESIGN §5; log is natural.
+section does not appear. Rates are fractions (0.75) except WER, in percent as there; log is natural.
 
 Required: recipe, command, git_sha, config_sha, seed (an int or a list of them), device, systems.
 

@@ -43,7 +43,7 @@ from asrkd.report.verdict import caveats, verdict
 
 
 def speech_page(results: Row) -> str:
-    """The HTML report of a speech run. Raises InputError where results lack what DESIGN §5 requires."""
+    """The HTML report of a speech run. Raises InputError for results without the keys that are required."""
     require_keys(results)
     makers: tuple[Callable[[Row], Section | None], ...] = (
         summary,

@@ -1,4 +1,4 @@
-"""Reads the systems of a results dict: role, test sets, error rates, intervals, gap recovered (DESIGN §5)."""
+"""Reads the systems of a results dict: role, test sets, error rates, intervals, gap recovered (docs/file_formats.md)."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Wer:
 
 
 def require_keys(results: Mapping[str, Any]) -> None:
-    """InputError that names the missing keys among those that DESIGN §5 requires."""
+    """InputError that names the missing keys among those that are required (docs/file_formats.md)."""
     missing = [key for key in REQUIRED if key not in results]
     if missing:
         raise InputError(f"results.json: expected {', '.join(REQUIRED)}, found no {', '.join(missing)}")

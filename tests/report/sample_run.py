@@ -261,7 +261,7 @@ def whole_extras() -> dict[str, Any]:
 
 
 def minimal(results: dict[str, Any]) -> dict[str, Any]:
-    """What DESIGN §5 requires, and systems without anything optional."""
+    """The keys that are required, and systems without anything optional."""
     required_keys = {key: results[key] for key in ("recipe", "command", "git_sha", "config_sha", "seed", "device")}
     required = ("parameters", "macs_per_frame", "frame_accuracy", "cross_entropy", "wer", "rtf")
     systems = {
