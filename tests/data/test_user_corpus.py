@@ -35,9 +35,10 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.data.validate import validate
 from asrkd.errors import InputError
 from asrkd.files import read_json
+from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.options import LangOptions
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import HELD_OUT
+from asrkd.recipe.folders import HELD_OUT, RunFolders
 from asrkd.recipe.lang import held_out_lexicon, make_lexicon
 from asrkd.recipe.options import SpeechOptions
 
@@ -405,7 +406,7 @@ def test_init_without_a_lexicon_sizes_units_and_tree_for_the_text(
     assert options.lang.units == "subword" and options.lang.vocab_size < 80
     assert options.tree.num_leaves == 300 and f"{options.tree.num_leaves} tree leaves" in printed
     assert run_recipe(out, tmp_path, "--stop-stage=3").returncode == 0
-    num_units = len(Lexicon.load(tmp_path / "exp" / "mine" / "lang" / "lexicon.txt").phones)
+    num_units = len(Lexicon.load(RunFolders(tmp_path / "exp" / "mine").lexicon).phones)
     assert f" {num_units} units" in printed
 
 
