@@ -34,7 +34,7 @@ class InitOptions:
     num_test_speakers: int = 0
     """Speakers to hold out for the test; 0: a tenth, at least one."""
     max_bad: float = 0.01
-    """Fraction of the utterances that may be bad, here and in the recipe's runs."""
+    """Fraction of the utterances of each split that may be bad, here and in the recipe's runs."""
     out: Path | None = None
     """Folder to write, which must not exist yet; none: recipes/NAME."""
 
