@@ -9,7 +9,7 @@ TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corp
 	distil/test_store features/test_frame_store hmm/test_topology hmm/test_tree lang/test_interpolation \
 	lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm mnist/test_mnist_recipe \
 	nnet/test_losses nnet/test_models nnet/test_resume nnet/test_shards nnet/test_shared_training \
-	nnet/test_stacked nnet/test_train recipe/test_cost_estimate report/test_decoding_sections \
+	nnet/test_stacked nnet/test_train recipe/test_cost_estimate recipe/test_sizes report/test_decoding_sections \
 	report/test_missing_parts report/test_page report/test_plots report/test_results_md report/test_score_tables \
 	report/test_verdict test_config test_files test_imports workflow/test_cache workflow/test_stages
 

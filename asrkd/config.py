@@ -1,62 +1,67 @@
-"""Frozen dataclasses <-> `--section.option=value` overrides <-> the resolved config.json beside every result."""
+"""Frozen dataclasses <-> `--section.option=value` on a command line <-> config.json of a run."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dacite
 import tyro
 
-from asrkd.errors import InputError, boxed_sections
+from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
+from asrkd.options import HELP, HELP_ALL, Option, Page, options_of
 
 Config = TypeVar("Config")
 
+NO_WRAPPING = 10**6  # columns of the terminal that tyro writes its complaints for: no value is that long
 
-def parse(default: Config, argv: list[str], program: str, description: str) -> Config:
-    """The configuration that `argv` makes of `default`.
+
+def parse(
+    default: Config | type[Config],
+    argv: Sequence[str],
+    program: str,
+    description: str,
+    common: Sequence[str] = (),
+    examples: Sequence[str] = (),
+) -> Config:
+    """The configuration that `argv` makes of `default`: an instance, or a dataclass where some options are required.
 
     Options are written as Kaldi and PyTorch users expect: `--stage 3`, `--train.epochs=20`; `_` and `-` are alike.
+    `--help` lists the `common` options (all where none are named) and the examples, `--help-all` lists every option.
 
     Raises:
-        InputError: an unknown option (the nearest known one is named) or a value of the wrong type.
-        SystemExit: after printing `--help`.
+        InputError: an unknown option (the nearest known one is named), a value of the wrong type, or no value of a
+            required option.
+        SystemExit: after printing the help.
     """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            config, unknown = tyro.cli(
-                type(default),
-                args=argv,
-                default=default,
-                prog=program,
-                description=description,
-                return_unknown_args=True,
-            )
-    except SystemExit as exit_:
-        if exit_.code in (0, None):
-            raise
-        sections = boxed_sections(complaint.getvalue())
-        raise InputError(" ".join(sections[0]) if sections else complaint.getvalue().strip()) from None
-    if unknown:
-        raise InputError(_unknown_option(unknown[0], option_names(default)))
+    options = options_of(default)
+    arguments = _in_full(argv, options)
+    given = {_name(argument) for argument in arguments if argument.startswith("-")}
+    if given & {*HELP, HELP_ALL}:
+        print(Page(program, description, default, common if HELP_ALL not in given else (), examples))
+        raise SystemExit(0)
+    known = {name for option in options for name in option.names}
+    for name in (_name(argument) for argument in arguments if argument.startswith("--")):
+        if name not in known:
+            raise InputError(_unknown_option(name, option_names(default)))
+    for option in options:
+        if option.required and option.name not in given:
+            raise InputError(f"expected {option.name} {option.values}, found none ({HELP[0]} shows an example)")
+    config, extra = _read(default, arguments, program)
+    if extra:
+        raise InputError(f"expected an option, found {extra[0]} ({HELP[0]} lists them)")
     return config
 
 
-def option_names(config: Any, prefix: str = "--") -> list[str]:
-    """Every option of a (nested) configuration as it is written on the command line."""
-    names = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = prefix + field.name.replace("_", "-")
-        names += option_names(value, name + ".") if dataclasses.is_dataclass(value) else [name]
-    return names
+def option_names(config: Any) -> list[str]:
+    """Every option of a (nested) configuration that its command line lists, with its short name."""
+    return [name for option in options_of(config) if option.listed for name in (*option.names, *option.aliases)]
 
 
 def save(config: Any, path: Path) -> None:
@@ -65,21 +70,79 @@ def save(config: Any, path: Path) -> None:
 
 
 def load(config_type: type[Config], path: Path, section: str | None = None, leave_out: Sequence[str] = ()) -> Config:
-    """Read a configuration, or a section of one, back, the sections `leave_out` apart.
+    """Read a configuration, or a section of one, back, without the sections `leave_out`.
 
     InputError for an unknown key or a value of the wrong type.
     """
     settings = dacite.Config(strict=True, cast=[Path, tuple])
-    found = {name: value for name, value in read_json(path).items() if name not in leave_out}
+    values = {name: value for name, value in read_json(path).items() if name not in leave_out}
     try:
-        return dacite.from_dict(config_type, found if section is None else found[section], settings)
+        return dacite.from_dict(config_type, values if section is None else values[section], settings)
     except (KeyError, TypeError):
         raise InputError(f"{path}: expected a configuration with {section}, found none") from None
     except dacite.DaciteError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _unknown_option(argument: str, known: list[str]) -> str:
-    name = argument.split("=")[0]
-    nearest = difflib.get_close_matches(name.replace("_", "-"), [*known, "--help"], n=1, cutoff=0.0)
-    return f"unknown option {name}; the nearest is {nearest[0]} (--help lists all)"
+def _name(argument: str) -> str:
+    """`--train.learning-rate` of `--train.learning_rate=0.1`."""
+    return argument.partition("=")[0].replace("_", "-")
+
+
+def _in_full(argv: Sequence[str], options: Sequence[Option]) -> list[str]:
+    """The arguments with short names (`--nj 4`) and a first bare word (`asrkd init NAME`) as the options they mean."""
+    by_alias = {alias: option.name for option in options for alias in option.aliases}
+    arguments = [
+        by_alias[_name(argument)] + argument[len(_name(argument)) :] if _name(argument) in by_alias else argument
+        for argument in argv
+    ]
+    positional = next((option.name for option in options if option.positional), None)
+    if positional is not None and arguments and not arguments[0].startswith("-"):
+        arguments[0] = f"{positional}={arguments[0]}"
+    return arguments
+
+
+def _read(default: Config | type[Config], arguments: list[str], program: str) -> tuple[Config, list[str]]:
+    """What tyro reads, and the arguments left over. InputError, in one line, for what it complains of."""
+    complaint = io.StringIO()
+    kind: type[Config] = default if isinstance(default, type) else type(default)
+    given: Any = tyro.MISSING_NONPROP if isinstance(default, type) else default
+    try:
+        # With no terminal behind stdout and stderr, tyro writes without colours and frames.
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()), _columns(NO_WRAPPING):
+            return tyro.cli(kind, default=given, args=arguments, prog=program, return_unknown_args=True, add_help=False)
+    except SystemExit:
+        raise InputError(_one_line(complaint.getvalue())) from None
+
+
+@contextlib.contextmanager
+def _columns(number: int) -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(number)
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _one_line(complaint: str) -> str:
+    """tyro's complaint without its title, and with the values that it expected: sections between rules of dashes."""
+    sections: list[list[str]] = [[]]
+    for line in complaint.splitlines():
+        text = line.strip()
+        if text and set(text) == {"-"}:
+            sections.append([])
+        elif text:
+            sections[-1].append(text)
+    if len(sections) < 2:
+        return complaint
+    message = " ".join(sections[1])
+    usage = next((section[1] for section in sections[2:] if section[0] == "Argument helptext:"), None)
+    return f"{message} (expected {usage})" if usage else message
+
+
+def _unknown_option(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, [*known, *HELP, HELP_ALL], n=1, cutoff=0.0)
+    return f"unknown option {name}; the nearest is {nearest[0]} ({HELP_ALL} lists all)"

@@ -48,20 +48,6 @@ def require_same_utterances(refs: Iterable[str], hyps: Iterable[str]) -> None:
             raise InputError(f"{utt_id}: expected a reference, found none")
 
 
-def boxed_sections(boxed: str) -> list[list[str]]:
-    """The lines inside the box that tyro draws around a complaint, split at its rules; none without a box."""
-    sections: list[list[str]] = [[]]
-    for line in boxed.splitlines():
-        if not line.startswith("│"):
-            continue
-        text = line.strip("│ ")
-        if set(text) == {"─"}:
-            sections.append([])
-        else:
-            sections[-1].append(text)
-    return [section for section in sections if section]
-
-
 def _leave(program: str, message: str) -> None:
     one_line = " ".join(message.split())
     print(f"{program}: error: {one_line}", file=sys.stderr)

@@ -22,6 +22,7 @@ TESTS = ROOT / "tests"
 LAYERS = [
     "errors",
     "files",
+    "options",
     "config",
     "workflow",
     "data",

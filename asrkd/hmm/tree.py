@@ -8,6 +8,7 @@ questions about its left and right neighbours; silence has none, so its states k
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,15 @@ from asrkd.hmm.questions import SILENCE_ID, cluster_questions
 from asrkd.hmm.statistics import TriphoneStats, accumulate, accumulate_frames, log_likelihood
 from asrkd.hmm.topology import NUM_STATES
 
-__all__ = ["SenoneTree", "TreeOptions", "accumulate", "accumulate_frames", "build_tree"]
+__all__ = [
+    "SenoneTree",
+    "TreeOptions",
+    "accumulate",
+    "accumulate_frames",
+    "build_tree",
+    "least_leaves",
+    "require_leaves",
+]
 
 LEFT, RIGHT = 0, 1  # the neighbour that a question is about
 LEAF = -1  # in place of the neighbour, at a node that asks nothing
@@ -164,18 +173,29 @@ class _Split:
     no_rows: NDArray[np.int64]
 
 
+def least_leaves(num_phones: int) -> int:
+    """Leaves of a tree that asks no question: one for each state of each phone, silence included."""
+    return num_phones * NUM_STATES
+
+
+def require_leaves(options: TreeOptions, phones: Sequence[str]) -> None:
+    """InputError where `num_leaves` is fewer than the tree has roots. It can be called before anything is trained."""
+    least = least_leaves(len(phones))
+    if options.num_leaves < least:
+        raise InputError(
+            f"--tree.num-leaves: expected at least {least}, for {NUM_STATES} states of each of {len(phones)} phones "
+            f"(silence included), found {options.num_leaves}"
+        )
+
+
 def build_tree(stats: TriphoneStats, phones: tuple[str, ...], options: TreeOptions) -> SenoneTree:
     """Grow the trees of all states together, always by the split that gains most likelihood.
 
     Stops at `num_leaves`, or when no split keeps `min_count` frames on both sides and gains more than
-    `min_gain`. States never seen keep one leaf. InputError if `num_leaves` is fewer than the states there
-    are.
+    `min_gain`. States never seen keep one leaf. InputError as by `require_leaves`.
     """
-    num_roots = len(phones) * NUM_STATES
-    if options.num_leaves < num_roots:
-        raise InputError(
-            f"tree: expected num_leaves >= {num_roots}, the states of all phones, found {options.num_leaves}"
-        )
+    require_leaves(options, phones)
+    num_roots = least_leaves(len(phones))
     questions = cluster_questions(stats, len(phones))
     context, question = [LEAF] * num_roots, [0] * num_roots
     yes, no = [0] * num_roots, [0] * num_roots

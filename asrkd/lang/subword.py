@@ -29,6 +29,15 @@ NBEST_SIZE = 64
 _UNKNOWN_ID = 0
 
 
+class VocabSizeError(InputError):
+    """The text has no vocabulary of this size."""
+
+    def __init__(self, message: str, nearest: int) -> None:
+        super().__init__(f"subword units: {message}")
+        self.nearest = nearest
+        """The nearest size that the text has."""
+
+
 def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) -> Path:
     """Learn pieces with the unigram model of Kudo (2018); write and return the path `<out_prefix>.model`.
 
@@ -47,10 +56,8 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
         raise InputError(f"subword units: word {marked!r} holds U+2581, which SentencePiece keeps for itself")
     least = len(set("".join(words))) + 2
     if vocab_size < least:
-        raise InputError(
-            f"subword units: lang.vocab_size is {vocab_size}, expected at least {least}: "
-            f"{least - 2} characters, the mark of a word's beginning and <unk>"
-        )
+        message = f"{least - 2} characters, the mark of a word's beginning and <unk>"
+        raise VocabSizeError(f"lang.vocab_size is {vocab_size}, expected at least {least}: {message}", least)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -68,19 +75,19 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise InputError(_size_error(vocab_size, str(error))) from None
+        raise _size_error(vocab_size, str(error)) from None
     path = Path(f"{out_prefix}.model")
     with atomic_file(path) as beside:
         beside.write_bytes(model.getvalue())
     return path
 
 
-def _size_error(vocab_size: int, message: str) -> str:
-    largest = re.search(r"value <= (\d+)", message)
-    if largest:
-        largest_size = largest.group(1)
-        return f"subword units: lang.vocab_size is {vocab_size}, this text allows at most {largest_size}"
-    return f"subword units: SentencePiece refused lang.vocab_size {vocab_size}: {message}"
+def _size_error(vocab_size: int, message: str) -> InputError:
+    if largest := re.search(r"value <= (\d+)", message):
+        return VocabSizeError(
+            f"lang.vocab_size is {vocab_size}, this text allows at most {largest[1]}", int(largest[1])
+        )
+    return InputError(f"subword units: SentencePiece refused lang.vocab_size {vocab_size}: {message}")
 
 
 def subword_lexicon(

@@ -1,20 +1,18 @@
-"""What a corpus and its networks will cost before anything runs: bytes, arithmetic, time and memory.
+"""What a corpus and its networks cost, before anything runs: bytes, arithmetic, time and memory.
 
-Counts are exact: frames, parameters, floating-point operations, bytes. Time is counts divided by a rate, which is
-measured on this device by a few real training steps of the very networks, or given.
+Counts are exact: frames, parameters, floating-point operations, bytes. A time is a count divided by a rate. The rate is
+given, or measured on this device by a few training steps of the same networks.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
 from asrkd.distil.store import StoreOptions, bytes_of_row, combined_logits, compress
 from asrkd.errors import InputError
@@ -23,56 +21,59 @@ from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.nnet.devices import resolve_device, resolve_precision
 from asrkd.nnet.evaluate import CHUNK, inference
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.workflow import provenance
+from asrkd.options import require_set_by_run, set_by_run
 
-SECONDS_AN_HOUR = 3600.0
+SECONDS_PER_HOUR = 3600.0
 MS_PER_SEC = 1000.0
 FLOAT_BYTES = 4
-STATES_A_PHONE = 3
+STATES_PER_PHONE = 3
 # Weights, gradients and AdamW's two moments, in float32.
-BYTES_A_TRAINED_PARAMETER = 4 * FLOAT_BYTES
+BYTES_PER_TRAINED_PARAMETER = 4 * FLOAT_BYTES
 PROBE_STEPS = 12
 PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class PlanOptions:
-    """A corpus, an ensemble, a student, and where they are trained."""
+class CostOptions:
+    """A corpus, an ensemble, a student, and the devices that train them."""
 
     hours: float = 100.0
     """Hours of speech to train on."""
     copies: int = 1
-    """Copies of it at other speeds, itself among them."""
+    """Speeds at which all of it is trained on; 1: the original alone."""
     frame_shift_ms: float = 10.0
-    """From one frame to the next, ms."""
+    """Time from one frame to the next, ms."""
     features: int = 40
-    """Features a frame."""
+    """Features per frame."""
     context: int = 26
-    """Frames spliced into an input."""
+    """Frames spliced into one input."""
     senones: int = 2000
-    """Classes."""
+    """Senones of the tree: the classes of teachers and student."""
     teachers: int = 10
-    """Size of the ensemble."""
+    """Number of teachers."""
     teacher: ModelOptions = field(default_factory=lambda: ModelOptions(1024, 5, dropout=0.1))
     student: ModelOptions = field(default_factory=lambda: ModelOptions(512, 4, dropout=0.0))
     phones: int = 40
-    """Phones, silence among them: three states each are a monophone network's classes."""
+    """Phones, silence included: three states of each are the classes of a monophone network."""
     mono_rounds: int = 2
-    """Monophone networks, of a teacher's shape, that are trained one after the other to align."""
+    """Monophone networks of a teacher's shape that make the labels."""
     tree_rounds: int = 2
-    """Senone networks that are so."""
+    """Senone networks of a teacher's shape that make the labels."""
     label_epochs: int = 4
-    """Passes over the frames of each of them."""
-    store: StoreOptions = field(default_factory=StoreOptions)
-    train: TrainOptions = field(default_factory=TrainOptions)
+    """Passes over the frames for each network that makes the labels."""
+    posteriors: StoreOptions = field(default_factory=StoreOptions)
+    train: TrainOptions = field(default_factory=lambda: TrainOptions(epochs=10), metadata=set_by_run("device"))
     device: str = "auto"
-    """Where they are trained and measured: cpu, cuda, or auto."""
+    """Where networks train and rates are measured: cpu, cuda, or auto."""
     devices: int = 1
-    """Devices that work side by side."""
+    """Devices that work at the same time."""
     flops: float | None = None
-    """Floating-point operations a second that a device keeps up in training and scoring; none: measured here."""
+    """Floating-point operations per second of one device in training and scoring; none: measured here."""
+    run: Path | None = None
+    """Folder of a finished run: estimate that run, and print its measured costs next to the estimate."""
 
     def __post_init__(self) -> None:
+        require_set_by_run(self)
         for name in ("hours", "copies", "frame_shift_ms", "features", "context", "senones", "teachers", "devices"):
             value = getattr(self, name)
             if value <= 0:
@@ -83,7 +84,7 @@ class PlanOptions:
     @property
     def frames(self) -> int:
         """Frames of all copies."""
-        return round(self.hours * SECONDS_AN_HOUR * MS_PER_SEC / self.frame_shift_ms) * self.copies
+        return round(self.hours * SECONDS_PER_HOUR * MS_PER_SEC / self.frame_shift_ms) * self.copies
 
     @property
     def input_dim(self) -> int:
@@ -115,61 +116,64 @@ class Network:
 
     @property
     def training_flop(self) -> int:
-        """Of one frame: forward, and the gradients of weights and inputs; nobody wants those of the first inputs."""
+        """Of one frame: forward, and the gradients of weights and inputs. The first inputs need no gradient."""
         return 3 * self.forward_flop - 2 * self.layer_macs[0]
 
     def activations(self, batch_size: int) -> int:
-        """Bytes that a training step of so many frames holds: activations, logits and their gradients."""
+        """Bytes of a training step over `batch_size` frames: activations, logits and their gradients."""
         hidden = self.input_dim + 2 * self.model.num_layers * self.model.hidden_dim
         return FLOAT_BYTES * batch_size * (hidden + 3 * self.outputs)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One part of the work."""
+    """What one part of the work costs."""
 
     part: str
     flop: float = 0.0
     """Floating-point operations."""
     seconds: float = 0.0
-    """On one device, one piece after the other."""
-    side_by_side: int = 1
-    """Pieces of it that can be done at the same time on devices of their own."""
+    """On one device, one job after the other."""
+    parallel_jobs: int = 1
+    """Equal jobs that can run at the same time, a device each."""
     disk_bytes: int = 0
     memory_bytes: int = 0
-    """On one device, at most."""
+    """Peak on one device."""
 
     def wall_seconds(self, devices: int) -> float:
-        """By the clock, on so many devices: whole pieces side by side."""
-        rounds = -(-self.side_by_side // devices)
-        return self.seconds / self.side_by_side * rounds
+        """Wall-clock time on this many devices: each runs one whole job at a time."""
+        rounds = -(-self.parallel_jobs // devices)
+        return self.seconds / self.parallel_jobs * rounds
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Floating-point operations a second."""
+    """Floating-point operations per second."""
 
     teacher: float
+    """In training a teacher."""
     student: float
+    """In training the student."""
     scoring: float
-    """Of the ensemble's forward pass with the top classes taken out."""
+    """In the ensemble's forward pass, with the selection of the top classes."""
     measured: bool
+    """Whether they were measured on this device; else they are --flops."""
 
 
-def cost_estimate(options: PlanOptions, rates: Rates) -> list[Cost]:
-    """Cost of features, the labels' networks, teachers, posteriors and the student."""
+def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
+    """Costs of features, the labels' networks, teachers, posteriors and the student, in this order."""
     teacher = Network(options.input_dim, options.senones, options.teacher)
     student = Network(options.input_dim, options.senones, options.student)
-    top_k = min(options.store.top_k, options.senones)
-    row_bytes = bytes_of_row(top_k, len(options.store.temperatures))
+    top_k = min(options.posteriors.top_k, options.senones)
+    row_bytes = bytes_of_row(top_k, len(options.posteriors.temperatures))
     feature_bytes = FLOAT_BYTES * options.frames * options.features
-    monophone = Network(options.input_dim, STATES_A_PHONE * options.phones, options.teacher)
+    monophone = Network(options.input_dim, STATES_PER_PHONE * options.phones, options.teacher)
     rounds = options.mono_rounds * monophone.training_flop + options.tree_rounds * teacher.training_flop
     labels_flop = float(rounds) * options.frames * options.label_epochs
 
     def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
         flop = float(network.training_flop) * options.frames * options.train.epochs * number
-        memory = network.parameters * BYTES_A_TRAINED_PARAMETER + network.activations(options.train.batch_size)
+        memory = network.parameters * BYTES_PER_TRAINED_PARAMETER + network.activations(options.train.batch_size)
         disk = FLOAT_BYTES * network.parameters * number
         return Cost(part, flop, flop / rate, number, disk, memory + feature_bytes + targets * options.frames)
 
@@ -177,14 +181,14 @@ def cost_estimate(options: PlanOptions, rates: Rates) -> list[Cost]:
     scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
     return [
         Cost("features", disk_bytes=feature_bytes),
-        # One process trains them, each on the alignment of the one before.
+        # One process trains these networks in turn: each learns the alignment of the network before it.
         Cost("labels", labels_flop, labels_flop / rates.teacher, memory_bytes=teachers.memory_bytes),
         teachers,
         Cost(
             "posteriors",
             scoring_flop,
             scoring_flop / rates.scoring,
-            # Machines share the frames, but several GPUs do not.
+            # Machines of a cluster share the frames; several GPUs do not.
             1 if options.device.startswith("cuda") else options.devices,
             row_bytes * options.frames,
             FLOAT_BYTES * options.teachers * (teacher.parameters + CHUNK * options.senones) + feature_bytes,
@@ -193,8 +197,8 @@ def cost_estimate(options: PlanOptions, rates: Rates) -> list[Cost]:
     ]
 
 
-def measure_rates(options: PlanOptions) -> Rates:
-    """Rates of the very networks on this device, each by a few seconds of real work on made-up frames."""
+def measure_rates(options: CostOptions) -> Rates:
+    """Rates on this device: each network trains, or scores, random frames for a few seconds."""
     if options.flops is not None:
         return Rates(options.flops, options.flops, options.flops, measured=False)
     device = resolve_device(options.device)
@@ -217,112 +221,38 @@ def measure_rates(options: PlanOptions) -> Rates:
     )
 
 
-def _scoring_rate(options: PlanOptions, device: torch.device) -> float:
+def _scoring_rate(options: CostOptions, device: torch.device) -> float:
     network = Network(options.input_dim, options.senones, options.teacher)
     members = [AcousticDnn(options.input_dim, options.senones, options.teacher, seed) for seed in range(2)]
     ensemble = StackedEnsemble(members).to(device).eval()
     x = torch.randn(CHUNK, options.input_dim).to(device)
     precision = resolve_precision(options.train.precision, device)
-    quickest, until = float("inf"), time.perf_counter() + PROBE_SECONDS
+    fastest, until = float("inf"), time.perf_counter() + PROBE_SECONDS
     while time.perf_counter() < until:
         start = time.perf_counter()
         with inference(device, precision):
             logits = ensemble(x)
-        kept = compress(combined_logits(logits.float(), options.store), options.store)
-        kept.logits[0, 0].item()
-        quickest = min(quickest, time.perf_counter() - start)
-    return network.forward_flop * len(members) * CHUNK / quickest
+        rows = compress(combined_logits(logits.float(), options.posteriors), options.posteriors)
+        rows.logits[0, 0].item()  # waits for the device
+        fastest = min(fastest, time.perf_counter() - start)
+    return network.forward_flop * len(members) * CHUNK / fastest
 
 
-def rows(costs: list[Cost], devices: int) -> Iterator[tuple[str, ...]]:
-    """A line a part, for people, and their sum."""
-    for cost in costs:
-        yield (
-            cost.part,
-            f"{cost.flop / 1e12:,.0f}" if cost.flop else "–",
-            _duration(cost.seconds),
-            _duration(cost.wall_seconds(devices)),
-            _size(cost.disk_bytes),
-            _size(cost.memory_bytes),
-        )
-    yield (
-        "together",
-        f"{sum(cost.flop for cost in costs) / 1e12:,.0f}",
-        _duration(sum(cost.seconds for cost in costs)),
-        _duration(sum(cost.wall_seconds(devices) for cost in costs)),
-        _size(sum(cost.disk_bytes for cost in costs)),
-        _size(max(cost.memory_bytes for cost in costs)),
-    )
-
-
-COLUMNS = ("part", "TFLOP", "one device", "by the clock", "on disk", "memory")
-
-
-def _duration(seconds: float) -> str:
-    if not seconds:
-        return "–"
-    if seconds < 2 * SECONDS_AN_HOUR:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / SECONDS_AN_HOUR:,.1f} h"
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("kB", "MB", "GB"):
-        num_bytes /= 1000
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-    return f"{num_bytes / 1000:.3g} TB"
-
-
-def page(options: PlanOptions) -> str:
-    """The plan as a table, and the rates that it rests on."""
-    rates = measure_rates(options)
-    table = tabulate(
-        list(rows(cost_estimate(options, rates), options.devices)),
-        headers=COLUMNS,
-        disable_numparse=True,
-        tablefmt="github",
-    )
-    return f"{_described(options)}\n\n{table}\n\n{_rates_text(options, rates)}"
-
-
-def page_of_run(exp_dir: Path, device: str, flops: float | None) -> str:
-    """The plan of a finished run beside its own times and sizes."""
-    options = options_of_run(exp_dir, device, flops)
-    rates = measure_rates(options)
-    happened = measured_costs(exp_dir)
-    lines = [
-        (
-            cost.part,
-            _duration(cost.seconds),
-            _duration(happened[cost.part].seconds),
-            _ratio(cost.seconds, happened[cost.part].seconds),
-            _size(cost.disk_bytes),
-            _size(happened[cost.part].disk_bytes),
-            _ratio(cost.disk_bytes, happened[cost.part].disk_bytes),
-        )
-        for cost in cost_estimate(options, rates)
-    ]
-    headers = ("part", "time planned", "taken", "taken/planned", "on disk, planned", "found", "found/planned")
-    table = tabulate(lines, headers=headers, disable_numparse=True, tablefmt="github")
-    return f"{exp_dir}: {_described(options)}\n\n{table}\n\n{_rates_text(options, rates)}"
-
-
-def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptions:
-    """What a run was to do, as a plan: its configuration and the frames of its training set."""
+def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptions:
+    """Options of the estimate of a run: from its configuration, its senones and the frames of its training set."""
     if not (exp_dir / "config.json").is_file():
         raise InputError(f"{exp_dir}: expected a finished run, found no config.json")
-    # Here, for they need Lhotse, which a plan of one's own does not.
+    # Imported here: these need Lhotse, and an estimate without a run does not.
     from asrkd.features.store import FrameStore
     from asrkd.recipe.folders import RunFolders
     from asrkd.recipe.labels import load_hmm
-    from asrkd.recipe.options import options_of_run as configured
+    from asrkd.recipe.options import options_of_run as speech_options
 
-    chosen = configured(exp_dir)
+    chosen = speech_options(exp_dir)
     store = FrameStore.open(RunFolders(exp_dir).features("train"))
     tree, _, _ = load_hmm(exp_dir / "tree")
-    return PlanOptions(
-        hours=len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_AN_HOUR,
+    return CostOptions(
+        hours=len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_PER_HOUR,
         frame_shift_ms=store.frame_shift_ms,
         features=store.num_features,
         context=chosen.context.left + 1 + chosen.context.right,
@@ -334,8 +264,8 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> PlanOptio
         mono_rounds=chosen.labels.mono_rounds,
         tree_rounds=chosen.labels.tree_rounds,
         label_epochs=chosen.labels.epochs,
-        store=chosen.posteriors,
-        train=replace(chosen.train, device=device),
+        posteriors=chosen.posteriors,
+        train=chosen.train,
         device=device,
         flops=flops,
     )
@@ -352,39 +282,14 @@ def measured_costs(exp_dir: Path) -> dict[str, Cost]:
         "posteriors": [exp_dir / "posteriors"],
         "student": [exp_dir / "students" / "distilled"],
     }
-    # What else labels leave on the disk, alignments and trees, the plan does not know.
-    kept = {"features": "store/*.safetensors", "labels": "no file"}
-    found = {}
-    for part, parts in folders.items():
-        stamped = [folder for folder in parts if (folder / STAMP_FILE).is_file()]
-        if not stamped:
+    # The estimate counts neither alignments and trees on the disk, nor the time of reading audio.
+    patterns = {"features": "store/*.safetensors", "labels": "no file"}
+    costs = {}
+    for part, outputs in folders.items():
+        finished = [folder for folder in outputs if (folder / STAMP_FILE).is_file()]
+        if not finished:
             raise InputError(f"{exp_dir}: expected finished {part}, found none")
-        files = [file for folder in stamped for file in folder.glob(kept.get(part, "*.safetensors"))]
-        # The plan knows no reading of audio.
-        seconds = 0.0 if part == "features" else sum(read_json(folder / STAMP_FILE)["seconds"] for folder in stamped)
-        found[part] = Cost(part, seconds=seconds, disk_bytes=sum(file.stat().st_size for file in files))
-    return found
-
-
-def _described(options: PlanOptions) -> str:
-    teacher, student = options.teacher, options.student
-    return (
-        f"{options.frames:,} frames of {options.input_dim} inputs, {options.senones:,} senones; {options.teachers} "
-        f"teachers {teacher.num_layers}x{teacher.hidden_dim}, a student {student.num_layers}x{student.hidden_dim}, "
-        f"{options.train.epochs} epochs, {options.devices} {'device' if options.devices == 1 else 'devices'}"
-    )
-
-
-def _rates_text(options: PlanOptions, rates: Rates) -> str:
-    if not rates.measured:
-        return f"At {rates.teacher / 1e12:,.3g} TFLOP/s a device, as given."
-    name = provenance.device_name(str(resolve_device(options.device)))
-    told = ", ".join(
-        f"{what} {rate / 1e12:,.3g}"
-        for what, rate in (("teachers", rates.teacher), ("student", rates.student), ("scoring", rates.scoring))
-    )
-    return f"TFLOP/s measured on {name}: {told}. Validation, aligning, audio and start-up are not counted."
-
-
-def _ratio(planned: float, found: float) -> str:
-    return f"{found / planned:.2f}" if planned and found else "–"
+        files = [file for folder in finished for file in folder.glob(patterns.get(part, "*.safetensors"))]
+        seconds = 0.0 if part == "features" else sum(read_json(folder / STAMP_FILE)["seconds"] for folder in finished)
+        costs[part] = Cost(part, seconds=seconds, disk_bytes=sum(file.stat().st_size for file in files))
+    return costs

@@ -27,7 +27,7 @@ from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.statistics import accumulate
 from asrkd.hmm.topology import TransitionModel
-from asrkd.hmm.tree import SenoneTree, build_tree
+from asrkd.hmm.tree import SenoneTree, build_tree, require_leaves
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet import HardTargets, TrainOptions, train
 from asrkd.nnet.models import AcousticDnn
@@ -219,6 +219,7 @@ def scorer(
 def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 4: flat start and monophone rounds. Leaves an alignment and the log-likelihood of every round."""
     maker = LabelMaker.open(options)
+    require_leaves(options.tree, maker.lexicon.phones)  # stage 5 would refuse it, after this stage has trained
     scratch = out_dir / "scratch"
     alignment = flat_start(
         maker.store,

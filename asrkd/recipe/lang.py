@@ -12,6 +12,7 @@ from typing import Any
 
 from asrkd.data.manifests import load_split
 from asrkd.files import read_json, write_json
+from asrkd.hmm.tree import require_leaves
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.options import LangOptions
@@ -55,6 +56,7 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     source.require_guessable(text, options.max_bad)
     spoken = {word for sentence in text for word in sentence}
     lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
+    require_leaves(options.tree, lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
     summary = {"words": len(lexicon.words), "phones": len(lexicon.phones), "guessed_words": guessed}
     write_json(out_dir / LEXICON_SUMMARY, summary)

@@ -1,12 +1,13 @@
-"""`asrkd init`: a recipe for a corpus of one's own, checked before it is written."""
+"""`asrkd init`: a recipe for a corpus of the user, checked and sized before it is written."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.data.validate import MAX_BAD, validate
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir
-from asrkd.lang.lexicon import CMUDICT, require_guessable
+from asrkd.lang.lexicon import CMUDICT, build_lexicon, require_guessable
+from asrkd.lang.subword import VocabSizeError, subword_lexicon, train_pieces
+from asrkd.recipe.sizes import Sizes, choose_sizes, choose_vocab_size
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 LONGEST_NAME = 60
+SECONDS_PER_HOUR = 3600
 
-_RECIPE = '''"""{title}: made by `asrkd init`. Values only; every option is listed by run.sh --help."""
+_RECIPE = '''"""{title}: written by `asrkd init`. It holds values alone; run.sh --help-all lists every option."""
 
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ CORPUS = Corpus(
     prepare=prepare_user_corpus,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
-    where="--corpus-dir is the folder that relative paths of audio start from",
+    where="--corpus-dir is the folder in which relative paths of audio begin",
     files=user_corpus_files,
     audio=user_corpus_audio,
 {run})
@@ -53,8 +57,14 @@ DEFAULT = replace(
     _BASE,
     features=replace(_BASE.features, sampling_rate={sampling_rate}),
     lang=replace(_BASE.lang, {lang}),
-    # Chosen on AN4's development speakers: little dropout in the teachers, soft targets alone, at a rate of their own.
-    teacher=replace(_BASE.teacher, dropout=0.1),
+    # Sized for {hours:.1f} hours of training speech and {num_phones} units, silence included.
+    tree=replace(_BASE.tree, num_leaves={sizes.num_leaves}),
+    labels=replace(_BASE.labels, epochs={sizes.label_epochs}),
+    train=replace(_BASE.train, epochs={sizes.epochs}, batch_size={sizes.batch_size}),
+    # Chosen on AN4's development speakers: teachers with little dropout; students that learn soft targets alone, at a
+    # learning rate of their own.
+    teacher=replace(_BASE.teacher, hidden_dim={sizes.hidden_dim}, num_layers={sizes.num_layers}, dropout=0.1),
+    student=replace(_BASE.student, hidden_dim={sizes.hidden_dim}, num_layers={sizes.num_layers}),
     distil=replace(_BASE.distil, alpha=1.0),
     students=replace(_BASE.students, soft_learning_rate=3e-3),
 )
@@ -63,28 +73,43 @@ if __name__ == "__main__":
     main(CORPUS, DEFAULT)
 '''
 _RUN = """#!/usr/bin/env bash
-# The {name} recipe: numbered stages, as in Kaldi. Its --help lists them and every option.
+# The {name} recipe: numbered stages, as in Kaldi. --help lists the stages, the common options and examples.
 [ -t 2 ] || export TQDM_MININTERVAL="${{TQDM_MININTERVAL:-30}}"
 exec "${{ASRKD_PYTHON:-{python}}}" "$(dirname "${{BASH_SOURCE[0]}}")/recipe.py" "$@"
 """
 
 
+@dataclass(frozen=True)
+class NewRecipe:
+    """A recipe that was written."""
+
+    folder: Path
+    hours: float
+    """Hours of training speech."""
+    num_phones: int
+    """Phones or subword units, silence included."""
+    sizes: Sizes
+
+    @property
+    def described(self) -> str:
+        """The corpus and the sizes that it was given, on one line."""
+        sizes = self.sizes
+        return (
+            f"{self.hours:.1f} hours of training speech and {self.num_phones} units: {sizes.num_leaves} tree leaves, "
+            f"networks of {sizes.num_layers}x{sizes.hidden_dim}, {sizes.epochs} epochs"
+        )
+
+
 def write_recipe(
     name: str, corpora: UserCorpusOptions, lexicon: str | None, out: Path | None = None, max_bad: float = MAX_BAD
-) -> Path:
-    """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not be there; that folder.
+) -> NewRecipe:
+    """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not exist.
 
-    The manifests, the lexicon and the headers of all audio are read first, and nothing else is written: InputError
-    where they would stop the recipe, as words of the training text would that can neither be found nor guessed, or
-    more than `max_bad` of the utterances without audio, words or speaker.
+    The manifests, the lexicon and the headers of all audio are read first. InputError, and nothing is written, where
+    they would stop the recipe: words of the training text that are neither in the lexicon nor can be guessed, or more
+    than `max_bad` of the utterances without audio, words or speaker.
     """
-    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        raise InputError(
-            f"{name!r}: expected a name of at most {LONGEST_NAME} letters, digits, - and _ that begins with a letter"
-        )
-    folder = out if out is not None else Path("recipes") / name
-    if folder.exists():
-        raise InputError(f"{folder}: there is something already; choose another name or --out")
+    folder = _new_folder(name, out)
     corpora = _absolute(replace(corpora, pieces_dir=Path("data") / name / "pieces"))
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
     splits = prepare_user_corpus(base, corpora, only_probe=True)
@@ -92,6 +117,9 @@ def write_recipe(
     good = {}
     for split_name, split in splits.items():
         good[split_name], _ = validate(split, sampling_rate, split_name, max_bad, read_audio=False)
+    hours = sum(recording.duration for recording in good["train"].recordings) / SECONDS_PER_HOUR
+    lang, num_phones = _units(lexicon, good["train"].texts(), hours, max_bad)
+    recipe = NewRecipe(folder, hours, num_phones, choose_sizes(hours, num_phones))
     values = {
         "title": name,
         "name": name,
@@ -101,25 +129,38 @@ def write_recipe(
         "corpora": _arguments(corpora),
         "sampling_rate": sampling_rate,
         "max_bad": "" if max_bad == MAX_BAD else f"    max_bad={max_bad!r},\n",
-        "lang": _lang(lexicon, good["train"].texts(), max_bad),
+        "lang": lang,
+        **vars(recipe),
     }
-    with atomic_dir(folder) as beside:
-        (beside / "recipe.py").write_text(_RECIPE.format(**values), encoding="utf-8")
-        run = beside / "run.sh"
+    with atomic_dir(folder) as tmp_dir:
+        (tmp_dir / "recipe.py").write_text(_RECIPE.format(**values), encoding="utf-8")
+        run = tmp_dir / "run.sh"
         run.write_text(_RUN.format(name=name, python=_in_double_quotes(sys.executable)), encoding="utf-8")
         run.chmod(0o755)
+    return recipe
+
+
+def _new_folder(name: str, out: Path | None) -> Path:
+    """The folder to write. InputError for a bad name or an existing folder."""
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise InputError(
+            f"{name!r}: expected a name of at most {LONGEST_NAME} letters, digits, - and _ that begins with a letter"
+        )
+    folder = out if out is not None else Path("recipes") / name
+    if folder.exists():
+        raise InputError(f"{folder}: there is something already; choose another name or --out")
     return folder
 
 
 def _absolute(corpora: UserCorpusOptions) -> UserCorpusOptions:
-    """Manifests by their full paths: a recipe is run from anywhere. What it makes stays where it is run."""
+    """The options with full paths of the manifests: a recipe can run in any folder, and writes its outputs there."""
     given = {field.name: getattr(corpora, field.name) for field in fields(corpora) if field.name != "pieces_dir"}
     paths: dict[str, Any] = {name: value.absolute() for name, value in given.items() if isinstance(value, Path)}
     return replace(corpora, **paths)
 
 
 def _arguments(corpora: UserCorpusOptions) -> str:
-    """The lines of what is not as by default."""
+    """A line for each option that has another value than its default."""
     lines = []
     for field in fields(corpora):
         value = getattr(corpora, field.name)
@@ -129,7 +170,7 @@ def _arguments(corpora: UserCorpusOptions) -> str:
 
 
 def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
-    """The one of most recordings: validation tells which have another. InputError where none can be read."""
+    """The rate of most recordings; validation rejects the others. InputError where no recording can be read."""
     rates = [recording.sampling_rate for split in splits.values() for recording in split.recordings]
     if not rates:
         faults = [fault for split in splits.values() for fault in split.rejected]
@@ -137,17 +178,37 @@ def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
     return max(sorted(set(rates)), key=rates.count)
 
 
-def _lang(lexicon: str | None, spoken: Sequence[Sequence[str]], max_bad: float) -> str:
-    """The units. InputError where the lexicon lacks words of too many utterances and they cannot be guessed."""
+def _units(lexicon: str | None, texts: Sequence[Sequence[str]], hours: float, max_bad: float) -> tuple[str, int]:
+    """Options of `lang` as they are written into the recipe, and the number of phones or subword units.
+
+    InputError where the lexicon lacks words of too many utterances and they cannot be guessed.
+    """
     if lexicon is None:
-        return 'units="subword"'
-    require_guessable(spoken, lexicon, max_bad)
-    named = lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())
-    return f"lexicon={named!r}"
+        vocab_size, num_units = _subword_units(texts, choose_vocab_size(hours))
+        return f'units="subword", vocab_size={vocab_size}', num_units
+    require_guessable(texts, lexicon, max_bad)
+    spoken, _ = build_lexicon({word for text in texts for word in text}, lexicon, on_unknown="leave-out")
+    name = lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())
+    return f"lexicon={name!r}", len(spoken.phones)
+
+
+def _subword_units(texts: Sequence[Sequence[str]], vocab_size: int) -> tuple[int, int]:
+    """The vocabulary size nearest to `vocab_size` that the text has, and the number of units that it makes.
+
+    A piece is one unit at the beginning of words and another inside them, so there are more units than pieces.
+    """
+    lines = [" ".join(text) for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = train_pieces(lines, vocab_size, Path(folder) / "pieces")
+        except VocabSizeError as error:
+            vocab_size = error.nearest
+            model = train_pieces(lines, vocab_size, Path(folder) / "pieces")
+        return vocab_size, len(subword_lexicon({word for text in texts for word in text}, model).phones)
 
 
 def _in_double_quotes(text: str) -> str:
-    """For a shell, inside ${...:-...} in double quotes."""
+    """`text` for a shell, inside ${...:-...} in double quotes. InputError where it needs quotes of its own."""
     if shlex.quote(text) != text:
-        raise InputError(f"{text}: expected a Python whose path a shell takes as it is")
+        raise InputError(f"{text}: expected a path of Python without spaces and special characters")
     return text

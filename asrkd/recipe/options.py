@@ -20,10 +20,16 @@ from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
+from asrkd.options import require_set_by_run, set_by_run, short_name
 from asrkd.workflow.map import Executor, Jobs
 from asrkd.workflow.steps import LAST_STAGE
 
 CORPUS_SECTION = "corpora"
+# What `--help` lists; `--help-all` lists every option.
+COMMON_OPTIONS = (
+    *("corpus-dir", "exp-dir", "stage", "stop-stage", "list-steps", "dry-run", "num-jobs", "device", "seed"),
+    *("ensemble.size", "distil.temperature", "student.hidden-dim"),
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class SpeechOptions:
     """Print every step and whether it is up to date, and run none."""
     only: str | None = None
     """The one step to run, e.g. teachers/3. Several machines that share exp_dir can each run a different one."""
-    num_jobs: int = 2
+    num_jobs: int = field(default=2, metadata=short_name("nj"))
     """Processes that read audio, align, compute posteriors and decode; best as many as there are cores."""
     executor: Executor = "processes"
     """processes: on this machine. dask: the workers of a Dask cluster that sees the same files."""
@@ -128,12 +134,12 @@ class SpeechOptions:
     """Where networks train: auto is cuda if there is a GPU."""
     features: FeatureOptions = field(default_factory=FeatureOptions)
     lang: LangOptions = field(default_factory=LangOptions)
-    align: FlatStartOptions = field(default_factory=FlatStartOptions)
-    realign: ViterbiOptions = field(default_factory=ViterbiOptions)
+    align: FlatStartOptions = field(default_factory=FlatStartOptions, metadata=set_by_run("num_jobs"))
+    realign: ViterbiOptions = field(default_factory=ViterbiOptions, metadata=set_by_run("num_jobs"))
     labels: LabelOptions = field(default_factory=LabelOptions)
     tree: TreeOptions = field(default_factory=TreeOptions)
     context: ContextOptions = field(default_factory=ContextOptions)
-    train: TrainOptions = field(default_factory=TrainOptions)
+    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
     teacher: ModelOptions = field(default_factory=ModelOptions)
     student: ModelOptions = field(default_factory=lambda: ModelOptions(dropout=0.0))
     ensemble: EnsembleOptions = field(default_factory=EnsembleOptions)
@@ -143,7 +149,7 @@ class SpeechOptions:
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions, metadata=set_by_run("num_jobs"))
     tune: TuneOptions = field(default_factory=TuneOptions)
 
     def __post_init__(self) -> None:
@@ -153,14 +159,7 @@ class SpeechOptions:
             raise InputError(f"--ensemble.size: expected at least 2 teachers, found {self.ensemble.size}")
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
-        for name in ("seed", "device"):
-            # Every network of a run takes these from the run, so a value of the section alone would be ignored.
-            if getattr(self.train, name) != getattr(TrainOptions(), name):
-                raise InputError(f"--train.{name}: give --{name}, which every network of the recipe follows")
-        for section in ("align", "realign", "decode"):
-            one: FlatStartOptions | ViterbiOptions | DecodeOptions = getattr(self, section)
-            if one.num_jobs != type(one)().num_jobs:
-                raise InputError(f"--{section}.num-jobs: give --num-jobs, which every step of the recipe follows")
+        require_set_by_run(self)
         if self.lang.mix and self.lang.arpa is None and self.lang.rescore_arpa is None:
             raise InputError("--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with, found neither")
         if self.lang.max_words is not None and self.lang.arpa is None:

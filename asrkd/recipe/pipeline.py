@@ -18,7 +18,7 @@ from asrkd.recipe import corpus as corpora
 from asrkd.recipe import evaluate, external_teacher, features, labels, lang, networks, results
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS
-from asrkd.recipe.options import SpeechOptions, corpus_options
+from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.report import print_table
 from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.stages import StageRange, list_steps, run_steps
@@ -301,7 +301,8 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
     """Run a recipe's stages; errors that a user can mend are one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(corpus.program):
-        typed = config.parse(default, arguments, corpus.program, _description(corpus))
+        description, examples = _description(corpus), _examples(corpus)
+        typed = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
         options = with_absolute_paths(typed)
         steps = build_steps(corpus, options, command_of_all(corpus.program, arguments))
         stages = StageRange(options.stage, options.stop_stage, options.only)
@@ -343,5 +344,10 @@ def _description(corpus: Corpus) -> str:
     stages = ", ".join(f"{number} {name}" for number, name in enumerate(STAGE_NAMES))
     return (
         f"The {corpus.name} recipe: from a corpus to a table that compares baseline, teachers, ensemble and distilled "
-        f"student. Stages: {stages}. A stage whose options and inputs did not change is skipped."
+        f"student.\n\nStages: {stages}. A stage is skipped when its options and inputs did not change."
     )
+
+
+def _examples(corpus: Corpus) -> tuple[str, ...]:
+    run = f"{corpus.program} --corpus-dir DIR"
+    return (run, f"{run} --exp-dir exp/{corpus.name}_t5 --ensemble.size 10 --distil.temperature 5")

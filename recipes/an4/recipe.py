@@ -1,4 +1,4 @@
-"""AN4: CMU's census data, 42 minutes of training speech, read by 74 speakers; ten others are the test set."""
+"""AN4: CMU's census data. 74 speakers read 42 minutes of training speech; ten other speakers are the test set."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ CORPUS = Corpus(
     prepare=prepare_an4,
     dictionary=lambda corpus_dir: corpus_dir / "etc" / "an4.dic",
     closed_vocabulary=True,
-    where="get AN4 from https://github.com/cmusphinx/an4 (or CMU's speech pages) and give its folder",
+    where="get AN4 from https://github.com/cmusphinx/an4 (or from CMU's speech pages), and give its folder",
 )
 
 _BASE = SpeechOptions(exp_dir=Path("exp/an4"))
 DEFAULT = replace(
     _BASE,
-    # 67 training speakers are few: copies at other speeds stand in for other voices.
+    # 67 training speakers are few. Copies at other speeds act as other voices.
     features=replace(_BASE.features, speed_factors=(0.9, 1.0, 1.1)),
-    # Four words: development perplexity 15.1, against 15.8 with three and 19.3 with two.
+    # The development perplexity is 15.1 with four words, 15.8 with three and 19.3 with two.
     lang=replace(_BASE.lang, order=4),
-    # An epoch of three speeds is worth three.
+    # One epoch passes over three speeds, so few epochs are enough.
     labels=replace(_BASE.labels, mono_rounds=1, epochs=1),
     train=replace(_BASE.train, epochs=6),
+    # Chosen on the development speakers: teachers with little dropout, and students that learn soft targets alone, at a
+    # rate three times that of hard labels (LOG.md).
     teacher=replace(_BASE.teacher, dropout=0.1),
     distil=replace(_BASE.distil, alpha=1.0),
     students=replace(_BASE.students, soft_learning_rate=3e-3, sweep_alphas=(0.5, 0.9), narrow_dims=(256,)),
+    # The scale of the development lattices, before scales are tuned.
     decode=replace(_BASE.decode, acoustic_scale=0.2),
 )
 

@@ -1,4 +1,4 @@
-"""LibriSpeech: books read aloud; 100 or 960 hours of training speech, or the mini set of five."""
+"""LibriSpeech: books read aloud. The training speech is 100 or 960 hours, or the mini set of five hours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.options import LibrispeechSpeechOptions
 from asrkd.recipe.pipeline import main
 
-# 72,545 words of news, web text and talk, all of them in the CMU dictionary.
+# It knows 72,545 words of news, web text and talk. The CMU dictionary has all of them.
 DEBIAN_LM = "/usr/share/pocketsphinx/model/en-us/en-us.lm.bin"
 
 CORPUS = Corpus(
@@ -28,14 +28,15 @@ _BASE = LibrispeechSpeechOptions(exp_dir=Path("exp/librispeech"))
 DEFAULT = replace(
     _BASE,
     lang=replace(_BASE.lang, arpa=DEBIAN_LM, prune=1e-7, rescore_arpa=DEBIAN_LM),
-    # Sized for 100 hours, and not run on them yet; README has the values for the mini set.
+    # Sized for 100 hours, and not run on them yet. README has values for the mini set.
     tree=replace(_BASE.tree, num_leaves=3000),
     teacher=replace(_BASE.teacher, num_layers=5, hidden_dim=1024, dropout=0.1),
     student=replace(_BASE.student, num_layers=5, hidden_dim=1024),
-    # What AN4 taught (LOG.md): soft targets alone, at a rate of their own.
+    # As on AN4 (LOG.md): students learn soft targets alone, at a learning rate of their own.
     distil=replace(_BASE.distil, alpha=1.0),
     students=replace(_BASE.students, soft_learning_rate=3e-3),
-    # On ten million arcs a quarter of the time of 16 and 10,000; of a barely trained network no more errors.
+    # A graph of ten million arcs decodes in a quarter of the time that a beam of 16 and 10,000 states take. A barely
+    # trained network made no more errors.
     decode=replace(_BASE.decode, beam=13.0, max_active=3000, acoustic_scale=0.15),
 )
 

@@ -11,7 +11,14 @@ from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
+from asrkd.options import require_set_by_run, set_by_run
 from asrkd.workflow.steps import LAST_STAGE
+
+# What `--help` lists; `--help-all` lists every option.
+COMMON_OPTIONS = (
+    *("profile", "corpus-dir", "exp-dir", "stage", "stop-stage", "experiments", "device", "seed"),
+    *("teacher.size", "student.seeds"),
+)
 
 Profile = Literal["quick", "full"]
 # Every network has a seed of its own, a thousand of them a run, and torch takes 63 bits.
@@ -40,7 +47,7 @@ class TeacherOptions:
     model: ModelOptions = field(
         default_factory=lambda: ModelOptions(1200, 2, dropout=0.5, input_dropout=0.2, max_norm=3.5)
     )
-    train: TrainOptions = field(default_factory=TrainOptions)
+    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
 
     @property
     def views(self) -> int:
@@ -55,9 +62,9 @@ class StudentOptions:
     seeds: int = 5
     """Seeds of every student, trained as one stack."""
     model: ModelOptions = field(default_factory=lambda: ModelOptions(800, 2, dropout=0.0))
-    hard: TrainOptions = field(default_factory=TrainOptions)
+    hard: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
     """Training on hard labels."""
-    soft: TrainOptions = field(default_factory=TrainOptions)
+    soft: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
     """Training on soft targets: the distilled student, and those of experiments 3 and 4."""
     distil: DistilOptions = field(default_factory=lambda: DistilOptions(alpha=1.0, temperature=20.0))
 
@@ -66,7 +73,7 @@ class StudentOptions:
 class ComparedOptions:
     """What experiments 2, 5, 6 and 7 compare."""
 
-    train: TrainOptions = field(default_factory=TrainOptions)
+    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
     """Training of the students of experiments 2, 5 and 6 on soft targets, shorter, since there are many."""
     widths: tuple[int, ...] = (30, 100, 300, 800)
     """Experiment 2: units in each of the two hidden layers."""
@@ -163,7 +170,7 @@ class DigitsOptions:
 
     def _require_nothing_ignored(self) -> None:
         """Refuse what the run sets itself, so that no option is ignored in silence."""
-        default = TrainOptions()
+        require_set_by_run(self)
         sections = {
             "teacher.train": self.teacher.train,
             "student.hard": self.student.hard,
@@ -171,9 +178,6 @@ class DigitsOptions:
             "compared.train": self.compared.train,
         }
         for section, train in sections.items():
-            for name in ("seed", "device"):
-                if getattr(train, name) != getattr(default, name):
-                    raise InputError(f"--{section}.{name}: give --{name}, which every network of the recipe follows")
             if train.patience is not None or train.schedule == "newbob":
                 raise InputError(f"--{section}: expected neither patience nor newbob, for every length here is fixed")
 

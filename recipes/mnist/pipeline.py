@@ -17,13 +17,14 @@ from asrkd.workflow.stages import StageRange, run_steps
 from asrkd.workflow.steps import STAGE_NAMES, Step
 from recipes.mnist import networks, results
 from recipes.mnist.data import make_corpus
-from recipes.mnist.options import EXPERIMENTS, DigitsOptions, Profile, Profiles
+from recipes.mnist.options import COMMON_OPTIONS, EXPERIMENTS, DigitsOptions, Profile, Profiles
 from recipes.mnist.report import RESULTS_MD, report, terminal_text
 from recipes.mnist.results import RESULTS_FILE, step_name
 from recipes.mnist.tables import HEADLINE
 from recipes.mnist.variants import students, teacher
 
 PROGRAM = "recipes/mnist/run.sh"
+EXAMPLES = (f"{PROGRAM} --profile=quick", f"{PROGRAM} --exp-dir exp/mnist_one --experiments 1 --student.seeds 1")
 
 
 def build_steps(
@@ -87,7 +88,8 @@ def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[s
     """Run the stages as the command line says; one line and exit code 2 for what a user can mend."""
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(PROGRAM):
-        options = config.parse(profiles[chosen_profile(arguments)], arguments, PROGRAM, _description())
+        default = profiles[chosen_profile(arguments)]
+        options = config.parse(default, arguments, PROGRAM, _description(), COMMON_OPTIONS, EXAMPLES)
         steps = build_steps(options, profiles, command_of_all(PROGRAM, arguments), checksums)
         options.exp_dir.mkdir(parents=True, exist_ok=True)
         stages = StageRange(options.stage, options.stop_stage)
@@ -119,7 +121,8 @@ def _description() -> str:
     stages = ", ".join(f"{number} {STAGE_NAMES[number]}" for number in (0, 6, 7, 8, 11, 12))
     experiments = "; ".join(f"{number} {what}" for number, what in EXPERIMENTS.items())
     return (
-        f"The mnist recipe: the experiments of section 3 of Hinton, Vinyals and Dean (2015). Stages: {stages}. A stage "
-        f"whose options and inputs did not change is skipped. Experiments: {experiments}. --profile=quick has other "
-        "defaults than --profile=full; --help shows those of the profile given."
+        "The mnist recipe: the experiments of section 3 of Hinton, Vinyals and Dean (2015).\n\n"
+        f"Stages: {stages}. A stage is skipped when its options and inputs did not change.\n\n"
+        f"Experiments: {experiments}.\n\n"
+        "--profile=quick has other defaults than --profile=full; --help shows those of the profile given."
     )

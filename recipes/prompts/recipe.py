@@ -1,4 +1,4 @@
-"""Prompts: Asterisk's English sound prompts, 25 minutes of one speaker at 8 kHz, from Debian's packages."""
+"""Prompts: Asterisk's English sound prompts from Debian's packages, 25 minutes of one speaker at 8 kHz."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CORPUS = Corpus(
     prepare=prepare_prompts,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
-    where="local/fetch_prompts.sh DIR gets it from Debian's packages asterisk-core-sounds-en and -en-wav",
+    where="local/fetch_prompts.sh DIR extracts it from Debian's packages asterisk-core-sounds-en and -en-wav",
 )
 
 _BASE = SpeechOptions(exp_dir=Path("exp/prompts"))
 DEFAULT = replace(
     _BASE,
     features=replace(_BASE.features, sampling_rate=8000),
-    # One speaker and 16 minutes: sized so that the whole recipe takes some ten minutes on two cores.
+    # One speaker and 16 minutes of training speech: with these sizes the recipe takes ten minutes on two cores.
     labels=replace(_BASE.labels, epochs=3),
     train=replace(_BASE.train, epochs=10, batch_size=256),
     teacher=replace(_BASE.teacher, dropout=0.1),

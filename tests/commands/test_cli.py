@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import asrkd
 from asrkd.commands import main as cli
+from asrkd.commands.command import Command
+from asrkd.config import option_names
 from asrkd.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@dataclass(frozen=True)
+class Shout:
+    times: int = 1
+    """How often."""
+
+
 def complaint(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What stderr says of arguments that must be refused with exit code 2."""
-    with pytest.raises(SystemExit) as left:
+    """The one line on stderr for arguments that must be refused with exit code 2."""
+    with pytest.raises(SystemExit) as exit_:
         cli.main(argv)
-    assert left.value.code == 2
+    assert exit_.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1, captured.err
     return captured.err
+
+
+def help_text(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(argv)
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,54 +49,65 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"asrkd {asrkd.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
-def test_help_lists_every_verb_and_the_recipes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main(argv)
-    assert left.value.code == 0
-    shown = capsys.readouterr().out
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["posteriors"], ["posteriors", "--help"]])
+def test_help_lists_every_command_and_the_recipes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_text(argv, capsys)
     assert "recipes/an4/run.sh" in shown
-    assert all(command in shown for command in cli.COMMANDS)
+    assert all(f"{name} " in shown and command.summary in shown for name, command in cli.COMMANDS.items())
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
-def test_every_verb_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main([command, "--help"])
-    assert left.value.code == 0
-    assert str(cli.COMMANDS[command].__doc__).splitlines()[0] in " ".join(capsys.readouterr().out.split())
-
-
-def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(["docter"], capsys)
-    assert said.startswith("asrkd: error: ")
-    assert "docter" in said
-    assert "doctor" in said.replace("docter", "")
-
-
-def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--loud" in complaint(["doctor", "--loud"], capsys)
-
-
-def test_verbs_take_options_and_their_errors_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_help_of_every_command_has_its_options_and_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def shout(times: int = 1) -> int:
-        """Say it.
+    command = cli.COMMANDS[name]
+    for flag in ("--help", "--help-all"):
+        shown = help_text([*name.split(), flag], capsys)
+        assert command.summary in " ".join(shown.split())
+        assert f"Examples:\n  {command.examples[0]}" in shown
+    assert set(option_names(command.options())) <= set(re.findall(r"--[\w.-]+", shown))
+    assert f"asrkd {name}" in command.examples[0]
 
-        Args:
-            times: how often
-        """
-        if times < 0:
-            raise InputError(f"times: expected 0 or more,\nfound {times}")
-        print("ASRKD" * times, file=sys.stderr)
-        return times
 
-    monkeypatch.setitem(cli.COMMANDS, "shout", shout)
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        (["docter"], "unknown command docter; the nearest is doctor"),
+        (["estimat", "--hours=3"], "unknown command estimat; the nearest is estimate"),
+        (["posteriors", "inport", "--out", "x"], "unknown command posteriors inport; the nearest is posteriors import"),
+        (["doctor", "--loud"], "unknown option --loud; the nearest is --"),
+        (["init", "mine", "--recording=x"], "unknown option --recording; the nearest is --recordings"),
+        (
+            ["estimate", "--teacher.hiden-dim=3"],
+            "unknown option --teacher.hiden-dim; the nearest is --teacher.hidden-d",
+        ),
+        (["--loud"], "expected a command (doctor, estimate, init, posteriors import, results), found --loud"),
+        (["doctor", "loud"], "expected an option, found loud"),
+        (["results", "--out=x"], "expected --runs PATH ..., found none"),
+        (["results", "--runs", "--out=x"], "--runs: expected at least one results.json"),
+        (["init"], "expected --name TEXT, found none"),
+        (["init", "mine"], "expected --recordings PATH, found none"),
+        (["posteriors", "import", "--kind=sums"], "expected --exp-dir PATH, found none"),
+    ],
+)
+def test_bad_arguments_are_one_line(given: list[str], nearest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = complaint(given, capsys)
+    assert line.startswith("asrkd: error: ") and nearest in line
+
+
+def test_errors_of_a_command_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def shout(options: Shout) -> int:
+        if options.times < 0:
+            raise InputError(f"times: expected 0 or more,\nfound {options.times}")
+        print("ASRKD" * options.times, file=sys.stderr)
+        return options.times
+
+    command = Command("shout", "Shout.", "", ("asrkd shout --times 3",), lambda: Shout, shout)
+    monkeypatch.setitem(cli.COMMANDS, "shout", command)
     assert cli.main(["shout", "--times", "3"]) == 3
-    assert capsys.readouterr().err == "ASRKD" * 3 + "\n", "a verb's own stderr is its own"
+    assert capsys.readouterr().err == "ASRKD" * 3 + "\n", "what a command writes to stderr stays as it is"
     assert complaint(["shout", "--times=-1"], capsys) == "asrkd: error: times: expected 0 or more, found -1\n"
-    assert "int" in complaint(["shout", "--times", "many"], capsys)
+    assert "--times INT" in complaint(["shout", "--times", "many"], capsys)
 
 
 @pytest.mark.parametrize("recipe", ["an4", "librispeech", "prompts"])
@@ -91,8 +119,8 @@ def test_committed_results_are_what_results_json_says(recipe: str, tmp_path: Pat
 
 
 def test_results_of_a_folder_that_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(["results", "--runs", str(tmp_path), "--out", str(tmp_path / "R.md")], capsys)
-    assert str(tmp_path / "results.json") in said
+    line = complaint(["results", "--runs", str(tmp_path), "--out", str(tmp_path / "R.md")], capsys)
+    assert str(tmp_path / "results.json") in line
     assert not (tmp_path / "R.md").exists()
 
 

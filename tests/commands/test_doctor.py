@@ -112,7 +112,7 @@ def test_cpu_without_avx2(tmp_path: Path) -> None:
     cpuinfo.write_text("model name\t: New One\nflags\t\t: fpu avx2 avx512_bf16\n")
     check = doctor.check_cpu(cpuinfo)
     assert check.status == "ok"
-    assert "New One (avx2 avx512_bf16)" in check.found
+    assert "New One (avx2 avx512_bf16)" in check.result
     assert doctor.check_cpu(tmp_path / "none").status == "ok"
 
 
@@ -133,8 +133,8 @@ def test_exit_codes(failing: tuple[str, ...], code: int) -> None:
         for need, names in doctor.PACKAGES.items()
         for name in names
     ]
-    lines, found = doctor.verdict(checks)
-    assert found == code
+    lines, exit_code = doctor.verdict(checks)
+    assert exit_code == code
     blamed = [name for name in failing if code != 2 or name == "torch"]
     if code != 1:
         assert all(name in "\n".join(lines) for name in blamed)
@@ -164,9 +164,9 @@ def test_import_that_prints_and_has_no_version(site: Path) -> None:
 
 
 def test_package_that_is_missing() -> None:
-    found = doctor.probe("no_such_package_as_this")
-    assert found.error == "not installed"
-    check = doctor.check_package(found, "decoding", {"torch": imported("torch", "1.13.1")})
+    missing = doctor.probe("no_such_package_as_this")
+    assert missing.error == "not installed"
+    check = doctor.check_package(missing, "decoding", {"torch": imported("torch", "1.13.1")})
     assert check.status == "FAIL"
 
 
@@ -176,9 +176,9 @@ def test_torch_without_its_cuda_libraries(site: Path, capsys: pytest.CaptureFixt
     package(site, "torch", f"raise OSError({lost!r})\n")
     package(site, "k2", "import torch\n")
     assert doctor.run() == doctor.EXIT_BROKEN
-    told = capsys.readouterr().out
-    assert told.count("nvidia packages, on a machine with no GPU as well") == 2
-    assert "Nothing works yet" in told
+    printed = capsys.readouterr().out
+    assert printed.count("nvidia packages, on a machine with no GPU as well") == 2
+    assert "Nothing works yet" in printed
 
 
 @pytest.mark.usefixtures("few_packages")
@@ -188,9 +188,9 @@ def test_torch_that_k2_was_not_built_for(site: Path, capsys: pytest.CaptureFixtu
     package(site, "torch", body, version="2.13.0")
     package(site, "k2", "__dev_version__ = '1.23.4'\n", version="1.23.4")
     assert doctor.run() == doctor.EXIT_TRAINS
-    told = capsys.readouterr().out
-    assert "needs torch 1.13.1 exactly, found 2.13.0" in told
-    assert "Training and distilling work; alignment and decoding do not: k2." in told
+    printed = capsys.readouterr().out
+    assert "needs torch 1.13.1 exactly, found 2.13.0" in printed
+    assert "Training and distilling work; alignment and decoding do not: k2." in printed
 
 
 def test_this_environment() -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -34,9 +35,10 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.data.validate import validate
 from asrkd.errors import InputError
 from asrkd.files import read_json
+from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.options import LangOptions
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import HELD_OUT
+from asrkd.recipe.folders import HELD_OUT, RunFolders
 from asrkd.recipe.lang import held_out_lexicon, make_lexicon
 from asrkd.recipe.options import SpeechOptions
 
@@ -386,6 +388,56 @@ def test_audio_that_moved_since_is_named_by_utterance(kaldi: Path, tmp_path: Pat
     assert done.returncode == 2
     assert "bob-1: missing audio: expected" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def written_options(folder: Path) -> SpeechOptions:
+    """The options of a recipe that `asrkd init` wrote."""
+    return runpy.run_path(str(folder / "recipe.py"))["DEFAULT"]
+
+
+def test_init_without_a_lexicon_sizes_units_and_tree_for_the_text(
+    kaldi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text allows fewer pieces than usual; stage 3 finds the units that `init` counted."""
+    out = tmp_path / "mine"
+    assert cli.main(["init", "mine", "--recordings", str(kaldi), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    options = written_options(out)
+    assert options.lang.units == "subword" and options.lang.vocab_size < 80
+    assert options.tree.num_leaves == 300 and f"{options.tree.num_leaves} tree leaves" in printed
+    assert run_recipe(out, tmp_path, "--stop-stage=3").returncode == 0
+    num_units = len(Lexicon.load(RunFolders(tmp_path / "exp" / "mine").lexicon).phones)
+    assert f" {num_units} units" in printed
+
+
+def test_many_units_get_more_leaves_than_their_hours_alone(kaldi: Path, tmp_path: Path) -> None:
+    """A script of 120 characters: more units than 300 leaves have states for."""
+    letters = [chr(code) for code in range(0x4E00, 0x4E00 + 120)]
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(letters, size=3)) for _ in range(2000)]
+    utterances = (kaldi / "text").read_text().splitlines()
+    lines = [
+        f"{line.split()[0]} {' '.join(words[number :: len(utterances)])}" for number, line in enumerate(utterances)
+    ]
+    (kaldi / "text").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "mine"
+    assert cli.main(["init", "mine", "--recordings", str(kaldi), "--out", str(out)]) == 0
+    options = written_options(out)
+    assert options.lang.vocab_size == len(letters) + 2
+    assert options.tree.num_leaves > 1.5 * 3 * len(letters)
+
+
+def test_too_few_leaves_are_refused_before_anything_trains(kaldi: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    assert cli.main(["init", "mine", "--recordings", str(kaldi), "--out", str(out)]) == 0
+    message = r"error: --tree.num-leaves: expected at least \d+, for 3 states of each of \d+ phones .*, found 20\n"
+    done = run_recipe(out, tmp_path, "--tree.num-leaves=20")
+    assert done.returncode == 2 and re.search(message, done.stderr)
+    assert "== stage 3" in done.stdout and "stage 4" not in done.stdout
+    assert run_recipe(out, tmp_path, "--stop-stage=3").returncode == 0
+    done = run_recipe(out, tmp_path, "--tree.num-leaves=20")
+    assert done.returncode == 2 and re.search(message, done.stderr)
+    assert "== stage 4" in done.stdout and not list((tmp_path / "exp" / "mine").glob("align*/scratch/*"))
 
 
 def test_a_language_model_of_words_outside_the_lexicon_is_refused(kaldi: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plans: counts worked by hand, rates that scale them, and a finished run held against its plan."""
+"""Cost estimates: counts worked out by hand, rates that scale them, and the options of a finished run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from asrkd.distil.store import StoreOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import AcousticDnn, ModelOptions
-from asrkd.recipe.cost_estimate import Cost, Network, PlanOptions, Rates, cost_estimate, measure_rates
+from asrkd.recipe.cost_estimate import Cost, CostOptions, Network, Rates, cost_estimate, measure_rates
 
-SMALL = PlanOptions(
+SMALL = CostOptions(
     hours=1.0,
     copies=2,
     features=4,
@@ -27,7 +27,7 @@ SMALL = PlanOptions(
     teachers=3,
     teacher=ModelOptions(5, 2, dropout=0.0),
     student=ModelOptions(2, 1, dropout=0.0),
-    store=StoreOptions(top_k=4, temperatures=(1.0, 2.0)),
+    posteriors=StoreOptions(top_k=4, temperatures=(1.0, 2.0)),
     train=TrainOptions(epochs=10, batch_size=8),
     device="cpu",
 )
@@ -62,35 +62,37 @@ def test_costs_by_hand() -> None:
 
 
 def test_machines_share_the_posteriors_but_gpus_do_not() -> None:
-    for device, pieces in (("cpu", 10), ("cuda", 1)):
+    for device, jobs in (("cpu", 10), ("cuda", 1)):
         posteriors = cost_estimate(replace(SMALL, device=device, devices=10), Rates(1e9, 2e9, 4e9, measured=False))[3]
-        assert posteriors.part == "posteriors" and posteriors.side_by_side == pieces
+        assert posteriors.part == "posteriors" and posteriors.parallel_jobs == jobs
 
 
-def test_devices_work_on_whole_pieces() -> None:
-    cost = Cost("teachers", seconds=100.0, side_by_side=10)
+def test_devices_run_whole_jobs() -> None:
+    cost = Cost("teachers", seconds=100.0, parallel_jobs=10)
     assert cost.wall_seconds(1) == pytest.approx(100.0)
-    assert cost.wall_seconds(4) == pytest.approx(30.0), "ten pieces on four devices are three rounds"
+    assert cost.wall_seconds(4) == pytest.approx(30.0), "ten jobs on four devices are three rounds"
     assert cost.wall_seconds(20) == pytest.approx(10.0)
 
 
 def test_rates_are_measured_unless_given() -> None:
     measured = measure_rates(SMALL)
     assert measured.measured and min(measured.teacher, measured.student, measured.scoring) > 0
-    given = measure_rates(PlanOptions(flops=3e12))
+    given = measure_rates(CostOptions(flops=3e12))
     assert given == Rates(3e12, 3e12, 3e12, measured=False)
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli.main(["plan", "--hours", "10", "--flops", "1e12"]) == 0
-    said = capsys.readouterr().out
-    assert "3,600,000 frames" in said and "posteriors" in said and "as given" in said
+    assert cli.main(["estimate", "--hours", "10", "--flops", "1e12", "--teacher.num-layers", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "3,600,000 frames" in printed and "posteriors" in printed and "from --flops" in printed
+    assert "10 teachers 3x1024, a student 4x512, 10 epochs" in printed
     for arguments, complaint in (
         (["--hours=-1", "--flops", "1e12"], "--hours: expected a positive number, found -1"),
         (["--run", str(tmp_path)], f"{tmp_path}: expected a finished run"),
+        (["--train.device", "cuda"], "--train.device: give --device"),
     ):
         with pytest.raises(SystemExit) as exit_:
-            cli.main(["plan", *arguments])
+            cli.main(["estimate", *arguments])
         assert exit_.value.code == 2 and complaint in capsys.readouterr().err
 
 
@@ -106,6 +108,6 @@ def test_a_run_of_any_recipe_is_read(tmp_path: Path) -> None:
         options_of_run(tmp_path)
 
 
-def test_impossible_plans_are_refused() -> None:
+def test_impossible_options_are_refused() -> None:
     with pytest.raises(InputError, match="--flops"):
-        PlanOptions(flops=0.0)
+        CostOptions(flops=0.0)

@@ -1,0 +1,73 @@
+"""`asrkd posteriors import`: posteriors of another system, which a run's students learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from asrkd.commands.command import Command
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Posteriors to import and the run that they are for."""
+
+    exp_dir: Path
+    """A run that has its features and senones (stages 0 to 5), and its config.json."""
+    teachers: tuple[Path, ...]
+    """One dump of posteriors or several. Several are averaged."""
+    out: Path
+    """Folder of the store to write: a new folder, or an imported store to replace."""
+    kind: Literal["log-posteriors", "logits"] = "log-posteriors"
+    """log-posteriors (natural logarithm; those of a frame sum to one), or logits: the values before the softmax."""
+    mean: Literal["arithmetic", "geometric"] | None = None
+    """How several teachers are averaged; none: as the run's --posteriors.mean."""
+    top_k: int | None = None
+    """Classes stored for each frame; none: as the run's --posteriors.top-k."""
+    temperatures: tuple[float, ...] | None = None
+    """Temperatures that students can learn at; none: as the run's --posteriors.temperatures."""
+
+
+def run(options: ImportOptions) -> int:
+    from asrkd import config
+    from asrkd.distil import external_teacher
+    from asrkd.distil.store import StoreOptions
+    from asrkd.recipe.external_teacher import frames_to_import
+
+    given = {"mean": options.mean, "top_k": options.top_k, "temperatures": options.temperatures}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    store_options = replace(config.load(StoreOptions, options.exp_dir / "config.json", "posteriors"), **changed)
+    frames = frames_to_import(options.exp_dir)
+    store, accuracies = external_teacher.import_posteriors(
+        options.teachers, options.kind, frames, store_options, options.out
+    )
+    for teacher, accuracy in zip(options.teachers, accuracies, strict=True):
+        print(f"{teacher}: {100 * accuracy:.2f}% of the training frames agree with their labels")
+    print(f"wrote {options.out}: {len(store.utt_ids)} utterances, {len(store)} frames")
+    again = "".join(f" --posteriors.{name.replace('_', '-')} {_written(value)}" for name, value in changed.items())
+    print(f"continue the run with --posteriors-from {options.out}{again}")
+    return 0
+
+
+def _written(value: object) -> str:
+    """A value as an option takes it."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+IMPORT = Command(
+    name="posteriors import",
+    summary="Import another system's posteriors as the teacher of a run.",
+    description="""
+Each dump holds a matrix [frames, senones] for every training utterance, with rows and columns in the run's order. A
+dump is a folder of <utt_id>.npy, one .npz, or the .scp of Kaldi archives.
+
+Everything is checked before anything is written: utterances, frames, classes, finite values, sums, and whether the
+classes are these senones.""",
+    examples=(
+        "asrkd posteriors import --exp-dir exp/an4 --teachers dumps/big_model.npz --out exp/an4_big_model",
+        "recipes/an4/run.sh --corpus-dir DIR --stage 7 --posteriors-from exp/an4_big_model",
+    ),
+    options=lambda: ImportOptions,
+    run=run,
+)
