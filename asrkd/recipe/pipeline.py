@@ -46,7 +46,12 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     listing = corpora.list_sources(corpus, options)
     prepare = partial(corpora.prepare_corpus, corpus, listing, options)
     limits = {"max_bad": options.max_bad}
-    decides = [listing, str((options.corpus_dir or Path()).absolute()), limits, *corpus_options(options)]
+    decides = {
+        "files": listing,
+        "corpus_dir": str((options.corpus_dir or Path()).absolute()),
+        "corpora": corpus_options(options),
+        **limits,
+    }
     steps = [Step(0, "corpus", prepare, decides)]
     for split in SPLITS:
         steps.append(
@@ -54,7 +59,7 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 1,
                 f"manifests/{split}",
                 partial(corpora.make_manifests, corpus, split, options),
-                {**limits, "sampling_rate": options.features.sampling_rate},
+                {**limits, "features.sampling_rate": options.features.sampling_rate},
                 ("corpus",),
                 content=corpora.manifests_content,
             )
@@ -65,7 +70,7 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 2,
                 f"features/{split}",
                 partial(features.make_features, split, options),
-                features.split_features(split, options.features),
+                {"features": features.split_features(split, options.features)},
                 (f"manifests/{split}",),
                 resumable=True,
             )
@@ -83,7 +88,7 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             3,
             "lang/lm",
             partial(lang.make_lm, corpus, options),
-            [lm_options, _file_stamp(lm_options.arpa, corpus.where_model), *decides],
+            {**decides, "lang": lm_options, "arpa": _file_stamp(lm_options.arpa, corpus.where_model)},
             ("manifests/train", "lang/lexicon"),
         ),
         Step(
@@ -104,7 +109,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             4,
             "align",
             partial(labels.make_alignment, options),
-            [options.align, *label_options],
+            {"align": options.align, **label_options},
             ("features/train", "lang/lexicon"),
             resumable=True,
         ),
@@ -112,7 +117,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             5,
             "tree",
             partial(labels.make_tree, options),
-            [options.tree, *label_options],
+            {"tree": options.tree, **label_options},
             ("features/train", "lang/lexicon", "align"),
             resumable=True,
         ),
@@ -123,7 +128,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 5,
                 f"labels/{split}",
                 partial(labels.label_split, corpus, split, options),
-                [options.realign, options.context, *_lexicon_options(corpus, options)],
+                {"realign": options.realign, "context": options.context, **_lexicon_options(corpus, options)},
                 (f"manifests/{split}", f"features/{split}", "lang/lexicon", "tree"),
                 resumable=True,
             )
@@ -135,7 +140,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
     """Stages 6 and 7: teachers and their posteriors; posteriors alone where another system teaches."""
     source = options.posteriors_from
     if source is not None:
-        decides = [options.posteriors, PosteriorStore.open(source).fingerprint]
+        decides = {"posteriors": options.posteriors, "posteriors_from": PosteriorStore.open(source).fingerprint}
         take = partial(external_teacher.take_posteriors, source, options)
         return [Step(7, "posteriors", take, decides, ("features/train", "tree"))]
     teachers = networks.teachers(options)
@@ -144,7 +149,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             6,
             name,
             partial(networks.train_teacher, member, options),
-            [member, options.teacher, *_network_options(options)],
+            {"member": member, "teacher": options.teacher, **_network_options(options)},
             TRAINING_DATA,
             resumable=True,
             trains=True,
@@ -157,7 +162,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             7,
             "posteriors",
             partial(networks.make_posteriors, options),
-            [options.posteriors, {"format": FORMAT}],
+            {"posteriors": options.posteriors, "format": FORMAT},
             (*TRAINING_DATA, *teachers),
             resumable=True,
         )
@@ -175,7 +180,12 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
                 8,
                 f"students/{student.name}",
                 partial(networks.train_student, student, options),
-                [student.model, student.seed, student.distil, *_network_options(options, training)],
+                {
+                    "student": student.model,
+                    "student_seed": student.seed,
+                    "distil": student.distil,
+                    **_network_options(options, training),
+                },
                 (*TRAINING_DATA, "posteriors") if student.distil else TRAINING_DATA,
                 resumable=True,
                 trains=True,
@@ -200,7 +210,7 @@ def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             9,
             "graph",
             partial(evaluate.make_graph, options),
-            [options.graph, *_rescoring_options(corpus, options)],
+            {"graph": options.graph, **_rescoring_options(corpus, options)},
             ("manifests/train", "lang/lm", "tree"),
         ),
         *dev,
@@ -208,7 +218,7 @@ def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             10,
             "decode/tuning",
             partial(evaluate.tune_scales, chosen, corpus.scoring, options),
-            [options.tune, options.decode.lm_scale, corpus.scoring.rules],
+            {"tune": options.tune, "decode.lm_scale": options.decode.lm_scale, "scoring": corpus.scoring.rules},
             ("manifests/dev", "features/dev", *(run.dev_step for run in chosen)),
         ),
         *test,
@@ -222,7 +232,7 @@ def _decoding_step(
         10,
         name,
         decode,
-        [options.decode, options.posteriors.mean],
+        {"decode": options.decode, "posteriors.mean": options.posteriors.mean},
         (f"features/{split}", "tree", f"labels/{split}", "graph", *more_inputs, *run.models),
         resumable=True,
     )
@@ -240,7 +250,7 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
             11,
             "score",
             partial(results.score, corpus, command, steps, options),
-            [results.config_sha(options), command, corpus.scoring.rules],
+            {"config": results.config_sha(options), "command": command, "scoring": corpus.scoring.rules},
             (
                 *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", "align", "tree", *labelled, "posteriors"),
                 *(*models, *sweeps, "decode/tuning", *(run.step for run in chosen)),
@@ -256,23 +266,25 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
     ]
 
 
-def _network_options(options: SpeechOptions, training: TrainOptions | None = None) -> list[Any]:
+def _network_options(options: SpeechOptions, training: TrainOptions | None = None) -> dict[str, Any]:
     """Options that decide a trained network besides its shape and data; no runtime options."""
-    return [options.context, replace((training or options.train).without_runtime_options(), seed=0), options.seed]
+    train = replace((training or options.train).without_runtime_options(), seed=0)
+    return {"context": options.context, "train": train, "seed": options.seed}
 
 
-def _label_options(options: SpeechOptions) -> list[Any]:
+def _label_options(options: SpeechOptions) -> dict[str, Any]:
     """Options of the networks that label the frames."""
     network = _network_options(options, labels.label_training(options))
-    return [options.realign, options.labels, options.teacher, *network]
+    return {"realign": options.realign, "labels": options.labels, "teacher": options.teacher, **network}
 
 
-def _lexicon_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
+def _lexicon_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
     """What decides the training lexicon: the options, and the contents of the dictionary."""
     chosen = options.lang.lexicon
     closed = corpus.closed_vocabulary and chosen is None
     limits = {"max_bad": options.max_bad, "closed_vocabulary": closed}
-    return [lang.lexicon_options(options.lang), _file_stamp(chosen or _own_dictionary(corpus, options)), limits]
+    dictionary = _file_stamp(chosen or _own_dictionary(corpus, options))
+    return {"lang": lang.lexicon_options(options.lang), "dictionary": dictionary, **limits}
 
 
 def _own_dictionary(corpus: Corpus, options: SpeechOptions) -> str | None:
@@ -283,9 +295,13 @@ def _own_dictionary(corpus: Corpus, options: SpeechOptions) -> str | None:
     return str(path) if Path(path).is_file() else None
 
 
-def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> list[Any]:
-    rescore = options.lang.rescore_arpa
-    return [rescore, _file_stamp(rescore, corpus.where_model), options.lang.order, options.lang.mix] if rescore else []
+def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
+    """Options of the language model that rescores; none without one."""
+    lm = options.lang
+    if lm.rescore_arpa is None:
+        return {}
+    values = {"rescore_arpa": lm.rescore_arpa, "order": lm.order, "interpolation": lm.mix}
+    return {"lang": values, "rescore_arpa": _file_stamp(lm.rescore_arpa, corpus.where_model)}
 
 
 def _file_stamp(path: str | None, where: str = "") -> str | None:

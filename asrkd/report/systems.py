@@ -1,4 +1,4 @@
-"""Reads the systems of a results dict: role, test sets, error rates, intervals, gap recovered (docs/file_formats.md)."""
+"""The systems of a results dict: role, test sets, error rates, intervals, gap recovered (docs/file_formats.md)."""
 
 from __future__ import annotations
 
