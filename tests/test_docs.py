@@ -72,6 +72,8 @@ def test_recipes_take_the_options_that_are_shown() -> None:
 def test_commands_take_the_options_that_are_shown() -> None:
     seen = 0
     for arguments in shown("asrkd"):
+        if arguments == ["--help"]:
+            continue
         name = next(name for name in COMMANDS if arguments[: len(name.split())] == name.split())
         assert set(options_of(arguments)) <= {*option_names(COMMANDS[name].options()), "--help"}, arguments
         seen += 1
