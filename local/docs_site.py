@@ -29,6 +29,9 @@ MORE_PAGES = {
 }
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 PATH = re.compile(r"""^Path\(['"](.*)['"]\)$""")
+FIELD = re.compile(r"^field\(default=(.*?)(?:, .*)?\)$")
+SET_BY_RUN = re.compile(r"set_by_run\((.*?)\)")
+SHORT_NAME = re.compile(r"short_name\('(\w+)'\)")
 CODE = re.compile(r"(^ {4}.*$|```[\s\S]*?```|`[^`\n]*`)", re.MULTILINE)
 
 
@@ -116,28 +119,35 @@ def options_page() -> str:
     return "\n".join([*lines, "## MNIST", "", *_section(digits["mnist.options.DigitsOptions"], "--")])
 
 
-def _section(options: griffe.Class, prefix: str) -> list[str]:
-    """A table of a dataclass's options, then one of each dataclass in it."""
+def _section(options: griffe.Class, prefix: str, set_by_run: str = "") -> list[str]:
+    """A table of a dataclass's options, without those that the run sets, then one of each dataclass in it."""
     rows: list[str] = []
     nested: list[str] = []
     for field in options.members.values():
         if not isinstance(field, griffe.Attribute) or field.annotation is None or "property" in field.labels:
             continue
+        if f"'{field.name}'" in set_by_run:
+            continue
         name = prefix + field.name.replace("_", "-")
         inner = _dataclass_of(field)
         if inner is None:
             meaning = " ".join(field.docstring.value.split()) if field.docstring else ""
-            rows.append(f"| `{name}` | {_default(field)} | {_values(field)} | {meaning} |")
+            short = SHORT_NAME.search(str(field.value))
+            names = f"`{name}`, `--{short[1]}`" if short else f"`{name}`"
+            rows.append(f"| {names} | {_default(field)} | {_values(field)} | {meaning} |")
         else:
             about = inner.docstring.value.split("\n\n")[0] if inner.docstring else ""
-            made = (
-                ""
-                if "lambda" not in str(field.value)
-                else f" Defaults from `{str(field.value).partition('lambda: ')[2][:-1]}`."
-            )
-            nested += [f"### `{name}.*`", "", " ".join(about.split()) + made, "", *_section(inner, f"{name}.")]
+            by_run = SET_BY_RUN.search(str(field.value))
+            rows_of_inner = _section(inner, f"{name}.", by_run[1] if by_run else "")
+            nested += [f"### `{name}.*`", "", " ".join(about.split()), *_made_by(field), "", *rows_of_inner]
     table = ["| option | default | values | |", "|---|---|---|---|", *rows, ""] if rows else []
     return table + nested
+
+
+def _made_by(field: griffe.Attribute) -> list[str]:
+    """The defaults of a section where they are not those of its dataclass."""
+    made = re.search(r"lambda: (\w+\(.*?\))[,)]", str(field.value))
+    return [f"Here the default is `{made[1]}`."] if made and "Path()" not in made[1] else []
 
 
 def _dataclass_of(field: griffe.Attribute) -> griffe.Class | None:
@@ -166,13 +176,35 @@ def _named_by(field: griffe.Attribute) -> griffe.Object | None:
 def _default(field: griffe.Attribute) -> str:
     if field.value is None:
         return "required"
+    text = FIELD.sub(lambda default: default[1], PATH.sub(lambda path: repr(path[1]), str(_constant(field))))
     try:
-        value = ast.literal_eval(str(field.value))
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return f"`{PATH.sub(lambda path: path[1], str(field.value))}`"
+        return f"`{text}`"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, tuple):
         return f"`{' '.join(map(str, value))}`" if value else "none"
     return "none" if value is None else f"`{value}`"
+
+
+def _constant(field: griffe.Attribute) -> object:
+    """A field's default; where it is the name of a constant of ours, what that is: `len(STAGE_NAMES) - 1`."""
+    if not isinstance(field.value, griffe.ExprName) or field.value.canonical_path == field.value.name:
+        return field.value
+    constant = field.modules_collection[field.value.canonical_path]
+    constant = constant.final_target if isinstance(constant, griffe.Alias) else constant
+    others = {name: one.value for name, one in constant.parent.members.items() if isinstance(one, griffe.Attribute)}
+    literals = {name: ast.literal_eval(str(value)) for name, value in others.items() if _is_literal(value)}
+    return eval(str(constant.value), {"__builtins__": {"len": len}}, literals)
+
+
+def _is_literal(value: object) -> bool:
+    try:
+        ast.literal_eval(str(value))
+    except (ValueError, SyntaxError):
+        return False
+    return True
 
 
 def _values(field: griffe.Attribute) -> str:
