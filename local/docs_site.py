@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from os.path import normpath, relpath
 from pathlib import Path, PurePosixPath
 
@@ -116,12 +116,14 @@ def options_page() -> str:
     return "\n".join([*lines, "## MNIST", "", *_section(digits["mnist.options.DigitsOptions"], "--")])
 
 
-def _section(options: griffe.Class, prefix: str) -> list[str]:
-    """A table of a dataclass's options, then one of each dataclass in it."""
+def _section(options: griffe.Class, prefix: str, hidden: Collection[str] = ()) -> list[str]:
+    """A table of a dataclass's options without the `hidden` ones, then one of each dataclass in it."""
     rows: list[str] = []
     nested: list[str] = []
     for field in options.members.values():
         if not isinstance(field, griffe.Attribute) or field.annotation is None or "property" in field.labels:
+            continue
+        if field.name in hidden:
             continue
         name = prefix + field.name.replace("_", "-")
         inner = _dataclass_of(field)
@@ -135,7 +137,13 @@ def _section(options: griffe.Class, prefix: str) -> list[str]:
                 if "lambda" not in str(field.value)
                 else f" Defaults from `{str(field.value).partition('lambda: ')[2][:-1]}`."
             )
-            nested += [f"### `{name}.*`", "", " ".join(about.split()) + made, "", *_section(inner, f"{name}.")]
+            nested += [
+                f"### `{name}.*`",
+                "",
+                " ".join(about.split()) + made,
+                "",
+                *_section(inner, f"{name}.", _set_by_run(field)),
+            ]
     table = ["| option | default | values | |", "|---|---|---|---|", *rows, ""] if rows else []
     return table + nested
 
@@ -163,13 +171,21 @@ def _named_by(field: griffe.Attribute) -> griffe.Object | None:
     return found.final_target if isinstance(found, griffe.Alias) else found
 
 
+def _set_by_run(field: griffe.Attribute) -> list[str]:
+    """Options of a section that the run's options of the same names set (`asrkd.options.set_by_run`)."""
+    metadata = re.search(r"set_by_run\((.*?)\)", str(field.value))
+    return re.findall(r"\w+", metadata[1]) if metadata else []
+
+
 def _default(field: griffe.Attribute) -> str:
     if field.value is None:
         return "required"
+    with_metadata = re.match(r"field\(default=(.*), metadata=", str(field.value))
+    default = with_metadata[1] if with_metadata else str(field.value)
     try:
-        value = ast.literal_eval(str(field.value))
+        value = ast.literal_eval(default)
     except (ValueError, SyntaxError):
-        return f"`{PATH.sub(lambda path: path[1], str(field.value))}`"
+        return f"`{PATH.sub(lambda path: path[1], default)}`"
     if isinstance(value, tuple):
         return f"`{' '.join(map(str, value))}`" if value else "none"
     return "none" if value is None else f"`{value}`"
