@@ -15,7 +15,7 @@ import tyro
 
 from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
-from asrkd.options import HELP, HELP_ALL, Option, Page, options_of
+from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit
 
 Config = TypeVar("Config")
 
@@ -44,8 +44,7 @@ def parse(
     arguments = _in_full(argv, options)
     given = {_name(argument) for argument in arguments if argument.startswith("-")}
     if given & {*HELP, HELP_ALL}:
-        print(Page(program, description, default, common if HELP_ALL not in given else (), examples))
-        raise SystemExit(0)
+        print_and_exit(HelpPage(program, description, default, common if HELP_ALL not in given else (), examples))
     known = {name for option in options for name in option.names}
     for name in (_name(argument) for argument in arguments if argument.startswith("--")):
         if name not in known:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
 import shutil
+import sys
 import textwrap
 import types
 import typing
@@ -14,7 +16,7 @@ from dataclasses import MISSING, dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from asrkd.errors import InputError
 
@@ -114,7 +116,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Page:
+class HelpPage:
     """What `--help` prints; `str` makes the text, as wide as the terminal."""
 
     program: str
@@ -141,6 +143,15 @@ class Page:
         if self.examples:
             parts.append("\n".join(["Examples:", *(f"  {example}" for example in self.examples)]))
         return "\n\n".join(parts)
+
+
+def print_and_exit(text: object) -> NoReturn:
+    """Print help and exit with code 0, also where the reader stops early (`--help | head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to write at exit
+    raise SystemExit(0)
 
 
 def options_of(config: Any, section: str = "", hidden: Sequence[str] = ()) -> list[Option]:
@@ -219,7 +230,8 @@ def _usage(program: str, options: Sequence[Option]) -> str:
         for option in options
         if option.required
     ]
-    return f"usage: {' '.join([program, *needed, '[OPTION ...]'])}"
+    others = ["[OPTION ...]"] if any(not option.required for option in options) else []
+    return f"usage: {' '.join([program, *needed, *others])}"
 
 
 def _wrapped(description: str, columns: int) -> list[str]:

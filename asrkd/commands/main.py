@@ -10,6 +10,7 @@ import asrkd
 from asrkd.commands import doctor, estimate, init, posteriors, results
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
+from asrkd.options import HELP, print_and_exit
 
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors are the targets of one small network.
 
@@ -25,7 +26,6 @@ Their --help lists stages, common options and examples. The subcommands of `asrk
 EXIT_CODES = (
     "Exit codes: 0 done, 2 an error that you can mend (one line says how). `asrkd doctor --help` lists its own."
 )
-HELP = ("--help", "-h")
 
 COMMANDS: dict[str, Command] = {
     command.name: command
@@ -51,8 +51,7 @@ def dispatch(arguments: Sequence[str]) -> int:
             return _run(COMMANDS[name], arguments[len(name.split()) :])
     groups = {name.split()[0] for name in COMMANDS if " " in name}
     if set(arguments) <= {*HELP, *groups}:
-        print(overview())
-        raise SystemExit(0)
+        print_and_exit(overview())
     if not words:
         raise InputError(f"expected a command ({', '.join(COMMANDS)}), found {arguments[0]}")
     given = " ".join(words) if words[0] in groups else words[0]

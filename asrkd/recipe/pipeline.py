@@ -317,7 +317,7 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
     """Run a recipe's stages; errors that a user can mend are one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(corpus.program):
-        description, examples = _description(corpus), _examples(corpus)
+        description, examples = _description(corpus), _examples(corpus, default)
         typed = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
         options = with_absolute_paths(typed)
         steps = build_steps(corpus, options, command_of_all(corpus.program, arguments))
@@ -364,6 +364,6 @@ def _description(corpus: Corpus) -> str:
     )
 
 
-def _examples(corpus: Corpus) -> tuple[str, ...]:
-    run = f"{corpus.program} --corpus-dir DIR"
+def _examples(corpus: Corpus, default: SpeechOptions) -> tuple[str, ...]:
+    run = corpus.program if default.corpus_dir else f"{corpus.program} --corpus-dir DIR"
     return (run, f"{run} --exp-dir exp/{corpus.name}_t5 --ensemble.size 10 --distil.temperature 5")

@@ -56,6 +56,20 @@ def test_help_lists_every_command_and_the_recipes(argv: list[str], capsys: pytes
     assert all(f"{name} " in shown and command.summary in shown for name, command in cli.COMMANDS.items())
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["estimate", "--help-all"]])
+def test_help_into_a_pipe_that_closes_early(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "asrkd.commands.main", *arguments]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60, check=False
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_help_of_every_command_has_its_options_and_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
