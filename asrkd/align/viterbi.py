@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +16,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
-from asrkd.errors import InputError
+from asrkd.errors import InputError, require_finite_scores
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint
 from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
-from asrkd.nnet.devices import keep_freed_memory
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.k2_threads import k2_jobs
 from asrkd.workflow.map import InMemory
+from asrkd.workflow.memory import keep_freed_memory
 
 ScoreFn = Callable[[str], Tensor]
 """utt_id -> acoustic scores [T, S], log-likelihoods up to a constant a frame."""
@@ -79,11 +78,6 @@ def check_batches(silence_prob: float, batch_utterances: int) -> None:
         raise InputError(f"alignment: expected a silence_prob between 0 and 1, found {silence_prob}")
     if batch_utterances < 1:
         raise InputError(f"alignment: expected batch_utterances of at least 1, found {batch_utterances}")
-
-
-def all_finite(scores: Tensor) -> bool:
-    """By their sum, which NaN and infinities make one too: torch.isfinite takes thirty times as long (torch 1.13)."""
-    return math.isfinite(float(scores.sum()))
 
 
 def viterbi(
@@ -266,8 +260,7 @@ class TrainingCorpus:
             expected = (self.num_frames[index], num_pdfs)
             if tuple(matrix.shape) != expected:
                 raise ValueError(f"{self.utt_ids[index]}: expected scores {expected}, found {tuple(matrix.shape)}")
-            if not all_finite(matrix):
-                raise InputError(f"{self.utt_ids[index]}: expected finite acoustic scores, found NaN or infinity")
+            require_finite_scores(self.utt_ids[index], matrix)
 
     def _collect(self, paths: Sequence[AlignedUtterance | None]) -> Alignment:
         """Paths, longest utterance first, to an alignment in the store's order."""

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.viterbi import UNLIMITED_STATES, all_finite
+from asrkd.align.viterbi import UNLIMITED_STATES
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.errors import InputError
+from asrkd.errors import InputError, require_finite_scores
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
-from asrkd.nnet.devices import keep_freed_memory
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.k2_threads import k2_jobs
+from asrkd.workflow.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import k2
@@ -250,8 +250,7 @@ class Searcher:
             raise InputError(
                 f"{utt_id}: expected acoustic scores [frames, {self.graph.num_pdfs}], found {tuple(scores.shape)}"
             )
-        if len(scores) == 0 or not all_finite(scores):
-            raise InputError(f"{utt_id}: expected finite acoustic scores of at least one frame")
+        require_finite_scores(utt_id, scores)
         return scores
 
     def search(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
