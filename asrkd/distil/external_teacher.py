@@ -1,4 +1,4 @@
-"""Teachers of another system: their dumped posteriors are checked and become a store that students learn from."""
+"""Teachers of another system: their dumped posteriors, checked and made a store that students learn from."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from asrkd.distil.posterior_files import open_posteriors
 from asrkd.distil.store import STORE_FILES, PosteriorStore, Span, StoreDescription, Utterances, write_store
 from asrkd.errors import InputError
 from asrkd.files import fingerprint
-from asrkd.workflow.stages import STAMP_FILE
+from asrkd.workflow.steps import STAMP_FILE
 
 Kind = Literal["log-posteriors", "logits"]
 
 # Nats by which the log of a frame's sum of posteriors may be off: float16 dumps of thousands of classes are within it.
 SUM_TOLERANCE = 0.02
-# Frames of a class from which its commonest answer shows something of the classes' order.
+# Frames of a class from which its commonest answer tells something of the classes' order.
 MIN_JUDGED_FRAMES = 50
 
 
@@ -41,7 +41,7 @@ class Frames:
     num_classes: int
     classes_fingerprint: str
     others: Collection[str] = ()
-    """Utterances that a dump may also hold, and that are ignored: those that could not be aligned."""
+    """Utterances that a dump may hold besides and that are passed over: those that could not be aligned."""
 
     def span(self, position: int) -> Span:
         begin, end = self.utterances.offsets[position : position + 2].tolist()
@@ -58,7 +58,7 @@ class ExternalTeacher:
 
     @classmethod
     def open(cls, path: Path, kind: Kind, frames: Frames) -> ExternalTeacher:
-        """InputError where it misses an utterance of the frames, or has one that the corpus has not."""
+        """InputError where it lacks an utterance of the frames, or has one that the corpus has not."""
         values = open_posteriors(path)
         utt_ids = frames.utterances.utt_ids
         missing = [utt_id for utt_id in utt_ids if utt_id not in values]
@@ -109,10 +109,10 @@ def import_posteriors(
     out_dir: Path,
     show_progress: bool = True,
 ) -> tuple[PosteriorStore, list[float]]:
-    """Write the store of these teachers together to `out_dir`, whole or not at all; also each one's frame accuracy.
+    """Make the store of these teachers together in `out_dir`, whole or not at all; with each one's frame accuracy.
 
     All is read and checked before anything is written. InputError names the file, the utterance, what was expected
-    and what was found. A store at `out_dir` is replaced; anything else there is refused.
+    and what was found; a store that stands at `out_dir` is replaced, anything else there is refused.
     """
     if not paths:
         raise InputError("--teachers: expected at least one dump of posteriors, found none")
@@ -128,29 +128,28 @@ def import_posteriors(
         frames.utterances,
     )
     spans = [frames.span(position) for position in range(len(frames.utterances.utt_ids))]
-    task = _ImportTask(teachers, frames, options)
+    task = _Import(teachers, frames, options)
     store = write_store(out_dir, description, task, spans, show_progress=show_progress)
     return store, list(accuracies)
 
 
 def _replaceable(out_dir: Path) -> Path:
-    """The folder's full path. InputError where something else than an imported store would be deleted."""
+    """The folder's full path, which may hold nothing but such a store: InputError for what would be deleted."""
     path = out_dir.resolve()
-    expected = f"--out {out_dir}: expected a new folder or an imported store"
     if (path.parent / STAMP_FILE).is_file():
-        raise InputError(f"{expected}, found a part of a run's step")
+        raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found a part of a run's step")
     if path.is_dir():
         other = sorted({entry.name for entry in path.iterdir()} - {*STORE_FILES})
         if other:
-            raise InputError(f"{expected}, found {other[0]} in it")
+            raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found {other[0]} in it")
     elif path.exists():
-        raise InputError(f"{expected}, found a file")
+        raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found a file")
     return path
 
 
 @dataclass(frozen=True)
-class _ImportTask:
-    """Makes the rows of an utterance's span from the teachers' dumps together."""
+class _Import:
+    """The rows of an utterance's span, as the teachers together have them."""
 
     teachers: Sequence[ExternalTeacher]
     frames: Frames
@@ -181,12 +180,12 @@ def _check(teacher: ExternalTeacher, frames: Frames, show_progress: bool) -> tup
 
 
 def _require_order(path: Path, answers: Mapping[tuple[int, int], int], num_classes: int) -> float:
-    """The frame accuracy, by frames of each (label, best class). InputError unless these are the same classes.
+    """The frame accuracy by frames of each (label, likeliest class). InputError unless these are the same classes.
 
-    A dump whose classes are in another order, or of another tree, looks right in everything else. Silence has the same
-    numbers in every tree and many of the frames, so all frames together show too little. So most classes that have
-    enough frames must be the commonest answer to their own frames. And the dump must agree with the labels at least as
-    often as the commonest label alone would.
+    A dump whose classes are in another order, or of another tree, looks right in all else. Silence has the same
+    numbers in every tree and many of the frames, so that frames together tell too little: of the classes with frames
+    enough, most must be what the dump says most often of their own frames. Where none has, it must agree with the
+    labels at least as often as always saying the commonest one would.
     """
     num_frames, most, right = Counter[int](), Counter[int](), Counter[int]()
     for (label, answer), number in answers.items():
