@@ -88,7 +88,7 @@ def flat_start(
     """Align the frame store in `features` (log-mel energies, mean and variance normalised) to its words, from scratch.
 
     `scratch` is a folder for what the rounds share: cepstra, each round's Gaussians, and the results of finished
-    batches, so that a call that was killed and is made again goes on. The caller removes it.
+    batches, with which a call that was killed continues when it is repeated. The caller removes it.
 
     The result's `log_like_rounds` has the log-likelihood per frame of each round, under the model of the round before;
     `rejected` has the utterances that could not be aligned. InputError if nothing could be aligned.
@@ -147,7 +147,7 @@ class GaussianTask:
         return Aligner(lexicon, tree, TransitionModel.from_tensors(tensors), scorer, self.options).open()
 
     def cache(self, corpus: TrainingCorpus) -> ResultCache[AlignedBatch]:
-        """Where the round's finished batches are kept: next to its parameters."""
+        """The cache of the round's finished batches, next to its parameters."""
         digests = [tensor_digest(tensor) for _, tensor in sorted(load_tensors(self.parameters)[0].items())]
         key = fingerprint([corpus.fingerprint, self.options, digests])
         return ResultCache(self.parameters.with_name(CACHE_FILE), key, ALIGNED_BATCHES)

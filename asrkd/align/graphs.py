@@ -244,7 +244,7 @@ def _expand(network: _PhoneNetwork, num_utterances: int, num_phones: int, with_c
     """Phones to triphones to HMM states.
 
     Example: the word A, of the one phone AH, is a network of three nodes, SIL - AH - SIL, and either silence may be
-    left out. Each node has one phone on each side, so it is one instance: 0, 1, 2. With three states each these are the
+    skipped. Each node has one phone on each side, so it is one instance: 0, 1, 2. With three states each these are the
     HMM states 0 1 2, 3 4 5 and 6 7 8, and the 21 arcs are, as leaves -> enters:
 
         self-loops        0 -> 0, 1 -> 1, … 8 -> 8

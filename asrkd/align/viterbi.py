@@ -282,8 +282,8 @@ def _best_paths(
 ) -> list[tuple[NDArray[np.int64], float] | None]:
     """k2's best path for each utterance of a batch, longest first; None where there is no path.
 
-    A path is the state of each frame, counted within the utterance, and the log-likelihood. Without a beam k2 keeps
-    every state at every frame. A beam that loses no path takes a third of the time (LOG.md).
+    A path is the state of each frame, counted within the utterance, and the log-likelihood. Without a beam k2 has
+    every state at every frame. With a beam that loses no path it takes a third of the time (LOG.md).
     """
     import k2  # here, for training's environment has none
 

@@ -79,7 +79,7 @@ class Hypotheses:
     lattices: Lattices
     """Lattices of the same utterances."""
     failed: tuple[str, ...]
-    """Utterances for which no path was found."""
+    """Utterances without a path."""
     partial: tuple[str, ...]
     """Utterances for which no path ended in a final state and a partial one was taken."""
     audio_sec: float

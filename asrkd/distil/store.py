@@ -22,7 +22,7 @@ from asrkd.nnet.models import StackedEnsemble
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished
 from asrkd.workflow.executor import SERIAL, Executor, Task, in_order
 
-# Of the files and of what a row is made of. A store of another format is refused.
+# Version of the files and of a row's layout. A store of another format is refused.
 FORMAT = 3
 INDEX_FILE = "store.json"
 # The parts of `Compressed` and their types.
@@ -218,11 +218,12 @@ def write_store(
     executor: Executor = SERIAL,
     show_progress: bool = True,
 ) -> PosteriorStore:
-    """Write a store as its description says into the folder `path`, and open it.
+    """Write the store of this description to the folder `path`, and open it.
 
     The task makes the rows of each span of frames: an `EnsemblePosteriors`, or one that opens it from files. `spans`
-    lie end to end (`chunks` by default); nothing larger than the rows of a few of them is in memory. The store appears
-    whole or not at all. A writing that was killed is resumed, and a whole store of this description stays.
+    lie end to end (`chunks` by default); the rows of a few of them are in memory at a time. The store appears whole or
+    not at all, in place of what was at `path`. A writing that was killed is resumed, and a whole store of this
+    description stays.
     """
     path, index = Path(path), description.index
     made_by = fingerprint(index)

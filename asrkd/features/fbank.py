@@ -27,7 +27,7 @@ from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import fingerprint
 from asrkd.workflow.executor import SERIAL, Executor, in_order, one_thread
 
-MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
+MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: a dead mel band must not grow into noise
 MS_PER_SEC = 1000.0
 SHARD_UTTERANCES = 16
 

@@ -1,6 +1,6 @@
 """The frame store: every utterance's frames end to end, memory-mapped.
 
-A store's row order numbers its frames from 0; labels, posteriors and batches all speak of these frame ids.
+The rows number the frames from 0; labels, posteriors and batches refer to these frame ids.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class FrameStore:
 
     @property
     def num_features(self) -> int:
-        """F: features a frame."""
+        """F: features per frame."""
         return self.feats.shape[1]
 
     @property
@@ -94,7 +94,7 @@ class FrameStore:
         return torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
 
     def subset(self, utt_ids: Sequence[str]) -> FrameStore:
-        """A store (in memory) of these utterances alone, with frame ids, and so a fingerprint, of its own."""
+        """A store (in memory) of these utterances alone, with new frame ids and so a new fingerprint."""
         positions = [self.index(utt_id) for utt_id in utt_ids]
         lengths = [int(self.offsets[n + 1] - self.offsets[n]) for n in positions]
         return FrameStore(
@@ -136,7 +136,7 @@ class FrameStore:
     ) -> FrameStore:
         """Write (utt_id, speaker, text, feats [T, F]) as they come, whole or not at all, and open the result.
 
-        `metadata` is JSON and holds `frame_shift_ms`. InputError, by utt_id, for an empty, odd-sized or
+        `metadata` is JSON with `frame_shift_ms`. InputError, by utt_id, for an empty, odd-sized or
         non-finite utterance and for an utt_id that comes twice.
         """
         shutil.rmtree(partial_folder(Path(path)), ignore_errors=True)

@@ -163,7 +163,7 @@ def open_grammars(exp_dir: Path) -> Grammars:
 def decode_split(task: DecodeTask, name: str, out_dir: Path) -> tuple[Hypotheses, Hypotheses]:
     """What the graph recognises, and the same rescored (the same object where nothing rescores).
 
-    A file in `out_dir` caches finished utterances, for a call that is killed and made again.
+    A file in `out_dir` caches finished utterances, for a call that is repeated after a kill.
     """
     exp_dir, search, executor = task.options.exp_dir, task.search, task.options.task_executor
     graph, store = open_graph(exp_dir), FrameStore.open(RunFolders(exp_dir).features(task.split))

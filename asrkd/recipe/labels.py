@@ -80,7 +80,7 @@ class RealignTask:
 
 
 def realign(task: RealignTask, options: SpeechOptions, cache_file: Path, desc: str) -> Alignment:
-    """The alignment of a split; finished batches are cached in a file, for a call that is killed and made again."""
+    """The alignment of a split. A file caches finished batches, for a call that is repeated after a kill."""
     store, lexicon = FrameStore.open(task.features), Lexicon.load(task.lexicon)
     tree = SenoneTree.load(task.aligner / TREE_FILE)
     corpus = TrainingCorpus.build(store, lexicon, tree.phones)

@@ -5,7 +5,7 @@ the folder `.<name>.partial` next to it. A journal there lists what is on the di
 only the rows since the last commit. `AppendStore.finish` renames the folder to `path`.
 
 A column is one matrix in a safetensors file of its own. Such a file begins with 8 bytes of header length and a JSON
-header, which may end in spaces. The header has the number of rows, so room is kept for it until that is known.
+header, which may end in spaces. The header has the number of rows, so room is reserved until that is known.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _read_journal(path: Path, fingerprint: str) -> tuple[list[Entry], int]:
 
 
 def _header(name: str, type_name: str, shape: list[int], fingerprint: str) -> bytes:
-    """The front of a safetensors file with one matrix, as long as the room kept for it."""
+    """The front of a safetensors file with one matrix, as long as the room reserved for it."""
     num_bytes = shape[0] * shape[1] * np.dtype(type_name).itemsize
     header = {
         "__metadata__": {"fingerprint": fingerprint},

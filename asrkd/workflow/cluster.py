@@ -42,7 +42,8 @@ def connected(address: str) -> Iterator[Executor]:
             yield client.get_executor(pure=False)
         except CommClosedError as error:
             raise InputError(
-                f"--scheduler {address}: lost the scheduler ({_first_line(error)}); run the same command again to go on"
+                f"--scheduler {address}: lost the scheduler ({_first_line(error)}); "
+                "run the same command again to continue"
             ) from None
         except KilledWorker as error:
             raise InputError(

@@ -36,9 +36,9 @@ IN_FLIGHT = 1024
 class Task(Protocol[Item_contra, Result_co]):
     """What is done to each item.
 
-    A task is pickled for processes that share no memory with this one, so it holds paths, options and small values.
-    A task that holds large objects works too, but only where no process but forked ones computes it. Results are plain
-    values and numpy arrays: torch would send a tensor as a file that may be gone when the tensor is read.
+    A task is pickled for processes that share no memory with this one, so it has paths, options and small values. A
+    task with large objects is for this process and its forks alone. Results are plain values and numpy arrays: torch
+    would send a tensor as a file that may be gone when the tensor is read.
 
     A task that calls k2 has a class attribute `uses_k2 = True`: see `asrkd.workflow.local_pool`.
     """
@@ -161,7 +161,7 @@ def map_on(
                 yield pending.pop(future), future.result()
     except (futures.BrokenExecutor, futures.CancelledError) as error:
         raise InputError(
-            f"the executor lost its workers ({type(error).__name__}); run the same command again to go on"
+            f"the executor lost its workers ({type(error).__name__}); run the same command again to continue"
         ) from None
     finally:
         for future in pending:

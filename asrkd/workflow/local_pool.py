@@ -1,9 +1,8 @@
 """Processes of this machine, forked after the task was opened, so that they share the memory of what it loaded.
 
-k2 has a thread pool that its first search starts. A fork does not copy those threads, and k2 would wait for them in the
-child for ever. So a task that calls k2 (`uses_k2 = True`) is computed in a forked process even with one job, which
-keeps k2's threads out of this process. Where they have been started here already, the task is computed here, with one
-job.
+k2's first search starts a thread pool. A fork does not copy those threads, and k2 in the child would wait for them for
+ever. So a task that calls k2 (`uses_k2 = True`) is computed in a forked process even with one job, and this process
+stays without k2's threads. If they have been started here already, the task is computed here, with one job.
 """
 
 from __future__ import annotations
@@ -170,8 +169,8 @@ class _WorkerPool:
     def dispatch(self) -> None:
         """Send an item to each process that has none, then a second one to each that would have to wait for it.
 
-        The last items have no second place: whoever is free first takes them. Nothing is sent while results would
-        pile up.
+        The last items are not sent ahead: the process that is free first gets them. Nothing is sent while results
+        would pile up.
         """
         for depth in range(DISPATCHED):
             for pipe, assigned in self.assigned.items():
