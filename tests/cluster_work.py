@@ -1,4 +1,4 @@
-"""Work for test_cluster.py, in a module that the cluster's workers can import."""
+"""Tasks for the tests of executors, in a module that other processes can import."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asrkd.errors import InputError
+from asrkd.files import load_tensors
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,24 @@ class Deadly:
 
     def open(self) -> Callable[[int], int]:
         return lambda number: os._exit(1)
+
+
+@dataclass(frozen=True)
+class Products:
+    """number -> a product of matrices in a file, which another number of threads would round otherwise."""
+
+    file: Path
+
+    def open(self) -> Callable[[int], NDArray[np.float32]]:
+        matrices = load_tensors(self.file)[0]["matrices"]
+        return lambda number: (matrices[number] @ matrices.sum(0)).numpy()
+
+
+@dataclass(frozen=True)
+class ProcessIds:
+    """number -> the process that computed it; `uses_k2` says that it is a task with k2."""
+
+    uses_k2: bool
+
+    def open(self) -> Callable[[int], int]:
+        return lambda number: os.getpid()

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 import asrkd.nnet.trainer
-from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.features.splicing import SplicedFrames
+from asrkd.features.store import FrameStore
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.workflow.distributed import ProcessGroup

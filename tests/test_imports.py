@@ -44,7 +44,7 @@ ORDER = {name: row for row, name in enumerate(LAYERS)}
 
 # Current GPUs need torch 2, for which the package index has no k2: training and distillation must not need it.
 WITHOUT_K2 = ("errors", "files", "config", "workflow/stages", "workflow/distributed", "features/store", "nnet")
-WITHOUT_K2 += ("distil", "scoring/bootstrap", "commands")
+WITHOUT_K2 += ("features/splicing", "distil", "scoring/bootstrap", "commands")
 NOT_IN_TRAIN_VENV = {
     "k2",
     "lhotse",

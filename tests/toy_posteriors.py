@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from asrkd.distil.store import PosteriorStore, StoreOptions, write_store
+from asrkd.distil.compression import StoreOptions
+from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, chunks, write_store
 from asrkd.nnet import ArrayInputs
+from asrkd.nnet.evaluate import CHUNK
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
 NUM_CLASSES = 30
@@ -34,7 +36,6 @@ def make_inputs(num_frames: int = 100) -> ArrayInputs:
     return ArrayInputs(torch.randn(num_frames, DIM, generator=torch.Generator().manual_seed(1)))
 
 
-def write(path, options=StoreOptions(), ensemble=None, **keywords) -> PosteriorStore:  # noqa: B008
-    ensemble = ensemble or make_ensemble()
-    inputs = keywords.pop("inputs", make_inputs())
-    return write_store(path, ensemble, inputs, Frames(), "tree0", options, show_progress=False, **keywords)
+def write(path, options=StoreOptions(), ensemble=None, inputs=None, precision="float32", chunk=CHUNK) -> PosteriorStore:  # noqa: B008
+    task = EnsemblePosteriors(ensemble or make_ensemble(), inputs or make_inputs(), options, precision)
+    return write_store(path, task.describe(Frames(), "tree0"), task, chunks(100, chunk), show_progress=False)

@@ -1,21 +1,22 @@
 """Flat start: from words and features alone to an alignment of monophone states.
 
-Uniform segmentation between the silences that the energy shows, then rounds of Viterbi with a Gaussian a
-state (Young et al., *The HTK Book*, "flat start"). No alignment, model or time mark is needed beforehand.
+Uniform segmentation between the silences that the energy shows, then rounds of Viterbi with one Gaussian per state
+(Young et al., *The HTK Book*, "flat start"). No alignment, model or time mark is needed beforehand.
 
-The first rounds give all states of a phone one Gaussian. With a Gaussian a state from the first, a
-consonant's last state learns the onset of the vowels after it and keeps it: from phones of equal length,
-rounds of Viterbi never move those boundaries back. On 120 sentences whose phone times are known (two voices)
-they came 15 ms late, 81% and 94% of them within 30 ms; with phones first 5 to 9 ms, and 92% and 99%.
+In the first rounds all states of a phone share one Gaussian. With one Gaussian per state from the beginning, a
+consonant's last state learns the onset of the vowels after it and stays that way: from phones of equal length, rounds
+of Viterbi never move those boundaries back. On 120 sentences whose phone times are known (two voices) the boundaries
+came 15 ms late, 81% and 94% of them within 30 ms. With phones first they came 5 to 9 ms late, 92% and 99% within 30 ms.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,19 +24,32 @@ from torch import Tensor
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
-from asrkd.align.viterbi import Batches, Keep, TrainingCorpus, ViterbiOptions, check_batches
+from asrkd.align.viterbi import (
+    ALIGNED_BATCHES,
+    BATCH_UTTERANCES,
+    AlignedBatch,
+    Aligner,
+    TrainingCorpus,
+    ViterbiOptions,
+    check_batches,
+    viterbi,
+)
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
-from asrkd.files import tensor_digest
+from asrkd.files import fingerprint, load_tensors, save_tensors, tensor_digest
 from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
+from asrkd.workflow.cache import ResultCache
+from asrkd.workflow.executor import SERIAL, Executor
 
 log = logging.getLogger(__name__)
 
 QUIET, LOUD = 0.05, 0.95  # quantiles of an utterance's energy that stand for its silence and its speech
 SPEECH_THRESHOLD = 0.3  # of the way from quiet to loud
+CEPSTRA_FILE = "cepstra.safetensors"
+CACHE_FILE = "aligned.sqlite"
 
 
 @dataclass(frozen=True)
@@ -43,71 +57,100 @@ class FlatStartOptions:
     """Rounds of Gaussian Viterbi from nothing."""
 
     num_phone_rounds: int = 6
-    """rounds with one Gaussian a phone"""
+    """Rounds with one Gaussian per phone."""
     num_state_rounds: int = 6
-    """rounds after them, with one Gaussian a state"""
+    """Rounds after them, with one Gaussian per state."""
     num_split_rounds: int = 0
-    """rounds after those, with twice the Gaussians every other round"""
+    """Rounds after those, with twice the Gaussians every other round."""
     silence_prob: float = SILENCE_PROB
-    """probability of a pause at each end of an utterance and between two words"""
-    batch_utterances: int = 8
-    """utterances aligned at once"""
-    num_jobs: int = 1
-    """processes, one thread each"""
+    """Probability of a pause at each end of an utterance and between two words."""
+    batch_utterances: int = BATCH_UTTERANCES
+    """Utterances aligned at once."""
 
     def __post_init__(self) -> None:
         if self.num_phone_rounds + self.num_state_rounds < 1:
             raise InputError("flat start: expected at least one round, found none")
         check_batches(self.silence_prob, self.batch_utterances)
 
+    @property
+    def viterbi(self) -> ViterbiOptions:
+        """How each round aligns."""
+        return ViterbiOptions(silence_prob=self.silence_prob, batch_utterances=self.batch_utterances)
+
 
 def flat_start(
-    store: FrameStore,
-    lexicon: Lexicon,
+    features: Path,
+    lexicon_file: Path,
+    scratch: Path,
     options: FlatStartOptions = FlatStartOptions(),
-    elsewhere: Callable[[GaussianScorer, TransitionModel, ViterbiOptions], Batches] | None = None,
-    kept_in: Path | None = None,
+    executor: Executor = SERIAL,
 ) -> Alignment:
-    """Align a store (log-mel energies, mean and variance normalised) to its words, from scratch.
+    """Align the frame store in `features` (log-mel energies, mean and variance normalised) to its words, from scratch.
 
-    The result's `log_like_rounds` has the log-likelihood a frame of each round, under the model that the
-    round before gave; `rejected` the utterances that could not be aligned. `elsewhere` says, for the Gaussians and
-    transitions of a round, what aligns in place of this machine; `kept_in` is a file that keeps what each round has
-    aligned, for a call that is cut short and made again. InputError if nothing could be aligned.
+    `scratch` is a folder for what the rounds share: cepstra, each round's Gaussians, and the results of finished
+    batches, with which a call that was killed continues when it is repeated. The caller removes it.
+
+    The result's `log_like_rounds` has the log-likelihood per frame of each round, under the model of the round before;
+    `rejected` has the utterances that could not be aligned. InputError if nothing could be aligned.
     """
-    corpus = TrainingCorpus.build(store, lexicon, lexicon.phones, options.silence_prob, with_context=False)
+    store, lexicon = FrameStore.open(features), Lexicon.load(lexicon_file)
+    corpus = TrainingCorpus.build(store, lexicon, lexicon.phones)
     tree = SenoneTree.monophone(lexicon.phones)
-    viterbi_options = ViterbiOptions(
-        silence_prob=options.silence_prob,
-        batch_utterances=options.batch_utterances,
-        num_jobs=options.num_jobs,
-    )
-    feats = cepstra(store)
+    scratch.mkdir(parents=True, exist_ok=True)
+    save_tensors(scratch / CEPSTRA_FILE, {"cepstra": cepstra(store)}, {})
+    feats = load_tensors(scratch / CEPSTRA_FILE)[0]["cepstra"]  # mapped: the memory is free again
     alignment = uniform_alignment(corpus, lexicon)
     transitions = TransitionModel.uniform(tree.num_pdfs)
     mixtures: DiagonalMixtures | None = None
     log_likes: list[float] = []
     rounds = list(_rounds(options))
-    for number, (kind, split) in enumerate(rounds, start=1):
-        labels = alignment.pdf_ids(tree)
-        frames = feats[alignment.frame_ids(store)]
+    for number, (kind, split) in enumerate(rounds):
+        labels, frames = alignment.pdf_ids(tree), feats[alignment.frame_ids(store)]
         if kind == "phone":
-            scorer = GaussianScorer(store, feats, _one_gaussian_a_phone(frames, labels, tree.num_pdfs))
+            gaussians = _one_gaussian_per_phone(frames, labels, tree.num_pdfs)
         else:
-            mixtures = _improve(mixtures, frames, labels, tree.num_pdfs, split)
-            scorer = GaussianScorer(store, feats, mixtures)
-        if number > 1:
+            gaussians = mixtures = _improve(mixtures, frames, labels, tree.num_pdfs, split)
+        if number > 0:
             transitions = TransitionModel.estimate(alignment, tree)
-        desc = f"flat start, round {number} of {len(rounds)}"
-        batches = elsewhere and elsewhere(scorer, transitions, viterbi_options)
-        kept = Keep(kept_in, [desc, *scorer.digests()]) if kept_in else None
-        alignment = corpus.align(tree, scorer, transitions, viterbi_options, desc, batches, kept)
+        parameters = scratch / f"gauss_{number}.safetensors"
+        save_tensors(parameters, {**gaussians.to_tensors(), **transitions.to_tensors()}, {})
+        task = GaussianTask(features, lexicon_file, scratch / CEPSTRA_FILE, parameters, options.viterbi)
+        desc = f"flat start, round {number + 1} of {len(rounds)}"
+        alignment = viterbi(corpus, task, options.batch_utterances, executor, task.cache(corpus), desc)
         log_likes.append(alignment.log_like_per_frame)
-        log.info("%s: log-likelihood %.3f a frame", desc, log_likes[-1])
+        log.info("%s: log-likelihood per frame %.3f", desc, log_likes[-1])
         if kind == "phone":
-            # States that score alike leave the way between them to chance.
+            # States that score alike leave the boundaries between them to chance.
             alignment = spread_states(alignment)
     return dataclasses.replace(alignment, log_like_rounds=tuple(log_likes))
+
+
+@dataclass(frozen=True)
+class GaussianTask:
+    """Aligns batches of utterances by the Gaussians of one round. The four paths are what the round reads."""
+
+    uses_k2: ClassVar[bool] = True
+
+    features: Path
+    lexicon: Path
+    cepstra: Path
+    parameters: Path
+    """Gaussians and transitions."""
+    options: ViterbiOptions
+
+    def open(self) -> Aligner:
+        lexicon = Lexicon.load(self.lexicon)
+        tensors, _ = load_tensors(self.parameters)
+        feats = load_tensors(self.cepstra)[0]["cepstra"]
+        scorer = GaussianScorer(FrameStore.open(self.features), feats, DiagonalMixtures.from_tensors(tensors))
+        tree = SenoneTree.monophone(lexicon.phones)
+        return Aligner(lexicon, tree, TransitionModel.from_tensors(tensors), scorer, self.options).open()
+
+    def cache(self, corpus: TrainingCorpus) -> ResultCache[AlignedBatch]:
+        """The cache of the round's finished batches, next to its parameters."""
+        digests = [tensor_digest(tensor) for _, tensor in sorted(load_tensors(self.parameters)[0].items())]
+        key = fingerprint([corpus.fingerprint, self.options, digests])
+        return ResultCache(self.parameters.with_name(CACHE_FILE), key, ALIGNED_BATCHES)
 
 
 def _rounds(options: FlatStartOptions) -> Iterator[tuple[str, bool]]:
@@ -120,7 +163,7 @@ def _rounds(options: FlatStartOptions) -> Iterator[tuple[str, bool]]:
         yield "state", number % 2 == 0
 
 
-def _one_gaussian_a_phone(frames: Tensor, labels: Tensor, num_pdfs: int) -> DiagonalMixtures:
+def _one_gaussian_per_phone(frames: Tensor, labels: Tensor, num_pdfs: int) -> DiagonalMixtures:
     """Mixtures of all monophone states [num_pdfs], those of a phone alike."""
     phones = DiagonalMixtures.estimate(frames, labels // NUM_STATES, num_pdfs // NUM_STATES)
     return DiagonalMixtures(
@@ -153,11 +196,6 @@ class GaussianScorer:
     feats: Tensor
     mixtures: DiagonalMixtures
 
-    def digests(self) -> list[str]:
-        """What tells these mixtures from others."""
-        mixtures = self.mixtures
-        return [tensor_digest(part) for part in (mixtures.mean, mixtures.variance, mixtures.log_weight)]
-
     def __call__(self, utt_id: str) -> Tensor:
         begin, end = self.store.span(utt_id)
         return self.mixtures.log_likelihoods(self.feats[begin:end])
@@ -167,9 +205,7 @@ def uniform_alignment(corpus: TrainingCorpus, lexicon: Lexicon) -> Alignment:
     """Silence at the ends by energy, the states of each word's first pronunciation evenly between."""
     store = corpus.store
     index = {phone: number for number, phone in enumerate(corpus.phones)}
-    utt_ids = sorted(corpus.utt_ids, key=store.index)
-    if not utt_ids:
-        raise InputError("flat start: expected utterances, found none")
+    utt_ids = sorted((transcript.utt_id for transcript in corpus.transcripts), key=store.index)
     parts = []
     for utt_id in utt_ids:
         words = store.texts[store.index(utt_id)].split()
@@ -200,16 +236,16 @@ def _uniform(phones: Tensor, feats: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (phones, end - begin),
         (torch.tensor([SILENCE_ID]), num_frames - end),
     ]
-    phone, place = [], []
+    phone, state = [], []
     first_segment = 0
     for ids, frames in parts:
         if frames:
             states = torch.arange(frames) * (NUM_STATES * ids.numel()) // frames
             phone.append(ids[states // NUM_STATES])
-            place.append(states + NUM_STATES * first_segment)
+            state.append(states + NUM_STATES * first_segment)
             first_segment += ids.numel()
-    places = torch.cat(place)
-    return torch.cat(phone), places % NUM_STATES, places // NUM_STATES
+    all_states = torch.cat(state)
+    return torch.cat(phone), all_states % NUM_STATES, all_states // NUM_STATES
 
 
 def speech_span(feats: Tensor) -> tuple[int, int]:

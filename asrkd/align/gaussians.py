@@ -1,4 +1,4 @@
-"""Diagonal Gaussian mixtures, one a senone: the acoustic model before there is a network."""
+"""Diagonal Gaussian mixtures, one per senone: the acoustic model before there is a network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-VARIANCE_FLOOR = 0.01  # of the variance of all frames, a dimension
-# Share of all components' average variance in each one's own. Without it a state of wide variance takes its
-# neighbours' frames: on speech whose phone times are known, 1 to 4 points fewer boundaries within 30 ms.
+VARIANCE_FLOOR = 0.01  # share of the variance of all frames, in each dimension
+# Share of the average variance of all components that each one's variance gets. Without it a state of wide variance
+# takes its neighbours' frames: on speech with known phone times, 1 to 4 points fewer boundaries are within 30 ms.
 POOLED_VARIANCE = 0.5
 WEIGHT_FLOOR = 1e-3  # of a component in its mixture
 SPLIT_STEP = 0.2  # standard deviations that the halves of a component part, as in HTK and Kaldi
@@ -30,8 +30,17 @@ class DiagonalMixtures:
 
     @staticmethod
     def estimate(feats: Tensor, pdf_ids: Tensor, num_pdfs: int) -> DiagonalMixtures:
-        """One Gaussian a senone from frames [T, D] and labels [T]; unseen ones get that of all frames."""
+        """One Gaussian per senone from frames [T, D] and labels [T]; unseen ones get that of all frames."""
         return _from_sums(feats, pdf_ids, torch.ones(feats.shape[0], 1), num_pdfs, prior=None)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """As `from_tensors` takes them."""
+        return {"mean": self.mean, "variance": self.variance, "log_weight": self.log_weight}
+
+    @staticmethod
+    def from_tensors(tensors: dict[str, Tensor]) -> DiagonalMixtures:
+        """The mixtures of `to_tensors`; other tensors are ignored."""
+        return DiagonalMixtures(tensors["mean"], tensors["variance"], tensors["log_weight"])
 
     @property
     def num_components(self) -> int:

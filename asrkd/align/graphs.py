@@ -1,8 +1,8 @@
 """Training graphs: everything that an utterance's words may sound like, as HMM states for k2.
 
 words -> pronunciation variants with optional silence around -> phones -> cross-word triphones -> HMM states.
-The shape depends on words and lexicon alone, so it is made once; senones and scores are filled in for each
-tree and model. All utterances of a corpus are made together, as flat arrays.
+The shape depends on words and lexicon alone; senones and scores are filled in for a tree and a model. Graphs of several
+utterances are built together, as flat arrays.
 """
 
 from __future__ import annotations
@@ -99,12 +99,13 @@ class _PhoneNetwork:
 class TrainingGraphs:
     """Graphs of N utterances, without senones or scores.
 
-    An HMM state is `instance · NUM_STATES + state`, an instance a triphone at one place of one utterance.
+    An instance is a triphone at one position of one utterance. HMM state `state` of instance i has the number
+    `i · NUM_STATES + state`.
 
-    left, phone, right: [I] instances; instance_offsets: [N+1].
-    Arcs, ordered by utterance and source: source, target [A], states of the FSA (0 starts, the last ends);
-    leaves, enters [A], the HMM states that the arc goes out of and into (OUTSIDE at the ends); weight [A],
-    log-probability of pauses and variants; arc_offsets [N+1].
+    left, phone, right: [I] phone ids of the instances; instance_offsets: [N+1].
+    Arcs are ordered by utterance and source. source, target: [A] states of the FSA (0 starts, the last ends).
+    leaves, enters: [A] HMM states that the arc goes out of and into (OUTSIDE at the ends). weight: [A] log-probability
+    of pauses and variants. arc_offsets: [N+1].
     """
 
     left: Ints
@@ -132,8 +133,8 @@ class TrainingGraphs:
     ) -> TrainingGraphs:
         """Graphs of these texts (words separated by spaces).
 
-        Without context, for a tree that asks nothing, a phone has one instance, not one a pair of neighbours.
-        InputError for a word that the lexicon lacks or a phone that is not in `phones`.
+        Without context, for a tree that asks nothing, a phone has one instance, not one for each pair of neighbours.
+        InputError for a word that is not in the lexicon or a phone that is not in `phones`.
         """
         network = _PhoneNetwork({phone: index for index, phone in enumerate(phones)}, silence_prob)
         for utt, text in enumerate(texts):
@@ -147,7 +148,7 @@ class TrainingGraphs:
         )
         state = torch.arange(NUM_STATES).repeat(self.phone.size)
         pdf_ids = tree.pdf_ids(left, phone, right, state).numpy()
-        # One more entry, so that OUTSIDE (-1) finds what is right at the ends.
+        # One more entry, which OUTSIDE (-1) indexes: the values at the ends.
         label_of = np.append(pdf_to_label(pdf_ids), FINAL_LABEL)
         stay = np.append(transitions.log_self_loop.double().numpy()[pdf_ids], 0.0)
         leave = np.append(transitions.log_forward.double().numpy()[pdf_ids], 0.0)
@@ -182,8 +183,8 @@ class CompiledGraphs:
         arc_offsets = self.graphs.arc_offsets[begin : end + 1]
         num_states = NUM_STATES * np.diff(self.graphs.instance_offsets[begin : end + 1]) + 2
         span = slice(arc_offsets[0], arc_offsets[-1])
-        # k2's serialised FsaVec: how many, 0, row splits of states and of arcs, arcs. One array a batch:
-        # making a k2.Fsa an utterance costs about as much as aligning it.
+        # k2's serialised FsaVec: how many, 0, row splits of states and of arcs, arcs. One array for a batch, because
+        # making a k2.Fsa for each utterance costs about as much as aligning it.
         flat = np.concatenate(
             [
                 [end - begin, 0, 0],
@@ -219,7 +220,7 @@ def _prons(lexicon: Lexicon, word: str) -> tuple[tuple[str, ...], ...]:
 
 @dataclass(frozen=True)
 class _Contexts:
-    """The phones met on one side of each node, by node and phone; a deaf node has heard silence only."""
+    """The phones on one side of each node, by node and phone; silence alone for a context-independent node."""
 
     codes: Ints
     count: Ints
@@ -234,13 +235,26 @@ class _Contexts:
         return _Contexts(codes, count, np.cumsum(count) - count, context_independent, num_phones)
 
     def position(self, node: Ints, neighbour: Ints) -> Ints:
-        """Place of a context in its node's list."""
+        """Index of a context in its node's list."""
         code = node * self.num_phones + np.where(self.context_independent[node], SILENCE_ID, neighbour)
         return np.searchsorted(self.codes, code) - self.first[node]
 
 
 def _expand(network: _PhoneNetwork, num_utterances: int, num_phones: int, with_context: bool) -> TrainingGraphs:
-    """Phones to triphones to HMM states."""
+    """Phones to triphones to HMM states.
+
+    Example: the word A, of the one phone AH, is a network of three nodes, SIL - AH - SIL, and either silence may be
+    skipped. Each node has one phone on each side, so it is one instance: 0, 1, 2. With three states each these are the
+    HMM states 0 1 2, 3 4 5 and 6 7 8, and the 21 arcs are, as leaves -> enters:
+
+        self-loops        0 -> 0, 1 -> 1, … 8 -> 8
+        within a phone    0 -> 1, 1 -> 2, 3 -> 4, 4 -> 5, 6 -> 7, 7 -> 8
+        between phones    2 -> 3, 5 -> 6
+        into the graph    OUTSIDE -> 0, OUTSIDE -> 3
+        out of it         5 -> OUTSIDE, 8 -> OUTSIDE
+
+    A node with two phones on its left and three on its right would be six instances, one for each pair.
+    """
     phone, utt = np.asarray(network.phone), np.asarray(network.utt)
     tail, head = np.asarray(network.edges, dtype=np.int64).reshape(-1, 2).T
     start, end = (np.asarray([node for node, _ in nodes]) for nodes in (network.starts, network.ends))
@@ -313,8 +327,8 @@ def _order_arcs(
 ) -> TrainingGraphs:  # fmt: skip
     """Number the FSA's states (start, HMM states, end) and sort arcs by utterance and source."""
     offsets = np.concatenate([[0], np.cumsum(num_instances)])
-    anywhere = np.where(leaves == OUTSIDE, enters, leaves)  # an HMM state of the arc's utterance
-    utt = utt_of_instance[anywhere // NUM_STATES]
+    inside = np.where(leaves == OUTSIDE, enters, leaves)  # an HMM state of the arc's utterance
+    utt = utt_of_instance[inside // NUM_STATES]
     first_state = NUM_STATES * offsets[utt]
     source = np.where(leaves == OUTSIDE, 0, leaves - first_state + 1)
     target = np.where(enters == OUTSIDE, NUM_STATES * num_instances[utt] + 1, enters - first_state + 1)

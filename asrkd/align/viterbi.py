@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,37 +15,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
-from asrkd.errors import InputError
+from asrkd.errors import InputError, require_finite_scores
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint
 from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
-from asrkd.nnet.devices import keep_freed_memory
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
-from asrkd.workflow.k2_threads import k2_jobs
-from asrkd.workflow.map import InMemory
+from asrkd.workflow.executor import SERIAL, Executor, Task
+from asrkd.workflow.memory import keep_freed_memory
 
 ScoreFn = Callable[[str], Tensor]
-"""utt_id -> acoustic scores [T, S], log-likelihoods up to a constant a frame."""
+"""utt_id -> acoustic scores [T, S]: log-likelihoods up to a constant per frame."""
 
-Batch = tuple[str, ...]
-"""Utterances aligned together, longest first."""
-
-Batches = Callable[[Sequence[Batch]], Iterable[tuple[int, list["AlignedUtterance | None"]]]]
-"""Aligns batches somewhere: gives (number of a batch, the path of each of its utterances), in any order."""
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Where an alignment keeps what it has, for a call that is cut short and made again."""
-
-    path: Path
-    scores: Sequence[str]
-    """Digests of what makes the acoustic scores."""
-
-
+BATCH_UTTERANCES = 8
 MIN_ACTIVE_STATES, UNLIMITED_STATES = 1, 2**30
 IMPOSSIBLE = -1e30  # score of a label that no arc may take
 
@@ -57,248 +39,44 @@ class ViterbiOptions:
     """How k2 aligns."""
 
     acoustic_scale: float = 1.0
-    """factor of the acoustic scores beside transition scores"""
+    """Factor of the acoustic scores; transition scores have the factor 1."""
     silence_prob: float = SILENCE_PROB
-    """probability of a pause at each end of an utterance and between two words"""
-    batch_utterances: int = 8
-    """utterances aligned at once; fewer are slower, more take memory and gain nothing"""
+    """Probability of a pause at each end of an utterance and between two words."""
+    batch_utterances: int = BATCH_UTTERANCES
+    """Utterances aligned at once. Fewer are slower; more take memory and gain nothing."""
     search_beam: float = 200.0
-    """nats below a frame's best state at which k2 gives a state up; what has no path then is searched without a beam"""
+    """Nats below a frame's best state at which k2 drops a state; what has no path then is searched without a beam."""
     output_beam: float = 0.5
-    """nats around the best path that k2 keeps; any number above its rounding will do"""
-    num_jobs: int = 1
-    """processes, one thread each"""
+    """Nats around the best path that k2 keeps; any number above its rounding will do."""
 
     def __post_init__(self) -> None:
         check_batches(self.silence_prob, self.batch_utterances)
 
 
 def check_batches(silence_prob: float, batch_utterances: int) -> None:
-    """InputError for what no training graph can be made with, or no batch."""
+    """InputError for options that allow no training graph or no batch."""
     if not 0.0 < silence_prob < 1.0:
         raise InputError(f"alignment: expected a silence_prob between 0 and 1, found {silence_prob}")
     if batch_utterances < 1:
         raise InputError(f"alignment: expected batch_utterances of at least 1, found {batch_utterances}")
 
 
-def all_finite(scores: Tensor) -> bool:
-    """By their sum, which NaN and infinities make one too: torch.isfinite takes thirty times as long (torch 1.13)."""
-    return math.isfinite(float(scores.sum()))
+class Transcript(NamedTuple):
+    """The words of one utterance, and how long it is."""
+
+    utt_id: str
+    text: str
+    """Words separated by spaces."""
+    num_frames: int
 
 
-def viterbi(
-    store: FrameStore,
-    lexicon: Lexicon,
-    tree: SenoneTree,
-    score_fn: ScoreFn,
-    transitions: TransitionModel | None = None,
-    options: ViterbiOptions = ViterbiOptions(),
-    texts: Mapping[str, str] | None = None,
-    desc: str = "align",
-    elsewhere: Batches | None = None,
-    kept: Keep | None = None,
-) -> Alignment:
-    """The likeliest state of every frame, given each utterance's words.
-
-    score_fn(utt_id) -> [T, S]. texts: utt_id -> words, the store's own if not given; only those utterances
-    are aligned. An utterance that cannot be (a word without pronunciation, fewer frames than states, no path)
-    is named, with the reason, in the result's `rejected`. `elsewhere` aligns the batches in place of this machine;
-    `kept` holds what an earlier call of the same arguments aligned before it was cut short. InputError if nothing
-    could be aligned.
-    """
-    transitions = transitions or TransitionModel.uniform(tree.num_pdfs)
-    if transitions.num_pdfs != tree.num_pdfs:
-        raise ValueError(f"viterbi: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}")
-    corpus = TrainingCorpus.build(
-        store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
-    )
-    return corpus.align(tree, score_fn, transitions, options, desc, elsewhere, kept)
-
-
-def align_batch(
-    store: FrameStore,
-    lexicon: Lexicon,
-    tree: SenoneTree,
-    score_fn: ScoreFn,
-    transitions: TransitionModel,
-    options: ViterbiOptions,
-    batch: Batch,
-) -> list[AlignedUtterance | None]:
-    """The paths of one batch of utterances, longest first, with graphs made for it alone: work for `elsewhere`."""
-    texts = {utt_id: store.texts[store.index(utt_id)] for utt_id in batch}
-    corpus = TrainingCorpus.build(
-        store, lexicon, tree.phones, options.silence_prob, texts, with_context=not tree.is_monophone
-    )
-    return corpus.aligner(tree, score_fn, transitions, options)(range(len(batch)))
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingCorpus:
-    """Utterances of a store and their training graphs, for one alignment after another."""
-
-    store: FrameStore
-    lexicon: Lexicon
-    phones: tuple[str, ...]
-    utt_ids: tuple[str, ...]  # longest first: k2 wants a batch in this order, and batches of one length waste nothing
-    texts: tuple[str, ...]
-    num_frames: tuple[int, ...]
-    rejected: Mapping[str, str]
-    silence_prob: float
-    with_context: bool
-
-    @staticmethod
-    def build(
-        store: FrameStore,
-        lexicon: Lexicon,
-        phones: tuple[str, ...],
-        silence_prob: float = SILENCE_PROB,
-        texts: Mapping[str, str] | None = None,
-        with_context: bool = True,
-    ) -> TrainingCorpus:
-        """The utterances that can be aligned; the others are listed in `rejected`."""
-        texts = texts if texts is not None else dict(zip(store.utt_ids, store.texts, strict=True))
-        spans = {utt_id: store.span(utt_id) for utt_id in texts}
-        frames = {utt_id: end - begin for utt_id, (begin, end) in spans.items()}
-        rejected: dict[str, str] = {}
-        for utt_id, text in texts.items():
-            words = text.split()
-            unknown = [word for word in words if word not in lexicon.prons]
-            states = NUM_STATES * sum(min(map(len, lexicon.prons[word])) for word in words if word not in unknown)
-            if not words:
-                rejected[utt_id] = "no words"
-            elif unknown:
-                rejected[utt_id] = f"word {unknown[0]} is not in the lexicon"
-            elif frames[utt_id] < states:
-                rejected[utt_id] = f"{frames[utt_id]} frames are too few for {len(words)} words, at least {states}"
-        kept = sorted((u for u in texts if u not in rejected), key=lambda u: -frames[u])
-        if not kept:
-            reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(rejected.items())[:3])
-            raise InputError(f"alignment: expected utterances to align, found none ({reasons})")
-        return TrainingCorpus(
-            store,
-            lexicon,
-            phones,
-            tuple(kept),
-            tuple(texts[u] for u in kept),
-            tuple(frames[u] for u in kept),
-            rejected,
-            silence_prob,
-            with_context,
-        )
-
-    @cached_property
-    def graphs(self) -> TrainingGraphs:
-        """Made when first wanted: where other machines align, this one needs none."""
-        return TrainingGraphs.build(self.texts, self.lexicon, self.phones, self.silence_prob, self.with_context)
-
-    def align(
-        self,
-        tree: SenoneTree,
-        score_fn: ScoreFn,
-        transitions: TransitionModel,
-        options: ViterbiOptions = ViterbiOptions(),
-        desc: str = "align",
-        elsewhere: Batches | None = None,
-        kept: Keep | None = None,
-    ) -> Alignment:
-        """The likeliest state of every frame under these acoustic scores and transitions."""
-        size = options.batch_utterances
-        batches = [range(n, min(n + size, len(self.utt_ids))) for n in range(0, len(self.utt_ids), size)]
-
-        def align(batches: Sequence[range]) -> Iterable[tuple[int, list[AlignedUtterance | None]]]:
-            if elsewhere is not None:
-                return elsewhere([self.utt_ids[batch.start : batch.stop] for batch in batches])
-            aligner = self.aligner(tree, score_fn, transitions, options)  # before the fork: processes share the graphs
-            return k2_jobs(options.num_jobs, desc).map(InMemory(aligner), batches)
-
-        if kept is None:
-            results = align(batches)
-        else:
-            results = self._kept(kept, tree, transitions, options).map(batches, align, PATHS)
-        paths: list[AlignedUtterance | None] = [None] * len(self.utt_ids)
-        with tqdm(total=sum(self.num_frames), desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
-            for number, found in results:
-                for index, path in zip(batches[number], found, strict=True):
-                    paths[index] = path
-                    bar.update(self.num_frames[index])
-        return self._collect(paths)
-
-    def _kept(self, keep: Keep, tree: SenoneTree, transitions: TransitionModel, options: ViterbiOptions) -> ResultCache:
-        """The results of this very alignment in the file of `keep`."""
-        work = [
-            self.store.fingerprint,
-            self.lexicon.fingerprint,
-            [self.utt_ids, self.texts, self.silence_prob],
-            tree.fingerprint,
-            transitions.digests(),
-            dataclasses.replace(options, num_jobs=1),
-            keep.scores,
-        ]
-        return ResultCache(keep.path, fingerprint(work))
-
-    def aligner(
-        self, tree: SenoneTree, score_fn: ScoreFn, transitions: TransitionModel, options: ViterbiOptions
-    ) -> Callable[[range], list[AlignedUtterance | None]]:
-        """A function of a range of utterances that aligns them together."""
-        keep_freed_memory()  # k2 asks for large blocks with every batch: worth a quarter of its time
-        compiled = self.graphs.compile(tree, transitions)
-
-        def align(batch: range) -> list[AlignedUtterance | None]:
-            scores = [options.acoustic_scale * score_fn(self.utt_ids[index]) for index in batch]
-            self._check_scores(batch, scores, tree.num_pdfs)
-            paths = _best_paths(compiled, batch, scores, options)
-            return [path and self._path(index, *path) for index, path in zip(batch, paths, strict=True)]
-
-        return align
-
-    def _path(self, index: int, hmm_state: NDArray[np.int64], log_like: float) -> AlignedUtterance:
-        """A path through states counted within the utterance, as phones and their states."""
-        instance = hmm_state // NUM_STATES
-        return AlignedUtterance(
-            self.graphs.phone[instance + self.graphs.instance_offsets[index]].astype(np.int16),
-            (hmm_state % NUM_STATES).astype(np.int8),
-            np.cumsum(np.diff(instance, prepend=instance[0]) != 0).astype(np.int32),
-            log_like,
-        )
-
-    def _check_scores(self, batch: Sequence[int], scores: Sequence[Tensor], num_pdfs: int) -> None:
-        for index, matrix in zip(batch, scores, strict=True):
-            expected = (self.num_frames[index], num_pdfs)
-            if tuple(matrix.shape) != expected:
-                raise ValueError(f"{self.utt_ids[index]}: expected scores {expected}, found {tuple(matrix.shape)}")
-            if not all_finite(matrix):
-                raise InputError(f"{self.utt_ids[index]}: expected finite acoustic scores, found NaN or infinity")
-
-    def _collect(self, paths: Sequence[AlignedUtterance | None]) -> Alignment:
-        """Paths, longest utterance first, to an alignment in the store's order."""
-        rejected = dict(self.rejected)
-        found = {}
-        for utt_id, path in zip(self.utt_ids, paths, strict=True):
-            if path is None:
-                rejected[utt_id] = "no path through its training graph"
-            else:
-                found[utt_id] = path
-        if not found:
-            raise InputError(f"alignment: no path through any of {len(paths)} training graphs")
-        utt_ids = sorted(found, key=self.store.index)
-        in_order = [found[utt_id] for utt_id in utt_ids]
-        lengths = np.asarray([path.phone_id.size for path in in_order])
-        return Alignment(
-            utt_ids=tuple(utt_ids),
-            offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
-            phone_id=torch.from_numpy(np.concatenate([path.phone_id for path in in_order])),
-            state=torch.from_numpy(np.concatenate([path.state for path in in_order])),
-            segment=torch.from_numpy(np.concatenate([path.segment for path in in_order])),
-            phones=self.phones,
-            store_fingerprint=self.store.fingerprint,
-            log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
-            rejected=rejected,
-        )
+Batch = tuple[Transcript, ...]
+"""Utterances aligned together, longest first: k2 wants that order, and equal lengths waste nothing."""
 
 
 @dataclass(frozen=True)
 class AlignedUtterance:
-    """One utterance's frames, aligned: what `Alignment` holds of it."""
+    """The best path of one utterance, as `Alignment` has it."""
 
     phone_id: NDArray[np.int16]  # [T]
     state: NDArray[np.int8]  # [T]
@@ -306,8 +84,178 @@ class AlignedUtterance:
     log_like: float
 
 
-def _packed(paths: list[AlignedUtterance | None]) -> Arrays:
-    """Paths of a batch end to end; one that was not found has no length."""
+AlignedBatch = list[AlignedUtterance | None]
+"""Paths of a batch's utterances; None where there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCorpus:
+    """Utterances of a store that can be aligned, longest first."""
+
+    store: FrameStore
+    phones: tuple[str, ...]
+    """Phones that the alignment numbers, silence first."""
+    transcripts: tuple[Transcript, ...]
+    rejected: Mapping[str, str]
+    """Utterances that cannot be aligned, and why."""
+    lexicon_fingerprint: str
+
+    @staticmethod
+    def build(
+        store: FrameStore, lexicon: Lexicon, phones: tuple[str, ...], texts: Mapping[str, str] | None = None
+    ) -> TrainingCorpus:
+        """The utterances of `texts` (utt_id -> words; the store's own by default). InputError if there are none."""
+        texts = texts if texts is not None else dict(zip(store.utt_ids, store.texts, strict=True))
+        transcripts: list[Transcript] = []
+        rejected: dict[str, str] = {}
+        for utt_id, text in texts.items():
+            begin, end = store.span(utt_id)
+            reason = _why_not(text.split(), end - begin, lexicon)
+            if reason is None:
+                transcripts.append(Transcript(utt_id, text, end - begin))
+            else:
+                rejected[utt_id] = reason
+        if not transcripts:
+            reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(rejected.items())[:3])
+            raise InputError(f"alignment: expected utterances to align, found none ({reasons})")
+        transcripts.sort(key=lambda one: -one.num_frames)
+        return TrainingCorpus(store, phones, tuple(transcripts), rejected, lexicon.fingerprint)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the frames, the words and their pronunciations."""
+        return fingerprint([self.store.fingerprint, self.lexicon_fingerprint, self.phones, self.transcripts])
+
+    def batches(self, batch_utterances: int) -> list[Batch]:
+        """The utterances in batches of this size."""
+        size = batch_utterances
+        return [self.transcripts[n : n + size] for n in range(0, len(self.transcripts), size)]
+
+
+def _why_not(words: list[str], num_frames: int, lexicon: Lexicon) -> str | None:
+    """Why an utterance cannot be aligned; None if it can."""
+    if not words:
+        return "no words"
+    unknown = [word for word in words if word not in lexicon.prons]
+    if unknown:
+        return f"word {unknown[0]} is not in the lexicon"
+    states = NUM_STATES * sum(min(map(len, lexicon.prons[word])) for word in words)
+    if num_frames < states:
+        return f"{num_frames} frames are too few for {len(words)} words, at least {states}"
+    return None
+
+
+def viterbi(
+    corpus: TrainingCorpus,
+    task: Task[Batch, AlignedBatch],
+    batch_utterances: int = BATCH_UTTERANCES,
+    executor: Executor = SERIAL,
+    cache: ResultCache[AlignedBatch] | None = None,
+    desc: str = "align",
+) -> Alignment:
+    """The best state of every frame, given each utterance's words.
+
+    The task aligns batches: an `Aligner`, or one that opens an `Aligner` from files. An utterance that cannot be
+    aligned (a word without pronunciation, fewer frames than states, no path) is in the result's `rejected`, with the
+    reason. InputError if nothing could be aligned.
+    """
+    batches = corpus.batches(batch_utterances)
+    paths: dict[str, AlignedUtterance | None] = {}
+    num_frames = sum(transcript.num_frames for transcript in corpus.transcripts)
+    with tqdm(total=num_frames, desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
+        for number, aligned in executor.map(task, batches, cache):
+            for transcript, path in zip(batches[number], aligned, strict=True):
+                paths[transcript.utt_id] = path
+                bar.update(transcript.num_frames)
+    return _collect(corpus, paths)
+
+
+def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None]) -> Alignment:
+    """Paths by utt_id to an alignment in the store's order."""
+    rejected = dict(corpus.rejected)
+    found = {}
+    for utt_id in (transcript.utt_id for transcript in corpus.transcripts):
+        path = paths[utt_id]
+        if path is None:
+            rejected[utt_id] = "no path through its training graph"
+        else:
+            found[utt_id] = path
+    if not found:
+        raise InputError(f"alignment: no path through any of {len(paths)} training graphs")
+    utt_ids = sorted(found, key=corpus.store.index)
+    in_order = [found[utt_id] for utt_id in utt_ids]
+    lengths = np.asarray([path.phone_id.size for path in in_order])
+    return Alignment(
+        utt_ids=tuple(utt_ids),
+        offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
+        phone_id=torch.from_numpy(np.concatenate([path.phone_id for path in in_order])),
+        state=torch.from_numpy(np.concatenate([path.state for path in in_order])),
+        segment=torch.from_numpy(np.concatenate([path.segment for path in in_order])),
+        phones=corpus.phones,
+        store_fingerprint=corpus.store.fingerprint,
+        log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
+        rejected=rejected,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Aligner:
+    """A task that aligns batches of utterances by acoustic scores from a function in memory."""
+
+    uses_k2: ClassVar[bool] = True
+
+    lexicon: Lexicon
+    tree: SenoneTree
+    transitions: TransitionModel
+    score_fn: ScoreFn
+    options: ViterbiOptions = ViterbiOptions()
+
+    def __post_init__(self) -> None:
+        if self.transitions.num_pdfs != self.tree.num_pdfs:
+            raise ValueError(
+                f"viterbi: expected transitions of {self.tree.num_pdfs} pdfs, found {self.transitions.num_pdfs}"
+            )
+
+    def open(self) -> Aligner:
+        """The aligner itself, a function of a batch."""
+        keep_freed_memory()  # k2 asks for large blocks with every batch: worth a quarter of its time
+        return self
+
+    def __call__(self, batch: Batch) -> AlignedBatch:
+        graphs = TrainingGraphs.build(
+            [transcript.text for transcript in batch],
+            self.lexicon,
+            self.tree.phones,
+            self.options.silence_prob,
+            with_context=not self.tree.is_monophone,
+        )
+        compiled = graphs.compile(self.tree, self.transitions)
+        scores = [self.options.acoustic_scale * self._scores(transcript) for transcript in batch]
+        paths = _best_paths(compiled, scores, self.options)
+        return [path and _as_aligned(graphs, index, *path) for index, path in enumerate(paths)]
+
+    def _scores(self, transcript: Transcript) -> Tensor:
+        scores = self.score_fn(transcript.utt_id)
+        expected = (transcript.num_frames, self.tree.num_pdfs)
+        if tuple(scores.shape) != expected:
+            raise ValueError(f"{transcript.utt_id}: expected scores {expected}, found {tuple(scores.shape)}")
+        require_finite_scores(transcript.utt_id, scores)
+        return scores
+
+
+def _as_aligned(graphs: TrainingGraphs, index: int, hmm_state: NDArray[np.int64], log_like: float) -> AlignedUtterance:
+    """The path of utterance `index` of the graphs, its states counted within the utterance, as phones and states."""
+    instance = hmm_state // NUM_STATES
+    return AlignedUtterance(
+        graphs.phone[instance + graphs.instance_offsets[index]].astype(np.int16),
+        (hmm_state % NUM_STATES).astype(np.int8),
+        np.cumsum(np.diff(instance, prepend=instance[0]) != 0).astype(np.int32),
+        log_like,
+    )
+
+
+def _pack(paths: AlignedBatch) -> Arrays:
+    """Paths of a batch end to end; the length of a missing one is -1."""
     found = [path for path in paths if path is not None]
     return {
         "length": np.asarray([-1 if path is None else path.phone_id.size for path in paths]),
@@ -318,7 +266,7 @@ def _packed(paths: list[AlignedUtterance | None]) -> Arrays:
     }
 
 
-def _unpacked(arrays: Arrays) -> list[AlignedUtterance | None]:
+def _unpack(arrays: Arrays) -> AlignedBatch:
     lengths = arrays["length"]
     ends = np.cumsum(lengths[lengths >= 0])[:-1]
     columns = [np.split(arrays[name], ends) for name in ("phone_id", "state", "segment")]
@@ -326,18 +274,16 @@ def _unpacked(arrays: Arrays) -> list[AlignedUtterance | None]:
     return [None if length < 0 else AlignedUtterance(*next(found)) for length in lengths]
 
 
-PATHS = Codec(_packed, _unpacked)
-"""Of a batch's paths."""
+ALIGNED_BATCHES = Codec(_pack, _unpack)
 
 
 def _best_paths(
-    compiled: CompiledGraphs, batch: Sequence[int], scores: Sequence[Tensor], options: ViterbiOptions
+    compiled: CompiledGraphs, scores: Sequence[Tensor], options: ViterbiOptions
 ) -> list[tuple[NDArray[np.int64], float] | None]:
-    """k2's best path for each utterance of a batch, longest first: the state, counted within the utterance, of each
-    frame, and the log-likelihood; None where there is no path.
+    """k2's best path for each utterance of a batch, longest first; None where there is no path.
 
-    Without a beam k2 holds every state at every frame: with one that loses no path it takes a third of the time
-    (LOG.md).
+    A path is the state of each frame, counted within the utterance, and the log-likelihood. Without a beam k2 has
+    every state at every frame. With a beam that loses no path it takes a third of the time (LOG.md).
     """
     import k2  # here, for training's environment has none
 
@@ -348,7 +294,7 @@ def _best_paths(
     for row, matrix, highest in zip(dense, scores, best, strict=True):
         torch.sub(matrix, highest, out=row[: matrix.shape[0], 1:])
     segments = torch.tensor([[n, 0, matrix.shape[0]] for n, matrix in enumerate(scores)], dtype=torch.int32)
-    graphs, frames = compiled.fsa_vec(batch[0], batch[-1] + 1), k2.DenseFsaVec(dense, segments)
+    graphs, frames = compiled.fsa_vec(0, len(scores)), k2.DenseFsaVec(dense, segments)
     lattice = k2.intersect_dense_pruned(
         graphs,
         frames,

@@ -32,7 +32,7 @@ class ImportOptions:
 def run(options: ImportOptions) -> int:
     from asrkd import config
     from asrkd.distil import external_teacher
-    from asrkd.distil.store import StoreOptions
+    from asrkd.distil.compression import StoreOptions
     from asrkd.recipe.external_teacher import frames_to_import
 
     given = {"mean": options.mean, "top_k": options.top_k, "temperatures": options.temperatures}

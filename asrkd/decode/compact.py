@@ -1,11 +1,11 @@
-"""Lattices of a size to keep: of each word and place, its best path.
+"""Small lattices: the best path of each word at each time.
 
-The search's lattice has an arc a frame, and most of its paths say the same words with boundaries moved by a
-frame or two: 60,000 arcs for a second of AN4. What a later choice of scales needs is other words. So every
-word arc (of a graph without epsilons, hence one word after another certain one: the word-pair approximation
-of Schwartz and Austin, ICASSP 1991) keeps its best path, once in a stretch of time; the union of these paths
-is the lattice, and it holds their recombinations too. The best path is among them, and every path keeps its
-exact acoustic and graph scores.
+The search's lattice has an arc per frame, and most of its paths say the same words with boundaries moved by a frame or
+two: 60,000 arcs for a second of AN4. A later choice of scales needs other words, not other boundaries. So every word
+arc keeps its best path, once in a stretch of time; the union of these paths is the lattice, with their recombinations.
+(The arc is of a graph without epsilons, so it is one word after a certain other one: the word-pair approximation of
+Schwartz and Austin, ICASSP 1991.) The best path is among them, and every path keeps its exact acoustic and graph
+scores.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Places of a word closer than this are one: 10 frames are 100 ms, half of a short word.
-PLACE_FRAMES = 10
+# A word arc keeps one path in so many frames: 10 frames are 100 ms, half of a short word.
+TIME_BIN_FRAMES = 10
 _TIE = 1e-6  # relative; scores are float32
 
 
 @dataclass(frozen=True)
 class UtteranceLattice:
-    """One utterance's lattice, arcs in the order of their sources; no arcs when nothing was found."""
+    """One utterance's lattice, arcs in the order of their sources; no arcs where there is no path."""
 
     arcs: NDArray[np.int32]
     """[arcs, 3]: source, destination, first frame. State 0 starts, the last state is final."""
@@ -46,7 +46,7 @@ def compact(
     forward: NDArray[np.float64],
     backward: NDArray[np.float64],
 ) -> UtteranceLattice:
-    """The union of the best paths through each word arc and place, runs of arcs without a choice made one.
+    """The union of the best paths through each word arc in each time bin; runs of arcs without a choice become one.
 
     graph_arc: [arcs] the graph's arc behind each. total: [arcs] score in the search. forward, backward:
     [states] best score from the start and to the end.
@@ -54,30 +54,30 @@ def compact(
     source, target, frame = lattice.arcs.T
     through = forward[source] + total + backward[target]
     spoken = np.flatnonzero(lattice.words_on_arc > 0)
-    place = np.stack([graph_arc[spoken], frame[spoken] // PLACE_FRAMES])
-    order = np.lexsort((through[spoken], *place))
-    last_of_place = np.append(np.any(np.diff(place[:, order], axis=1) != 0, axis=0), True)[: len(order)]
-    seeds = spoken[order[last_of_place]]
+    time_bin = np.stack([graph_arc[spoken], frame[spoken] // TIME_BIN_FRAMES])
+    order = np.lexsort((through[spoken], *time_bin))
+    last_of_bin = np.append(np.any(np.diff(time_bin[:, order], axis=1) != 0, axis=0), True)[: len(order)]
+    seeds = spoken[order[last_of_bin]]
     seeds = np.append(seeds, np.argmax(through))  # without words there is still a best path
-    kept = np.zeros(len(source), dtype=bool)
-    kept[seeds] = True
-    _follow(source[seeds], _best_arcs(forward[target], forward[source] + total, target, len(forward)), source, kept)
-    _follow(target[seeds], _best_arcs(backward[source], total + backward[target], source, len(forward)), target, kept)
-    return _without_chains(lattice, np.flatnonzero(kept))
+    chosen = np.zeros(len(source), dtype=bool)
+    chosen[seeds] = True
+    _follow(source[seeds], _best_arcs(forward[target], forward[source] + total, target, len(forward)), source, chosen)
+    _follow(target[seeds], _best_arcs(backward[source], total + backward[target], source, len(forward)), target, chosen)
+    return _without_chains(lattice, np.flatnonzero(chosen))
 
 
 def _best_arcs(
-    best: NDArray[np.float64], found: NDArray[np.float64], state: NDArray[np.int32], num_states: int
+    best: NDArray[np.float64], scores: NDArray[np.float64], state: NDArray[np.int32], num_states: int
 ) -> NDArray[np.int64]:
     """[states] an arc that gives each state its best score, -1 at the ends of the lattice."""
     arcs = np.full(num_states, -1)
-    attaining = np.flatnonzero(found >= best - _TIE * (1.0 + np.abs(best)))
+    attaining = np.flatnonzero(scores >= best - _TIE * (1.0 + np.abs(best)))
     arcs[state[attaining]] = attaining
     return arcs
 
 
 def _follow(
-    states: NDArray[Any], best_arcs: NDArray[np.int64], next_state: NDArray[np.int32], kept: NDArray[np.bool_]
+    states: NDArray[Any], best_arcs: NDArray[np.int64], next_state: NDArray[np.int32], chosen: NDArray[np.bool_]
 ) -> None:
     """Mark the arcs of the best paths from all states at once, a step of each in a round, up to what is marked."""
     marked = np.zeros(len(best_arcs), dtype=bool)
@@ -85,22 +85,21 @@ def _follow(
         marked[states] = True
         arcs = best_arcs[states]
         arcs = arcs[arcs >= 0]
-        kept[arcs] = True
+        chosen[arcs] = True
         states = next_state[arcs]
         states = states[~marked[states]]
 
 
-def _without_chains(lattice: UtteranceLattice, kept: NDArray[np.int64]) -> UtteranceLattice:
-    """Of the kept arcs, each run that has one way in and one way on becomes one arc, begun anew where words
-    begin."""
-    source, target, frame = lattice.arcs[kept].T
-    words = lattice.words_on_arc[kept]
+def _without_chains(lattice: UtteranceLattice, chosen: NDArray[np.int64]) -> UtteranceLattice:
+    """Each run of chosen arcs with one way in and one way out becomes one arc. A word begins a new run."""
+    source, target, frame = lattice.arcs[chosen].T
+    words = lattice.words_on_arc[chosen]
     num_states = int(lattice.arcs[:, 1].max()) + 1
     inner = (np.bincount(source, minlength=num_states) == 1) & (np.bincount(target, minlength=num_states) == 1)
     inner[source[words > 0]] = False
     into = np.full(num_states, -1)
-    into[target] = np.arange(len(kept))
-    head = np.where(inner[source], into[source], np.arange(len(kept)))
+    into[target] = np.arange(len(chosen))
+    head = np.where(inner[source], into[source], np.arange(len(chosen)))
     while not np.array_equal(head, head[head]):
         head = head[head]
     heads, run = np.unique(head, return_inverse=True)
@@ -112,6 +111,6 @@ def _without_chains(lattice: UtteranceLattice, kept: NDArray[np.int64]) -> Utter
     return UtteranceLattice(
         np.stack([*ends, frame[heads]], axis=1).astype(np.int32),
         words[heads],
-        np.bincount(run, lattice.am_scores[kept]).astype(np.float32),
-        np.bincount(run, lattice.graph_scores[kept]).astype(np.float32),
+        np.bincount(run, lattice.am_scores[chosen]).astype(np.float32),
+        np.bincount(run, lattice.graph_scores[chosen]).astype(np.float32),
     )

@@ -1,4 +1,4 @@
-"""Lattices: the paths near the best one, acoustic and graph scores kept apart."""
+"""Lattices: the paths near the best one, with separate acoustic and graph scores."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ KIND = "lattices"
 
 @dataclass(frozen=True)
 class Scales:
-    """What turns a path's sums into one score: acoustic_scale * am + lm_scale * graph + insertion_score *
-    words."""
+    """Weights of a path's sums: its score is acoustic_scale * am + lm_scale * graph + insertion_score * words."""
 
     acoustic_scale: float = 0.1
     """Weight of log p(frame | senone), nats."""
@@ -62,7 +61,7 @@ class Lattices:
     graph_scores: Tensor
     """[arcs] float32."""
     word_sequences: tuple[tuple[int, ...], ...]
-    """Word ids that an arc may put out, by `words_on_arc`."""
+    """Word ids that an arc emits, by `words_on_arc`."""
     words: tuple[str, ...]
     """Words by word id."""
     graph_fingerprint: str
@@ -74,7 +73,7 @@ class Lattices:
         return _concatenated(by_utt, graph.word_sequences, graph.words, graph.fingerprint)
 
     def replaced(self, by_utt: Mapping[str, UtteranceLattice], graph_fingerprint: str) -> Lattices:
-        """Others of the same words, made from these and from what `graph_fingerprint` says."""
+        """Lattices of the same words with other scores; `graph_fingerprint` is that of what they were made from."""
         return _concatenated(by_utt, self.word_sequences, self.words, graph_fingerprint)
 
     def utt(self, utt_id: str) -> UtteranceLattice:
@@ -126,7 +125,7 @@ class Lattices:
         fsas = []
         for row in rows:
             source, target, _ = self.arcs[int(self.offsets[row]) : int(self.offsets[row + 1])].T
-            # k2 wants -1 on arcs into the final state; it is words_on_arc that says what the others mean.
+            # k2 wants -1 on arcs into the final state; the words of the others are in words_on_arc.
             label = torch.where(target == target.max(), -1, 1).int()
             fsas.append(k2.Fsa(torch.stack([source, target, label, torch.zeros_like(label)], dim=1)))
         if not fsas:
@@ -154,8 +153,7 @@ class Lattices:
 
     @staticmethod
     def load(path: Path | str, graph_fingerprint: str | None = None) -> Lattices:
-        """Read what `save` wrote; InputError if it is something else or comes from another graph than the one
-        given."""
+        """Read what `save` wrote. InputError if it is something else or of another graph than the given one."""
         tensors, metadata = load_tensors(path)
         if metadata.get("kind") != KIND:
             raise InputError(f"{path}: expected {KIND}, found {metadata.get('kind', 'something else')}")

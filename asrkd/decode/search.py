@@ -1,30 +1,30 @@
-"""Viterbi beam search over whole utterances by k2, one process a core."""
+"""Viterbi beam search over whole utterances by k2."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.viterbi import UNLIMITED_STATES, all_finite
+from asrkd.align.viterbi import UNLIMITED_STATES
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.errors import InputError
+from asrkd.errors import InputError, require_finite_scores
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
-from asrkd.nnet.devices import keep_freed_memory
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
-from asrkd.workflow.k2_threads import k2_jobs
+from asrkd.workflow.executor import SERIAL, Executor, Task
+from asrkd.workflow.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import k2
@@ -39,16 +39,15 @@ class DecodeOptions:
     """Pruning of the search and the scales that it works with."""
 
     beam: float = 16.0
-    """Width of the search (nats of the scaled score): states further below the frame's best are dropped."""
+    """Width of the search (nats of the scaled score): states further below the frame's best are pruned."""
     lattice_beam: float = 4.0
-    """Paths further than this (nats) below the best are left out of the lattice."""
+    """Paths further than this (nats) below the best are not in the lattice."""
     whole_lattices: bool = False
-    """Keep all of these paths, frame by frame, not of each word and place the best: a hundred times the
-    size."""
+    """Keep all of these paths, frame by frame, not the best one of each word and time: a hundred times the size."""
     max_active: int | None = 10_000
-    """States kept a frame, about; None for no limit."""
+    """States per frame, about; None for no limit."""
     min_active: int = 30
-    """States kept a frame whatever the beam says."""
+    """States per frame whatever the beam."""
     acoustic_scale: float = 0.1
     """Weight of the acoustic scores."""
     lm_scale: float = 1.0
@@ -57,8 +56,6 @@ class DecodeOptions:
     """Added for each word; negative against insertions."""
     allow_partial: bool = True
     """Where no path ends in a final state, take the best that ends anywhere; such utterances are listed."""
-    num_jobs: int = 2
-    """Processes; more than there are cores gain nothing."""
 
     def __post_init__(self) -> None:
         if not (self.beam > 0 and self.lattice_beam > 0):
@@ -75,26 +72,26 @@ class DecodeOptions:
 
 @dataclass(frozen=True, eq=False)
 class Hypotheses:
-    """What was recognised, the lattices it was read from, and the time it took."""
+    """Recognised words, the lattices that they were read from, and the time it took."""
 
     words: dict[str, list[str]]
     """Recognised words by utt_id; none where the search failed."""
     lattices: Lattices
     """Lattices of the same utterances."""
     failed: tuple[str, ...]
-    """Utterances for which no path was found."""
+    """Utterances without a path."""
     partial: tuple[str, ...]
     """Utterances for which no path ended in a final state and a partial one was taken."""
     audio_sec: float
     """Seconds of speech decoded."""
     score_sec: float
-    """Processor seconds spent in getting acoustic scores: the network's, when `scores` computes on access."""
+    """Processor seconds of the acoustic scores: the network's, when they are computed on access."""
     search_sec: float
-    """Processor seconds spent in the search and in making the lattices that are kept."""
+    """Processor seconds of the search and of its lattices."""
 
     @property
     def rtf(self) -> float:
-        """Real-time factor: processor seconds a second of speech, as long as a core of its own would take."""
+        """Real-time factor: processor seconds per second of speech on one core."""
         return (self.score_sec + self.search_sec) / self.audio_sec
 
     def save(self, folder: Path | str) -> None:
@@ -128,14 +125,18 @@ class Hypotheses:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found of one utterance."""
+class SearchResult:
+    """What a search gives for one utterance."""
 
     lattice: UtteranceLattice
+    """Without arcs where there is no path."""
     partial: bool
+    """Whether no path ended in a final state and a partial one was taken."""
     num_frames: int
     score_sec: float
+    """Processor seconds of the acoustic scores."""
     search_sec: float
+    """Processor seconds of the search."""
 
     def pack(self) -> Arrays:
         """As `unpack` reads it."""
@@ -143,72 +144,71 @@ class Found:
         return {**self.lattice.arrays(), "numbers": np.asarray(numbers, dtype=np.float64)}
 
     @staticmethod
-    def unpack(arrays: Arrays) -> Found:
+    def unpack(arrays: Arrays) -> SearchResult:
         """Back from `pack`."""
         partial, num_frames, score_sec, search_sec = arrays.pop("numbers").tolist()
-        return Found(UtteranceLattice(**arrays), bool(partial), int(num_frames), score_sec, search_sec)
+        return SearchResult(UtteranceLattice(**arrays), bool(partial), int(num_frames), score_sec, search_sec)
+
+
+SEARCH_RESULTS = Codec(SearchResult.pack, SearchResult.unpack)
 
 
 def decode(
+    task: Task[str, SearchResult],
+    utt_ids: Sequence[str],
     graph: DecodingGraph,
-    scores: Mapping[str, Tensor],
-    options: DecodeOptions = DecodeOptions(),
+    scales: Scales,
     frame_shift_ms: float = FRAME_SHIFT_MS,
     name: str = "decode",
-    elsewhere: Callable[[Sequence[str]], Iterable[tuple[int, Found]]] | None = None,
-    kept: ResultCache | None = None,
+    executor: Executor = SERIAL,
+    cache: ResultCache[SearchResult] | None = None,
 ) -> Hypotheses:
-    """Recognise every utterance of `scores`, utt_id -> [T, S] log p(frame | senone) up to a constant
-    (log_prob - log_prior).
+    """Recognise every utterance. The task searches `graph`: a `Searcher`, or one that opens a `Searcher` from files.
 
-    `scores` may compute on access: that happens in the worker, one utterance at a time, and counts into the
-    real-time factor. InputError names an utterance whose scores have the wrong shape or hold NaN or infinity.
-    Utterances without a path are listed in `failed` with no words. `elsewhere`, given utt_ids, yields (number, what a
-    `Searcher` found) in place of processes of this machine; `kept` holds what an earlier call of the same arguments
-    found before it was cut short.
+    `scales` choose the best path of each lattice. Utterances without a path are in `failed` and have no words.
+    InputError names an utterance whose scores have the wrong shape or hold NaN or infinity.
     """
-    if not scores:
+    if not utt_ids:
         raise InputError("decoding: expected utterances, found none")
-    utt_ids = list(scores)
-
-    def search(utt_ids: Sequence[str]) -> Iterable[tuple[int, Found]]:
-        if elsewhere is not None:
-            return elsewhere(utt_ids)
-        searcher = Searcher(graph, scores, options).open()  # before the fork: processes share the graph
-        return k2_jobs(options.num_jobs, name).map(searcher, utt_ids)
-
-    results = search(utt_ids) if kept is None else kept.map(utt_ids, search, Codec(Found.pack, Found.unpack))
-    found = {utt_ids[n]: result for n, result in tqdm(results, desc=name, unit="utt", total=len(utt_ids))}
-    lattices = Lattices.of(graph, {utt_id: found[utt_id].lattice for utt_id in utt_ids})
+    numbered = executor.map(task, utt_ids, cache)
+    results = {utt_ids[n]: result for n, result in tqdm(numbered, desc=name, unit="utt", total=len(utt_ids))}
+    lattices = Lattices.of(graph, {utt_id: results[utt_id].lattice for utt_id in utt_ids})
     hypotheses = Hypotheses(
-        words=lattices.best_paths(options.scales),
+        words=lattices.best_paths(scales),
         lattices=lattices,
-        failed=tuple(utt_id for utt_id in utt_ids if not len(found[utt_id].lattice.arcs)),
-        partial=tuple(utt_id for utt_id in utt_ids if found[utt_id].partial),
-        audio_sec=sum(one.num_frames for one in found.values()) * frame_shift_ms / 1000,
+        failed=tuple(utt_id for utt_id in utt_ids if not len(results[utt_id].lattice.arcs)),
+        partial=tuple(utt_id for utt_id in utt_ids if results[utt_id].partial),
+        audio_sec=sum(result.num_frames for result in results.values()) * frame_shift_ms / 1000,
         # Exact sums, the same in whatever order the utterances came back.
-        score_sec=math.fsum(one.score_sec for one in found.values()),
-        search_sec=math.fsum(one.search_sec for one in found.values()),
+        score_sec=math.fsum(result.score_sec for result in results.values()),
+        search_sec=math.fsum(result.search_sec for result in results.values()),
     )
-    for utt_ids_, what in (
-        (hypotheses.failed, "no path"),
-        (hypotheses.partial, "no path to a final state, a partial one taken"),
-    ):
-        if utt_ids_:
-            log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids_), ", ".join(utt_ids_[:5]))
+    _warn(name, hypotheses.failed, "no path")
+    _warn(name, hypotheses.partial, "no path to a final state, a partial one taken")
     return hypotheses
+
+
+def _warn(name: str, utt_ids: Sequence[str], what: str) -> None:
+    if utt_ids:
+        log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids), ", ".join(utt_ids[:5]))
 
 
 @dataclass(frozen=True, eq=False)
 class Searcher:
-    """Decodes one utterance; everything it needs is in memory before the fork."""
+    """A task that decodes utterances with a graph and acoustic scores in memory."""
+
+    uses_k2: ClassVar[bool] = True
 
     graph: DecodingGraph
     acoustic: Mapping[str, Tensor]
-    options: DecodeOptions
+    """utt_id -> [T, S] log p(frame | senone) up to a constant (log_prob - log_prior).
+
+    It may compute on access: in the worker, one utterance at a time, counted into the real-time factor.
+    """
+    options: DecodeOptions = DecodeOptions()
 
     def open(self) -> Searcher:
-        """Itself, with the graph made."""
+        """The searcher itself, a function of an utt_id, with k2's graph in memory."""
         keep_freed_memory()  # k2 asks for large blocks at every frame
         _ = self.k2_graph
         return self
@@ -228,15 +228,15 @@ class Searcher:
         fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
         return fsa
 
-    def __call__(self, utt_id: str) -> Found:
+    def __call__(self, utt_id: str) -> SearchResult:
         start = time.process_time()
         scores = self._scores(utt_id)
         scored = time.process_time()
-        lattice = self._kept(self.search(self.k2_graph, scores), scores)
+        lattice = self._as_lattice(self.search(self.k2_graph, scores), scores)
         partial = not len(lattice.arcs) and self.options.allow_partial
         if partial:
-            lattice = self._kept(self.search(self.k2_graph_without_ends, scores), scores)
-        return Found(
+            lattice = self._as_lattice(self.search(self.k2_graph_without_ends, scores), scores)
+        return SearchResult(
             lattice,
             partial and len(lattice.arcs) > 0,
             len(scores),
@@ -250,8 +250,7 @@ class Searcher:
             raise InputError(
                 f"{utt_id}: expected acoustic scores [frames, {self.graph.num_pdfs}], found {tuple(scores.shape)}"
             )
-        if len(scores) == 0 or not all_finite(scores):
-            raise InputError(f"{utt_id}: expected finite acoustic scores of at least one frame")
+        require_finite_scores(utt_id, scores)
         return scores
 
     def search(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
@@ -274,11 +273,8 @@ class Searcher:
             frame_idx_name="frame",
         )
 
-    def _kept(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
-        """What is kept of the search's lattice, in numpy arrays: a pipe carries their bytes.
-
-        Tensors would be shared by way of a file of the process, which is gone when they are wanted.
-        """
+    def _as_lattice(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
+        """The search's lattice in numpy arrays, compact unless the options ask for all of it."""
         source, target, label = lattice.arcs.values()[:, :3].T
         frame = lattice.frame
         emitting = label > 0

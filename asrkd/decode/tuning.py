@@ -36,8 +36,8 @@ class Tuning:
     scales: Scales
     """Of the fewest word errors over all systems."""
     rows: tuple[dict[str, Any], ...]
-    """{acoustic_scale, lm_scale, insertion_score, errors, wer (percent, all systems), by_system, chosen} a
-    grid point."""
+    """One per grid point: {acoustic_scale, lm_scale, insertion_score, errors, wer (percent, all systems), by_system,
+    chosen}."""
     at_edge: tuple[str, ...]
     """Scales chosen at an end of their grid: a wider grid may do better."""
 
@@ -52,9 +52,8 @@ def tune(
 ) -> Tuning:
     """One set of scales for all systems: the fewest word errors summed over them, on development references.
 
-    Scales tuned for each system by itself would fit its noise. Among grid points of equally many errors the
-    one surrounded by the fewest wins, the error counts of its neighbours on the grid being the judge; then
-    the first. `count_errors` counts those of an utterance.
+    Scales tuned for each system separately would fit its noise. Among grid points of equally many errors, the one whose
+    neighbours on the grid have the fewest wins, then the first. `count_errors` counts the errors of an utterance.
     """
     for by_utt in lattices.values():
         require_same_utterances(refs, dict.fromkeys(by_utt.utt_ids))
@@ -100,12 +99,12 @@ def _around(
     point: tuple[float, ...], errors: Mapping[tuple[float, ...], int], axes: Sequence[Sequence[float]]
 ) -> float:
     """Mean errors of the grid points one step away; infinite at a lone point."""
-    found = []
+    neighbours = []
     for axis, values in enumerate(axes):
-        place = values.index(point[axis])
-        for neighbour in (place - 1, place + 1):
+        index = values.index(point[axis])
+        for neighbour in (index - 1, index + 1):
             if 0 <= neighbour < len(values):
                 stepped = list(point)
                 stepped[axis] = values[neighbour]
-                found.append(errors[tuple(stepped)])
-    return sum(found) / len(found) if found else math.inf
+                neighbours.append(errors[tuple(stepped)])
+    return sum(neighbours) / len(neighbours) if neighbours else math.inf

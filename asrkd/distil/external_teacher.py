@@ -15,21 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from asrkd.distil.compression import Rows, StoreOptions, combined_logits, compress
 from asrkd.distil.posterior_files import open_posteriors
-from asrkd.distil.store import (
-    PosteriorStore,
-    StoreOptions,
-    Utterances,
-    as_rows,
-    combined_logits,
-    compress,
-    describe_store,
-    fill_store,
-)
-from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME, Rows, Span
+from asrkd.distil.store import STORE_FILES, PosteriorStore, Span, StoreDescription, Utterances, write_store
 from asrkd.errors import InputError
-from asrkd.files import atomic_dir, fingerprint
-from asrkd.workflow.map import SERIAL
+from asrkd.files import fingerprint
+from asrkd.workflow.steps import STAMP_FILE
 
 Kind = Literal["log-posteriors", "logits"]
 
@@ -128,21 +119,27 @@ def import_posteriors(
     out_dir = _replaceable(out_dir)
     teachers = [ExternalTeacher.open(path, kind, frames) for path in paths]
     digests, accuracies = zip(*(_check(teacher, frames, show_progress) for teacher in teachers), strict=True)
-    shape = (frames.num_classes, len(teachers))
-    utterances = frames.utterances
-    index = describe_store(fingerprint(digests), *shape, utterances, frames.classes_fingerprint, options)
-    spans = [frames.span(position) for position in range(len(utterances.utt_ids))]
-    work = _Import(teachers, frames, options)
-    with atomic_dir(out_dir) as beside:
-        fill_store(beside, index, spans, lambda missing: SERIAL.map(work, missing), show_progress)
-    return PosteriorStore.open(out_dir), list(accuracies)
+    description = StoreDescription(
+        options,
+        fingerprint(digests),
+        frames.num_classes,
+        len(teachers),
+        frames.classes_fingerprint,
+        frames.utterances,
+    )
+    spans = [frames.span(position) for position in range(len(frames.utterances.utt_ids))]
+    task = _Import(teachers, frames, options)
+    store = write_store(out_dir, description, task, spans, show_progress=show_progress)
+    return store, list(accuracies)
 
 
 def _replaceable(out_dir: Path) -> Path:
     """The folder's full path, which may hold nothing but such a store: InputError for what would be deleted."""
     path = out_dir.resolve()
+    if (path.parent / STAMP_FILE).is_file():
+        raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found a part of a run's step")
     if path.is_dir():
-        other = sorted({entry.name for entry in path.iterdir()} - {INDEX_NAME, TENSORS_NAME})
+        other = sorted({entry.name for entry in path.iterdir()} - {*STORE_FILES})
         if other:
             raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found {other[0]} in it")
     elif path.exists():
@@ -164,7 +161,7 @@ class _Import:
         def rows(span: Span) -> Rows:
             shape = (span[1] - span[0], self.frames.num_classes)
             members = [teacher.logits(utt_id_at[span], *shape) for teacher in self.teachers]
-            return as_rows(compress(combined_logits(torch.stack(members), self.options), self.options))
+            return compress(combined_logits(torch.stack(members), self.options), self.options).as_rows()
 
         return rows
 

@@ -1,61 +1,40 @@
-"""The ensemble's posteriors at rest: for each frame the k likeliest classes, and the mass of the others."""
+"""The ensemble's posteriors at rest: soft targets by frame id, memory-mapped."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.distil.ensemble import Mean, combine
+from asrkd.distil.compression import Compressed, Rows, StoreOptions, bytes_of_row, combined_logits, compress, expand
 from asrkd.distil.loss import SoftTargets
-from asrkd.distil.store_file import INDEX_NAME, ORDER, TENSORS_NAME, Rows, Span, StoreFile
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_json, tensor_digest, write_json
+from asrkd.files import fingerprint, load_tensors, read_json, tensor_digest
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource, take
 from asrkd.nnet.models import StackedEnsemble
-from asrkd.workflow.map import SERIAL, Jobs, Work
+from asrkd.workflow.append_store import AppendStore, column_file, is_finished
+from asrkd.workflow.executor import SERIAL, Executor, Task, in_order
 
-MAX_CLASSES = 1 << 16
-LEVELS = 255  # of a logit, in a byte
-# Nats below the greatest logit at which a class counts as impossible, whatever the temperature: a dump may hold log 0.
-DEEPEST = 1000.0
-# What a row is made of; a store of another make is refused.
-FORMAT = 2
+# Version of the files and of a row's layout. A store of another format is refused.
+FORMAT = 3
+INDEX_FILE = "store.json"
+# The parts of `Compressed` and their types.
+COLUMNS = {"pdf_ids": "int16", "levels": "uint8", "depth": "float16", "log_tail": "float16"}
+STORE_FILES = (*map(column_file, COLUMNS), INDEX_FILE)
 
-
-@dataclass(frozen=True)
-class StoreOptions:
-    """What of the ensemble's posteriors is kept."""
-
-    top_k: int = 28
-    """Classes kept for each frame (3 bytes each)."""
-    mean: Mean = "geometric"
-    """How members are averaged. geometric (of logits) serves every temperature; arithmetic is made at one."""
-    temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """Temperatures students can learn at (2 bytes a frame each); only one with the arithmetic mean."""
-
-    def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise InputError(f"posteriors.top_k: expected at least 1, found {self.top_k}")
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise InputError(f"posteriors.temperatures: expected positive temperatures, found {self.temperatures}")
-        if self.mean == "arithmetic" and len(self.temperatures) != 1:
-            # Softmax at T of a mean of probabilities is not the mean of softmaxes at T.
-            raise InputError(
-                f"posteriors.temperatures: expected one temperature with the arithmetic mean, found {self.temperatures}"
-            )
+Span = tuple[int, int]
+"""First frame, and the one after the last."""
 
 
 class Utterances(Protocol):
-    """What a store needs to know of the frames it answers for, as FrameStore tells it."""
+    """The frames of a store: a FrameStore has these attributes."""
 
     @property
     def utt_ids(self) -> Sequence[str]: ...
@@ -69,72 +48,36 @@ class Utterances(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class Compressed(NamedTuple):
-    """Rows of a store.
+@dataclass(frozen=True)
+class StoreDescription:
+    """What decides a store's contents."""
 
-    A kept class' logit, less the row's greatest, is -depth * (level / 255)^2: squares make the steps between levels
-    finest where most of the mass is.
-    """
-
-    pdf_ids: Tensor
-    """int16 [N, k]: bits of an unsigned 16-bit class number, likeliest first."""
-    levels: Tensor
-    """uint8 [N, k]: 0 is the likeliest class' logit, 255 the last one's that is kept."""
-    depth: Tensor
-    """float16 [N, 1]: from the greatest logit down to the last that is kept, nats."""
-    log_tail: Tensor
-    """float16 [N, temperatures]: log of the other classes' sum of exp(logit / T), logits less the row's greatest."""
+    options: StoreOptions
+    teachers_fingerprint: str
+    num_classes: int
+    num_members: int
+    classes_fingerprint: str
+    """Of the senone tree."""
+    utterances: Utterances
 
     @property
-    def logits(self) -> Tensor:
-        """float32 [N, k], less the row's greatest, so at most 0."""
-        return -self.depth.float() * (self.levels.float() / LEVELS).square()
-
-
-def bytes_of_row(top_k: int, num_temperatures: int) -> int:
-    """Bytes a frame takes in a store."""
-    return 3 * top_k + 2 + 2 * num_temperatures
-
-
-def compress(combined: Tensor, options: StoreOptions) -> Compressed:
-    """Rows of the store for the ensemble's combined logits [N, S] (see `combined_logits`)."""
-    num_classes = combined.shape[1]
-    if num_classes > MAX_CLASSES:
-        raise InputError(f"posteriors: expected at most {MAX_CLASSES} classes, found {num_classes}")
-    relative = (combined - combined.amax(dim=1, keepdim=True)).clamp_(min=-DEEPEST)
-    top = relative.topk(min(options.top_k, num_classes), dim=1)
-    rest = relative.scatter(1, top.indices, -math.inf)
-    log_tail = torch.stack([(rest / t).exp_().sum(dim=1).log() for t in options.temperatures], dim=1)
-    depth = (-top.values[:, -1:]).half()
-    # Against the depth as it is stored, so that its rounding is not added to that of the levels.
-    share = -top.values / depth.float().clamp(min=torch.finfo(torch.float32).tiny)
-    levels = share.sqrt_().mul_(LEVELS).round_().clamp_(max=LEVELS).to(torch.uint8)
-    return Compressed(top.indices.to(torch.int16), levels, depth, log_tail.half())
-
-
-def combined_logits(logits: Tensor, options: StoreOptions) -> Tensor:
-    """[N, S], from members' logits [M, N, S], whose softmax at a kept temperature is the mean at it."""
-    if options.mean == "geometric":
-        return logits.mean(dim=0)
-    (temperature,) = options.temperatures
-    return combine(logits, temperature, "arithmetic") * temperature
-
-
-def expand(rows: Compressed, column: int, temperature: float) -> SoftTargets:
-    """Targets at `temperature`, whose tails are in `column` of log_tail.
-
-    One normaliser over the rounded logits and the tail, so that the probabilities and the tail sum to one.
-    """
-    scaled = rows.logits / temperature
-    log_tail = rows.log_tail[:, column].float()
-    normaliser = torch.logaddexp(torch.logsumexp(scaled, dim=1), log_tail)
-    probs = (scaled - normaliser.unsqueeze(1)).exp_()
-    pdf_ids = rows.pdf_ids.long() & (MAX_CLASSES - 1)
-    return SoftTargets(pdf_ids, probs, (log_tail - normaliser).exp_())
+    def index(self) -> dict[str, Any]:
+        """The store's index, without the fingerprint, which covers all of it."""
+        return {
+            "format": FORMAT,
+            "options": asdict(self.options),
+            "num_classes": self.num_classes,
+            "num_members": self.num_members,
+            "teachers_fingerprint": self.teachers_fingerprint,
+            "frames_fingerprint": self.utterances.fingerprint,
+            "classes_fingerprint": self.classes_fingerprint,
+            "utt_ids": list(self.utterances.utt_ids),
+            "offsets": self.utterances.offsets.tolist(),
+        }
 
 
 class StoredTargets:
-    """Soft targets from rows of a store, by their number, at the temperatures they were made for."""
+    """Soft targets from rows of a store, by row number, at the temperatures that they were stored for."""
 
     def __init__(self, rows: Compressed, options: StoreOptions, fingerprint: str) -> None:
         self._rows = rows
@@ -153,12 +96,12 @@ class StoredTargets:
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         """Targets (pdf_ids [B, k], probs [B, k], tail [B]) of frame_ids [B].
 
-        InputError: the store is not kept at `temperature`.
+        InputError: the store has no tails at `temperature`.
         """
         if temperature not in self.options.temperatures:
             raise InputError(
                 f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
-                f"is kept at, {self.options.temperatures}, found {temperature}"
+                f"is stored at, {self.options.temperatures}, found {temperature}"
             )
         rows = Compressed(*(take(part, frame_ids, part.device) for part in self._rows))
         return expand(rows, self.options.temperatures.index(temperature), temperature)
@@ -187,16 +130,22 @@ class PosteriorStore(StoredTargets):
     def open(cls, path: Path | str) -> PosteriorStore:
         """The store that `write_store` wrote. InputError if it is missing, damaged or inconsistent."""
         path = Path(path)
-        index = read_json(path / INDEX_NAME)
+        index = read_json(path / INDEX_FILE)
         if index.get("format") != FORMAT:
             raise InputError(
                 f"{path}: expected posteriors of format {FORMAT}, found {index.get('format', 1)}: make them again"
             )
-        tensors, metadata = load_tensors(path / TENSORS_NAME)
-        if metadata.get("fingerprint") != index["fingerprint"]:
-            raise InputError(f"{path}: expected posteriors {index['fingerprint']}, found {metadata.get('fingerprint')}")
-        store = cls(Compressed(*(tensors[name] for name in ORDER)), index)
-        if len(store) != int(store.offsets[-1]):
+        parts = []
+        for name in COLUMNS:
+            tensors, metadata = load_tensors(path / column_file(name))
+            if metadata.get("fingerprint") != index["fingerprint"]:
+                raise InputError(
+                    f"{path / column_file(name)}: expected posteriors {index['fingerprint']}, "
+                    f"found {metadata.get('fingerprint')}"
+                )
+            parts.append(tensors[name])
+        store = cls(Compressed(*parts), index)
+        if any(len(part) != int(store.offsets[-1]) for part in parts):
             raise InputError(f"{path}: expected {int(store.offsets[-1])} frames, found {len(store)}")
         return store
 
@@ -223,13 +172,28 @@ class PosteriorStore(StoredTargets):
 
 @dataclass(frozen=True)
 class EnsemblePosteriors:
-    """The rows of spans of frames, as the teachers together have them."""
+    """A task that makes the rows of spans of frames, by teachers and inputs in memory."""
 
     ensemble: StackedEnsemble
     inputs: InputSource
     options: StoreOptions
     precision: str = "float32"
     """Arithmetic of the matrix products."""
+
+    def describe(self, utterances: Utterances, classes_fingerprint: str) -> StoreDescription:
+        """The store of these posteriors. InputError unless there is an input for each frame of the utterances."""
+        num_frames = int(utterances.offsets[-1])
+        if num_frames != len(self.inputs):
+            raise InputError(f"posteriors: expected {num_frames} inputs, found {len(self.inputs)}")
+        digests = [tensor_digest(parameter) for parameter in self.ensemble.parameters()]
+        return StoreDescription(
+            self.options,
+            fingerprint([self.precision, *digests]),
+            self.ensemble.num_outputs,
+            self.ensemble.num_members,
+            classes_fingerprint,
+            utterances,
+        )
 
     def open(self) -> Callable[[Span], Rows]:
         return self.rows
@@ -238,158 +202,39 @@ class EnsemblePosteriors:
         """Rows of the frames of a span; its forward pass is one batch."""
         ids = torch.arange(*span)
         ((_, logits),) = iter_logits(self.ensemble, self.inputs, ids, max(1, len(ids)), self.precision)
-        return as_rows(compress(combined_logits(logits.float(), self.options), self.options))
+        return compress(combined_logits(logits.float(), self.options), self.options).as_rows()
 
 
-def as_rows(compressed: Compressed) -> Rows:
-    """The same as numpy arrays, which a pipe carries as bytes."""
-    pdf_ids, levels, depth, log_tail = (part.cpu().numpy() for part in compressed)
-    return pdf_ids, levels, depth, log_tail
+def chunks(num_frames: int, chunk: int = CHUNK) -> list[Span]:
+    """Spans of `chunk` frames that cover all."""
+    return [(begin, min(begin + chunk, num_frames)) for begin in range(0, num_frames, chunk)]
 
 
 def write_store(
     path: Path | str,
-    ensemble: StackedEnsemble,
-    inputs: InputSource,
-    utterances: Utterances,
-    classes_fingerprint: str,
-    options: StoreOptions,
-    chunk: int = CHUNK,
-    show_progress: bool = True,
-    jobs: Jobs = SERIAL,
-    elsewhere: Work[Span, Rows] | None = None,
-    precision: str = "float32",
-) -> PosteriorStore:
-    """Write the ensemble's posteriors of every frame of `inputs` into the folder `path`, and open them.
-
-    Teachers' forward pass, averaging and top-k go chunk by chunk; nothing dense outlives a chunk. The store
-    appears whole or not at all; a writing that was cut short goes on where it stopped. On a cluster, the chunks are
-    made by `elsewhere`, which finds the same teachers and inputs by their paths.
-    """
-    path = Path(path)
-    num_frames = len(inputs)
-    if int(utterances.offsets[-1]) != num_frames:
-        raise InputError(f"{path}: expected {int(utterances.offsets[-1])} inputs, found {num_frames}")
-    teachers = fingerprint([precision, *(tensor_digest(parameter) for parameter in ensemble.parameters())])
-    shape = (ensemble.num_outputs, ensemble.num_members)
-    index = describe_store(teachers, *shape, utterances, classes_fingerprint, options)
-    spans = [(begin, min(begin + chunk, num_frames)) for begin in range(0, num_frames, chunk)]
-    work = elsewhere or EnsemblePosteriors(ensemble, inputs, options, precision)
-    return fill_store(path, index, spans, lambda missing: jobs.map(work, missing), show_progress)
-
-
-def fill_store(
-    path: Path,
-    index: dict[str, Any],
-    spans: Sequence[Span],
-    rows_of: Callable[[Sequence[Span]], Iterable[tuple[int, Rows]]],
+    description: StoreDescription,
+    task: Task[Span, Rows],
+    spans: Sequence[Span] | None = None,
+    executor: Executor = SERIAL,
     show_progress: bool = True,
 ) -> PosteriorStore:
-    """Write a store as `describe_store` describes it: the rows of each span of frames, in any order.
+    """Write the store of this description to the folder `path`, and open it.
 
-    `spans` lie end to end. rows_of(spans) -> (number of a span, its rows) is asked for those that an earlier
-    writing, cut short, has not left.
+    The task makes the rows of each span of frames: an `EnsemblePosteriors`, or one that opens it from files. `spans`
+    lie end to end (`chunks` by default); the rows of a few of them are in memory at a time. The store appears whole or
+    not at all, in place of what was at `path`. A writing that was killed is resumed, and a whole store of this
+    description stays.
     """
-    if (path / INDEX_NAME).is_file() and read_json(path / INDEX_NAME) == json.loads(json.dumps(index)):
-        return PosteriorStore.open(path)  # made before what comes after it was cut short
-    options = index["options"]
-    top_k = min(options["top_k"], index["num_classes"])
-    file = StoreFile(path, index["fingerprint"], index["offsets"][-1], top_k, len(options["temperatures"]))
-    missing = [span for span in spans if span[1] > file.done]
-    ended: set[int] = set()
-    written = 0
-    bar = tqdm(rows_of(missing), desc="posteriors", unit="chunk", total=len(missing), disable=not show_progress)
-    for number, rows in bar:
-        file.put(missing[number][0], rows)
-        ended.add(number)
-        while written in ended:
-            written += 1
-            file.note(missing[written - 1][1])
-    file.finish()
-    # The index goes last: a folder without it is no store.
-    write_json(path / INDEX_NAME, index)
-    file.clear_progress()
+    path, index = Path(path), description.index
+    made_by = fingerprint(index)
+    if is_finished(path / INDEX_FILE, made_by):
+        return PosteriorStore.open(path)
+    with closing(AppendStore(path, made_by, COLUMNS)) as store:
+        done = store.num_rows
+        all_spans = chunks(index["offsets"][-1]) if spans is None else spans
+        missing = [(max(begin, done), end) for begin, end in all_spans if end > done]
+        rows = in_order(executor.map(task, missing))
+        for columns in tqdm(rows, desc="posteriors", unit="chunk", total=len(missing), disable=not show_progress):
+            store.append(columns)
+        store.finish(INDEX_FILE, index)
     return PosteriorStore.open(path)
-
-
-def store_report(
-    ensemble: StackedEnsemble,
-    inputs: InputSource,
-    options: StoreOptions,
-    top_ks: Sequence[int] = (7, 14, 28, 56),
-    ids: Tensor | None = None,
-    chunk: int = CHUNK,
-) -> list[dict[str, Any]]:
-    """What a store costs and loses: a row for each k, the options' own among them, and temperature.
-
-    kl_to_dense is KL(dense || stored) in nats a frame, the stored tail spread evenly over the other classes;
-    kl_lumped counts the tail as one class, as the objective does: what rounding loses. tail is its mean mass.
-    """
-    sums: dict[tuple[int, float], Tensor] = {}
-    count = 0
-    for part_ids, logits in iter_logits(ensemble, inputs, ids, chunk):
-        combined = combined_logits(logits.float(), options)
-        count += len(part_ids)
-        for top_k, rows in _each_top_k(combined, options, top_ks):
-            for column, temperature in enumerate(options.temperatures):
-                dense = torch.log_softmax(combined.double() / temperature, dim=1)
-                losses = _losses(dense, expand(rows, column, temperature))
-                key = (top_k, temperature)
-                sums[key] = sums.get(key, torch.zeros(3, dtype=torch.float64)) + losses
-    names = ("kl_to_dense", "kl_lumped", "tail")
-    return [
-        {
-            "top_k": top_k,
-            "temperature": temperature,
-            "bytes_per_frame": bytes_of_row(top_k, len(options.temperatures)),
-            **dict(zip(names, (total / count).tolist(), strict=True)),
-            "chosen": top_k == min(options.top_k, ensemble.num_outputs),
-        }
-        for (top_k, temperature), total in sums.items()
-    ]
-
-
-def _each_top_k(combined: Tensor, options: StoreOptions, top_ks: Sequence[int]) -> Iterator[tuple[int, Compressed]]:
-    for top_k in sorted({min(k, combined.shape[1]) for k in (*top_ks, options.top_k)}):
-        yield top_k, compress(combined, StoreOptions(top_k, options.mean, options.temperatures))
-
-
-def _losses(dense: Tensor, stored: SoftTargets) -> Tensor:
-    """Sums over frames of (KL to the tail spread evenly, KL with the tail as one class, tail mass)."""
-    assert stored.pdf_ids is not None
-    assert stored.tail is not None
-    tiny = torch.finfo(torch.float32).tiny
-    num_others = max(1, dense.shape[1] - stored.pdf_ids.shape[1])
-    log_tail = stored.tail.double().clamp(min=tiny).log()
-    log_probs = stored.probs.double().clamp(min=tiny).log()
-    spread = (log_tail - math.log(num_others)).unsqueeze(1).expand_as(dense).scatter(1, stored.pdf_ids, log_probs)
-    kl_spread = (dense.exp() * (dense - spread)).sum()
-    top = dense.gather(1, stored.pdf_ids)
-    dense_tail = dense.exp().scatter(1, stored.pdf_ids, 0.0).sum(dim=1)
-    kl_top = (top.exp() * (top - log_probs)).sum()
-    kl_tail = (dense_tail * (dense_tail.clamp(min=tiny).log() - log_tail)).sum()
-    return torch.stack([kl_spread, kl_top + kl_tail, stored.tail.double().sum()]).cpu()
-
-
-def describe_store(
-    teachers_fingerprint: str,
-    num_classes: int,
-    num_members: int,
-    utterances: Utterances,
-    classes_fingerprint: str,
-    options: StoreOptions,
-) -> dict[str, Any]:
-    """What the store says of itself; its fingerprint covers teachers, frames, classes and options."""
-    index: dict[str, Any] = {
-        "format": FORMAT,
-        "options": asdict(options),
-        "num_classes": num_classes,
-        "num_members": num_members,
-        "teachers_fingerprint": teachers_fingerprint,
-        "frames_fingerprint": utterances.fingerprint,
-        "classes_fingerprint": classes_fingerprint,
-        "utt_ids": list(utterances.utt_ids),
-        "offsets": utterances.offsets.tolist(),
-    }
-    index["fingerprint"] = fingerprint(index)
-    return index

@@ -1,7 +1,7 @@
 """Log-mel features through Lhotse, normalised per speaker, into a frame store.
 
-Windows are centred (`snip_edges` false): frame t is centred at (t + ½)·shift, so it speaks for the time from
-t·shift to (t+1)·shift, and an utterance of n samples has n / shift frames, rounded; the edges are mirrored.
+Windows are centred (`snip_edges` false): frame t is centred at (t + ½)·shift and stands for the time from t·shift to
+(t+1)·shift. An utterance of n samples has n / shift frames, rounded. The edges are mirrored.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from tqdm import tqdm
 from asrkd.data.audio import AudioError, read_samples
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
-from asrkd.features.store import FrameStore
-from asrkd.features.store_writer import Utterance
+from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import fingerprint
-from asrkd.workflow.map import SERIAL, Jobs, in_order, one_thread
+from asrkd.workflow.executor import SERIAL, Executor, in_order, one_thread
 
-MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: keeps a dead mel band from growing into noise
+MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: a dead mel band must not grow into noise
 MS_PER_SEC = 1000.0
 SHARD_UTTERANCES = 16
 
@@ -38,7 +37,7 @@ class FeatureOptions:
     """Log-mel energies and their normalisation."""
 
     num_mel_bins: int = 40
-    """Mel bands: features a frame."""
+    """Mel bands: features per frame."""
     frame_length_ms: float = 25.0
     """Length of a window, ms."""
     frame_shift_ms: float = 10.0
@@ -76,15 +75,18 @@ class _Extraction:
 
 
 def compute_features(
-    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, jobs: Jobs = SERIAL
+    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, executor: Executor = SERIAL
 ) -> FrameStore:
-    """Features of a validated split, written to a frame store in `out_dir` (whole or not at all; once cut short, the
-    writing goes on where it stopped, and a store of the same split and options is taken as it is).
+    """Write the features of a validated split to a frame store in `out_dir`, whole or not at all.
 
-    Utterances come in order of speed, speaker and utt_id. A copy at another speed is `sp0.9-<utt_id>` by the
+    A writing that was killed is resumed. A store of the same split and options is returned as it is.
+
+    Utterances are in the order of speed, speaker and utt_id. A copy at another speed is `sp0.9-<utt_id>` by the
     speaker `sp0.9-<speaker>`: its spectrum is moved, so the speaker's own mean and variance would not fit it.
-    InputError, by utt_id, for audio that cannot be read or has another sampling rate, and for features that
-    are not finite.
+
+    Raises:
+        InputError: by utt_id, for audio that cannot be read or has another sampling rate, and for features that are
+            not finite.
     """
     extractions = _extractions(split, options)
     described = {
@@ -93,9 +95,11 @@ def compute_features(
         "utterances": [[one.utt_id, one.speaker, one.text, one.recording.num_samples] for one in extractions],
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
-    made_by = fingerprint(described)
     return FrameStore.resume_write(
-        out_dir, lambda done: _normalised_from(extractions, done, options, jobs), metadata, made_by
+        out_dir,
+        lambda num_done: _normalised_from(extractions, num_done, options, executor),
+        metadata,
+        fingerprint(described),
     )
 
 
@@ -145,8 +149,8 @@ def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extractio
 
 
 @dataclass(frozen=True)
-class _Extractor:
-    """Log-mel energies of shards of utterances; many a message, for one utterance takes a few milliseconds."""
+class _ExtractTask:
+    """Log-mel energies of shards of utterances. One utterance takes milliseconds, too few for a message of its own."""
 
     options: FeatureOptions
 
@@ -156,20 +160,22 @@ class _Extractor:
 
 
 def _normalised_from(
-    extractions: list[_Extraction], done: int, options: FeatureOptions, jobs: Jobs
+    extractions: list[_Extraction], num_done: int, options: FeatureOptions, executor: Executor
 ) -> Iterator[Utterance]:
-    """The utterances from number `done` on: their speaker's others are extracted with them, to be normalised with."""
-    first = done
+    """The utterances from number `num_done` on. All of that utterance's speaker are extracted, to normalise over."""
+    first = num_done
     while 0 < first < len(extractions) and extractions[first].speaker == extractions[first - 1].speaker:
         first -= 1
-    return islice(_normalised(extractions, first, options, jobs), done - first, None)
+    return islice(_normalised(extractions, first, options, executor), num_done - first, None)
 
 
-def _normalised(extractions: list[_Extraction], first: int, options: FeatureOptions, jobs: Jobs) -> Iterator[Utterance]:
-    """The utterances from number `first`, a speaker's, on; a speaker's frames are held at a time."""
+def _normalised(
+    extractions: list[_Extraction], first: int, options: FeatureOptions, executor: Executor
+) -> Iterator[Utterance]:
+    """The utterances from number `first` on, where a speaker begins. One speaker's frames are in memory at a time."""
     todo = extractions[first:]
     shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
-    extracted = chain.from_iterable(in_order(jobs.map(_Extractor(options), shards)))
+    extracted = chain.from_iterable(in_order(executor.map(_ExtractTask(options), shards)))
     pairs = zip(todo, extracted, strict=True)
     progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
     for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
@@ -189,7 +195,7 @@ def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
     if one.speed_factor != 1.0:
         samples = Speed(one.speed_factor)(samples, one.recording.sampling_rate)
     feats: np.ndarray = fbank.extract(samples, one.recording.sampling_rate)
-    # here and not after normalising, where one bad utterance has spoilt all of its speaker's
+    # Here, because one bad utterance would spoil all of its speaker's when they are normalised.
     if not np.isfinite(feats).all():
         raise InputError(f"{one.utt_id}: expected finite features, found NaN or infinity")
     return feats

@@ -32,7 +32,7 @@ class Share:
         cls, ranks: ProcessGroup, inputs: InputSource, frame_ids: Tensor, num_models: int, device: torch.device
     ) -> Share:
         """Sums go by way of `device`. InputError unless each example is held by one process."""
-        held: Tensor | None = getattr(inputs, "held", None) if ranks.size > 1 else None
+        held: Tensor | None = getattr(inputs, "in_memory", None) if ranks.size > 1 else None
         if held is not None:
             if num_models > 1:
                 raise InputError("training: expected every process to hold all inputs of a stack, found a part of them")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
 import time
@@ -21,8 +20,6 @@ logger = logging.getLogger(__name__)
 MIN_BFLOAT16_GAIN = 1.3
 PROBE_SHAPE = (1024, 1024, 1024)
 PROBE_REPEATS = 5
-# glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD (malloc.h), and what they are set to for training.
-MALLOC_SETTINGS = {-3: 2**30, -1: 2**31 - 1, -2: 2**27}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -90,20 +87,6 @@ def bfloat16_gain(device: torch.device) -> float:
             torch.mm(a, b).flatten()[0].item()
             quickest[dtype] = min(quickest[dtype], time.perf_counter() - start)
     return quickest[torch.float32] / quickest[torch.bfloat16]
-
-
-def keep_freed_memory() -> bool:
-    """Have glibc keep large blocks for the next step instead of giving them back; whether there is a glibc to do so.
-
-    Every step of training allocates the same activations and gradients, every search of k2 blocks as large. Otherwise
-    each is mapped anew and the kernel clears its pages, which took a fifth of the training's time (LOG.md). The process
-    keeps what it once needed.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return False
-    return all(set_option(option, value) == 1 for option, value in MALLOC_SETTINGS.items())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from asrkd.nnet.checked_data import DevSet, check_data, dev_set
 from asrkd.nnet.checkpoint import Progress, load_checkpoint, save_checkpoint
 from asrkd.nnet.cuda_graph import CudaGraphStep, can_use_cuda_graph
 from asrkd.nnet.data_parallel import Share
-from asrkd.nnet.devices import compiled, cpu_threads, keep_freed_memory, resolve_device, resolve_precision
+from asrkd.nnet.devices import compiled, cpu_threads, resolve_device, resolve_precision
 from asrkd.nnet.inputs import InputSource, Objective
 from asrkd.nnet.models import AcousticDnn, Model, StackedEnsemble
 from asrkd.nnet.options import TrainOptions, learning_rate_at
@@ -33,6 +33,7 @@ from asrkd.nnet.run import Draws, Run, epoch_batches
 from asrkd.nnet.shards import shards_of
 from asrkd.nnet.step import make_optimizer, run_step
 from asrkd.workflow.distributed import ProcessGroup
+from asrkd.workflow.memory import keep_freed_memory
 
 # Losses stay on the device between looks at them, so that a GPU is not made to wait each step.
 LOSS_CHECK_STEPS = {"cpu": 1, "cuda": 50}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from asrkd.distil.store import StoreOptions, bytes_of_row, combined_logits, compress
+from asrkd.distil.compression import StoreOptions, bytes_of_row, combined_logits, compress
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train

@@ -1,12 +1,11 @@
-"""Stages 9 to 11: decoding graph, words of every system, results.json."""
+"""Stages 9 and 10: decoding graph, scales, words and frame scores of every system."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from asrkd.data.manifests import load_split
 from asrkd.decode import DecodeOptions, Hypotheses, Scales, Searcher, decode, tune
-from asrkd.decode.rescore import Piece, Rescored, Rescorer
-from asrkd.distil.ensemble import AveragedEnsemble, Mean
+from asrkd.decode.rescore import RESCORED_UTTERANCES, Grammars, Rescorer, rescore
+from asrkd.decode.search import SEARCH_RESULTS
+from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, read_json, tensor_digest, write_json
 from asrkd.graph import DecodingGraph, build_hclg
@@ -25,12 +25,12 @@ from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
-from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.nnet.models import AcousticDnn
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm
 from asrkd.recipe.lang import sentences
 from asrkd.recipe.language import rescoring_model
-from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, students, teachers
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.scoring.bootstrap import UtteranceMetric
@@ -40,7 +40,7 @@ from asrkd.workflow.cache import ResultCache
 GRAPH_FOLDER = "graph"
 TUNING_FILE = "tuning.json"
 FRAMES_FILE = "frames.json"
-CACHE_FILE = "found.sqlite"
+CACHE_FILE = "decoded.sqlite"
 FIRST_PASS_FILE = "first_pass.json"
 OLD_GRAMMAR_FILE = "decoding_grammar"
 NEW_GRAMMAR_FILE = "rescoring_grammar"
@@ -74,35 +74,38 @@ class Run:
 def runs(options: SpeechOptions) -> list[Run]:
     """Every system that is decoded; students of the sweep are compared by their development figures alone."""
     members = tuple(teachers(options))
-    found = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(members)]
+    chosen = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(members)]
     if members:
-        found.append(Run("ensemble", 0, members))
+        chosen.append(Run("ensemble", 0, members))
     for student in students(options):
         if not student.is_sweep:
-            found.append(Run(student.system, student.seed, (f"students/{student.name}",)))
-    return found
+            chosen.append(Run(student.system, student.seed, (f"students/{student.name}",)))
+    return chosen
 
 
 class Acoustics(Mapping[str, Tensor]):
-    """utt_id -> scaled log-likelihoods [T, S] of a run, computed when asked for."""
+    """utt_id -> scaled log-likelihoods [T, S] of a run on a held-out split, computed on access."""
 
-    def __init__(self, run: Run, frames: LabelledFrames, log_prior: Tensor, exp_dir: Path, mean: Mean) -> None:
-        self.run = run
-        models = [AcousticDnn.load(exp_dir / step / MODEL_FILE) for step in run.models]
-        self.model = AveragedEnsemble(StackedEnsemble(models), mean) if len(models) > 1 else models[0]
-        self.frames = frames
-        self.log_prior = log_prior
-        self.mean = mean
+    def __init__(self, run: Run, split: str, options: SpeechOptions) -> None:
+        folders = [options.exp_dir / step for step in run.models]
+        self.mean = options.posteriors.mean
+        self.model = (
+            AveragedEnsemble(open_ensemble(folders), self.mean)
+            if len(folders) > 1
+            else AcousticDnn.load(folders[0] / MODEL_FILE)
+        )
+        self.frames = LabelledFrames.open_to_decode(split, options)
+        _, _, self.log_prior = load_hmm(RunFolders(options.exp_dir).tree)
 
     def digests(self) -> list[str]:
-        """What tells these scores from others."""
+        """Digests of what decides the scores."""
         weights = [tensor_digest(tensor) for tensor in (*self.model.parameters(), self.log_prior)]
         return [self.frames.store.fingerprint, self.mean, *weights]
 
     @torch.no_grad()
     def log_probs(self, utt_id: str) -> Tensor:
         """Log-posteriors [T, S] at temperature 1."""
-        return F.log_softmax(self.model(self.frames.inputs.utt_batch(utt_id)), dim=1)
+        return F.log_softmax(self.model(self.frames.inputs.read_utt(utt_id)), dim=1)
 
     def __getitem__(self, utt_id: str) -> Tensor:
         return self.log_probs(utt_id) - self.log_prior
@@ -115,97 +118,72 @@ class Acoustics(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True)
-class Decoder:
-    """What decoding one split needs, whichever the system."""
+class DecodeTask:
+    """Searches utterances of a held-out split with the acoustic model of a run."""
 
+    uses_k2: ClassVar[bool] = True
+
+    run: Run
     split: str
-    graph: DecodingGraph
-    frames: LabelledFrames
-    log_prior: Tensor
-    exp_dir: Path
+    search: DecodeOptions
     options: SpeechOptions
-    rescorer: Rescorer | None
 
-    @classmethod
-    def open(cls, exp_dir: Path, split: str, options: SpeechOptions) -> Decoder:
-        options = replace(options, exp_dir=exp_dir)
-        folders = RunFolders(exp_dir)
-        frames = LabelledFrames.open_to_decode(split, options)
-        _, _, log_prior = load_hmm(folders.tree)
-        rescorer = open_rescorer(exp_dir) if options.lang.rescore_arpa else None
-        graph = DecodingGraph.load(folders.graph / GRAPH_FOLDER)
-        return cls(split, graph, frames, log_prior, exp_dir, options, rescorer)
+    def open(self) -> Searcher:
+        return Searcher(open_graph(self.options.exp_dir), self.acoustics(), self.search).open()
 
-    def acoustics(self, run: Run) -> Acoustics:
-        return Acoustics(run, self.frames, self.log_prior, self.exp_dir, self.options.posteriors.mean)
-
-    def words(
-        self, acoustics: Acoustics, options: DecodeOptions, name: str, out_dir: Path
-    ) -> tuple[Hypotheses, Hypotheses]:
-        """What the graph recognises, and the same rescored (the same again where nothing rescores); a file in `out_dir`
-        keeps it as it comes."""
-        num_jobs, jobs = self.options.num_jobs, self.options.jobs
-        work = DecodeWork(acoustics.run, options, self.split, self.exp_dir, self.options)
-        search = fingerprint([acoustics.digests(), self.graph.fingerprint, replace(options, num_jobs=1)])
-        first = decode(
-            self.graph,
-            acoustics,
-            replace(options, num_jobs=num_jobs),
-            self.frames.store.frame_shift_ms,
-            name=name,
-            elsewhere=partial(jobs.map, work) if jobs.on_cluster else None,
-            kept=ResultCache(out_dir / CACHE_FILE, search),
-        )
-        if self.rescorer is None:
-            return first, first
-        beam = None if options.whole_lattices else options.lattice_beam
-        again = RescoreWork(self.exp_dir, options.scales, beam)
-        elsewhere = partial(jobs.map, again) if jobs.on_cluster else None
-        grammars = [grammar.fst.digest() for grammar in (self.rescorer.old, self.rescorer.new)]
-        kept = ResultCache(out_dir / CACHE_FILE, fingerprint([search, grammars]))
-        return first, self.rescorer(first, options.scales, beam, num_jobs, f"rescore {name}", elsewhere, kept)
-
-
-def open_rescorer(exp_dir: Path) -> Rescorer:
-    """The two grammars of stage 9."""
-    return Rescorer(*(GrammarWalk.load(exp_dir / "graph" / name) for name in (OLD_GRAMMAR_FILE, NEW_GRAMMAR_FILE)))
-
-
-def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[str]]:
-    """What was said in each utterance of a held-out split, as it is scored."""
-    folders = RunFolders(exp_dir)
-    said = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(folders.manifests(split)).supervisions}
-    # in the store's order: the bootstrap's draws depend on it
-    return {utt_id: said[utt_id] for utt_id in FrameStore.open(folders.features(split)).utt_ids}
+    def acoustics(self) -> Acoustics:
+        """The acoustic scores, loaded anew."""
+        return Acoustics(self.run, self.split, self.options)
 
 
 @dataclass(frozen=True)
-class RescoreWork:
-    """Rescoring utterances on a cluster: paths and options."""
+class RescoreTask:
+    """Rescores decoded utterances with the two grammars of stage 9."""
 
     exp_dir: Path
     scales: Scales
     beam: float | None
 
-    def open(self) -> Callable[[Piece], Rescored]:
-        rescorer = open_rescorer(self.exp_dir)
-        sequences = DecodingGraph.load(self.exp_dir / "graph" / GRAPH_FOLDER).word_sequences
-        return lambda piece: rescorer.piece(piece, sequences, self.scales, self.beam)
+    def open(self) -> Rescorer:
+        word_sequences = open_graph(self.exp_dir).word_sequences
+        return Rescorer(open_grammars(self.exp_dir), word_sequences, self.scales, self.beam).open()
 
 
-@dataclass(frozen=True)
-class DecodeWork:
-    """Searching utterances of a split on a cluster: paths and options."""
+def open_graph(exp_dir: Path) -> DecodingGraph:
+    """The decoding graph of stage 9."""
+    return DecodingGraph.load(RunFolders(exp_dir).graph / GRAPH_FOLDER)
 
-    run: Run
-    decode: DecodeOptions
-    split: str
-    exp_dir: Path
-    options: SpeechOptions
 
-    def open(self) -> Searcher:
-        decoder = Decoder.open(self.exp_dir, self.split, self.options)
-        return Searcher(decoder.graph, decoder.acoustics(self.run), self.decode).open()
+def open_grammars(exp_dir: Path) -> Grammars:
+    """The two grammars of stage 9."""
+    folder = RunFolders(exp_dir).graph
+    return Grammars(*(GrammarWalk.load(folder / name) for name in (OLD_GRAMMAR_FILE, NEW_GRAMMAR_FILE)))
+
+
+def decode_split(task: DecodeTask, name: str, out_dir: Path) -> tuple[Hypotheses, Hypotheses]:
+    """What the graph recognises, and the same rescored (the same object where nothing rescores).
+
+    A file in `out_dir` caches finished utterances, for a call that is repeated after a kill.
+    """
+    exp_dir, search, executor = task.options.exp_dir, task.search, task.options.task_executor
+    graph, store = open_graph(exp_dir), FrameStore.open(RunFolders(exp_dir).features(task.split))
+    key = fingerprint([task.acoustics().digests(), graph.fingerprint, search])
+    cache = ResultCache(out_dir / CACHE_FILE, key, SEARCH_RESULTS)
+    first = decode(task, store.utt_ids, graph, search.scales, store.frame_shift_ms, name, executor, cache)
+    if not task.options.lang.rescore_arpa:
+        return first, first
+    again = RescoreTask(exp_dir, search.scales, None if search.whole_lattices else search.lattice_beam)
+    digests = open_grammars(exp_dir).digests
+    rescored = ResultCache(out_dir / CACHE_FILE, fingerprint([key, digests]), RESCORED_UTTERANCES)
+    return first, rescore(first, again, digests, search.scales, f"rescore {name}", executor, rescored)
+
+
+def references(exp_dir: Path, split: str, scoring: Scoring) -> dict[str, list[str]]:
+    """The reference words of each utterance of a held-out split, as they are scored."""
+    folders = RunFolders(exp_dir)
+    refs = {s.id: scoring.fold(scoring.reference(s)) for s in load_split(folders.manifests(split)).supervisions}
+    # in the store's order: the bootstrap's draws depend on it
+    return {utt_id: refs[utt_id] for utt_id in FrameStore.open(folders.features(split)).utt_ids}
 
 
 def make_graph(options: SpeechOptions, out_dir: Path) -> None:
@@ -225,14 +203,13 @@ def make_graph(options: SpeechOptions, out_dir: Path) -> None:
 
 def decode_dev(run: Run, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, first: lattices of one system on the development speakers, to tune the scales by."""
-    decoder = Decoder.open(options.exp_dir, "dev", options)
-    _, last = decoder.words(decoder.acoustics(run), options.decode, f"{run.name}, dev", out_dir)
+    _, last = decode_split(DecodeTask(run, "dev", options.decode, options), f"{run.name}, dev", out_dir)
     last.save(out_dir)
     (out_dir / CACHE_FILE).unlink(missing_ok=True)
 
 
 def tune_scales(chosen: Sequence[Run], scoring: Scoring, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 10, next: one set of scales for all systems, from their lattices of the development speakers."""
+    """Stage 10, second: one set of scales for all systems, from their lattices of the development speakers."""
     lattices = {run.name: Hypotheses.load(options.exp_dir / run.dev_step).lattices for run in chosen}
     tuning = tune(
         lattices,
@@ -258,13 +235,13 @@ def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
 
 def decode_test(run: Run, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10: words, lattices and frame scores of one system on the test set."""
-    decoder = Decoder.open(options.exp_dir, "test", options)
-    acoustics = decoder.acoustics(run)
-    first, last = decoder.words(acoustics, tuned(options.exp_dir / "decode" / "tuning", options), run.name, out_dir)
+    task = DecodeTask(run, "test", tuned(options.exp_dir / "decode" / "tuning", options), options)
+    first, last = decode_split(task, run.name, out_dir)
     last.save(out_dir)
-    if decoder.rescorer is not None:
+    if options.lang.rescore_arpa:
         write_json(out_dir / FIRST_PASS_FILE, {"words": first.words, "rtf": first.rtf})
-    labels = {utt_id: decoder.frames.labels_of(utt_id) for utt_id in decoder.frames.aligned_utt_ids()}
+    acoustics = task.acoustics()
+    labels = {utt_id: acoustics.frames.labels_of(utt_id) for utt_id in acoustics.frames.aligned_utt_ids()}
     frames = frame_metrics(((utt_id, acoustics.log_probs(utt_id)) for utt_id in labels), labels)
     accuracy, nats = frames.accuracy, frames.cross_entropy
     write_json(

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 from asrkd.distil.external_teacher import Frames
-from asrkd.distil.store import PosteriorStore
-from asrkd.distil.store_file import INDEX_NAME, TENSORS_NAME
+from asrkd.distil.store import STORE_FILES, PosteriorStore
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.files import write_json
-from asrkd.recipe.folders import RunFolders
+from asrkd.recipe.folders import STORE_FOLDER, RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.networks import REPORT_FILE, labelled_store
 from asrkd.recipe.options import SpeechOptions
@@ -34,6 +33,7 @@ def take_posteriors(source: Path, options: SpeechOptions, out_dir: Path) -> None
     store.require(frames.fingerprint, tree.fingerprint)
     if store.options != options.posteriors:
         raise InputError(f"{source}: expected a store of {options.posteriors}, found one of {store.options}")
-    for name in (TENSORS_NAME, INDEX_NAME):
-        shutil.copyfile(source / name, out_dir / name)
+    (out_dir / STORE_FOLDER).mkdir(exist_ok=True)
+    for name in STORE_FILES:
+        shutil.copyfile(source / name, out_dir / STORE_FOLDER / name)
     write_json(out_dir / REPORT_FILE, {"store": [], "disagreement": None})

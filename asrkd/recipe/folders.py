@@ -11,6 +11,7 @@ HELD_OUT = ("dev", "test")
 LEXICON_FILE = "lexicon.txt"
 PIECES_NAME = "pieces"
 ARPA_FILE = "lm.arpa"
+STORE_FOLDER = "store"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunFolders:
 
     def features(self, split: str) -> Path:
         """Frame store of a split."""
-        return self.exp_dir / "features" / split / "store"
+        return self.exp_dir / "features" / split / STORE_FOLDER
 
     @property
     def lexicon(self) -> Path:
@@ -59,7 +60,7 @@ class RunFolders:
     @property
     def posteriors(self) -> Path:
         """Posterior store of the training frames."""
-        return self.exp_dir / "posteriors"
+        return self.exp_dir / "posteriors" / STORE_FOLDER
 
     @property
     def graph(self) -> Path:

@@ -10,31 +10,33 @@ import torch
 from torch import Tensor
 
 from asrkd.align import Alignment
+from asrkd.distil.compression import Rows
 from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
-from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, store_report, write_store
-from asrkd.distil.store_file import Rows, Span
+from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, write_store
+from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
-from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.features.splicing import SplicedFrames
+from asrkd.features.store import FrameStore
 from asrkd.files import read_json, write_json
 from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.recipe.folders import RunFolders
+from asrkd.recipe.folders import STORE_FOLDER, RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.options import SpeechOptions
 from asrkd.workflow import provenance
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
-from asrkd.workflow.map import SERIAL
+from asrkd.workflow.executor import SERIAL
 
 MODEL_FILE = "model.safetensors"
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.json"
 # Teachers and students draw their seeds from ranges that never meet.
 STUDENT_SEED_OFFSET = 500
-SEEDS_A_RUN = 1000
+SEEDS_PER_RUN = 1000
 
 
 @dataclass(frozen=True)
@@ -49,31 +51,30 @@ class LabelledFrames:
 
     @classmethod
     def open(cls, split: str, options: SpeechOptions, ranks: ProcessGroup = SINGLE_PROCESS) -> LabelledFrames:
-        """Of several `ranks`, each holds every size-th utterance's frames in memory."""
-        held = None if ranks.size == 1 else slice(ranks.rank, None, ranks.size)
-        return cls._open(split, options, held)
+        """A split's aligned utterances. Each of several `ranks` has every size-th utterance's frames in memory."""
+        in_memory = None if ranks.size == 1 else slice(ranks.rank, None, ranks.size)
+        return cls._open(split, options, in_memory)
 
     @classmethod
     def open_to_learn(cls, options: SpeechOptions) -> LabelledFrames:
-        """The training split. None of its frames are held here where the training takes them in parts, or to a GPU."""
+        """The training split. No frames are in memory here where the training reads them in parts, or to a GPU."""
         ranks = ProcessGroup.from_environment()
-        elsewhere = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
-        if ranks.size == 1 and elsewhere:
+        reads_itself = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
+        if ranks.size == 1 and reads_itself:
             return cls._open("train", options, slice(0))
         return cls.open("train", options, ranks)
 
     @classmethod
     def open_to_decode(cls, split: str, options: SpeechOptions) -> LabelledFrames:
-        """A held-out split with all that was said in it: an utterance that no lexicon can align is recognised too."""
-        folders = RunFolders(options.exp_dir)
-        store, alignment, tree = _aligned(folders, split)
-        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        """All utterances of a held-out split, with those that no lexicon can align. No frames are in memory."""
+        store, alignment, tree = _aligned(RunFolders(options.exp_dir), split)
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
         return cls(store, inputs, alignment.store_labels(store, tree), tree.num_pdfs, tree.fingerprint)
 
     @classmethod
-    def _open(cls, split: str, options: SpeechOptions, held: slice | None) -> LabelledFrames:
+    def _open(cls, split: str, options: SpeechOptions, in_memory: slice | None) -> LabelledFrames:
         store, labels, tree = labelled_store(RunFolders(options.exp_dir), split)
-        utt_ids = None if held is None else store.utt_ids[held]
+        utt_ids = None if in_memory is None else store.utt_ids[in_memory]
         inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=utt_ids)
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
@@ -127,28 +128,30 @@ class Student:
 
 
 def teachers(options: SpeechOptions) -> list[str]:
-    """Steps of the recipe's own teachers; none where another system teaches."""
+    """Steps that train teachers; none where another system teaches."""
     return [] if options.posteriors_from else [f"teachers/{member}" for member in range(options.ensemble.size)]
 
 
 def students(options: SpeechOptions) -> list[Student]:
-    """Every student of a run. Baseline and distilled are alike in everything but the targets.
+    """Every student of a run. Baseline and distilled differ in their targets alone.
 
-    `baseline_dropout` is the baseline at its own best: it needs the teachers' dropout, which costs a distilled
-    student what distillation gives (soft targets are the regulariser).
+    `baseline_dropout` is the best baseline: hard labels need the teachers' dropout. It would cost a distilled student
+    what distillation gives, for soft targets are the regulariser.
     """
-    own_best = replace(options.student, dropout=options.teacher.dropout, input_dropout=options.teacher.input_dropout)
-    found = []
+    with_dropout = replace(
+        options.student, dropout=options.teacher.dropout, input_dropout=options.teacher.input_dropout
+    )
+    chosen = []
     for seed in range(options.students.seeds):
-        found.append(Student("baseline", options.student, seed))
-        found.append(Student("baseline_dropout", own_best, seed))
-        found.append(Student("distilled", options.student, seed, options.distil))
+        chosen.append(Student("baseline", options.student, seed))
+        chosen.append(Student("baseline_dropout", with_dropout, seed))
+        chosen.append(Student("distilled", options.student, seed, options.distil))
     for dim in options.students.narrow_dims:
         narrow = replace(options.student, hidden_dim=dim)
-        found.append(Student(f"baseline_{dim}", narrow))
-        found.append(Student(f"baseline_dropout_{dim}", replace(own_best, hidden_dim=dim)))
-        found.append(Student(f"distilled_{dim}", narrow, distil=options.distil))
-    return found + sweep_students(options)
+        chosen.append(Student(f"baseline_{dim}", narrow))
+        chosen.append(Student(f"baseline_dropout_{dim}", replace(with_dropout, hidden_dim=dim)))
+        chosen.append(Student(f"distilled_{dim}", narrow, distil=options.distil))
+    return chosen + sweep_students(options)
 
 
 def sweep_students(options: SpeechOptions) -> list[Student]:
@@ -169,7 +172,7 @@ def sweep_students(options: SpeechOptions) -> list[Student]:
 
 
 def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 6: one member of the ensemble; members differ in initialisation and data order alone."""
+    """Stage 6: one member of the ensemble. Members differ in initialisation and data order alone."""
     frames, dev = _train_and_dev(options)
     objective = HardTargets(frames.labels)
     _train_model(frames, dev, options.teacher, objective, member, options, out_dir, f"teacher {member}")
@@ -189,33 +192,56 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
 
 
 def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
-    """How a student is trained. Soft targets bear a higher rate than hard labels, which they would only overfit."""
+    """How a student is trained. Soft targets bear a higher rate; hard labels would only be overfitted at it."""
     rate = options.students.soft_learning_rate
     return options.train if student.distil is None or rate is None else replace(options.train, learning_rate=rate)
 
 
+@dataclass(frozen=True)
+class PosteriorTask:
+    """Makes the teachers' posteriors of spans of the aligned training frames."""
+
+    options: SpeechOptions
+    device: str = "cpu"
+
+    def open(self) -> Callable[[Span], Rows]:
+        # The store is mapped, so utterances that were not aligned are skipped without a copy of the others.
+        store, alignment, _ = _aligned(RunFolders(self.options.exp_dir), "train")
+        utt_ids, offsets = alignment.utt_ids, alignment.offsets
+        members = teacher_folders(self.options)
+        ensemble, precision = open_ensemble(members), trained_precision(members)
+        ensemble.to(self.device)
+        context = self.options.context
+
+        def rows(span: Span) -> Rows:
+            # Only the span's own utterances are read into memory.
+            first = int(torch.searchsorted(offsets, span[0], right=True)) - 1
+            after = int(torch.searchsorted(offsets, span[1]))
+            inputs = SplicedFrames(store.subset(utt_ids[first:after]), context.left, context.right)
+            skipped = int(offsets[first])
+            posteriors = EnsemblePosteriors(ensemble, inputs, self.options.posteriors, precision)
+            return posteriors.rows((span[0] - skipped, span[1] - skipped))
+
+        return rows
+
+
 def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 7: the ensemble's posteriors of the training frames, top-k."""
-    members = [options.exp_dir / name for name in teachers(options)]
-    frames = LabelledFrames.open("train", options)
+    """Stage 7: the ensemble's top-k posteriors of the training frames, and a report on the development speakers."""
     device = resolve_device(options.device)
-    if device.type == "cuda" and options.jobs.on_cluster:
-        raise InputError("--executor dask: expected --device cpu, for its workers use no GPU, found cuda")
-    ensemble = StackedEnsemble.load([member / MODEL_FILE for member in members]).to(device)
-    precision = trained_precision(members)
-    write_store(
-        out_dir,
-        ensemble,
-        frames.inputs,
-        frames.store,
-        frames.tree_fingerprint,
-        options.posteriors,
-        # Processes that were forked cannot use a GPU, and it needs no more than this one.
-        jobs=options.jobs if device.type == "cpu" else SERIAL,
-        elsewhere=(PosteriorWork(tuple(members), precision, options) if options.jobs.on_cluster else None),
-        precision=precision,
-    )
+    executor = options.task_executor
+    if device.type == "cuda":
+        if not executor.shares_memory:
+            raise InputError("--executor dask: expected --device cpu, for its workers use no GPU, found cuda")
+        executor = SERIAL  # forked processes cannot use a GPU, and it needs no more than this one
+    members = teacher_folders(options)
+    ensemble, precision = open_ensemble(members), trained_precision(members)
+    store, _, tree = labelled_store(RunFolders(options.exp_dir), "train")
+    inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
+    description = EnsemblePosteriors(ensemble, inputs, options.posteriors, precision).describe(store, tree.fingerprint)
+    task = PosteriorTask(options, device.type)
+    write_store(out_dir / STORE_FOLDER, description, task, executor=executor)
     dev = LabelledFrames.open("dev", options)
+    ensemble.to(device)
     write_json(
         out_dir / REPORT_FILE,
         {
@@ -225,46 +251,24 @@ def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
     )
 
 
+def teacher_folders(options: SpeechOptions) -> list[Path]:
+    """Folders of the trained teachers."""
+    return [options.exp_dir / name for name in teachers(options)]
+
+
+def open_ensemble(members: Sequence[Path]) -> StackedEnsemble:
+    """The teachers in these folders."""
+    return StackedEnsemble.load([member / MODEL_FILE for member in members])
+
+
 def trained_precision(members: Sequence[Path]) -> str:
-    """The arithmetic to score teachers in: bfloat16 where all of them learnt in it."""
-    found = {read_json(member / SUMMARY_FILE)["precision"] for member in members}
-    return "bfloat16" if found == {"bfloat16"} else "float32"
-
-
-@dataclass(frozen=True)
-class PosteriorWork:
-    """The teachers' posteriors of spans of training frames, on a cluster: paths and options."""
-
-    members: tuple[Path, ...]
-    precision: str
-    options: SpeechOptions
-
-    def open(self) -> Callable[[Span], Rows]:
-        # Frames alone, mapped: utterances that were not aligned are passed over without copying the others.
-        store, alignment, _ = _aligned(RunFolders(self.options.exp_dir), "train")
-        utt_ids, offsets = alignment.utt_ids, alignment.offsets
-        ensemble = StackedEnsemble.load([member / MODEL_FILE for member in self.members])
-        context = self.options.context
-
-        def rows(span: Span) -> Rows:
-            # The span's own utterances alone are held in memory.
-            first = int(torch.searchsorted(offsets, span[0], right=True)) - 1
-            after = int(torch.searchsorted(offsets, span[1]))
-            frames = store.subset(utt_ids[first:after])
-            inputs = SplicedFrames(frames, context.left, context.right)
-            skipped = int(offsets[first])
-            return EnsemblePosteriors(ensemble, inputs, self.options.posteriors, self.precision).rows(
-                (span[0] - skipped, span[1] - skipped)
-            )
-
-        return rows
+    """The arithmetic to score teachers in: bfloat16 where all of them were trained in it."""
+    precisions = {read_json(member / SUMMARY_FILE)["precision"] for member in members}
+    return "bfloat16" if precisions == {"bfloat16"} else "float32"
 
 
 def _train_and_dev(options: SpeechOptions) -> tuple[LabelledFrames, LabelledFrames]:
-    return (
-        LabelledFrames.open_to_learn(options),
-        LabelledFrames.open("dev", options),
-    )
+    return LabelledFrames.open_to_learn(options), LabelledFrames.open("dev", options)
 
 
 def _train_model(
@@ -277,7 +281,7 @@ def _train_model(
     out_dir: Path,
     description: str,
 ) -> None:
-    seed += SEEDS_A_RUN * options.seed
+    seed += SEEDS_PER_RUN * options.seed
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
     result = train(

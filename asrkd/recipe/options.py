@@ -11,8 +11,8 @@ from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.data.corpora.librispeech import LibrispeechOptions
 from asrkd.data.corpora.user import UserCorpusOptions
 from asrkd.decode import DecodeOptions
+from asrkd.distil.compression import StoreOptions
 from asrkd.distil.loss import DistilOptions
-from asrkd.distil.store import StoreOptions
 from asrkd.errors import InputError
 from asrkd.features.fbank import FeatureOptions
 from asrkd.graph import GraphOptions
@@ -21,7 +21,7 @@ from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
 from asrkd.options import require_set_by_run, set_by_run, short_name
-from asrkd.workflow.map import Executor, Jobs
+from asrkd.workflow.executor import Executor, ExecutorKind
 from asrkd.workflow.steps import LAST_STAGE
 
 CORPUS_SECTION = "corpora"
@@ -124,7 +124,7 @@ class SpeechOptions:
     """The one step to run, e.g. teachers/3. Several machines that share exp_dir can each run a different one."""
     num_jobs: int = field(default=2, metadata=short_name("nj"))
     """Processes that read audio, align, compute posteriors and decode; best as many as there are cores."""
-    executor: Executor = "processes"
+    executor: ExecutorKind = "processes"
     """processes: on this machine. dask: the workers of a Dask cluster that sees the same files."""
     scheduler: str | None = None
     """Address of the Dask cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
@@ -134,8 +134,8 @@ class SpeechOptions:
     """Where networks train: auto is cuda if there is a GPU."""
     features: FeatureOptions = field(default_factory=FeatureOptions)
     lang: LangOptions = field(default_factory=LangOptions)
-    align: FlatStartOptions = field(default_factory=FlatStartOptions, metadata=set_by_run("num_jobs"))
-    realign: ViterbiOptions = field(default_factory=ViterbiOptions, metadata=set_by_run("num_jobs"))
+    align: FlatStartOptions = field(default_factory=FlatStartOptions)
+    realign: ViterbiOptions = field(default_factory=ViterbiOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
     tree: TreeOptions = field(default_factory=TreeOptions)
     context: ContextOptions = field(default_factory=ContextOptions)
@@ -149,7 +149,7 @@ class SpeechOptions:
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
-    decode: DecodeOptions = field(default_factory=DecodeOptions, metadata=set_by_run("num_jobs"))
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
     tune: TuneOptions = field(default_factory=TuneOptions)
 
     def __post_init__(self) -> None:
@@ -164,13 +164,13 @@ class SpeechOptions:
             raise InputError("--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with, found neither")
         if self.lang.max_words is not None and self.lang.arpa is None:
             raise InputError("--lang.max-words: expected --lang.arpa to take words of, found none")
-        _ = self.jobs
+        _ = self.task_executor
         self._require_temperatures()
 
     @property
-    def jobs(self) -> Jobs:
+    def task_executor(self) -> Executor:
         """What runs the map stages."""
-        return Jobs(self.num_jobs, self.executor, self.scheduler)
+        return Executor(self.num_jobs, self.executor, self.scheduler)
 
     def _require_temperatures(self) -> None:
         wanted = {self.distil.temperature, *self.students.sweep_temperatures}

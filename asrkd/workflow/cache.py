@@ -1,4 +1,4 @@
-"""Results of pieces of work kept as they come, so that a step that is killed goes on with the rest."""
+"""Results of finished items in a file, so that a step that was killed computes only the other ones."""
 
 from __future__ import annotations
 
@@ -25,58 +25,56 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Arrays = dict[str, NDArray[Any]]
-# Between two writes, or a result's more where none came meanwhile: what a kill costs, besides the pieces being done.
+# Seconds between two writes. A kill costs the results since the last write and the items that were being computed.
 WRITE_SEC = 5.0
 _TABLE = "CREATE TABLE IF NOT EXISTS results (work TEXT, number INTEGER, result BLOB, PRIMARY KEY (work, number))"
 
 
 @dataclass(frozen=True)
 class Codec(Generic[Result]):
-    """How a result becomes arrays, and comes back from them."""
+    """Converts a result to arrays and back."""
 
     pack: Callable[[Result], Arrays]
     unpack: Callable[[Arrays], Result]
 
 
 @dataclass(frozen=True)
-class ResultCache:
-    """Results of one piece of work after another in an SQLite file, whose writes are whole or absent."""
+class ResultCache(Generic[Result]):
+    """Results of one call in an SQLite file. Several calls may share the file; its writes are whole or absent."""
 
     path: Path
-    work: str
-    """Fingerprint of all that decides the results, but for the code, which is told by itself."""
+    key: str
+    """Fingerprint of everything that decides the results. The code is added to it here."""
+    codec: Codec[Result]
 
     @property
-    def _key(self) -> str:
-        return f"{self.work} {provenance.code()['asrkd']}"
+    def _full_key(self) -> str:
+        return f"{self.key} {provenance.code()['asrkd']}"
 
     def map(
-        self,
-        items: Sequence[Item],
-        do: Callable[[Sequence[Item]], Iterable[tuple[int, Result]]],
-        codec: Codec[Result],
+        self, items: Sequence[Item], compute: Callable[[Sequence[Item]], Iterable[tuple[int, Result]]]
     ) -> Iterator[tuple[int, Result]]:
-        """Yield (number of an item, its result): first those in the file, then what `do` makes of the others.
+        """Yield (number of an item, its result): first those in the file, then those that are missing.
 
-        `do` yields (number among the items it was given, result), in any order. InputError if the file cannot be
-        written.
+        `compute` gets the missing items and yields (number among them, result) in any order. InputError if the file
+        cannot be written.
         """
-        found = self._read()
-        for number, packed in found.items():
-            yield number, codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
-        missing = [number for number in range(len(items)) if number not in found]
+        cached = self._read()
+        for number, packed in cached.items():
+            yield number, self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
+        missing = [number for number in range(len(items)) if number not in cached]
         if not missing:
             return
         fresh: dict[int, bytes] = {}
         written = time.monotonic()
         try:
-            for place, result in do([items[number] for number in missing]):
-                arrays = {name: np.ascontiguousarray(array) for name, array in codec.pack(result).items()}
-                fresh[missing[place]] = zlib.compress(safetensors.numpy.save(arrays), level=1)
+            for index, result in compute([items[number] for number in missing]):
+                arrays = {name: np.ascontiguousarray(array) for name, array in self.codec.pack(result).items()}
+                fresh[missing[index]] = zlib.compress(safetensors.numpy.save(arrays), level=1)
                 if time.monotonic() - written >= WRITE_SEC:
                     self._write(fresh)
                     fresh, written = {}, time.monotonic()
-                yield missing[place], result
+                yield missing[index], result
         finally:
             self._write(fresh)
 
@@ -86,20 +84,20 @@ class ResultCache:
         try:
             with closing(sqlite3.connect(self.path)) as connection:
                 connection.execute(_TABLE)
-                return dict(connection.execute("SELECT number, result FROM results WHERE work = ?", (self._key,)))
-        except sqlite3.OperationalError as error:  # locked, unreadable: what is in it may be good
+                return dict(connection.execute("SELECT number, result FROM results WHERE work = ?", (self._full_key,)))
+        except sqlite3.OperationalError as error:  # locked or unreadable: the file's contents may be good
             raise InputError(f"{self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
-            logger.warning("%s: %s; its work is done again", self.path, error)
+            logger.warning("%s: %s; its results are computed again", self.path, error)
             self.path.unlink()
             return {}
 
     def _write(self, results: dict[int, bytes]) -> None:
-        """A connection each time: none is open where workers are forked."""
+        """Opens a connection for each write, so that no process is forked while one is open."""
         if not results:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [(self._key, number, packed) for number, packed in results.items()]
+        rows = [(self._full_key, number, packed) for number, packed in results.items()]
         try:
             with closing(sqlite3.connect(self.path)) as connection, connection:
                 connection.execute(_TABLE)

@@ -13,7 +13,7 @@ from asrkd.workflow.executor import require_same_code
 
 CONNECT_SEC = 10
 WORKERS_SEC = 60
-# No limit of memory: Dask counts the pages of memory-mapped frames, which the system takes back when it wants them.
+# No memory limit: Dask would count the pages of memory-mapped frames, which the system takes back when it needs them.
 ADVICE = "dask worker ADDRESS --nworkers CORES --nthreads 1 --memory-limit 0"
 
 
@@ -21,17 +21,20 @@ ADVICE = "dask worker ADDRESS --nworkers CORES --nthreads 1 --memory-limit 0"
 def connected(address: str) -> Iterator[Executor]:
     """The workers of the scheduler at `address`, while the block runs.
 
-    Dask gives the work of a lost worker to another. InputError: `distributed` is not installed, nobody answers, no
-    worker comes, or workers that would compute something else (several threads, other versions).
+    Dask gives the items of a lost worker to another one.
+
+    Raises:
+        InputError: `distributed` is not installed, nobody answers, no worker comes, or a worker has several threads or
+            other versions and so would compute something else.
     """
     try:
         from distributed import Client, KilledWorker
         from distributed.comm import CommClosedError
     except ImportError:
-        raise InputError("--executor dask: distributed is not installed: `make setup` brings it") from None
+        raise InputError("--executor dask: distributed is not installed: `make setup` installs it") from None
     try:
         client = Client(address, timeout=CONNECT_SEC, set_as_default=False)
-    except (OSError, ValueError) as error:  # ValueError: no address at all
+    except (OSError, ValueError) as error:  # ValueError: it is no address
         raise InputError(f"--scheduler {address}: no Dask scheduler answers there ({_first_line(error)})") from None
     with client:
         try:
@@ -39,16 +42,17 @@ def connected(address: str) -> Iterator[Executor]:
             yield client.get_executor(pure=False)
         except CommClosedError as error:
             raise InputError(
-                f"--scheduler {address}: lost the scheduler ({_first_line(error)}); run the same command again to go on"
+                f"--scheduler {address}: lost the scheduler ({_first_line(error)}); "
+                "run the same command again to continue"
             ) from None
         except KilledWorker as error:
             raise InputError(
-                f"--scheduler {address}: one piece of work ended several workers (out of memory?): {_first_line(error)}"
+                f"--scheduler {address}: one item ended several workers (out of memory?): {_first_line(error)}"
             ) from None
 
 
 def require_workers(client: Any, address: str) -> None:
-    """InputError unless there are workers, each of one thread and with the versions that are installed here."""
+    """InputError unless there are workers, each with one thread and with the versions that are installed here."""
     try:
         client.wait_for_workers(1, timeout=WORKERS_SEC)
     except TimeoutError:
@@ -58,9 +62,9 @@ def require_workers(client: Any, address: str) -> None:
         if worker["nthreads"] != 1:
             raise InputError(f"worker {name}: expected one thread, found {worker['nthreads']}; start it as {ADVICE}")
     answers = client.run(provenance.code, on_error="return")
-    # One that was lost just now has not answered: it will not compute either.
+    # A worker that was lost meanwhile answers with an OSError; it will compute nothing either.
     require_same_code(
-        provenance.code(), {name: there for name, there in answers.items() if not isinstance(there, OSError)}
+        provenance.code(), {name: answer for name, answer in answers.items() if not isinstance(answer, OSError)}
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes that torchrun starts to train one model together: who they are and how they speak to each other."""
+"""Processes that torchrun starts to train one model together, and how they exchange values."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from asrkd.errors import InputError
 
 Value = TypeVar("Value")
 
-# A process waits so long for another that is late: reading its part of a large store takes minutes, not more.
+# How long a process waits for a late one: reading its shard of a large store takes minutes, not more.
 TIMEOUT = timedelta(minutes=10)
-# A value that processes tell each other, written as JSON, has so much room.
+# Room for a value that processes exchange, as JSON.
 VALUE_BYTES = 1024
-# What the messages of gloo and NCCL have in common when a process at the other end is gone.
+# Words in the messages of gloo and NCCL when the process at the other end is gone.
 LOST_WORDS = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train together; alone, every method is the identity."""
+    """This process among those that train together. In a single process every method is the identity."""
 
     rank: int = 0
     size: int = 1
@@ -36,17 +36,17 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> ProcessGroup:
-        """As torchrun tells its processes; alone without it."""
+        """The group that torchrun describes in the environment; a single process without it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         return cls(*(int(os.environ[name]) for name in names)) if all(name in os.environ for name in names) else cls()
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """Of several processes on one machine each takes a GPU of its own."""
+        """The device for this process: each of several processes on one machine uses another GPU."""
         if self.size == 1 or device.type != "cuda":
             return device
         torch.cuda.set_device(self.local_rank)
@@ -54,7 +54,7 @@ class ProcessGroup:
 
     @contextmanager
     def joined(self, device: torch.device) -> Iterator[None]:
-        """Meet the others (gloo for CPUs, NCCL for GPUs). InputError when one of them is lost meanwhile.
+        """Connect to the other processes (gloo for CPUs, NCCL for GPUs). InputError when one is lost during the block.
 
         They stay connected until the process ends: closing the group right after its last sum can hang (torch 1.13).
         """
@@ -72,11 +72,11 @@ class ProcessGroup:
                 raise
             raise InputError(
                 f"process {self.rank} of {self.size} lost another one ({str(error).splitlines()[0]}): the same "
-                "command, with any number of processes, goes on from the last epoch"
+                "command, with any number of processes, continues from the last epoch"
             ) from None
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with its gradients averaged over the processes as they are computed."""
+        """The model; its gradients are averaged over the processes as they are computed."""
         return model if self.size == 1 else nn.parallel.DistributedDataParallel(model)
 
     def total(self, tensor: Tensor) -> Tensor:
@@ -85,23 +85,23 @@ class ProcessGroup:
             return tensor
         from torch import distributed
 
-        # A thread of gloo lets go of what it has summed only after it is waited for. Were it the last to hold it, it
-        # would need the interpreter for that, which may have begun to end: torch 1.13 then aborts, one time in a
-        # hundred. So each shape is summed in one tensor that is kept.
-        kept = _SUMMED.setdefault((tensor.shape, tensor.dtype, tensor.device), torch.empty_like(tensor))
-        distributed.all_reduce(kept.copy_(tensor))
-        return kept.clone()
+        # A thread of gloo releases the summed tensor after the call has returned. With the last reference to it, it
+        # needs the interpreter, which may be ending: torch 1.13 then aborts, one time in a hundred. So each shape is
+        # summed in one tensor that lives as long as the process.
+        buffer = _BUFFERS.setdefault((tensor.shape, tensor.dtype, tensor.device), torch.empty_like(tensor))
+        distributed.all_reduce(buffer.copy_(tensor))
+        return buffer.clone()
 
     def broadcast(self, value: Value) -> Value:
-        """What the first process has."""
+        """The value of the first process."""
         return self._gathered(value)[0]
 
     def require_same(self, value: Any, what: str) -> None:
-        """InputError unless all processes have the same value: they would wait for each other for ever."""
-        found = self._gathered(value)
-        for rank, other in enumerate(found):
-            if other != found[0]:
-                raise InputError(f"{what}: expected {found[0]} in every process, found {other} in process {rank}")
+        """InputError unless all processes have the same value: with others they would wait for each other for ever."""
+        values = self._gathered(value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise InputError(f"{what}: expected {values[0]} in every process, found {other} in process {rank}")
 
     def _gathered(self, value: Value) -> list[Value]:
         if self.size == 1:
@@ -118,5 +118,5 @@ class ProcessGroup:
 
 
 SINGLE_PROCESS = ProcessGroup()
-# What is summed, by shape, type and device.
-_SUMMED: dict[tuple[torch.Size, torch.dtype, torch.device], Tensor] = {}
+# Tensors that are summed, by shape, type and device.
+_BUFFERS: dict[tuple[torch.Size, torch.dtype, torch.device], Tensor] = {}

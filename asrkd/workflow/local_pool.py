@@ -1,4 +1,9 @@
-"""One process a core, forked with everything the work needs already in memory."""
+"""Processes of this machine, forked after the task was opened, so that they share the memory of what it loaded.
+
+k2's first search starts a thread pool. A fork does not copy those threads, and k2 in the child would wait for them for
+ever. So a task that calls k2 (`uses_k2 = True`) is computed in a forked process even with one job, and this process
+stays without k2's threads. If they have been started here already, the task is computed here, with one job.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +15,50 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from asrkd.errors import InputError
-from asrkd.workflow.executor import IN_FLIGHT
+from asrkd.workflow.executor import IN_FLIGHT, one_thread
+
+if TYPE_CHECKING:
+    from asrkd.workflow.executor import Task
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 PROBE_SEC = 10.0  # far more than a search of one frame takes on a busy machine
-# Items that a process has: one that it does, and one so that it need not wait for the next.
+# Items that a process has: the one that it computes, and the next one, so that it need not wait for it.
 DISPATCHED = 2
-# Processes that may die at an item before it is not tried again: as many as Dask allows.
+# Processes that may die while they compute an item before the item is given up: as many as Dask allows.
 MAX_DEATHS = 3
 _RESULT, _BAD_INPUT, _DEFECT = "result", "bad input", "defect"
 
 
-def survives_a_fork(function: Callable[[], object], timeout_sec: float = PROBE_SEC) -> bool:
-    """Whether `function` ends in a forked process, tried out there.
+def map_here(task: Task[Item, Result], items: Sequence[Item], num_jobs: int) -> Iterator[tuple[int, Result]]:
+    """Yield (number of an item, its result) as they are finished, from forked processes or from this one."""
+    forks = num_jobs > 1
+    if getattr(task, "uses_k2", False):
+        import k2  # noqa: F401 - once here, and not again in every process that is forked
 
-    Not so when it waits for threads that a library started in this process earlier: a fork does not copy
-    them.
-    """
+        forks = survives_a_fork(search_one_frame)
+        if not forks:
+            logger.warning("k2 has been used in this process in a way that rules out forking; one job")
+    with one_thread():
+        function = task.open()
+    if forks:
+        yield from fork_map(function, items, num_jobs)
+        return
+    for number, item in enumerate(items):
+        with one_thread():
+            result = function(item)
+        yield number, result
+
+
+def survives_a_fork(function: Callable[[], object], timeout_sec: float = PROBE_SEC) -> bool:
+    """Whether `function` ends in a forked process. It does not when it waits for threads of a library's pool."""
     process = multiprocessing.get_context("fork").Process(target=_probe, args=(function,), daemon=True)
     process.start()
     process.join(timeout_sec)
@@ -44,18 +68,29 @@ def survives_a_fork(function: Callable[[], object], timeout_sec: float = PROBE_S
     return process.exitcode == 0
 
 
+def search_one_frame() -> None:
+    """The smallest search of k2. It needs k2's thread pool."""
+    import k2
+
+    dense = k2.DenseFsaVec(torch.zeros(1, 1, 2), torch.tensor([[0, 0, 1]], dtype=torch.int32))
+    k2.intersect_dense_pruned(k2.create_fsa_vec([k2.linear_fsa([1])]), dense, 1.0, 1.0, 1, 10)
+
+
 def _probe(function: Callable[[], object]) -> None:
     torch.set_num_threads(1)
     function()
 
 
-def fork_map(function: Callable[[Item], Result], items: list[Item], num_jobs: int) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) as they are finished, in no order, from `num_jobs` forked processes.
+def fork_map(function: Callable[[Item], Result], items: Sequence[Item], num_jobs: int) -> Iterator[tuple[int, Result]]:
+    """Yield (number of an item, function(item)) as they are finished, in no order, from `num_jobs` forked processes.
 
-    Each process has the item that it does and the next one, and computes on one thread. What the work needs is not
-    sent to them: they see the parent's memory as it was at the fork. Results come back through a pipe. What a process
-    that dies had not finished is done again by another one; an item that ends MAX_DEATHS of them is an InputError,
-    never a wait without end, and so is an InputError in a process.
+    The processes compute on one thread each. They see this process's memory as it was at the fork, so neither the
+    function nor the items are sent to them; results come back through a pipe. When a process dies, another one
+    computes its items again.
+
+    Raises:
+        InputError: an item ended MAX_DEATHS processes, or the function raised InputError.
+        RuntimeError: the function raised another exception; the message has its traceback.
     """
     workers = _WorkerPool(function, items)
     try:
@@ -63,94 +98,95 @@ def fork_map(function: Callable[[Item], Result], items: list[Item], num_jobs: in
             workers.spawn()
         workers.dispatch()
         while workers.is_busy:
-            for pipe in wait(list(workers.held)):
+            for pipe in wait(list(workers.assigned)):
                 assert isinstance(pipe, Connection)
                 message = _receive(pipe)
                 if message is None:
                     workers.replace(pipe)
                     continue
-                kind, index, value = message
+                kind, number, value = message
                 if kind == _BAD_INPUT:
                     raise InputError(value)
                 if kind == _DEFECT:
                     raise RuntimeError(f"in a worker process:\n{value}")
-                workers.finished(pipe, index)
-                yield items[index], value
+                workers.finished(pipe, number)
+                yield number, value
     finally:
-        workers.dismiss()
+        workers.terminate()
 
 
 class _WorkerPool:
-    """The processes, and which items each has not finished."""
+    """The processes, and the numbers of the items that each has not finished."""
 
-    def __init__(self, function: Callable[[Any], Any], items: list[Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
         self.function, self.items = function, items
         self.todo = deque(range(len(items)))
-        self.held: dict[Connection, list[int]] = {}
+        self.assigned: dict[Connection, list[int]] = {}
         self.processes: dict[Connection, Any] = {}
         self.deaths: Counter[int] = Counter()
 
     @property
     def is_busy(self) -> bool:
-        return bool(self.todo) or any(self.held.values())
+        return bool(self.todo) or any(self.assigned.values())
 
     def spawn(self) -> None:
         """Fork a process."""
         context = multiprocessing.get_context("fork")
-        here, there = context.Pipe()
-        # Its copies of this process' ends are closed in it, or no process would learn that this one is gone.
-        inherited = [*self.held, here]
-        process = context.Process(target=_work, args=(self.function, self.items, there, inherited), daemon=True)
+        ours, its = context.Pipe()
+        # The child closes its copies of our ends. With a copy open, no child would see that this process is gone.
+        inherited = [*self.assigned, ours]
+        process = context.Process(target=_work, args=(self.function, self.items, its, inherited), daemon=True)
         process.start()
-        there.close()
-        self.held[here], self.processes[here] = [], process
+        its.close()
+        self.assigned[ours], self.processes[ours] = [], process
 
-    def finished(self, pipe: Connection, index: int) -> None:
-        """A process has done an item, and gets another."""
-        self.held[pipe].remove(index)
+    def finished(self, pipe: Connection, number: int) -> None:
+        """Note that a process has finished an item, and give it another."""
+        self.assigned[pipe].remove(number)
         self.dispatch()
 
     def replace(self, pipe: Connection) -> None:
-        """A process died: a new one does what it had. InputError where that item has ended too many."""
-        process, held = self.processes.pop(pipe), self.held.pop(pipe)
+        """Fork a new process for one that died. InputError when its first item has ended too many."""
+        process, assigned = self.processes.pop(pipe), self.assigned.pop(pipe)
         pipe.close()
         process.join()
         ended = f"a worker process ended with status {process.exitcode} (out of memory?)"
-        if held:
-            self.deaths[held[0]] += 1
-            if self.deaths[held[0]] == MAX_DEATHS:
+        if assigned:
+            self.deaths[assigned[0]] += 1
+            if self.deaths[assigned[0]] == MAX_DEATHS:
                 raise InputError(f"{ended}: try fewer jobs, a smaller beam or fewer active states")
-        logger.warning("%s; what it had is done again", ended)
-        self.todo.extendleft(reversed(held))
+        logger.warning("%s; its items are computed again", ended)
+        self.todo.extendleft(reversed(assigned))
         self.spawn()
         self.dispatch()
 
-    def dismiss(self) -> None:
+    def terminate(self) -> None:
         for pipe, process in self.processes.items():
             pipe.close()
             process.terminate()
             process.join()
 
     def dispatch(self) -> None:
-        """An item to each process that has none, then one to each that would have to wait for it.
+        """Send an item to each process that has none, then a second one to each that would have to wait for it.
 
-        Not the last ones, which whoever is free first should do, and none while results would pile up.
+        The last items are not sent ahead: the process that is free first gets them. Nothing is sent while results
+        would pile up.
         """
         for depth in range(DISPATCHED):
-            for pipe, held in self.held.items():
-                is_wanted = len(held) == depth and len(self.todo) > depth * len(self.held)
+            for pipe, assigned in self.assigned.items():
+                is_wanted = len(assigned) == depth and len(self.todo) > depth * len(self.assigned)
                 if is_wanted and self.todo[0] - self._oldest() < IN_FLIGHT:
-                    held.append(self.todo.popleft())
-                    with suppress(OSError):  # it died: that is told when its result is waited for
-                        pipe.send(held[-1])
+                    assigned.append(self.todo.popleft())
+                    with suppress(OSError):  # the process died: `fork_map` sees it when it waits for the result
+                        pipe.send(assigned[-1])
 
     def _oldest(self) -> int:
         """The first item that is not finished."""
-        return min([self.todo[0], *(held[0] for held in self.held.values() if held)])
+        return min([self.todo[0], *(assigned[0] for assigned in self.assigned.values() if assigned)])
 
 
 def _receive(pipe: Connection) -> tuple[str, int, Any] | None:
-    """A process' message; None from one that died."""
+    """A process's message; None from one that died."""
     try:
         message: tuple[str, int, Any] = pipe.recv()
     except (EOFError, OSError):
@@ -158,23 +194,22 @@ def _receive(pipe: Connection) -> tuple[str, int, Any] | None:
     return message
 
 
-def _work(function: Callable[[Any], Any], items: list[Any], pipe: Connection, inherited: Sequence[Connection]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer: it ends its workers
+def _work(function: Callable[[Any], Any], items: Sequence[Any], pipe: Connection, inherited: list[Connection]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C: it ends its workers
     for other in inherited:
         other.close()
-    # Threads of the parent's pools do not live on in a fork, so a second thread here would be waited for in
-    # vain.
+    # Threads of the parent's pools do not exist in a fork, so a second thread here would wait for them for ever.
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # the parent is gone, or has stopped listening
         while True:
-            index = pipe.recv()
-            pipe.send(_message(function, index, items[index]))
+            number = pipe.recv()
+            pipe.send(_message(function, number, items[number]))
 
 
-def _message(function: Callable[[Any], Any], index: int, item: Any) -> tuple[str, int, Any]:
+def _message(function: Callable[[Any], Any], number: int, item: Any) -> tuple[str, int, Any]:
     try:
-        return _RESULT, index, function(item)
+        return _RESULT, number, function(item)
     except InputError as error:
-        return _BAD_INPUT, index, str(error)
+        return _BAD_INPUT, number, str(error)
     except Exception:  # noqa: BLE001 - raised again in the parent, with this traceback
-        return _DEFECT, index, traceback.format_exc()
+        return _DEFECT, number, traceback.format_exc()

@@ -1,4 +1,4 @@
-"""Alignment: frames a second on one core, from features to pdf_ids, and where the time goes.
+"""Alignment: frames per second on one core, from features to pdf_ids, and where the time goes.
 
 .venv/bin/python local/bench/alignment.py --exp-dir exp/an4
 """
@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 from bench import Table, finished_run, main, one_core, quickest, verdict
 
-from asrkd.align.graphs import TrainingGraphs
-from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
+from asrkd.align import Aligner, TrainingCorpus, TrainingGraphs, ViterbiOptions, viterbi
+from asrkd.features.splicing import SplicedFrames
+from asrkd.features.store import FrameStore
+from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.models import AcousticDnn
-from asrkd.recipe.labels import LabelMaker, load_hmm, scorer
+from asrkd.recipe.data import LEXICON_FILE
+from asrkd.recipe.labels import load_hmm, scorer
 from asrkd.recipe.networks import MODEL_FILE, trained_precision
 from asrkd.recipe.options import options_of_run
 
@@ -35,34 +38,38 @@ def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
     chosen = options_of_run(exp)
-    maker = LabelMaker.open(exp / "features", exp / "lang", chosen)
+    store, lexicon = FrameStore.open(exp / "features" / "train"), Lexicon.load(exp / "lang" / LEXICON_FILE)
+    inputs = SplicedFrames(store, chosen.context.left, chosen.context.right, utt_ids=())
     tree, transitions, log_prior = load_hmm(exp / "tree")
     model = AcousticDnn.load(exp / "teachers" / "0" / MODEL_FILE)
-    store = maker.store
     texts = {utt_id: store.texts[store.index(utt_id)] for utt_id in store.utt_ids[: options.utterances]}
     frames = len(store.frame_ids(texts))
     torch.set_num_threads(1)
     precision = trained_precision([exp / "teachers" / "0"])
-    score = scorer(model, maker.inputs, log_prior, precision)
-    corpus = TrainingCorpus.build(store, maker.lexicon, tree.phones, texts=texts)
-    scores = {utt_id: score(utt_id) for utt_id in corpus.utt_ids}
+    score = scorer(model, inputs, log_prior, precision)
+    corpus = TrainingCorpus.build(store, lexicon, tree.phones, texts)
+    scores = {transcript.utt_id: score(transcript.utt_id) for transcript in corpus.transcripts}
+    aligner = Aligner(lexicon, tree, transitions, scores.__getitem__)
+    batches = corpus.batches(ViterbiOptions().batch_utterances)
 
     def align() -> object:
-        return corpus.align(tree, scores.__getitem__, transitions, ViterbiOptions()).pdf_ids(tree)
+        return viterbi(corpus, aligner).pdf_ids(tree)
 
-    def graphs() -> object:
-        return TrainingGraphs.build(corpus.texts, maker.lexicon, tree.phones).compile(tree, transitions)
+    def graphs() -> None:
+        for batch in batches:
+            texts_of_batch = [transcript.text for transcript in batch]
+            TrainingGraphs.build(texts_of_batch, lexicon, tree.phones).compile(tree, transitions)
 
     with one_core():  # k2's search has a second thread
         seconds = quickest(
             {
-                "graphs": graphs,
-                "network": lambda: [score(utt_id) for utt_id in corpus.utt_ids],
-                "Viterbi by k2, pdf_ids": align,
+                "network": lambda: [score(utt_id) for utt_id in scores],
+                "graphs, Viterbi by k2, pdf_ids": align,
+                "of which graphs": graphs,
             },
             repeats=3,
         )
-    total = sum(seconds.values())
+    total = sum(seconds.values()) - seconds["of which graphs"]
     rows = [(part, f"{taken:.2f}", f"{frames / taken:,.0f}", f"{taken / total:.0%}") for part, taken in seconds.items()]
     rows.append(("features to pdf_ids", f"{total:.2f}", f"{frames / total:,.0f}", "100%"))
     return Table(

@@ -23,12 +23,12 @@ import torch
 from bench import Table, finished_run, main, one_core, verdict
 from torch import Tensor
 
-from asrkd.decode import DecodeOptions, Searcher, decode
+from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode
 from asrkd.graph import DecodingGraph
-from asrkd.recipe.evaluate import Decoder, Run, tuned
+from asrkd.recipe.evaluate import DecodeTask, Run, open_graph, tuned
 from asrkd.recipe.options import options_of_run
 from asrkd.scoring.words import wer
-from asrkd.workflow.k2_threads import k2_jobs
+from asrkd.workflow.executor import SERIAL, Executor
 
 CORES_GOAL = 1.8
 MS_PER_SEC = 1000.0
@@ -86,17 +86,17 @@ class Task:
     @staticmethod
     def of(exp: Path, minutes: float) -> Task:
         options = options_of_run(exp)
-        decoder = Decoder.open(exp, "dev", options)
-        acoustics = decoder.acoustics(Run("distilled", 0, ("students/distilled",)))
-        store = decoder.frames.store
+        run, search = Run("distilled", 0, ("students/distilled",)), tuned(exp / "decode" / "tuning", options)
+        acoustics = DecodeTask(run, "dev", search, exp, options).acoustics()
+        store = acoustics.frames.store
         last = int(torch.searchsorted(store.offsets[1:], minutes * 60 * MS_PER_SEC / store.frame_shift_ms)) + 1
         utt_ids = store.utt_ids[:last]
         return Task(
             exp.name,
-            decoder.graph,
+            open_graph(exp),
             {utt_id: acoustics[utt_id] for utt_id in utt_ids},
             {utt_id: store.texts[store.index(utt_id)].split() for utt_id in utt_ids},
-            tuned(exp / "decode" / "tuning", options),
+            search,
             store.frame_shift_ms,
         )
 
@@ -115,22 +115,27 @@ class Task:
 
     def by_k2(self, beam: float) -> Point:
         """Our search, in a process of its own."""
-        found = decode(self.graph, self.scores, self._options(beam, jobs=1), self.frame_shift_ms)
-        return Point(wer(self.refs, found.words).percent, found.search_sec / self.audio_sec)
+        hypotheses = self._decode(beam, SERIAL)
+        return Point(wer(self.refs, hypotheses.words).percent, hypotheses.search_sec / self.audio_sec)
 
     def k2_alone(self, beam: float) -> float:
         """Real-time factor of k2's search, its lattices dropped as they come."""
-        search = SearchAlone(self.graph, self.scores, self._options(beam, jobs=1))
-        return sum(sec for _, sec in k2_jobs(1, "k2 alone").map(search, list(self.scores))) / self.audio_sec
+        search = SearchAlone(self.graph, self.scores, self._options(beam))
+        return sum(sec for _, sec in SERIAL.map(search, list(self.scores))) / self.audio_sec
 
     def seconds(self, beam: float, jobs: int) -> float:
         """Of our search in so many processes, by the clock."""
         start = time.perf_counter()
-        decode(self.graph, self.scores, self._options(beam, jobs), self.frame_shift_ms)
+        self._decode(beam, Executor(jobs))
         return time.perf_counter() - start
 
-    def _options(self, beam: float, jobs: int) -> DecodeOptions:
-        return replace(self.options, beam=beam, insertion_score=0.0, num_jobs=jobs)
+    def _decode(self, beam: float, executor: Executor) -> Hypotheses:
+        options = self._options(beam)
+        searcher = Searcher(self.graph, self.scores, options)
+        return decode(searcher, list(self.scores), self.graph, options.scales, self.frame_shift_ms, executor=executor)
+
+    def _options(self, beam: float) -> DecodeOptions:
+        return replace(self.options, beam=beam, insertion_score=0.0)
 
     @cached_property
     def kaldi_graph(self) -> kaldifst.StdVectorFst:

@@ -23,11 +23,10 @@ from bench import Table, finished_run, main, quickest, verdict
 
 from asrkd.data.splits import CorpusSplit
 from asrkd.features.fbank import FeatureOptions, compute_features, normalise
-from asrkd.features.store import FrameStore
-from asrkd.features.store_writer import Utterance
+from asrkd.features.store import FrameStore, Utterance
 from asrkd.recipe.data import load_split
 from asrkd.workflow.child_process import run_in_subprocess
-from asrkd.workflow.map import Jobs
+from asrkd.workflow.executor import Executor
 
 NUM_JOBS = 2
 CHUNK = 16
@@ -98,7 +97,7 @@ def measure(options: Options) -> Table:
 
     options_here = FeatureOptions(sampling_rate=rate)
     rivals = {
-        "asrkd": lambda: timed(lambda out: compute_features(split, options_here, out, Jobs(NUM_JOBS))),
+        "asrkd": lambda: timed(lambda out: compute_features(split, options_here, out, Executor(NUM_JOBS))),
         "kaldi-native-fbank": lambda: timed(lambda out: peer_store(by_kaldi, split, out)),
         "torchaudio": lambda: timed(lambda out: peer_store(by_torchaudio, split, out)),
     }

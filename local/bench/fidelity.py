@@ -15,12 +15,20 @@ from bench import Table, finished_run, main
 from scipy import stats
 from tqdm import tqdm
 
+from asrkd.distil.compression import combined_logits
 from asrkd.distil.loss import DenseTargets, Distillation, TargetSource
-from asrkd.distil.store import PosteriorStore, combined_logits
+from asrkd.distil.store import PosteriorStore
 from asrkd.nnet import train
 from asrkd.nnet.evaluate import iter_logits
-from asrkd.nnet.models import AcousticDnn, StackedEnsemble
-from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, Student, student_training, trained_precision
+from asrkd.nnet.models import AcousticDnn
+from asrkd.recipe.networks import (
+    STORE_FOLDER,
+    LabelledFrames,
+    Student,
+    open_ensemble,
+    student_training,
+    trained_precision,
+)
 from asrkd.recipe.options import SpeechOptions, options_of_run
 
 FIRST_SEED = 700  # of none of the recipe's own students
@@ -42,8 +50,7 @@ class Options:
 def dense_targets(exp: Path, frames: LabelledFrames, chosen: SpeechOptions) -> DenseTargets:
     """The ensemble's whole distributions of all training frames."""
     folders = [exp / "teachers" / str(member) for member in range(chosen.ensemble.size)]
-    ensemble = StackedEnsemble.load([folder / MODEL_FILE for folder in folders])
-    outputs = iter_logits(ensemble, frames.inputs, precision=trained_precision(folders))
+    outputs = iter_logits(open_ensemble(folders), frames.inputs, precision=trained_precision(folders))
     combined = torch.cat([combined_logits(logits.float(), chosen.posteriors) for _, logits in outputs])
     temperature = chosen.distil.temperature
     return DenseTargets(torch.softmax(combined / temperature, dim=1), temperature)
@@ -55,7 +62,7 @@ def measure(options: Options) -> Table:
     chosen = options_of_run(exp)
     frames = LabelledFrames.open(exp / "features", exp / "tree", "train", chosen)
     dev = LabelledFrames.open(exp / "features", exp / "tree", "dev", chosen)
-    store, dense = PosteriorStore.open(exp / "posteriors"), dense_targets(exp, frames, chosen)
+    store, dense = PosteriorStore.open(exp / "posteriors" / STORE_FOLDER), dense_targets(exp, frames, chosen)
     schedule = student_training(Student("distilled", chosen.student, distil=chosen.distil), chosen)
     schedule = replace(schedule, epochs=options.epochs or schedule.epochs, show_progress=False)
 

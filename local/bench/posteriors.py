@@ -1,4 +1,4 @@
-"""Posteriors: teachers' forward pass, top-k and the store, a part at a time; what the store loses; reading it back.
+"""Posteriors: teachers' forward pass, top-k and the store, part by part; what the store loses; reading it back.
 
 .venv/bin/python local/bench/posteriors.py --exp-dir exp/an4
 """
@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 from bench import Table, finished_run, main, quickest, verdict
 
-from asrkd.distil.store import PosteriorStore, combined_logits, store_report, write_store
+from asrkd.distil.compression import combined_logits
+from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, write_store
+from asrkd.distil.store_report import store_report
 from asrkd.nnet.evaluate import iter_logits
-from asrkd.nnet.models import StackedEnsemble
-from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, trained_precision
+from asrkd.recipe.networks import LabelledFrames, open_ensemble, trained_precision
 from asrkd.recipe.options import options_of_run
 from asrkd.workflow.child_process import run_in_subprocess
-from asrkd.workflow.map import Jobs
+from asrkd.workflow.executor import Executor
 
 WRITING_GOAL, BYTES_GOAL, KL_GOAL = 0.8, 96, 0.01
 KL_TEMPERATURE = 2.0
@@ -36,7 +37,7 @@ class Options:
 
 
 def mean_kl(reference: torch.Tensor, other: torch.Tensor, temperature: float) -> float:
-    """Nats a frame: KL(reference || other) of combined logits [N, S]."""
+    """Nats per frame: KL(reference || other) of combined logits [N, S]."""
     log_p, log_q = (torch.log_softmax(z.double() / temperature, dim=1) for z in (reference, other))
     return float((log_p.exp() * (log_p - log_q)).sum(dim=1).mean())
 
@@ -46,7 +47,7 @@ def measure(options: Options) -> Table:
     exp = finished_run(options.exp_dir)
     chosen = options_of_run(exp)
     folders = [exp / "teachers" / str(member) for member in range(chosen.ensemble.size)]
-    ensemble, precision = StackedEnsemble.load([folder / MODEL_FILE for folder in folders]), trained_precision(folders)
+    ensemble, precision = open_ensemble(folders), trained_precision(folders)
     whole = LabelledFrames.open(exp / "features", exp / "tree", "train", chosen)
     store = whole.store.subset(whole.store.utt_ids[: options.utterances])
     inputs = type(whole.inputs)(store, chosen.context.left, chosen.context.right)
@@ -67,23 +68,27 @@ def measure(options: Options) -> Table:
             nonlocal number
             number += 1
             folder = Path(name, str(number))
-            parts = (folder, ensemble, inputs, store, "bench", chosen.posteriors)
+            task = EnsemblePosteriors(ensemble, inputs, chosen.posteriors, precision)
             run_in_subprocess(
                 lambda: write_store(  # type: ignore[arg-type,return-value]
-                    *parts, show_progress=False, jobs=Jobs(chosen.num_jobs), precision=precision
+                    folder,
+                    task.describe(store, "bench"),
+                    task,
+                    executor=Executor(chosen.num_jobs),
+                    show_progress=False,
                 )
             )
 
         taken = quickest({"forward": only_forward, "store": write}, repeats=3)
-        found = PosteriorStore.open(Path(name, "1"))
+        posteriors = PosteriorStore.open(Path(name, "1"))
         order = torch.randperm(frames)[: 64 * READ_FRAMES].split(READ_FRAMES)
 
         def read() -> None:
             for ids in order:
-                found.targets(ids, KL_TEMPERATURE)
+                posteriors.targets(ids, KL_TEMPERATURE)
 
         reading = quickest({"read": read}, repeats=3)["read"] / sum(map(len, order))
-        num_bytes = found.bytes_per_frame
+        num_bytes = posteriors.bytes_per_frame
     rounding = mean_kl(forward("float32"), forward(precision), KL_TEMPERATURE)
     dev = LabelledFrames.open(exp / "features", exp / "tree", "dev", chosen)
     row = next(

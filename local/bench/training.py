@@ -17,9 +17,11 @@ from bench import Table, main, quickest, verdict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from asrkd.distil.compression import Compressed, StoreOptions
 from asrkd.distil.loss import Distillation, DistilOptions
-from asrkd.distil.store import Compressed, StoredTargets, StoreOptions
-from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.distil.store import StoredTargets
+from asrkd.features.splicing import SplicedFrames
+from asrkd.features.store import FrameStore
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device, resolve_precision
 from asrkd.nnet.models import AcousticDnn, ModelOptions

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from asrkd.align.cepstra import cepstra, dct_matrix, deltas
 from asrkd.align.flat_start import FlatStartOptions, flat_start, spread_states
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import TrainingGraphs, training_graph
-from asrkd.align.viterbi import Keep, ViterbiOptions, viterbi
+from asrkd.align.viterbi import ALIGNED_BATCHES, Aligner, ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.hmm.alignment import NO_LABEL, Alignment
@@ -26,6 +27,8 @@ from asrkd.hmm.statistics import accumulate_frames
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree, TreeOptions, build_tree
 from asrkd.lang.lexicon import Lexicon
+from asrkd.workflow.cache import ResultCache
+from asrkd.workflow.executor import Executor
 
 LEXICON = Lexicon({"AB": (("A", "B"), ("B",)), "C": (("C",),), "CAB": (("C", "A", "B"),)})
 PHONES = LEXICON.phones
@@ -207,6 +210,20 @@ class Asked:
         return self.path.read_text().split()
 
 
+def align(
+    store: FrameStore,
+    tree: SenoneTree,
+    score_fn: ScoreFn,
+    transitions: TransitionModel | None = None,
+    options: ViterbiOptions = ViterbiOptions(),  # noqa: B008
+    **how: Any,
+) -> Alignment:
+    """The store's own words with LEXICON, by scores in memory."""
+    corpus = TrainingCorpus.build(store, LEXICON, tree.phones)
+    aligner = Aligner(LEXICON, tree, transitions or TransitionModel.uniform(tree.num_pdfs), score_fn, options)
+    return viterbi(corpus, aligner, options.batch_utterances, **how)
+
+
 @pytest.mark.k2
 class TestViterbi:
     @pytest.mark.parametrize("seed", range(6))
@@ -220,7 +237,7 @@ class TestViterbi:
         lengths = {"u": 24, "v": 40, "w": 9}
         store = make_store([(u, text, torch.zeros(lengths[u], 1)) for u, text in texts.items()])
         scores = {u: 3.0 * torch.randn(n, tree.num_pdfs, generator=generator) for u, n in lengths.items()}
-        alignment = viterbi(store, LEXICON, tree, scores.__getitem__, transitions, ViterbiOptions(batch_utterances=2))
+        alignment = align(store, tree, scores.__getitem__, transitions, ViterbiOptions(batch_utterances=2))
         total = 0.0
         for utt_id, text in texts.items():
             found = (
@@ -283,7 +300,7 @@ class TestViterbi:
             ]
         )
         tree = SenoneTree.monophone(PHONES)
-        alignment = viterbi(store, LEXICON, tree, lambda u: torch.zeros(len(store.utt(u)), tree.num_pdfs))
+        alignment = align(store, tree, lambda u: torch.zeros(len(store.utt(u)), tree.num_pdfs))
         assert alignment.utt_ids == ("good",)
         assert alignment.phone_id.tolist() == [3] * 3 + [1] * 3 + [2] * 3
         assert set(alignment.rejected) == {"short", "stranger", "mute"}
@@ -296,14 +313,14 @@ class TestViterbi:
         store = make_store([("short", "CAB", torch.zeros(5, 1))])
         tree = SenoneTree.monophone(PHONES)
         with pytest.raises(InputError, match="short: 5 frames"):
-            viterbi(store, LEXICON, tree, lambda u: torch.zeros(5, tree.num_pdfs))
+            align(store, tree, lambda u: torch.zeros(5, tree.num_pdfs))
 
     def test_scores_that_are_not_numbers_are_refused_by_utterance(self, make_store: MakeStore) -> None:
         pytest.importorskip("k2")
         store = make_store([("u", "C", torch.zeros(5, 1))])
         tree = SenoneTree.monophone(PHONES)
         with pytest.raises(InputError, match="u: expected finite"):
-            viterbi(store, LEXICON, tree, lambda u: torch.full((5, tree.num_pdfs), math.nan))
+            align(store, tree, lambda u: torch.full((5, tree.num_pdfs), math.nan))
 
     def test_threads_and_batches_change_nothing(self, make_store: MakeStore) -> None:
         pytest.importorskip("k2")
@@ -312,7 +329,7 @@ class TestViterbi:
         tree = contextual_tree()
         scores = {u: torch.randn(len(store.utt(u)), tree.num_pdfs, generator=generator) for u in store.utt_ids}
         runs = [
-            viterbi(store, LEXICON, tree, scores.__getitem__, None, ViterbiOptions(batch_utterances=b, num_jobs=j))
+            align(store, tree, scores.__getitem__, None, ViterbiOptions(batch_utterances=b), executor=Executor(j))
             for b, j in ((1, 1), (4, 2), (9, 1))
         ]
         assert len({run.fingerprint for run in runs}) == 1
@@ -325,8 +342,7 @@ class TestViterbi:
         tree = contextual_tree()
         scores = {u: 30 * torch.randn(len(store.utt(u)), tree.num_pdfs, generator=generator) for u in store.utt_ids}
         wide, narrow = (
-            viterbi(store, LEXICON, tree, scores.__getitem__, None, ViterbiOptions(search_beam=beam))
-            for beam in (1e4, 0.1)
+            align(store, tree, scores.__getitem__, None, ViterbiOptions(search_beam=beam)) for beam in (1e4, 0.1)
         )
         assert narrow.utt_ids == store.utt_ids
         assert narrow.fingerprint == wide.fingerprint
@@ -334,23 +350,24 @@ class TestViterbi:
     def test_an_alignment_that_is_cut_short_goes_on(self, make_store: MakeStore, tmp_path: Path) -> None:
         pytest.importorskip("k2")
         generator = torch.Generator().manual_seed(0)
-        # The last is too short for any way to say it: what is kept is that it has no path.
+        # The last is too short for any way to say it: what is cached is that it has no path.
         lengths = {f"u{n}": 40 - n for n in range(9)} | {"short": 9}
         store = make_store([(u, "AB" if u == "short" else "AB CAB C", torch.zeros(n, 1)) for u, n in lengths.items()])
         tree = contextual_tree()
         scores = {u: torch.randn(n, tree.num_pdfs, generator=generator) for u, n in lengths.items()}
         options = ViterbiOptions(batch_utterances=2)
-        whole = viterbi(store, LEXICON, tree, scores.__getitem__, None, options)
-        kept, asked = Keep(tmp_path / "kept.sqlite", ["these"]), Asked(tmp_path / "asked", scores)
+        whole = align(store, tree, scores.__getitem__, None, options)
+        cache = ResultCache(tmp_path / "aligned.sqlite", "these", ALIGNED_BATCHES)
+        asked = Asked(tmp_path / "asked", scores)
         with pytest.raises(InputError, match="u5: no more"):
-            viterbi(store, LEXICON, tree, Asked(tmp_path / "first", scores, end="u5"), None, options, kept=kept)
-        resumed = viterbi(store, LEXICON, tree, asked, None, options, kept=kept)
+            align(store, tree, Asked(tmp_path / "first", scores, end="u5"), None, options, cache=cache)
+        resumed = align(store, tree, asked, None, options, cache=cache)
         assert sorted(asked.utt_ids()) == ["short", "u4", "u5", "u6", "u7", "u8"], "two batches were done"
         assert resumed.fingerprint == whole.fingerprint
         assert resumed.rejected == whole.rejected
         assert resumed.log_like_per_frame == whole.log_like_per_frame
         again = Asked(tmp_path / "again", scores)
-        viterbi(store, LEXICON, tree, again, None, options, kept=Keep(kept.path, ["others"]))
+        align(store, tree, again, None, options, cache=replace(cache, key="others"))
         assert sorted(again.utt_ids()) == sorted(lengths), "nothing is taken from an alignment by other scores"
 
     def test_rounding_in_long_utterances_moves_nothing(self, make_store: MakeStore) -> None:
@@ -360,8 +377,8 @@ class TestViterbi:
         store = make_store([("u", "CAB " * 100, torch.zeros(4000, 1))])
         tree = SenoneTree.monophone(PHONES)
         scores = torch.randn(4000, tree.num_pdfs, generator=generator)
-        plain = viterbi(store, LEXICON, tree, lambda u: scores)
-        shifted = viterbi(store, LEXICON, tree, lambda u: scores - 4096.0)
+        plain = align(store, tree, lambda u: scores)
+        shifted = align(store, tree, lambda u: scores - 4096.0)
         agreement = (plain.phone_id == shifted.phone_id).float().mean()
         assert agreement > 0.99
         assert shifted.log_like_per_frame == pytest.approx(plain.log_like_per_frame - 4096.0, abs=1e-3)
@@ -401,13 +418,24 @@ def draw_speech(num_utterances: int, seed: int = 0) -> tuple[list[tuple[str, str
     return utterances, truth
 
 
+@pytest.fixture
+def start(make_store: MakeStore, tmp_path: Path) -> Callable[..., Alignment]:
+    """flat_start of utterances drawn by `draw_speech`, whose words are SPELLING's."""
+    SPELLING.save(tmp_path / "lexicon.txt")
+
+    def start(utterances: list[tuple[str, str, Tensor]], *how: Any) -> Alignment:
+        make_store(utterances)
+        return flat_start(tmp_path / "store", tmp_path / "lexicon.txt", tmp_path / "scratch", *how)
+
+    return start
+
+
 @pytest.mark.k2
 class TestFlatStart:
-    def test_states_drawn_from_known_gaussians_are_recovered(self, make_store: MakeStore) -> None:
+    def test_states_drawn_from_known_gaussians_are_recovered(self, start: Callable[..., Alignment]) -> None:
         pytest.importorskip("k2")
         utterances, truth = draw_speech(60)
-        store = make_store(utterances)
-        alignment = flat_start(store, SPELLING)
+        alignment = start(utterances)
         found = alignment.pdf_ids(SenoneTree.monophone(SPELLING.phones))
         true = torch.cat([truth[utt_id] for utt_id in alignment.utt_ids])
         assert not alignment.rejected
@@ -416,11 +444,11 @@ class TestFlatStart:
         assert all(after > before - 1e-3 for before, after in itertools.pairwise(rounds))
         assert rounds[-1] > rounds[0] + 1.0
 
-    def test_splitting_goes_on_to_rise(self, make_store: MakeStore) -> None:
+    def test_splitting_goes_on_to_rise(self, start: Callable[..., Alignment]) -> None:
         pytest.importorskip("k2")
-        store = make_store(draw_speech(20)[0])
-        plain = flat_start(store, SPELLING, FlatStartOptions(4, 2))
-        split = flat_start(store, SPELLING, FlatStartOptions(4, 2, num_split_rounds=4))
+        utterances, _ = draw_speech(20)
+        plain = start(utterances, FlatStartOptions(4, 2))
+        split = start(utterances, FlatStartOptions(4, 2, num_split_rounds=4))
         assert len(split.log_like_rounds) == 10
         assert split.log_like_per_frame > plain.log_like_per_frame
 
@@ -430,8 +458,8 @@ class TestFlatStart:
 
 
 @pytest.fixture(scope="module")
-def speech_store(utterances: list[Utterance], lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
-    """Fifty training utterances, mean and variance normalised by speaker."""
+def speech_features(utterances: list[Utterance], lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of fifty training utterances, mean and variance normalised by speaker."""
     lhotse_features = pytest.importorskip("lhotse.features")
     soundfile = pytest.importorskip("soundfile")
     rows: list[tuple[str, str, str, Tensor]] = []
@@ -442,16 +470,25 @@ def speech_store(utterances: list[Utterance], lexicon: Lexicon, tmp_path_factory
         rows.append((one.utt_id, one.speaker, " ".join(one.words), feats))
     of_speaker = {row[1]: torch.cat([other[3] for other in rows if other[1] == row[1]]) for row in rows}
     normal = [(u, s, text, (x - of_speaker[s].mean(0)) / of_speaker[s].std(0)) for u, s, text, x in rows]
-    return FrameStore.write(tmp_path_factory.mktemp("speech") / "store", normal, {"frame_shift_ms": 10.0}, "speech")
+    features = tmp_path_factory.mktemp("speech") / "store"
+    FrameStore.write(features, normal, {"frame_shift_ms": 10.0}, "speech")
+    return features
+
+
+@pytest.fixture(scope="module")
+def speech_store(speech_features: Path) -> FrameStore:
+    return FrameStore.open(speech_features)
 
 
 @pytest.mark.k2
 class TestRealSpeech:
     @pytest.fixture(scope="class")
     @staticmethod
-    def alignment(speech_store: FrameStore, lexicon: Lexicon) -> Alignment:
+    def alignment(speech_features: Path, lexicon: Lexicon) -> Alignment:
         pytest.importorskip("k2")
-        return flat_start(speech_store, lexicon)
+        lexicon_file = speech_features.with_name("lexicon.txt")
+        lexicon.save(lexicon_file)
+        return flat_start(speech_features, lexicon_file, speech_features.with_name("scratch"))
 
     def test_log_likelihood_rises_from_round_to_round(self, alignment: Alignment) -> None:
         rounds = alignment.log_like_rounds
@@ -480,13 +517,12 @@ class TestRealSpeech:
             utt_id: " ".join(s.phone for s in alignment.segments(utt_id, 10.0) if s.phone != "SIL")
             for utt_id in alignment.utt_ids
         }
-        realigned = viterbi(
-            speech_store,
+        aligner = Aligner(
             lexicon,
             tree,
-            lambda utt_id: senones.log_likelihoods(feats[slice(*speech_store.span(utt_id))]),
             TransitionModel.estimate(alignment, tree),
-            texts=as_words,
+            lambda utt_id: senones.log_likelihoods(feats[slice(*speech_store.span(utt_id))]),
         )
+        realigned = viterbi(TrainingCorpus.build(speech_store, lexicon, tree.phones, as_words), aligner)
         assert realigned.log_like_per_frame > alignment.log_like_per_frame
         assert (realigned.phone_id == alignment.phone_id).float().mean() > 0.85

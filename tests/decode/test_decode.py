@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import decoding_peer as peer
 import numpy as np
@@ -26,7 +25,7 @@ pytest.importorskip("kaldifst")
 
 from asrkd.decode import DecodeOptions, Hypotheses, Lattices, Scales, Searcher, decode, tune  # noqa: E402
 from asrkd.decode.compact import UtteranceLattice, compact  # noqa: E402
-from asrkd.decode.search import Found  # noqa: E402
+from asrkd.decode.search import SEARCH_RESULTS  # noqa: E402
 from asrkd.errors import InputError  # noqa: E402
 from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
@@ -34,13 +33,13 @@ from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
 from asrkd.scoring import wer  # noqa: E402
 from asrkd.workflow.cache import ResultCache  # noqa: E402
-from asrkd.workflow.k2_threads import k2_jobs  # noqa: E402 - after k2's check
-from asrkd.workflow.local_pool import fork_map  # noqa: E402
+from asrkd.workflow.executor import SERIAL, Executor  # noqa: E402
 
 pytestmark = pytest.mark.k2
 
 OPTIONS = GraphOptions(self_loop_scale=0.5)
-EXHAUSTIVE = DecodeOptions(beam=1e4, lattice_beam=20.0, max_active=None, acoustic_scale=1.0, num_jobs=2)
+EXHAUSTIVE = DecodeOptions(beam=1e4, lattice_beam=20.0, max_active=None, acoustic_scale=1.0)
+TWO_JOBS = Executor(2)
 
 
 class Task:
@@ -70,6 +69,17 @@ class Task:
         return {utt_id: self.speech(words, **kwargs) for utt_id, words in refs.items()}, refs
 
 
+def decoded(
+    graph: DecodingGraph,
+    scores: Mapping[str, Tensor],
+    options: DecodeOptions = DecodeOptions(),  # noqa: B008
+    executor: Executor = TWO_JOBS,
+    **how: Any,
+) -> Hypotheses:
+    """What the graph recognises of scores in memory."""
+    return decode(Searcher(graph, scores, options), list(scores), graph, options.scales, executor=executor, **how)
+
+
 @pytest.fixture(scope="module")
 def task() -> Task:
     return Task()
@@ -91,7 +101,7 @@ def best_by_enumeration(task: Task, scores: Tensor, longest: int) -> tuple[float
 @pytest.mark.parametrize("num_frames", [3, 6, 10])
 def test_best_path_is_the_best_of_all_sentences(task: Task, num_frames: int) -> None:
     scores = {f"utt{n}": task.noise(num_frames) for n in range(4)}
-    hypotheses = decode(task.graph, scores, EXHAUSTIVE)
+    hypotheses = decoded(task.graph, scores, EXHAUSTIVE)
     lattices = hypotheses.lattices
     for utt_id, utt_scores in scores.items():
         # The shortest word is one phone of three states.
@@ -129,7 +139,7 @@ def kaldi_best(graph: DecodingGraph, scores: Tensor, options: DecodeOptions) -> 
 def test_same_best_path_as_kaldis_decoder(task: Task, spread: float) -> None:
     scores, refs = task.utterances(spread=spread)
     options = DecodeOptions(beam=16.0, max_active=None, acoustic_scale=0.4)
-    hypotheses = decode(task.graph, scores, options)
+    hypotheses = decoded(task.graph, scores, options)
     for utt_id, utt_scores in scores.items():
         words, total = kaldi_best(task.graph, utt_scores, options)
         assert hypotheses.words[utt_id] == words
@@ -141,7 +151,7 @@ def test_same_best_path_as_kaldis_decoder(task: Task, spread: float) -> None:
 def test_lattice_keeps_acoustic_and_graph_scores_apart(task: Task) -> None:
     scores, _ = task.utterances()
     options = DecodeOptions(acoustic_scale=0.4, lm_scale=1.3, insertion_score=-0.7, whole_lattices=True)
-    lattice = decode(task.graph, scores, options).lattices.utt("utt5")
+    lattice = decoded(task.graph, scores, options).lattices.utt("utt5")
     in_graph = {
         (words, round(score, 4))
         for words, score in zip(task.graph.words_on_arc.tolist(), task.graph.scores.tolist(), strict=True)
@@ -165,7 +175,7 @@ def decoded_with(task: Task, scores: dict[str, Tensor], scales: Scales) -> dict[
         lm_scale=scales.lm_scale,
         insertion_score=scales.insertion_score,
     )
-    return decode(task.graph, scores, options).words
+    return decoded(task.graph, scores, options).words
 
 
 OTHER_SCALES = (Scales(0.2, 1.0, 0.0), Scales(0.3, 0.5, -2.0), Scales(0.5, 1.0, 1.5))
@@ -176,17 +186,17 @@ def test_rescoring_is_decoding_with_other_scales(task: Task, scales: Scales) -> 
     scores, _ = task.utterances(spread=4.0)
     wide = DecodeOptions(beam=200.0, lattice_beam=60.0, max_active=None, acoustic_scale=0.3, whole_lattices=True)
     expected = decoded_with(task, scores, scales)
-    assert decode(task.graph, scores, wide).lattices.best_paths(scales) == expected
+    assert decoded(task.graph, scores, wide).lattices.best_paths(scales) == expected
     # The lattices that are kept hold other words only near the best path's: close, and not always the same.
     kept = replace(wide, lattice_beam=12.0, whole_lattices=False)
-    assert wer(expected, decode(task.graph, scores, kept).lattices.best_paths(scales)).percent < 15
+    assert wer(expected, decoded(task.graph, scores, kept).lattices.best_paths(scales)).percent < 15
 
 
 def test_a_small_lattice_is_small_and_has_the_best_path_and_only_true_ones(task: Task) -> None:
     scores, _ = task.utterances(spread=4.0)
     options = DecodeOptions(acoustic_scale=0.3)
-    small = decode(task.graph, scores, options)
-    whole = decode(task.graph, scores, replace(options, whole_lattices=True))
+    small = decoded(task.graph, scores, options)
+    whole = decoded(task.graph, scores, replace(options, whole_lattices=True))
     assert small.words == whole.words
     assert 4 * len(small.lattices.arcs) < len(whole.lattices.arcs)  # of real speech, some hundred times
     for utt_id in scores:
@@ -250,7 +260,7 @@ def paths(lattice: UtteranceLattice) -> set[tuple[tuple[int, ...], float, float]
 
 def test_insertion_score_moves_the_number_of_words(task: Task) -> None:
     scores, _ = task.utterances(spread=6.0)
-    lattices = decode(task.graph, scores, DecodeOptions(lattice_beam=12.0, acoustic_scale=0.3)).lattices
+    lattices = decoded(task.graph, scores, DecodeOptions(lattice_beam=12.0, acoustic_scale=0.3)).lattices
     counts = [
         sum(len(words) for words in lattices.best_paths(Scales(0.3, 1.0, insertion)).values())
         for insertion in (-6.0, 0.0, 6.0)
@@ -260,7 +270,7 @@ def test_insertion_score_moves_the_number_of_words(task: Task) -> None:
 
 def test_jobs_do_not_change_the_answer(task: Task) -> None:
     scores, _ = task.utterances()
-    one, two = (decode(task.graph, scores, DecodeOptions(num_jobs=jobs)) for jobs in (1, 2))
+    one, two = (decoded(task.graph, scores, executor=executor) for executor in (SERIAL, TWO_JOBS))
     assert one.words == two.words
     assert one.lattices.utt_ids == tuple(scores)
     for name in ("offsets", "arcs", "words_on_arc", "am_scores", "graph_scores"):
@@ -270,19 +280,14 @@ def test_jobs_do_not_change_the_answer(task: Task) -> None:
 def test_a_search_that_is_cut_short_goes_on(task: Task, tmp_path: Path) -> None:
     scores, _ = task.utterances()
     scores["none"] = task.noise(2)  # too short for any path
-    options = DecodeOptions(num_jobs=1)
-    whole, kept = decode(task.graph, scores, options), ResultCache(tmp_path / "kept.sqlite", "search")
     utt_ids = list(scores)
-
-    def some(asked: Sequence[str]) -> Iterator[tuple[int, Found]]:
-        searcher = Searcher(task.graph, scores, options).open()
-        yield from k2_jobs(1, "some").map(searcher, asked[:3])
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        decode(task.graph, scores, options, elsewhere=some, kept=kept)
+    whole = decoded(task.graph, scores, executor=SERIAL)
+    cache = ResultCache(tmp_path / "searched.sqlite", "search", SEARCH_RESULTS)
+    first = {utt_id: scores[utt_id] for utt_id in utt_ids[:3]}
+    with pytest.raises(RuntimeError, match="KeyError"):
+        decoded(task.graph, Gone(utt_ids, first), executor=SERIAL, cache=cache)
     rest = {utt_id: scores[utt_id] for utt_id in utt_ids[3:]}  # the others' scores are no longer there
-    resumed = decode(task.graph, Gone(utt_ids, rest), options, kept=kept)
+    resumed = decoded(task.graph, Gone(utt_ids, rest), executor=SERIAL, cache=cache)
     assert (resumed.words, resumed.failed, resumed.partial) == (whole.words, whole.failed, whole.partial)
     assert resumed.audio_sec == whole.audio_sec
     assert resumed.lattices.best_paths(Scales(0.2, 0.7, -1.0)) == whole.lattices.best_paths(Scales(0.2, 0.7, -1.0))
@@ -325,8 +330,8 @@ class ComputedOnAccess(Mapping[str, Tensor]):
 
 def test_scores_computed_on_access_count_into_the_real_time_factor(task: Task) -> None:
     scores, _ = task.utterances()
-    hypotheses = decode(task.graph, ComputedOnAccess(scores), frame_shift_ms=20.0)
-    assert hypotheses.words == decode(task.graph, scores).words
+    hypotheses = decoded(task.graph, ComputedOnAccess(scores), frame_shift_ms=20.0)
+    assert hypotheses.words == decoded(task.graph, scores).words
     assert hypotheses.audio_sec == pytest.approx(sum(map(len, scores.values())) * 0.02)
     assert hypotheses.score_sec >= 0.01 * len(scores)
     assert hypotheses.rtf == pytest.approx((hypotheses.score_sec + hypotheses.search_sec) / hypotheses.audio_sec)
@@ -334,7 +339,7 @@ def test_scores_computed_on_access_count_into_the_real_time_factor(task: Task) -
 
 def test_saved_and_loaded(task: Task, tmp_path: Path) -> None:
     scores, _ = task.utterances()
-    hypotheses = decode(task.graph, scores)
+    hypotheses = decoded(task.graph, scores)
     hypotheses.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hypotheses.json", "lattices.safetensors"]
     loaded = Hypotheses.load(tmp_path, task.graph.fingerprint)
@@ -349,14 +354,14 @@ def test_saved_and_loaded(task: Task, tmp_path: Path) -> None:
 def test_an_utterance_that_cannot_end_is_partial_or_failed(task: Task) -> None:
     # Two frames: no phone of three states fits, so no path can end.
     scores = {"short": task.noise(2), "long": task.noise(12)}
-    kept = decode(task.graph, scores)
+    kept = decoded(task.graph, scores)
     assert (kept.partial, kept.failed) == (("short",), ())
-    rejected = decode(task.graph, scores, DecodeOptions(allow_partial=False))
+    rejected = decoded(task.graph, scores, DecodeOptions(allow_partial=False))
     assert (rejected.partial, rejected.failed) == ((), ("short",))
     assert rejected.words["short"] == []
     assert rejected.words["long"] == kept.words["long"]
     assert rejected.lattices.best_paths(Scales(0.2))["short"] == []
-    only = decode(task.graph, {"short": scores["short"]}, DecodeOptions(allow_partial=False))
+    only = decoded(task.graph, {"short": scores["short"]}, DecodeOptions(allow_partial=False))
     assert only.words == {"short": []}
 
 
@@ -365,95 +370,28 @@ def test_bad_scores_are_named(task: Task) -> None:
     holed = good.clone()
     holed[3, 1] = float("nan")
     with pytest.raises(InputError, match="bad: expected finite acoustic scores"):
-        decode(task.graph, {"good": good, "bad": holed})
+        decoded(task.graph, {"good": good, "bad": holed})
     with pytest.raises(InputError, match=rf"wide: expected acoustic scores \[frames, {task.tree.num_pdfs}\]"):
-        decode(task.graph, {"wide": task.noise(9)[:, :-1]})
+        decoded(task.graph, {"wide": task.noise(9)[:, :-1]})
     with pytest.raises(InputError, match="found none"):
-        decode(task.graph, {})
+        decoded(task.graph, {})
     with pytest.raises(InputError, match="acoustic_scale"):
         DecodeOptions(acoustic_scale=0.0)
 
 
-def test_a_worker_that_dies_is_an_error_not_a_wait() -> None:
-    def work(item: int) -> int:
-        if item == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return item
-
-    with pytest.raises(InputError, match="ended with status -9"):
-        list(fork_map(work, [1, 2, 3], 2))
-
-
-@pytest.mark.parametrize("num_jobs", [1, 3])
-def test_a_worker_killed_half_way_loses_nothing(tmp_path: Path, num_jobs: int) -> None:
-    """Two of the items end their process once each, half-way; the second time they are done."""
-
-    def work(item: int) -> int:
-        mark = tmp_path / f"{item}"
-        if item in (3, 11) and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return item**2
-
-    items = list(range(20))
-    assert sorted(fork_map(work, items, num_jobs)) == [(item, item**2) for item in items]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["11", "3"]
-
-
-def test_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
-    """Killed, it cannot end them: each learns it from its pipe, though all were forked with the others' pipes open."""
-    forked = """
-import os, sys, time
-from asrkd.workflow.local_pool import fork_map
-
-def work(item):
-    open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
-    time.sleep(0.05)
-    return item
-
-for number, _ in enumerate(fork_map(work, list(range(1000)), 3)):
-    if number == 20:
-        os.kill(os.getpid(), 9)
-"""
-    subprocess.run([sys.executable, "-c", forked, str(tmp_path)], check=False)
-    workers = [int(path.name) for path in tmp_path.iterdir()]
-    assert len(workers) == 3
-    deadline = time.monotonic() + 20
-    while any(map(is_alive, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_alive, workers))
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_a_workers_defect_keeps_its_traceback() -> None:
-    def work(item: int) -> float:
-        return 1 / item
-
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        list(fork_map(work, [1, 0], 1))
-    assert sorted(fork_map(work, [1, 2, 4], 2)) == [(1, 1.0), (2, 0.5), (4, 0.25)]
-
-
 AFTER_K2S_THREADS = """
 import logging, sys
-sys.path.insert(0, "tests")
-from test_decode import Task, decode
-from asrkd.workflow.k2_threads import search_one_frame
+sys.path[:0] = ["tests", "tests/decode"]
+from test_decode import Task, decoded
+from asrkd.workflow.local_pool import search_one_frame
 
 logging.basicConfig(level=logging.WARNING)
 task = Task()
 scores, _ = task.utterances()
 first = {"utt0": scores["utt0"]}
-before = decode(task.graph, first).words
+before = decoded(task.graph, first).words
 search_one_frame()
-assert decode(task.graph, first).words == before
+assert decoded(task.graph, first).words == before
 """
 
 
@@ -475,9 +413,9 @@ def test_decoding_after_k2s_threads_have_started_does_not_hang() -> None:
 def test_tuning_takes_the_fewest_errors_of_all_systems(task: Task) -> None:
     scores, refs = task.utterances(spread=6.0)
     options = DecodeOptions(lattice_beam=12.0, acoustic_scale=0.3)
-    lattices = {"one": decode(task.graph, scores, options).lattices}
+    lattices = {"one": decoded(task.graph, scores, options).lattices}
     scores, _ = task.utterances(spread=7.0)
-    lattices["two"] = decode(task.graph, scores, options).lattices
+    lattices["two"] = decoded(task.graph, scores, options).lattices
     grid = {"acoustic_scales": (0.1, 0.3, 0.5), "insertion_scores": (-3.0, 0.0, 3.0)}
     tuning = tune(lattices, refs, **grid)
     assert len(tuning.rows) == 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import decoding_peer as peer
 import numpy as np
@@ -13,10 +14,10 @@ from decoding_peer import LEXICON, TEXT
 pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
-from test_decode import OPTIONS, Task, best_total
+from test_decode import OPTIONS, TWO_JOBS, Task, best_total, decoded
 
-from asrkd.decode import DecodeOptions, Scales, decode
-from asrkd.decode.rescore import Rescorer
+from asrkd.decode import DecodeOptions, Hypotheses, Scales
+from asrkd.decode.rescore import Grammars, Rescorer, rescore
 from asrkd.errors import InputError
 from asrkd.graph import build_hclg
 from asrkd.graph.grammar import grammar_fst
@@ -32,6 +33,15 @@ LABELS = word_labels(LEXICON)
 
 def walk_of(model: NgramModel) -> GrammarWalk:
     return GrammarWalk(grammar_fst(model, LABELS, backoff_label(LEXICON)).fst)
+
+
+def rescored(
+    first: Hypotheses, old: GrammarWalk, new: GrammarWalk, scales: Scales, beam: float | None = None, **how: Any
+) -> Hypotheses:
+    """Hypotheses rescored with grammars in memory."""
+    grammars = Grammars(old, new)
+    task = Rescorer(grammars, first.lattices.word_sequences, scales, beam)
+    return rescore(first, task, grammars.digests, scales, **how)
 
 
 @pytest.fixture(scope="module")
@@ -69,55 +79,55 @@ def test_a_saved_walk_costs_the_same_and_a_strange_word_is_impossible(bigram: Ng
 def test_the_same_model_changes_neither_words_nor_scores(task: Task, whole: bool) -> None:
     scores, _ = task.utterances(spread=4.0)
     options = replace(WIDE, lattice_beam=8.0, whole_lattices=whole)
-    first = decode(task.graph, scores, options)
+    first = decoded(task.graph, scores, options)
     walk = walk_of(task.model)
-    rescored = Rescorer(walk, walk)(first, options.scales, None if whole else 8.0, num_jobs=2)
-    assert rescored.words == first.words
-    assert rescored.rtf > first.rtf
+    again = rescored(first, walk, walk, options.scales, None if whole else 8.0, executor=TWO_JOBS)
+    assert again.words == first.words
+    assert again.rtf > first.rtf
     for utt_id in scores:
         expected = best_total(first.lattices, utt_id, options.scales)
-        assert best_total(rescored.lattices, utt_id, options.scales) == pytest.approx(expected, abs=1e-3)
+        assert best_total(again.lattices, utt_id, options.scales) == pytest.approx(expected, abs=1e-3)
     for scales in (Scales(0.2, 1.0, 0.0), Scales(0.6, 0.5, -2.0)):
         if not whole:
             break  # of the paths that are not the best, other ones may be kept
-        assert rescored.lattices.best_paths(scales) == first.lattices.best_paths(scales)
+        assert again.lattices.best_paths(scales) == first.lattices.best_paths(scales)
 
 
 def test_another_model_gives_what_its_own_graph_would(task: Task, bigram: NgramModel) -> None:
     other = build_hclg(LEXICON, bigram, task.tree, task.transitions, OPTIONS)
     scores = {f"noise{n}": task.noise(11) for n in range(12)}
-    first, expected = decode(task.graph, scores, WIDE), decode(other, scores, WIDE)
-    rescored = Rescorer(walk_of(task.model), walk_of(bigram))(first, WIDE.scales)
+    first, expected = decoded(task.graph, scores, WIDE), decoded(other, scores, WIDE)
+    again = rescored(first, walk_of(task.model), walk_of(bigram), WIDE.scales)
     assert first.words != expected.words
-    assert rescored.words == expected.words
+    assert again.words == expected.words
     for utt_id in scores:
         total = best_total(expected.lattices, utt_id, WIDE.scales)
-        assert best_total(rescored.lattices, utt_id, WIDE.scales) == pytest.approx(total, abs=2e-3)
+        assert best_total(again.lattices, utt_id, WIDE.scales) == pytest.approx(total, abs=2e-3)
 
 
 def test_an_utterance_cut_short_is_not_charged_for_its_end(task: Task, bigram: NgramModel) -> None:
-    first = decode(task.graph, {"short": task.noise(2), "long": task.noise(9)}, WIDE)
+    first = decoded(task.graph, {"short": task.noise(2), "long": task.noise(9)}, WIDE)
     assert first.partial == ("short",)
     walk = walk_of(task.model)
-    rescored = Rescorer(walk, walk)(first, WIDE.scales)
-    assert best_total(rescored.lattices, "short", WIDE.scales) == pytest.approx(
+    again = rescored(first, walk, walk, WIDE.scales)
+    assert best_total(again.lattices, "short", WIDE.scales) == pytest.approx(
         best_total(first.lattices, "short", WIDE.scales), abs=1e-3
     )
-    Rescorer(walk, walk_of(bigram))(first, WIDE.scales)  # nor does another model stumble over it
+    rescored(first, walk, walk_of(bigram), WIDE.scales)  # nor does another model stumble over it
 
 
 def test_no_path_stays_none(task: Task, bigram: NgramModel) -> None:
-    first = decode(task.graph, {"short": task.noise(2)}, replace(WIDE, allow_partial=False))
-    rescored = Rescorer(walk_of(task.model), walk_of(bigram))(first, WIDE.scales)
-    assert rescored.words == {"short": []} and rescored.failed == ("short",)
+    first = decoded(task.graph, {"short": task.noise(2)}, replace(WIDE, allow_partial=False))
+    again = rescored(first, walk_of(task.model), walk_of(bigram), WIDE.scales)
+    assert again.words == {"short": []} and again.failed == ("short",)
 
 
 def test_a_beam_keeps_lattices_small_and_their_arcs_on_paths(task: Task, bigram: NgramModel) -> None:
     scores, _ = task.utterances(spread=4.0)
     options = replace(WIDE, lattice_beam=8.0, whole_lattices=False)
-    first = decode(task.graph, scores, options)
-    rescorer = Rescorer(walk_of(task.model), walk_of(bigram))
-    whole, pruned = (rescorer(first, options.scales, beam) for beam in (None, 3.0))
+    first = decoded(task.graph, scores, options)
+    old, new = walk_of(task.model), walk_of(bigram)
+    whole, pruned = (rescored(first, old, new, options.scales, beam) for beam in (None, 3.0))
     assert len(pruned.lattices.arcs) < len(whole.lattices.arcs)
     for utt_id in scores:
         expected = best_total(whole.lattices, utt_id, options.scales)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from asrkd.distil.compression import StoreOptions
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.distil.loss import Distillation, DistilOptions
-from asrkd.distil.store import StoreOptions, write_store
+from asrkd.distil.store import EnsemblePosteriors, write_store
 from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, evaluate, train
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 
@@ -53,9 +54,8 @@ def test_student_beats_the_same_student_on_hard_labels(tmp_path, top_k):
 
     hard = HardTargets(labels)
     ensemble = StackedEnsemble([fit(f"teacher{seed}", 0.3, seed, hard) for seed in range(3)])
-    store = write_store(
-        tmp_path / "store", ensemble, inputs, Frames(400), "classes", StoreOptions(top_k), show_progress=False
-    )
+    task = EnsemblePosteriors(ensemble, inputs, StoreOptions(top_k))
+    store = write_store(tmp_path / "store", task.describe(Frames(400), "classes"), task, show_progress=False)
     objective = Distillation(labels, store, DistilOptions(alpha=0.9, temperature=2.0))
     scores = {
         "ensemble": evaluate(AveragedEnsemble(ensemble), test_inputs, test_labels),

@@ -15,9 +15,10 @@ from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs
 
 from asrkd import config
 from asrkd.commands import main as cli
+from asrkd.distil.compression import StoreOptions
 from asrkd.distil.external_teacher import Frames, import_posteriors
 from asrkd.distil.loss import Distillation, DistilOptions
-from asrkd.distil.store import PosteriorStore, StoreOptions
+from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions, train
 from asrkd.nnet.models import AcousticDnn, ModelOptions
@@ -175,10 +176,10 @@ def test_nothing_but_a_store_is_replaced(tmp_path: Path, monkeypatch: pytest.Mon
     for folder in (run, run / "posteriors", tmp_path / "store.old", tmp_path / "store.partial"):
         folder.mkdir()
         (folder / "stamp.json").write_text("{}")
-    toy_posteriors.write(run / "posteriors")
+    toy_posteriors.write(run / "posteriors" / "train")
     there = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     monkeypatch.chdir(run)
-    for out in (run, run / "posteriors", run / "stamp.json", Path()):
+    for out in (run, run / "posteriors", run / "posteriors" / "train", run / "stamp.json", Path()):
         with pytest.raises(InputError, match=f"--out {out}: expected a new folder or an imported store, found"):
             import_posteriors([tmp_path / "unread"], "logits", frames(), StoreOptions(), out)
     for teachers in (dumps[:1], dumps):

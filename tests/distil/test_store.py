@@ -7,22 +7,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_posteriors import NUM_CLASSES, make_ensemble, make_inputs, write
 
-import asrkd.distil.store as store_module
-import asrkd.distil.store_file as store_file
+from asrkd.distil import store_report as report_module
+from asrkd.distil.compression import Compressed, StoreOptions, combined_logits, compress, expand
 from asrkd.distil.ensemble import combine
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions
-from asrkd.distil.store import (
-    Compressed,
-    PosteriorStore,
-    StoreOptions,
-    combined_logits,
-    compress,
-    expand,
-    store_report,
-)
+from asrkd.distil.store import COLUMNS, STORE_FILES, PosteriorStore
+from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, read_json, write_json
 from asrkd.nnet import ArrayInputs
+from asrkd.workflow import append_store
 
 
 def dense_probs(mean: str, temperature: float) -> Tensor:
@@ -84,7 +78,7 @@ def test_what_rounding_costs_is_far_below_a_hundredth_of_a_nat():
     assert 10 < float(rows.depth.float().mean()) < 30
     for column, temperature in enumerate(options.temperatures):
         dense = torch.log_softmax(logits.double() / temperature, dim=1)
-        _, kl_lumped, _ = store_module._losses(dense, expand(rows, column, temperature)) / len(logits)
+        _, kl_lumped, _ = report_module._losses(dense, expand(rows, column, temperature)) / len(logits)
         assert 0 <= float(kl_lumped) < 2e-4
 
 
@@ -103,7 +97,7 @@ def test_a_store_of_an_earlier_format_is_refused(tmp_path):
     index = read_json(tmp_path / "s" / "store.json")
     del index["format"]
     write_json(tmp_path / "s" / "store.json", index)
-    with pytest.raises(InputError, match="expected posteriors of format 2, found 1: make them again"):
+    with pytest.raises(InputError, match="expected posteriors of format 3, found 1: make them again"):
         PosteriorStore.open(tmp_path / "s")
 
 
@@ -119,9 +113,12 @@ def test_class_numbers_beyond_15_bits():
 def test_bytes_a_frame_are_what_the_file_takes(tmp_path):
     store = write(tmp_path / "s")
     assert store.bytes_per_frame == 28 * 3 + 2 + 4 * 2 == 94
-    tensors, metadata = load_tensors(tmp_path / "s" / "posteriors.safetensors")
-    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) == 94 * 100
-    assert metadata["fingerprint"] == store.fingerprint
+    num_bytes = 0
+    for name in COLUMNS:
+        tensors, metadata = load_tensors(tmp_path / "s" / f"{name}.safetensors")
+        num_bytes += tensors[name].numel() * tensors[name].element_size()
+        assert list(tensors) == [name] and metadata == {"fingerprint": store.fingerprint}
+    assert num_bytes == 94 * 100
 
 
 def test_utterances_are_found_by_name(tmp_path):
@@ -132,9 +129,9 @@ def test_utterances_are_found_by_name(tmp_path):
         store.utt_targets("d-4", 1.0)
 
 
-def test_a_temperature_that_is_not_kept_is_refused(tmp_path):
+def test_a_temperature_that_is_not_stored_is_refused(tmp_path):
     geometric = write(tmp_path / "g", StoreOptions(temperatures=(1.0, 2.0)))
-    with pytest.raises(InputError, match=r"geometric mean is kept at, \(1.0, 2.0\), found 3.0"):
+    with pytest.raises(InputError, match=r"geometric mean is stored at, \(1.0, 2.0\), found 3.0"):
         geometric.targets(torch.tensor([0]), 3.0)
     with pytest.raises(InputError, match="one temperature with the arithmetic mean"):
         StoreOptions(mean="arithmetic")
@@ -177,7 +174,7 @@ class FailingInputs(ArrayInputs):
 
 
 def test_interrupted_writing_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_file, "FLUSH_FRAMES", 20)
+    monkeypatch.setattr(append_store, "COMMIT_BYTES", 20 * 94)
     whole = write(tmp_path / "whole", chunk=10)
     values = make_inputs().values
     with pytest.raises(Interrupted):
@@ -186,38 +183,36 @@ def test_interrupted_writing_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         PosteriorStore.open(tmp_path / "cut")
     rest = FailingInputs(values, 100)
     resumed = write(tmp_path / "cut", chunk=10, inputs=rest)
-    assert min(rest.asked) == 40, "four chunks were safe on the disk, the fifth was not noted"
+    assert min(rest.asked) == 40, "four chunks were committed, the fifth was not"
     assert resumed.fingerprint == whole.fingerprint
     assert all(torch.equal(a, b) for a, b in zip(resumed._rows, whole._rows, strict=True))
-    names = sorted(path.name for path in (tmp_path / "cut").iterdir())
-    assert names == ["posteriors.safetensors", "store.json"]
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {*STORE_FILES}
 
 
-@pytest.mark.parametrize("killed_at", ["the index", "what comes after"])
+@pytest.mark.parametrize("killed_at", ["write_json", "publish_dir", "what comes after"])
 def test_a_writing_that_was_killed_after_its_last_frame_computes_none_again(tmp_path, monkeypatch, killed_at):
     def kill(*arguments):
-        if arguments[0].name == "store.json":
-            raise Interrupted
+        raise Interrupted
 
     values = make_inputs().values
-    if killed_at == "the index":
+    if killed_at == "what comes after":
+        write(tmp_path / "s", chunk=10)
+    else:
         with monkeypatch.context() as patch:
-            patch.setattr("asrkd.distil.store.write_json", kill)
+            patch.setattr(append_store, killed_at, kill)
             with pytest.raises(Interrupted):
                 write(tmp_path / "s", chunk=10)
-    else:
-        write(tmp_path / "s", chunk=10)
+        assert not (tmp_path / "s").exists()
     none_asked = FailingInputs(values, 0)
     found = write(tmp_path / "s", chunk=10, inputs=none_asked)
     assert none_asked.asked == []
     expected = write(tmp_path / "fresh")
     assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
-    names = sorted(path.name for path in (tmp_path / "s").iterdir())
-    assert names == ["posteriors.safetensors", "store.json"]
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {*STORE_FILES}
 
 
 def test_a_cut_writing_of_other_teachers_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_file, "FLUSH_FRAMES", 20)
+    monkeypatch.setattr(append_store, "COMMIT_BYTES", 20 * 94)
     with pytest.raises(Interrupted):
         write(tmp_path / "s", chunk=10, inputs=FailingInputs(make_inputs().values, 5))
     other = make_ensemble(seed=9)
@@ -259,7 +254,7 @@ def test_report_by_hand():
     """Dense 1/2, 1/4, 1/8, 1/8 kept with k = 1: the tail of 1/2 spread evenly over three classes."""
     dense = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log()
     rows = Compressed(torch.tensor([[0]]).short(), torch.zeros(1, 1).byte(), *torch.zeros(2, 1, 1).half())
-    losses = store_module._losses(dense, expand(rows, 0, 1.0))
+    losses = report_module._losses(dense, expand(rows, 0, 1.0))
     sixth = torch.tensor(6.0).log()
     expected = 0.25 * (sixth - torch.tensor(4.0).log()) + 0.25 * (sixth - torch.tensor(8.0).log())
     torch.testing.assert_close(losses, torch.stack([expected, torch.tensor(0.0), torch.tensor(0.5)]).double())

@@ -22,7 +22,7 @@ from asrkd.errors import InputError
 from asrkd.features import fbank as features
 from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, normalise, speed_id
 from asrkd.nnet.devices import cpu_threads
-from asrkd.workflow.map import Jobs
+from asrkd.workflow.executor import Executor
 
 RAW = FeatureOptions(cmvn="none")
 
@@ -98,7 +98,7 @@ def test_a_click_lies_in_the_frame_of_its_time():
 
 def test_the_store_holds_the_split(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
-    store = compute_features(split, RAW, tmp_path / "store", jobs=Jobs(1))
+    store = compute_features(split, RAW, tmp_path / "store")
     assert store.utt_ids == ("u2", "u1", "u3")
     assert store.speakers == ("ann", "bob", "bob")
     assert store.texts == ("TEXT OF u2", "TEXT OF u1", "TEXT OF u3")
@@ -109,8 +109,8 @@ def test_the_store_holds_the_split(tmp_path: Path):
 
 def test_each_speaker_has_mean_0_and_variance_1(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
-    store = compute_features(split, FeatureOptions(), tmp_path / "store", jobs=Jobs(1))
-    raw = compute_features(split, RAW, tmp_path / "raw", jobs=Jobs(1))
+    store = compute_features(split, FeatureOptions(), tmp_path / "store")
+    raw = compute_features(split, RAW, tmp_path / "raw")
     for utt_ids in (["u2"], ["u1", "u3"]):
         frames = torch.cat([store.utt(utt_id) for utt_id in utt_ids]).double()
         assert torch.allclose(frames.mean(0), torch.zeros(40, dtype=torch.double), atol=1e-5)
@@ -137,7 +137,7 @@ def test_a_dead_band_stays_finite():
 def test_speed_perturbed_copies_are_speakers_of_their_own(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob", "u2": "ann"})
     options = FeatureOptions(cmvn="none", speed_factors=(0.9, 1.0, 1.1))
-    store = compute_features(split, options, tmp_path / "store", jobs=Jobs(1))
+    store = compute_features(split, options, tmp_path / "store")
     assert store.utt_ids == ("sp0.9-u2", "sp0.9-u1", "u2", "u1", "sp1.1-u2", "sp1.1-u1")
     assert store.speakers == ("sp0.9-ann", "sp0.9-bob", "ann", "bob", "sp1.1-ann", "sp1.1-bob")
     assert store.texts[0] == "TEXT OF u2"
@@ -148,7 +148,7 @@ def test_speed_perturbed_copies_are_speakers_of_their_own(tmp_path: Path):
     with cpu_threads(1):  # as compute_features: on some processors two threads round otherwise
         expected = make_fbank(options).extract(faster, 16000)
     assert np.array_equal(store.utt("sp1.1-u1").numpy(), expected)
-    plain = compute_features(split, RAW, tmp_path / "plain", jobs=Jobs(1))
+    plain = compute_features(split, RAW, tmp_path / "plain")
     assert torch.equal(plain.utt("u1"), store.utt("u1"))
 
 
@@ -168,7 +168,7 @@ def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Pat
     split = make_split(tmp_path, {f"u{n:02}": f"spk{n % 3}" for n in range(40)})
     options = FeatureOptions(speed_factors=(1.0, 1.1))
     for name, num_jobs in (("a", 1), ("b", 2), ("c", 2)):
-        compute_features(split, options, tmp_path / name, Jobs(num_jobs))
+        compute_features(split, options, tmp_path / name, Executor(num_jobs))
     for file in ("feats.safetensors", "frames.json"):
         first = (tmp_path / "a" / file).read_bytes()
         assert first == (tmp_path / "b" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()
@@ -177,23 +177,23 @@ def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Pat
 MORTAL_EXTRACTION = """
 import os, signal, sys
 from lhotse import RecordingSet, SupervisionSet
-from asrkd.features import store_writer as frame_file
+from asrkd.workflow import append_store
 from asrkd.data.splits import CorpusSplit
 from asrkd.features.fbank import FeatureOptions, compute_features
-from asrkd.workflow.map import Jobs
+from asrkd.workflow.executor import Executor
 
 recordings, supervisions, out_dir, last = sys.argv[1:]
-append = frame_file.FrameFile.append
+append = append_store.AppendStore.append
 
-def append_or_die(self, utterance):
-    if len(self) == int(last):
+def append_or_die(self, columns, label):
+    if len(self.entries) == int(last):
         os.kill(os.getpid(), signal.SIGKILL)
-    append(self, utterance)
+    append(self, columns, label)
 
-frame_file.FrameFile.append = append_or_die
-frame_file.NOTE_BYTES = 1
+append_store.AppendStore.append = append_or_die
+append_store.COMMIT_BYTES = 1
 split = CorpusSplit(RecordingSet.from_file(recordings), SupervisionSet.from_file(supervisions))
-compute_features(split, FeatureOptions(), out_dir, Jobs(2))
+compute_features(split, FeatureOptions(), out_dir, Executor(2))
 """
 
 
@@ -219,14 +219,14 @@ def test_a_killed_extraction_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_other_options_or_texts_give_another_fingerprint(tmp_path: Path):
     split = make_split(tmp_path, {"u1": "bob"})
-    first = compute_features(split, RAW, tmp_path / "a", jobs=Jobs(1))
-    other_options = compute_features(split, FeatureOptions(), tmp_path / "b", jobs=Jobs(1))
+    first = compute_features(split, RAW, tmp_path / "a")
+    other_options = compute_features(split, FeatureOptions(), tmp_path / "b")
     renamed = CorpusSplit(
         split.recordings, SupervisionSet.from_segments(make_supervision(r, "bob", "NEW") for r in split.recordings)
     )
-    other_text = compute_features(renamed, RAW, tmp_path / "c", jobs=Jobs(1))
+    other_text = compute_features(renamed, RAW, tmp_path / "c")
     assert len({first.fingerprint, other_options.fingerprint, other_text.fingerprint}) == 3
-    assert compute_features(split, RAW, tmp_path / "d", jobs=Jobs(1)).fingerprint == first.fingerprint
+    assert compute_features(split, RAW, tmp_path / "d").fingerprint == first.fingerprint
 
 
 @pytest.mark.parametrize("num_jobs", [1, 2])
@@ -236,10 +236,10 @@ def test_a_fault_names_the_utterance_and_leaves_nothing(tmp_path: Path, num_jobs
     samples[100] = np.nan
     soundfile.write(tmp_path / "u2.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(InputError, match="u2: expected finite features"):
-        compute_features(split, RAW, tmp_path / "store", Jobs(num_jobs))
+        compute_features(split, RAW, tmp_path / "store", Executor(num_jobs))
     (tmp_path / "u2.wav").unlink()
     with pytest.raises(InputError, match="u2: missing audio"):
-        compute_features(split, RAW, tmp_path / "store", Jobs(num_jobs))
+        compute_features(split, RAW, tmp_path / "store", Executor(num_jobs))
     assert not (tmp_path / "store").exists()
 
 

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkd.errors import InputError
-from asrkd.features import store_writer as frame_file
-from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.features.splicing import SplicedFrames
+from asrkd.features.store import FrameStore
 from asrkd.files import load_tensors
+from asrkd.workflow import append_store
 
 METADATA = {"frame_shift_ms": 10.0}
 
@@ -99,19 +100,22 @@ def test_parts_hold_whole_utterances_and_number_their_examples_from_zero():
     assert sum(map(len, utterances)) == len(set.union(*utterances)) == 6
     for part in parts:
         assert 3 <= len(part) <= 7
-        held = whole.part(part, torch.device("cpu"), torch.float32)
-        assert len(held) == len(part)
-        assert torch.equal(held.batch(torch.arange(len(part))), whole.batch(part))
+        in_memory = whole.part(part, torch.device("cpu"), torch.float32)
+        assert len(in_memory) == len(part)
+        assert torch.equal(in_memory.batch(torch.arange(len(part))), whole.batch(part))
         rounded = whole.part(part, torch.device("cpu"), torch.bfloat16)
         assert torch.equal(rounded.batch(torch.arange(len(part))), whole.batch(part).bfloat16())
 
 
-def test_what_is_not_held_can_still_be_shown_and_taken_in_parts():
+def test_what_is_not_in_memory_can_still_be_read():
     store = make_store([4, 5, 6])
     whole, none = SplicedFrames(store, 2, 1), SplicedFrames(store, 2, 1, utt_ids=())
     ids = torch.tensor([14, 0, 7])
     assert torch.equal(none.sample(ids), whole.batch(ids))
     assert torch.equal(none.part(ids, torch.device("cpu"), torch.float32).batch(torch.arange(3)), whole.batch(ids))
+    for utt_id in store.utt_ids:
+        assert torch.equal(none.read_utt(utt_id), whole.utt_batch(utt_id))
+        assert torch.equal(none.read_utt(utt_id, torch.bfloat16), whole.utt_batch(utt_id, torch.bfloat16))
     with pytest.raises(InputError, match="frame 14 of store"):
         none.batch(ids)
 
@@ -151,7 +155,7 @@ def test_writing_the_same_twice_gives_the_same_bytes(tmp_path: Path):
 def test_a_writing_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str):
     made = make_store([4, 2, 3, 1])
     FrameStore.write(tmp_path / "whole", rows_of(made), METADATA, "abc")
-    monkeypatch.setattr(frame_file, "NOTE_BYTES", 2 * 3 * 4)  # of each utterance of two frames or more
+    monkeypatch.setattr(append_store, "COMMIT_BYTES", 2 * 3 * 4)  # of each utterance of two frames or more
     asked_from = []
 
     def rows_from(first: int, last: int):
@@ -182,13 +186,13 @@ def test_a_writing_that_was_cut_short_goes_on(tmp_path: Path, monkeypatch: pytes
 def test_a_writing_that_was_killed_while_it_got_its_name_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = make_store([4, 2])
     rows = list(rows_of(made))
-    monkeypatch.setattr(frame_file, "NOTE_BYTES", 1)
+    monkeypatch.setattr(append_store, "COMMIT_BYTES", 1)
 
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(frame_file, "publish_dir", killed)
+        patch.setattr(append_store, "publish_dir", killed)
         with pytest.raises(KeyboardInterrupt):
             FrameStore.resume_write(tmp_path / "cut", lambda n: rows[n:], METADATA, "abc")
     asked = []
@@ -197,7 +201,7 @@ def test_a_writing_that_was_killed_while_it_got_its_name_goes_on(tmp_path: Path,
 
 
 def test_another_store_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frame_file, "NOTE_BYTES", 1)
+    monkeypatch.setattr(append_store, "COMMIT_BYTES", 1)
     rows = [*rows_of(make_store([4, 2])), ("bad", "s", "A", torch.zeros(0, 3))]
     with pytest.raises(InputError, match="bad"):
         FrameStore.resume_write(tmp_path / "store", lambda n: rows[n:], METADATA, "abc")

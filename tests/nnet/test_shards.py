@@ -11,10 +11,12 @@ import pytest
 import torch
 from shared_training import NUM_CLASSES, frame_store
 
+from asrkd.distil.compression import StoreOptions, compress
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
-from asrkd.distil.store import StoredTargets, StoreOptions, compress
+from asrkd.distil.store import StoredTargets
 from asrkd.errors import InputError
-from asrkd.features.store import FrameStore, SplicedFrames, Windows
+from asrkd.features.splicing import SplicedFrames, Windows
+from asrkd.features.store import FrameStore
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked, trainer
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.nnet.shards import Examples, Shards, shards_of

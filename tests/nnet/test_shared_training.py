@@ -135,7 +135,7 @@ def test_shares_make_up_the_batch(tmp_path: Path) -> None:
     taken = []
     for rank in range(3):
         inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
-        share = Share(ProcessGroup(rank, 3), inputs.held)
+        share = Share(ProcessGroup(rank, 3), inputs.in_memory)
         (held,) = share.batches(ids, len(ids), ids.device)
         x, mine = share.take(inputs, held, torch.Generator())
         assert torch.equal(x, shared_training.SplicedFrames(store, 2, 1).batch(mine))

@@ -371,7 +371,7 @@ def test_learns_on_a_gpu(data, tmp_path, precision):
 
 NEW_PAGES = """
 import resource, sys, torch
-from asrkd.nnet.devices import keep_freed_memory
+from asrkd.workflow.memory import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit("no glibc")
 for step in range(20):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asrkd.commands import main as cli
-from asrkd.distil.store import StoreOptions
+from asrkd.distil.compression import StoreOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import AcousticDnn, ModelOptions

@@ -80,7 +80,7 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
     [
         (["--train.seed=3"], "--train.seed: give --seed"),
         (["--train.device=cuda"], "--train.device: give --device"),
-        (["--realign.num-jobs=4"], "--realign.num-jobs: give --num-jobs"),
+        (["--num-jobs=0"], "--num-jobs: expected at least 1, found 0"),
         (["--executor=dask"], "--executor dask: expected an address"),
         (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
         (["--ensemble.size=1"], "at least 2 teachers"),

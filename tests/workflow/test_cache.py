@@ -1,4 +1,4 @@
-"""Results of pieces of work outlive the process that was making them."""
+"""Results of finished items outlive the process that computed them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SQUARES = Codec(lambda square: {"square": np.asarray([square])}, lambda arrays: 
 
 def square(items: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Backwards: results may come in any order."""
-    for place in reversed(range(len(items))):
-        yield place, items[place] ** 2
+    for index in reversed(range(len(items))):
+        yield index, items[index] ** 2
 
 
 def cut_short(items: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -35,13 +35,17 @@ def cut_short(items: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def unwanted(items: Sequence[int]) -> Iterable[tuple[int, int]]:
-    pytest.fail(f"done again: {items}")
+    pytest.fail(f"computed again: {items}")
 
 
-def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
-    kept = ResultCache(tmp_path / "kept.sqlite", "squares")
+def squares(path: Path) -> ResultCache[int]:
+    return ResultCache(path, "squares", SQUARES)
+
+
+def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
+    cache = squares(tmp_path / "results.sqlite")
     with pytest.raises(KeyboardInterrupt):
-        list(kept.map(ITEMS, cut_short, SQUARES))
+        list(cache.map(ITEMS, cut_short))
     asked = []
 
     def rest(items: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -49,58 +53,58 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
         return square(items)
 
     expected = {number: item**2 for number, item in enumerate(ITEMS)}
-    assert dict(kept.map(ITEMS, rest, SQUARES)) == expected
+    assert dict(cache.map(ITEMS, rest)) == expected
     assert asked == [3, 1, 4, 1], "the last two were there"
-    assert dict(kept.map(ITEMS, unwanted, SQUARES)) == expected
+    assert dict(cache.map(ITEMS, unwanted)) == expected
 
 
 def test_other_work_in_the_same_file_is_other_work(tmp_path: Path) -> None:
-    path = tmp_path / "kept.sqlite"
-    list(ResultCache(path, "squares").map(ITEMS, square, SQUARES))
-    doubles = dict(ResultCache(path, "doubles").map(ITEMS, lambda items: enumerate(2 * i for i in items), SQUARES))
+    path = tmp_path / "results.sqlite"
+    list(squares(path).map(ITEMS, square))
+    doubles = dict(ResultCache(path, "doubles", SQUARES).map(ITEMS, lambda items: enumerate(2 * i for i in items)))
     assert list(doubles.values()) == [6, 2, 8, 2, 10, 18]
-    assert dict(ResultCache(path, "squares").map(ITEMS, unwanted, SQUARES))[5] == 81
+    assert dict(squares(path).map(ITEMS, unwanted))[5] == 81
 
 
 def test_a_damaged_file_costs_its_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "kept.sqlite"
+    path = tmp_path / "results.sqlite"
     path.write_bytes(b"no database" * 100)
-    assert len(list(ResultCache(path, "squares").map(ITEMS, square, SQUARES))) == len(ITEMS)
-    assert f"{path}: file is not a database; its work is done again" in caplog.text
-    assert len(list(ResultCache(path, "squares").map(ITEMS, unwanted, SQUARES))) == len(ITEMS)
+    assert len(list(squares(path).map(ITEMS, square))) == len(ITEMS)
+    assert f"{path}: file is not a database; its results are computed again" in caplog.text
+    assert len(list(squares(path).map(ITEMS, unwanted))) == len(ITEMS)
 
 
 def test_a_file_that_is_locked_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asrkd.workflow.cache.sqlite3.connect", partial(sqlite3.connect, timeout=0.1))
-    kept = ResultCache(tmp_path / "kept.sqlite", "squares")
-    list(kept.map(ITEMS, square, SQUARES))
-    with closing(sqlite3.connect(kept.path, isolation_level=None)) as other:
+    cache = squares(tmp_path / "results.sqlite")
+    list(cache.map(ITEMS, square))
+    with closing(sqlite3.connect(cache.path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(InputError, match=r"kept\.sqlite: database is locked"):
-            list(kept.map(ITEMS, unwanted, SQUARES))
-    assert len(list(kept.map(ITEMS, unwanted, SQUARES))) == len(ITEMS)
+        with pytest.raises(InputError, match=r"results\.sqlite: database is locked"):
+            list(cache.map(ITEMS, unwanted))
+    assert len(list(cache.map(ITEMS, unwanted))) == len(ITEMS)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "kept.sqlite").mkdir()
-    with pytest.raises(InputError, match=r"kept\.sqlite: unable to open database file"):
-        list(ResultCache(tmp_path / "kept.sqlite", "squares").map(ITEMS, square, SQUARES))
+    (tmp_path / "results.sqlite").mkdir()
+    with pytest.raises(InputError, match=r"results\.sqlite: unable to open database file"):
+        list(squares(tmp_path / "results.sqlite").map(ITEMS, square))
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import asrkd.workflow.cache as kept
-from test_kept import ITEMS, SQUARES, square
-kept.WRITE_SEC = 0.0
-for count, _ in enumerate(kept.KeptResults(Path(sys.argv[1]), "squares").map(ITEMS, square, SQUARES), start=1):
+from asrkd.workflow import cache
+from test_cache import ITEMS, square, squares
+cache.WRITE_SEC = 0.0
+for count, _ in enumerate(squares(Path(sys.argv[1])).map(ITEMS, square), start=1):
     if count == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_kill_9_loses_nothing_that_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "kept.sqlite"
+    path = tmp_path / "results.sqlite"
     here = Path(__file__)
     environment = {"PYTHONPATH": f"{here.parents[2]}:{here.parent}"}
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment, timeout=120)
@@ -111,5 +115,5 @@ def test_kill_9_loses_nothing_that_was_written(tmp_path: Path) -> None:
         asked.extend(items)
         return square(items)
 
-    assert len(dict(ResultCache(path, "squares").map(ITEMS, rest, SQUARES))) == len(ITEMS)
+    assert len(dict(squares(path).map(ITEMS, rest))) == len(ITEMS)
     assert asked == [3, 1]

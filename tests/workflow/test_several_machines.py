@@ -1,4 +1,4 @@
-"""A recipe on a Dask cluster, under torchrun, in single jobs, with another system's posteriors: as by itself."""
+"""A recipe on a Dask cluster, under torchrun, in single jobs, taught by another system: the same results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,22 +22,21 @@ from loopback_cluster import cluster
 from test_shared_training import torchrun
 from tiny_recipe import TinyRecipe
 
-from asrkd.align import viterbi
+from asrkd.align import TrainingCorpus, viterbi
+from asrkd.data.manifests import load_split
 from asrkd.decode import decode
-from asrkd.distil.store import PosteriorStore, write_store
+from asrkd.distil.store import STORE_FILES, EnsemblePosteriors, PosteriorStore, write_store
 from asrkd.features.fbank import compute_features
-from asrkd.features.store import FrameStore, SplicedFrames
+from asrkd.features.store import FrameStore
 from asrkd.files import load_tensors, read_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.evaluate import iter_logits
-from asrkd.nnet.models import AcousticDnn, StackedEnsemble
-from asrkd.nnet.result import MODEL_NAME
-from asrkd.recipe.data import ALIGN_LEXICON_FILE, load_split
-from asrkd.recipe.evaluate import Decoder, DecodeWork, Run, tuned
-from asrkd.recipe.labels import RealignWork, load_hmm, scorer
-from asrkd.recipe.networks import LabelledFrames, PosteriorWork, trained_precision
-from asrkd.recipe.options import SpeechOptions, options_of_run
-from asrkd.workflow.map import Jobs, one_thread
+from asrkd.recipe.evaluate import DecodeTask, Run, open_graph, tuned
+from asrkd.recipe.folders import SPLITS, RunFolders
+from asrkd.recipe.labels import RealignTask, load_hmm
+from asrkd.recipe.networks import LabelledFrames, PosteriorTask, open_ensemble, teacher_folders, trained_precision
+from asrkd.recipe.options import options_of_run
+from asrkd.workflow.executor import SERIAL, Executor, one_thread
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
 
@@ -74,21 +72,21 @@ def words(exp_dir: Path, system: str) -> dict[str, str]:
 def test_a_cluster_that_loses_a_worker_makes_the_same(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     """Features, alignments, posteriors and words; a worker is killed while the flat start aligns, another comes.
 
-    Paths are relative to where the recipe runs; the workers run elsewhere.
+    Paths are relative to where the recipe runs; the workers run in another folder.
     """
     pytest.importorskip("distributed")
-    here = exp_dir.parent
-    remove(exp_dir, "manifests", "features", "align", "tree", "posteriors")
+    parent = exp_dir.parent
+    remove(exp_dir, "manifests", "features", "align", "tree", "labels", "posteriors")
     remove(exp_dir, "decode/dev/distilled", "decode/tuning", "decode/teacher_0", "decode/distilled")
-    folder = here / "dask"
+    folder = parent / "dask"
     folder.mkdir()
     with cluster(folder) as started:
-        relative = replace(tiny, corpus_dir=Path(os.path.relpath(tiny.corpus_dir, here)))
+        relative = replace(tiny, corpus_dir=Path(os.path.relpath(tiny.corpus_dir, parent)))
         command = [sys.executable, str(tiny.script)]
-        command += relative.arguments(exp_dir.relative_to(here), "--stop-stage", "10")
+        command += relative.arguments(exp_dir.relative_to(parent), "--stop-stage", "10")
         command += ["--executor", "dask", "--scheduler", started.address]
         with (folder / "run.log").open("w") as log:
-            recipe = subprocess.Popen(command, stdout=log, stderr=log, cwd=here)
+            recipe = subprocess.Popen(command, stdout=log, stderr=log, cwd=parent)
         deadline = time.monotonic() + TIMEOUT_SEC
         try:
             while not list(exp_dir.glob("align.partial/scratch/flat_start/gauss_1.*")) and recipe.poll() is None:
@@ -101,13 +99,14 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(tiny: TinyRecipe, finished
             recipe.kill()
             recipe.wait()
     made = [line for line in (folder / "run.log").read_text().splitlines() if line.startswith("==")]
-    assert len(made) == 9, "what was there was not made again"
-    splits = ("train", "dev", "test")
-    require_same_bytes(exp_dir / "features", finished / "features", *(f"{s}/feats.safetensors" for s in splits))
-    require_same_bytes(exp_dir / "align", finished / "align", "train.safetensors", "rounds.json")
-    labels = (f"{split}.safetensors" for split in splits)
-    require_same_bytes(exp_dir / "tree", finished / "tree", *labels, "tree.json", "hmm.safetensors")
-    require_same_bytes(exp_dir / "posteriors", finished / "posteriors", "posteriors.safetensors", "store.json")
+    assert len(made) == 15, "what was there was not made again"
+    here, there = RunFolders(exp_dir), RunFolders(finished)
+    for split in SPLITS:
+        require_same_bytes(here.features(split), there.features(split), "feats.safetensors")
+        require_same_bytes(here.alignment(split).parent, there.alignment(split).parent, "alignment.safetensors")
+    require_same_bytes(exp_dir / "align", finished / "align", "alignment.safetensors", "rounds.json")
+    require_same_bytes(here.tree, there.tree, "tree.json", "hmm.safetensors")
+    require_same_bytes(here.posteriors, there.posteriors, *STORE_FILES)
     require_same_bytes(exp_dir / "decode" / "tuning", finished / "decode" / "tuning", "tuning.json")
     for system in ("teacher_0", "distilled"):
         assert words(exp_dir, system) == words(finished, system)
@@ -115,47 +114,39 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(tiny: TinyRecipe, finished
 
 def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished: Path, tmp_path: Path) -> None:
     """Processes that were started, not forked, and know paths alone: what any executor of concurrent.futures can do."""
-    options = options_of_run(finished)
-    features, tree, lang = (finished / name for name in ("features", "tree", "lang"))
-    members = tuple(finished / "teachers" / str(n) for n in range(2))
+    options, folders = options_of_run(finished), RunFolders(finished)
+    members = teacher_folders(options)
+    frames = LabelledFrames.open("train", options)
     precision = trained_precision(members)
-    frames = LabelledFrames.open(features, tree, "train", options)
-    ensemble = StackedEnsemble.load([member / MODEL_NAME for member in members])
-    aligner = tmp_path / "aligner"  # any network of these senones will do
-    shutil.copytree(tree, aligner)
-    shutil.copy(members[0] / MODEL_NAME, aligner)
-    test = FrameStore.open(features / "test")
+    posteriors = EnsemblePosteriors(open_ensemble(members), frames.inputs, options.posteriors, precision)
+    aligner, lexicon_file = folders.tree / "aligner", folders.alignment("test").with_name("lexicon.txt")
+    phones = load_hmm(aligner)[0].phones
+    corpus = TrainingCorpus.build(FrameStore.open(folders.features("test")), Lexicon.load(lexicon_file), phones)
+    realign = RealignTask(folders.features("test"), lexicon_file, aligner, options.context, options.realign)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        jobs = Jobs(pool=pool)
-        split = load_split(finished / "manifests", "test")
-        compute_features(split, replace(options.features, speed_factors=(1.0,)), tmp_path / "features", jobs)
-        work = PosteriorWork(features, tree, members, precision, options)
-        utterances = frames.store, frames.tree_fingerprint, options.posteriors
-        write_store(tmp_path, ensemble, frames.inputs, *utterances, jobs=jobs, elsewhere=work, precision=precision)
-        realign = RealignWork(features / "test", lang / ALIGN_LEXICON_FILE, aligner, precision, options)
-        senones, transitions, log_prior = load_hmm(aligner)
-        inputs = SplicedFrames(test, options.context.left, options.context.right)
-        score = scorer(AcousticDnn.load(aligner / MODEL_NAME), inputs, log_prior, precision)
-        rest = Lexicon.load(lang / ALIGN_LEXICON_FILE), senones, score, transitions, options.realign
-        there = viterbi(test, *rest, elsewhere=partial(jobs.map, realign))
-    here = viterbi(test, *rest)
-    require_same_bytes(tmp_path / "features", features / "test", "feats.safetensors")
-    require_same_bytes(tmp_path, finished / "posteriors", "posteriors.safetensors", "store.json")
-    there.save(tmp_path / "there.safetensors")
-    here.save(tmp_path / "here.safetensors")
-    assert (tmp_path / "there.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
+        executor = Executor(pool=pool)
+        split = load_split(folders.manifests("test"))
+        compute_features(split, replace(options.features, speed_factors=(1.0,)), tmp_path / "features", executor)
+        description = posteriors.describe(frames.store, frames.tree_fingerprint)
+        write_store(tmp_path / "posteriors", description, PosteriorTask(options), executor=executor)
+        there = viterbi(corpus, realign, executor=executor)
+    here = viterbi(corpus, realign, executor=SERIAL)
+    require_same_bytes(tmp_path / "features", folders.features("test"), "feats.safetensors")
+    require_same_bytes(tmp_path / "posteriors", folders.posteriors, *STORE_FILES)
+    for alignment, name in ((there, "there"), (here, "here")):
+        alignment.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == folders.alignment("test").read_bytes()
 
 
 def test_any_executor_decodes_the_same(finished: Path) -> None:
     options = options_of_run(finished)
-    run = Run("distilled", 0, ("students/distilled",))
-    decoder = Decoder.open(finished, "test", options)
-    scales = tuned(finished / "decode" / "tuning", options)
-    work = DecodeWork(run, scales, "test", finished, options)
+    search = tuned(finished / "decode" / "tuning", options)
+    task = DecodeTask(Run("distilled", 0, ("students/distilled",)), "test", search, options)
+    utt_ids = FrameStore.open(RunFolders(finished).features("test")).utt_ids
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        elsewhere = partial(Jobs(pool=pool).map, work)
-        found = decode(decoder.graph, decoder.acoustics(run), scales, elsewhere=elsewhere)
-    assert {utt_id: " ".join(said) for utt_id, said in found.words.items()} == words(finished, "distilled")
+        executor = Executor(pool=pool)
+        hypotheses = decode(task, utt_ids, open_graph(finished), search.scales, executor=executor)
+    assert {utt_id: " ".join(text) for utt_id, text in hypotheses.words.items()} == words(finished, "distilled")
 
 
 def test_torchrun_trains_a_student_as_one_process_does(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
@@ -207,13 +198,12 @@ def test_teachers_train_as_independent_jobs(tiny: TinyRecipe, finished: Path, ex
 def dumped(finished: Path, folder: Path) -> list[str]:
     """What another system would leave: logits of one teacher as numpy files, of the other as a Kaldi archive."""
     kaldi_native_io = pytest.importorskip("kaldi_native_io")
-    options = SpeechOptions()
-    frames = LabelledFrames.open(finished / "features", finished / "tree", "train", options)
+    options = options_of_run(finished)
+    frames = LabelledFrames.open("train", options)
     (folder / "npy").mkdir(parents=True)
-    folders = [finished / "teachers" / str(n) for n in range(2)]
-    ensemble = StackedEnsemble.load([folder / "model.safetensors" for folder in folders])
+    members = teacher_folders(options)
     with one_thread():
-        chunks = iter_logits(ensemble, frames.inputs, precision=trained_precision(folders))
+        chunks = iter_logits(open_ensemble(members), frames.inputs, precision=trained_precision(members))
         logits = torch.cat([chunk.float() for _, chunk in chunks], dim=1)
     numpy_member, kaldi_member = logits.numpy()
     with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{folder}/a.ark,{folder}/a.scp") as writer:
@@ -236,7 +226,7 @@ def test_another_systems_posteriors_teach_like_ones_own(tiny: TinyRecipe, finish
         [*command, "--kind", "logits", "--teachers", *teachers], capture_output=True, text=True, timeout=TIMEOUT_SEC
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found, expected = (PosteriorStore.open(folder) for folder in (store, finished / "posteriors"))
+    found, expected = (PosteriorStore.open(folder) for folder in (store, RunFolders(finished).posteriors))
     assert all(torch.equal(a, b) for a, b in zip(found._rows, expected._rows, strict=True))
     assert (found.utt_ids, found.options) == (expected.utt_ids, expected.options)
 

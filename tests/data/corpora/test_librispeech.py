@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,13 +22,14 @@ from asrkd.data.corpora.librispeech import LibrispeechOptions, prepare_librispee
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.manifests import load_split
 from asrkd.data.splits import PART_KEY
+from asrkd.decode.rescore import rescore
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.lang.ngram import estimate_kneser_ney
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.evaluate import Decoder, RescoreWork, Run
+from asrkd.recipe.evaluate import DecodeTask, RescoreTask, Run, decode_split, open_grammars
 from asrkd.recipe.options import LibrispeechSpeechOptions, options_of_run
-from asrkd.workflow.executor import map_on
+from asrkd.workflow.executor import Executor
 
 pytestmark = pytest.mark.k2
 
@@ -272,23 +272,21 @@ def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_pa
     page = (tmp_path / "exp" / "report" / "RESULTS.md").read_text()
     assert all(name in page for name in ("| all ", "easy", "hard, not rescored"))
     assert "recipes/librispeech/run.sh" in page[:400]
-    require_same_rescoring_elsewhere(tmp_path / "exp")
+    require_same_rescoring_on_any_executor(tmp_path / "exp")
 
 
-def require_same_rescoring_elsewhere(exp_dir: Path) -> None:
+def require_same_rescoring_on_any_executor(exp_dir: Path) -> None:
     """Other processes, which are sent paths and lattices alone, make the same of them."""
     options = options_of_run(exp_dir)
-    decoder = Decoder.open(exp_dir, "test", options)
-    acoustics = decoder.acoustics(Run("distilled", 0, ("students/distilled",)))
-    first, here = decoder.words(acoustics, options.decode, "test", exp_dir.parent)
-    read = decoder.words(acoustics, options.decode, "test", exp_dir.parent)
-    assert [one.rtf for one in read] == [first.rtf, here.rtf], "what was kept of the first call, its times too"
-    assert read[1].words == here.words
-    work = RescoreWork(exp_dir, options.decode.scales, options.decode.lattice_beam)
+    task = DecodeTask(Run("distilled", 0, ("students/distilled",)), "test", options.decode, options)
+    first, here = decode_split(task, "test", exp_dir.parent)
+    cached = decode_split(task, "test", exp_dir.parent)
+    assert [one.rtf for one in cached] == [first.rtf, here.rtf], "the first call's results, its times too"
+    assert cached[1].words == here.words
+    again = RescoreTask(exp_dir, options.decode.scales, options.decode.lattice_beam)
+    digests = open_grammars(exp_dir).digests
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        there = decoder.rescorer(
-            first, options.decode.scales, options.decode.lattice_beam, elsewhere=partial(map_on, pool, work)
-        )
+        there = rescore(first, again, digests, options.decode.scales, executor=Executor(pool=pool))
     assert there.words == here.words != first.words
     assert torch.equal(there.lattices.graph_scores, here.lattices.graph_scores)
 

@@ -1,0 +1,172 @@
+"""Frames with their neighbours as a network's input, spliced on the fly from a frame store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.features.store import FrameStore
+
+LEFT_CONTEXT_FRAMES = 20  # the paper's 26 frames, of which the 21st is predicted (section 3.1)
+RIGHT_CONTEXT_FRAMES = 5
+
+
+class Windows:
+    """Spliced frames in memory; example n is the n-th window listed.
+
+    Utterances lie end to end with copies of their edge frames between, so that every spliced frame is one contiguous
+    run of values. An overlapping strided view makes a batch one row gather.
+    """
+
+    def __init__(self, padded: Tensor, first_rows: Tensor, width: int) -> None:
+        """Windows of `width` rows of padded frames [rows, F], from first_rows [n] on (-1: not in memory)."""
+        num_features = padded.shape[1]
+        self.dim = width * num_features
+        self.device = padded.device
+        self.first_rows = first_rows
+        self._windows = padded.as_strided((max(padded.shape[0] - width + 1, 0), self.dim), (num_features, 1))
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.first_rows)
+
+    def batch(self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None) -> Tensor:
+        """Spliced frames [B, dim], of the frames' type, of examples ids [B] on their device; into `out` where given."""
+        rows = self.first_rows.index_select(0, ids)
+        if out is not None:
+            return torch.index_select(self._windows, 0, rows, out=out)
+        return self._windows.index_select(0, rows)
+
+    def run(self, first: int, length: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Spliced frames [length, dim] of consecutive examples of one utterance; of `dtype` where given."""
+        row = int(self.first_rows[first])
+        spliced = torch.empty(length, self.dim, dtype=dtype or self._windows.dtype, device=self.device)
+        return spliced.copy_(self._windows[row : row + length])
+
+
+class SplicedFrames:
+    """Frames with their neighbours as a network's input: frame t is rows t-left … t+right of its utterance.
+
+    The edge frames are repeated for rows before the first and after the last frame. Frame ids are those of the whole
+    store. With `utt_ids`, only the frames of these utterances are in memory, and `frame_ids` lists their ids; `batch`
+    and `utt_batch` refuse the others. `sample`, `part` and `read_utt` read what they need from the store.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        left: int = LEFT_CONTEXT_FRAMES,
+        right: int = RIGHT_CONTEXT_FRAMES,
+        device: str | torch.device = "cpu",
+        utt_ids: Sequence[str] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if left < 0 or right < 0:
+            raise InputError(f"context: expected at least 0 frames on either side, found {left} and {right}")
+        self.store = store
+        self.left, self.right = left, right
+        self.dim = (left + 1 + right) * store.num_features
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self._utt_ids = None if utt_ids is None else tuple(utt_ids)
+        self.frame_ids = store.frame_ids(store.utt_ids if utt_ids is None else utt_ids)
+        self._windows = self._load()
+
+    def __len__(self) -> int:
+        """Number of frame ids of the store; labels [len] are indexed by the same ids."""
+        return len(self.store)
+
+    @property
+    def in_memory(self) -> Tensor | None:
+        """Whether each frame id is in memory, [len]; None where all are."""
+        if self._utt_ids is None:
+            return None
+        in_memory = torch.zeros(len(self.store), dtype=torch.bool)
+        in_memory[self.frame_ids] = True
+        return in_memory.to(self.device)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SplicedFrames:
+        """The same frames on another device or of another type."""
+        return SplicedFrames(self.store, self.left, self.right, device, self._utt_ids, dtype)
+
+    def batch(self, ids: Tensor, generator: torch.Generator | None = None, out: Tensor | None = None) -> Tensor:
+        """Spliced frames [B, dim] of frame ids [B]; written into `out` where given.
+
+        `generator` is for sources that draw a random distortion; this one draws none.
+        """
+        ids = ids.to(self.device)
+        if self._utt_ids is not None and self.device.type == "cpu":  # the check would make a GPU wait
+            missing = ids[self._windows.first_rows.index_select(0, ids) < 0]
+            if len(missing):
+                raise InputError(f"frame {int(missing[0])} of store {self.store.fingerprint}: not in memory")
+        return self._windows.batch(ids, generator, out)
+
+    def utt_batch(self, utt_id: str, dtype: torch.dtype | None = None) -> Tensor:
+        """Spliced frames [T, dim] of one utterance; of `dtype` where given, the frames' own otherwise."""
+        begin, end = self.store.span(utt_id)
+        if end == begin or int(self._windows.first_rows[begin]) < 0:
+            raise InputError(f"{utt_id}: its frames are not in memory")
+        return self._windows.run(begin, end - begin, dtype)
+
+    def read_utt(self, utt_id: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Spliced frames [T, dim] of one utterance, read from the store."""
+        begin, end = self.store.span(utt_id)
+        return self.part(torch.arange(begin, end), self.device, torch.float32).run(0, end - begin, dtype)
+
+    def sample(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A few spliced frames [B, dim] float32, read from the store."""
+        return self.part(ids.cpu(), self.device, torch.float32).batch(torch.arange(len(ids), device=self.device))
+
+    def part(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
+        """The examples of frame_ids [n] (CPU) alone, read into memory on `device` and numbered from 0."""
+        positions = self._utterance(frame_ids).unique()
+        return self._read(positions, frame_ids, device, dtype)
+
+    def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
+        """frame_ids [n] in at most num_parts parts of about equal size, each of whole utterances drawn at random."""
+        utterance = self._utterance(frame_ids)
+        order = torch.randperm(len(self.store.utt_ids), generator=generator)  # index of each utterance in the draw
+        counts = torch.zeros_like(order)
+        counts[order] = torch.bincount(utterance, minlength=len(order))
+        middle = counts.cumsum(0) - counts / 2
+        part_by_index = (middle * num_parts / len(frame_ids)).long().clamp(max=num_parts - 1)
+        part = part_by_index[order[utterance]]
+        parts = (frame_ids[part == number] for number in range(num_parts))
+        return [ids for ids in parts if len(ids)]  # an utterance longer than a part leaves the next one empty
+
+    def _utterance(self, frame_ids: Tensor) -> Tensor:
+        """Position of the utterance of each frame."""
+        return torch.searchsorted(self.store.offsets, frame_ids, right=True) - 1
+
+    def _read(self, positions: Tensor, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
+        """Windows of frame_ids, all of them in the utterances at `positions` [N], ascending."""
+        context = self.left + self.right
+        begins = self.store.offsets[positions]
+        lengths = self.store.offsets[positions + 1] - begins
+        starts = (lengths + context).cumsum(0) - (lengths + context)
+        padded = torch.empty(int((lengths + context).sum()), self.store.num_features, dtype=dtype)
+        for row, begin, length in zip(starts.tolist(), begins.tolist(), lengths.tolist(), strict=True):
+            body = padded[row + self.left : row + self.left + length]
+            body.copy_(self.store.feats[begin : begin + length])
+            padded[row : row + self.left] = body[0]
+            padded[row + self.left + length : row + context + length] = body[-1]
+        slots = torch.searchsorted(begins, frame_ids, right=True) - 1
+        first_rows = frame_ids - begins[slots] + starts[slots]
+        return Windows(padded.to(device), first_rows.to(device), context + 1)
+
+    def _load(self) -> Windows:
+        """Windows of the frames in memory, by the store's frame ids."""
+        everything = self._utt_ids is None
+        positions = torch.arange(len(self.store.utt_ids)) if everything else self._utterance(self.frame_ids).unique()
+        windows = self._read(positions, self.frame_ids, self.device, self.dtype)
+        if not everything:
+            # One entry for each frame id of the store; where no frame is in memory, one number seen as all of them.
+            first_rows = windows.first_rows.new_full((1,), -1).expand(len(self.store))
+            if len(self.frame_ids):
+                first_rows = first_rows.contiguous()
+                first_rows[self.frame_ids.to(self.device)] = windows.first_rows
+            windows.first_rows = first_rows
+        return windows

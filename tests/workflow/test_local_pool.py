@@ -1,0 +1,82 @@
+"""Forked processes: none is waited for in vain, none outlives its parent, and what one loses another one computes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asrkd.errors import InputError
+from asrkd.workflow.local_pool import fork_map
+
+
+def test_a_worker_that_dies_is_an_error_not_a_wait() -> None:
+    def work(item: int) -> int:
+        if item == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    with pytest.raises(InputError, match="ended with status -9"):
+        list(fork_map(work, [1, 2, 3], 2))
+
+
+@pytest.mark.parametrize("num_jobs", [1, 3])
+def test_a_worker_killed_half_way_loses_nothing(tmp_path: Path, num_jobs: int) -> None:
+    """Two of the items end their process once each, half-way; the second time they are done."""
+
+    def work(item: int) -> int:
+        mark = tmp_path / f"{item}"
+        if item in (3, 11) and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item**2
+
+    items = list(range(20))
+    assert sorted(fork_map(work, items, num_jobs)) == [(item, item**2) for item in items]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["11", "3"]
+
+
+def test_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
+    """Killed, it cannot end them: each learns it from its pipe, though all were forked with the others' pipes open."""
+    forked = """
+import os, sys, time
+from asrkd.workflow.local_pool import fork_map
+
+def work(item):
+    open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
+    time.sleep(0.05)
+    return item
+
+for number, _ in enumerate(fork_map(work, list(range(1000)), 3)):
+    if number == 20:
+        os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", forked, str(tmp_path)], check=False)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 3
+    deadline = time.monotonic() + 20
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_workers_defect_keeps_its_traceback() -> None:
+    def work(item: int) -> float:
+        return 1 / item
+
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        list(fork_map(work, [1, 0], 1))
+    assert sorted(fork_map(work, [1, 2, 4], 2)) == [(0, 1.0), (1, 0.5), (2, 0.25)]
