@@ -15,8 +15,9 @@ from asrkd.align.graphs import TrainingGraphs
 from asrkd.align.viterbi import TrainingCorpus, ViterbiOptions
 from asrkd.nnet.models import AcousticDnn
 from asrkd.recipe.labels import LabelMaker, load_hmm, scorer
-from asrkd.recipe.networks import MODEL_FILE, trained_precision
+from asrkd.recipe.networks import MODEL_FILE
 from asrkd.recipe.options import options_of_run
+from asrkd.recipe.trained import trained_precision
 
 GOAL = 40_000.0
 

@@ -20,8 +20,9 @@ from asrkd.distil.store import PosteriorStore, combined_logits
 from asrkd.nnet import train
 from asrkd.nnet.evaluate import iter_logits
 from asrkd.nnet.models import AcousticDnn, StackedEnsemble
-from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, Student, student_training, trained_precision
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, Student, student_training
 from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.recipe.trained import trained_precision
 
 FIRST_SEED = 700  # of none of the recipe's own students
 REFERENCE = "top-k store, bfloat16"

@@ -15,8 +15,9 @@ from bench import Table, finished_run, main, quickest, verdict
 from asrkd.distil.store import PosteriorStore, combined_logits, store_report, write_store
 from asrkd.nnet.evaluate import iter_logits
 from asrkd.nnet.models import StackedEnsemble
-from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, trained_precision
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames
 from asrkd.recipe.options import options_of_run
+from asrkd.recipe.trained import trained_precision
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.map import Jobs
 

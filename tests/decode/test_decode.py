@@ -32,7 +32,7 @@ from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
-from asrkd.scoring import wer  # noqa: E402
+from asrkd.scoring.words import wer  # noqa: E402
 from asrkd.workflow.cache import ResultCache  # noqa: E402
 from asrkd.workflow.k2_threads import k2_jobs  # noqa: E402 - after k2's check
 from asrkd.workflow.local_pool import fork_map  # noqa: E402

@@ -36,8 +36,9 @@ from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.data import ALIGN_LEXICON_FILE, load_split
 from asrkd.recipe.evaluate import Decoder, DecodeWork, Run, tuned
 from asrkd.recipe.labels import RealignWork, load_hmm, scorer
-from asrkd.recipe.networks import LabelledFrames, PosteriorWork, trained_precision
+from asrkd.recipe.networks import LabelledFrames, PosteriorWork
 from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.recipe.trained import trained_precision
 from asrkd.workflow.map import Jobs, one_thread
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
