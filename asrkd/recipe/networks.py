@@ -26,7 +26,7 @@ from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
-from asrkd.recipe.trained import PRECISION_KEY, SUMMARY_FILE, trained_precision
+from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
 from asrkd.workflow import provenance
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 from asrkd.workflow.map import SERIAL
@@ -288,7 +288,7 @@ def _train_model(
             "dev_loss": best["dev_loss"],
             PRECISION_KEY: result.precision,
             "history": result.history,
-            "device": provenance.device_name(str(resolve_device(options.device))),
+            DEVICE_KEY: provenance.device_name(str(resolve_device(options.device))),
             "tree": frames.tree_fingerprint,
             "seed": seed,
         },

@@ -35,7 +35,7 @@ from asrkd.recipe.lang import lang_summary
 from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
-from asrkd.recipe.trained import SUMMARY_FILE
+from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.decoding_tables import scales_at_grid_end
 from asrkd.scoring.boundaries import boundary_errors, joined
@@ -52,7 +52,7 @@ from asrkd.scoring.results import (
 )
 from asrkd.scoring.words import WordErrors, confusions
 from asrkd.workflow import provenance
-from asrkd.workflow.steps import Record, Step, stage_seconds
+from asrkd.workflow.steps import Step, stage_seconds
 
 NUM_CONFUSIONS = 20
 NUM_WORST = 8
@@ -184,7 +184,7 @@ def config_sha(options: SpeechOptions) -> str:
 def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
     summary = read_json(options.exp_dir / one.run.models[0] / SUMMARY_FILE)
     extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
-    extra |= _training_provenance(one.run, options.exp_dir)
+    extra |= training_provenance([options.exp_dir / step for step in one.run.models])
     if len(one.run.models) == 1:
         extra |= {"history": summary["history"], "best_epoch": summary["best_epoch"]}
     return system_entry(
@@ -195,22 +195,6 @@ def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Studen
         one.rtf,
         **extra,
     )
-
-
-def _training_provenance(run: Run, exp_dir: Path) -> dict[str, Any]:
-    """Revision, source digest and device that trained a system's networks, and when they were finished.
-
-    Networks of an ensemble that differ in one of these give each value once.
-    """
-    found: dict[str, list[str]] = defaultdict(list)
-    for step in run.models:
-        record = Record.read(exp_dir / step)
-        assert record is not None  # scoring requires the step
-        values = {"git_sha": record.code["git_sha"], "code": record.code["asrkd"], "finished": record.finished}
-        for key, value in {**values, "device": read_json(exp_dir / step / SUMMARY_FILE)["device"]}.items():
-            if value not in found[key]:
-                found[key].append(value)
-    return {key: ", ".join(values) for key, values in found.items()} | {"finished": max(found["finished"])}
 
 
 def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:

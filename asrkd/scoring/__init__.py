@@ -1,5 +1,5 @@
 """Word errors, frame metrics and alignment boundaries, with confidence intervals, as results.json has them.
 
 words.py counts word errors, frames.py sums over frames, bootstrap.py resamples utterances, boundaries.py compares
-alignments, results.py assembles results.json (DESIGN section 5).
+alignments, results.py assembles results.json (docs/file_formats.md).
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunProvenance:
-    """Command, versions, seed and device of a run: the first entries of results.json (DESIGN section 5)."""
+    """Command, versions, seed and device of a run: the first entries of results.json (docs/file_formats.md)."""
 
     recipe: str
     """Name of the recipe."""

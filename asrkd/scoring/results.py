@@ -1,4 +1,4 @@
-"""results.json (DESIGN section 5), assembled from scores."""
+"""results.json (docs/file_formats.md), assembled from scores."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def assemble_results(
     gap_recovered: Mapping[str, Any],
     **extra: Any,
 ) -> dict[str, Any]:
-    """The results.json object. `extra` (sweep, tuning, confusions, ...) follows the keys of DESIGN section 5.
+    """The results.json object. `extra` (sweep, tuning, confusions, ...) follows the keys of docs/file_formats.md.
 
     InputError if a comparison names a system that is not in `systems`.
     """
