@@ -1,4 +1,4 @@
-"""A few hundred made-up digits as MNIST's four files, and a recipe on them for a process of its own.
+"""A few hundred synthetic digits as MNIST's four files, and a small MNIST recipe on them.
 
 `python toy_digits.py CORPUS_DIR OPTION...` runs it, as recipes/mnist/recipe.py runs on MNIST.
 """
@@ -17,10 +17,11 @@ from asrkd.data.corpora.mnist import MNIST_MD5
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout, whose recipes are not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: its recipes are not installed
 
 from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
 from recipes.mnist.pipeline import main
+from recipes.mnist.variants import Variant, students
 
 NUM_TRAIN, NUM_TEST = 600, 200
 
@@ -32,15 +33,15 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 
 def make_digits(num_digits: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ten blurred scribbles under noise and shifts, the same scribbles whatever the seed."""
+    """Images [N, 28, 28] and labels [N]: ten scribbles, shifted and with noise, the same ones for every `seed`."""
     scribbles = np.random.default_rng(0).random((10, 7, 7)) > 0.55
-    chance = np.random.default_rng(seed)
-    labels = chance.integers(0, 10, num_digits)
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, num_digits)
     images = np.zeros((num_digits, 28, 28))
     for image, label in zip(images, labels, strict=True):
-        down, right = chance.integers(2, 6, 2)
+        down, right = rng.integers(2, 6, 2)
         image[down : down + 21, right : right + 21] = np.kron(scribbles[label], np.ones((3, 3)))
-    noisy = 160 * images + chance.normal(0, 70, images.shape)
+    noisy = 160 * images + rng.normal(0, 70, images.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8), labels.astype(np.uint8)
 
 
@@ -76,6 +77,12 @@ SMALL = DigitsOptions(
     ),
 )  # fmt: skip
 PROFILES = {"full": SMALL, "quick": replace(SMALL, profile="quick", experiments=(1, 3, 4))}
+
+
+def students_by_name(options: DigitsOptions) -> dict[str, Variant]:
+    """Every student of a run by its name."""
+    return {variant.name: variant for variant in students(options)}
+
 
 if __name__ == "__main__":
     corpus_dir = Path(sys.argv[1])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,10 +21,10 @@ from asrkd.nnet.devices import resolve_device, resolve_precision
 from asrkd.nnet.evaluate import CHUNK, inference
 from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.options import require_set_by_run, set_by_run
+from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 
 SECONDS_PER_HOUR = 3600.0
 MS_PER_SEC = 1000.0
-FLOAT_BYTES = 4
 STATES_PER_PHONE = 3
 # Weights, gradients and AdamW's two moments, in float32.
 BYTES_PER_TRAINED_PARAMETER = 4 * FLOAT_BYTES
@@ -89,40 +88,6 @@ class CostOptions:
     @property
     def input_dim(self) -> int:
         return self.context * self.features
-
-
-@dataclass(frozen=True)
-class Network:
-    """Arithmetic of one feed-forward network."""
-
-    input_dim: int
-    outputs: int
-    model: ModelOptions
-
-    @property
-    def layer_macs(self) -> list[int]:
-        """Multiply-adds of each layer for one frame."""
-        dims = [self.input_dim] + [self.model.hidden_dim] * self.model.num_layers + [self.outputs]
-        return [before * after for before, after in pairwise(dims)]
-
-    @property
-    def parameters(self) -> int:
-        return sum(self.layer_macs) + self.model.num_layers * self.model.hidden_dim + self.outputs
-
-    @property
-    def forward_flop(self) -> int:
-        """Of one frame."""
-        return 2 * sum(self.layer_macs)
-
-    @property
-    def training_flop(self) -> int:
-        """Of one frame: forward, and the gradients of weights and inputs. The first inputs need no gradient."""
-        return 3 * self.forward_flop - 2 * self.layer_macs[0]
-
-    def activations(self, batch_size: int) -> int:
-        """Bytes of a training step over `batch_size` frames: activations, logits and their gradients."""
-        hidden = self.input_dim + 2 * self.model.num_layers * self.model.hidden_dim
-        return FLOAT_BYTES * batch_size * (hidden + 3 * self.outputs)
 
 
 @dataclass(frozen=True)

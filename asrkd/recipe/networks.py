@@ -18,7 +18,7 @@ from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.files import read_json, write_json
+from asrkd.files import write_json
 from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
@@ -27,16 +27,14 @@ from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
 from asrkd.recipe.folders import STORE_FOLDER, RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.options import SpeechOptions
+from asrkd.recipe.seeds import student_seed, teacher_seed
+from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
 from asrkd.workflow import provenance
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 from asrkd.workflow.executor import SERIAL
 
 MODEL_FILE = "model.safetensors"
-SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.json"
-# Teachers and students draw their seeds from ranges that never meet.
-STUDENT_SEED_OFFSET = 500
-SEEDS_PER_RUN = 1000
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,8 @@ def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 6: one member of the ensemble. Members differ in initialisation and data order alone."""
     frames, dev = _train_and_dev(options)
     objective = HardTargets(frames.labels)
-    _train_model(frames, dev, options.teacher, objective, member, options, out_dir, f"teacher {member}")
+    seed = teacher_seed(options.seed, member)
+    _train_model(frames, dev, options.teacher, objective, seed, options, out_dir, f"teacher {member}")
 
 
 def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> None:
@@ -186,7 +185,7 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
         store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
         store.require(frames.store.fingerprint, frames.tree_fingerprint)
         objective = Distillation(frames.labels, store, student.distil)
-    seed = STUDENT_SEED_OFFSET + student.seed
+    seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
     _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name)
 
@@ -261,12 +260,6 @@ def open_ensemble(members: Sequence[Path]) -> StackedEnsemble:
     return StackedEnsemble.load([member / MODEL_FILE for member in members])
 
 
-def trained_precision(members: Sequence[Path]) -> str:
-    """The arithmetic to score teachers in: bfloat16 where all of them were trained in it."""
-    precisions = {read_json(member / SUMMARY_FILE)["precision"] for member in members}
-    return "bfloat16" if precisions == {"bfloat16"} else "float32"
-
-
 def _train_and_dev(options: SpeechOptions) -> tuple[LabelledFrames, LabelledFrames]:
     return LabelledFrames.open_to_learn(options), LabelledFrames.open("dev", options)
 
@@ -281,7 +274,6 @@ def _train_model(
     out_dir: Path,
     description: str,
 ) -> None:
-    seed += SEEDS_PER_RUN * options.seed
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
     result = train(
@@ -298,9 +290,9 @@ def _train_model(
             "best_epoch": result.best_epoch + 1,
             "dev_accuracy": best["dev_accuracy"],
             "dev_loss": best["dev_loss"],
-            "precision": result.precision,
+            PRECISION_KEY: result.precision,
             "history": result.history,
-            "device": provenance.device_name(str(resolve_device(options.device))),
+            DEVICE_KEY: provenance.device_name(str(resolve_device(options.device))),
             "tree": frames.tree_fingerprint,
             "seed": seed,
         },

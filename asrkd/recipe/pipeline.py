@@ -12,17 +12,18 @@ from typing import Any
 from asrkd import config
 from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
-from asrkd.files import file_fingerprint, read_json, write_json
+from asrkd.files import file_fingerprint
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
 from asrkd.recipe import evaluate, external_teacher, features, labels, lang, networks, results
+from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
+from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.report import print_table
 from asrkd.workflow.provenance import command_of_all
-from asrkd.workflow.stages import StageRange, list_steps, run_steps
-from asrkd.workflow.steps import LAST_STAGE, STAGE_NAMES, Step
+from asrkd.workflow.steps import STAGE_NAMES, Step
 
 # The steps whose output every network is trained on: frames and labels of both splits.
 TRAINING_DATA = ("features/train", "features/dev", "tree", "labels/dev")
@@ -318,49 +319,16 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
     arguments = sys.argv[1:] if argv is None else argv
     with one_line_errors(corpus.program):
         description, examples = _description(corpus), _examples(corpus, default)
-        typed = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
-        options = with_absolute_paths(typed)
-        steps = build_steps(corpus, options, command_of_all(corpus.program, arguments))
-        stages = StageRange(options.stage, options.stop_stage, options.only)
-        if options.list_steps or options.dry_run:
-            print("\n".join(list_steps(steps, options.exp_dir, stages, stale_only=options.dry_run)))
-            return
-        options.exp_dir.mkdir(parents=True, exist_ok=True)
-        # Before the first step: what a failed run leaves must not be read by an older configuration.
-        run_steps(steps, options.exp_dir, stages, on_start=partial(save_config, typed))
-        if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
-            _finish(typed.exp_dir)
-
-
-def save_config(options: SpeechOptions) -> None:
-    """Write config.json: the options of the whole run, whichever of its stages are run now."""
-    whole = replace(options, stage=0, stop_stage=LAST_STAGE, only=None)
-    config.save(whole, options.exp_dir / "config.json")
-
-
-def with_absolute_paths(options: SpeechOptions) -> SpeechOptions:
-    """The options with absolute folders, for workers of a cluster, whose working folder is another.
-
-    `corpora` stays as it is written: the corpus module makes what it names absolute (`asrkd.data.corpora.user`).
-    """
-    corpus_dir = options.corpus_dir and options.corpus_dir.absolute()
-    return replace(options, corpus_dir=corpus_dir, exp_dir=options.exp_dir.absolute())
-
-
-def _finish(exp_dir: Path) -> None:
-    """Copy the results to where people look for them, and print them."""
-    found = read_json(exp_dir / "score" / results.RESULTS_FILE)
-    write_json(exp_dir / results.RESULTS_FILE, found)
-    print(print_table(found))
-    print(f"results: {exp_dir / results.RESULTS_FILE}, {exp_dir / 'report' / 'RESULTS.md'}")
-    print(f"report:  {exp_dir / 'report' / 'report.html'}")
+        options = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
+        # `corpora` is in a stamp and stays as it was typed: its module makes its paths absolute (corpora/user.py).
+        steps = build_steps(corpus, with_absolute_paths(options), command_of_all(corpus.program, arguments))
+        run_recipe(steps, options, print_table)
 
 
 def _description(corpus: Corpus) -> str:
-    stages = ", ".join(f"{number} {name}" for number, name in enumerate(STAGE_NAMES))
     return (
         f"The {corpus.name} recipe: from a corpus to a table that compares baseline, teachers, ensemble and distilled "
-        f"student.\n\nStages: {stages}. A stage is skipped when its options and inputs did not change."
+        f"student.\n\n{stages_text(range(len(STAGE_NAMES)))}"
     )
 
 

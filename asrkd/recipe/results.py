@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from asrkd.data.manifests import load_split
 from asrkd.data.splits import PART_KEY, total_excluded
 from asrkd.decode import Hypotheses
 from asrkd.features.store import FrameStore
-from asrkd.files import fingerprint, read_json, write_json
+from asrkd.files import read_json, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import ModelOptions
+from asrkd.recipe import run_options
+from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import REJECTED_FILE, Corpus
 from asrkd.recipe.evaluate import (
     FIRST_PASS_FILE,
@@ -30,13 +32,15 @@ from asrkd.recipe.evaluate import (
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
 from asrkd.recipe.lang import lang_summary
-from asrkd.recipe.networks import REPORT_FILE, SUMMARY_FILE, Student, students, teachers
+from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
+from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.decoding_tables import scales_at_grid_end
 from asrkd.scoring.boundaries import boundary_errors, joined
 from asrkd.scoring.frames import FrameMetrics
+from asrkd.scoring.provenance import RunProvenance
 from asrkd.scoring.results import (
     assemble_results,
     comparisons,
@@ -48,9 +52,8 @@ from asrkd.scoring.results import (
 )
 from asrkd.scoring.words import WordErrors, confusions
 from asrkd.workflow import provenance
-from asrkd.workflow.steps import Record, Step, stage_seconds
+from asrkd.workflow.steps import Step, stage_seconds
 
-RESULTS_FILE = "results.json"
 NUM_CONFUSIONS = 20
 NUM_WORST = 8
 NOT_RESCORED = ", not rescored"
@@ -114,12 +117,14 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
     first = {one.run.system: one for one in scored if one.run.seed == 0}
     student_of = {student.name: student for student in students(options)}
     results = assemble_results(
-        recipe=corpus.name,
-        command=command,
-        git_sha=provenance.git_sha(),
-        config_sha=config_sha(options),
-        seed=options.seed,
-        device=provenance.device_name(str(resolve_device(options.device))),
+        RunProvenance(
+            recipe=corpus.name,
+            command=command,
+            git_sha=provenance.git_sha(),
+            config_sha=config_sha(options),
+            seed=options.seed,
+            device=provenance.device_name(str(resolve_device(options.device))),
+        ),
         systems={name: _system(one, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
         gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
@@ -171,17 +176,15 @@ def _worst(first: Mapping[str, Scored], recognisable: frozenset[str]) -> list[di
 
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of the options that decide the results: no folders, no range of stages, no runtime options."""
-    anywhere = replace(options, corpus_dir=None, exp_dir=Path(), num_jobs=1, executor="processes", scheduler=None)
-    anywhere = replace(anywhere, device="auto", train=options.train.without_runtime_options())
-    anywhere = replace(anywhere, dry_run=False, list_steps=False)
     # The stamps have the fingerprint of another system's posterior store.
-    return fingerprint(replace(anywhere, stage=0, stop_stage=0, only=None, posteriors_from=None))
+    elsewhere = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None}
+    return run_options.config_sha(options, **elsewhere)
 
 
 def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
     summary = read_json(options.exp_dir / one.run.models[0] / SUMMARY_FILE)
     extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
-    extra |= _training_provenance(one.run, options.exp_dir)
+    extra |= training_provenance([options.exp_dir / step for step in one.run.models])
     if len(one.run.models) == 1:
         extra |= {"history": summary["history"], "best_epoch": summary["best_epoch"]}
     return system_entry(
@@ -192,22 +195,6 @@ def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Studen
         one.rtf,
         **extra,
     )
-
-
-def _training_provenance(run: Run, exp_dir: Path) -> dict[str, Any]:
-    """Revision, source digest and device that trained a system's networks, and when they were finished.
-
-    Networks of an ensemble that differ in one of these give each value once.
-    """
-    found: dict[str, list[str]] = defaultdict(list)
-    for step in run.models:
-        record = Record.read(exp_dir / step)
-        assert record is not None  # scoring requires the step
-        values = {"git_sha": record.code["git_sha"], "code": record.code["asrkd"], "finished": record.finished}
-        for key, value in {**values, "device": read_json(exp_dir / step / SUMMARY_FILE)["device"]}.items():
-            if value not in found[key]:
-                found[key].append(value)
-    return {key: ", ".join(values) for key, values in found.items()} | {"finished": max(found["finished"])}
 
 
 def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:

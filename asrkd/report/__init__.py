@@ -61,9 +61,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrkd.errors import InputError
-from asrkd.files import atomic_file
 from asrkd.report.markdown import results_markdown, terminal_text
+from asrkd.report.output import report_packages, write_text
 
 __all__ = ["print_table", "write_report", "write_results_md"]
 
@@ -78,7 +77,7 @@ def print_table(results: Results) -> str:
 def write_results_md(results: Results | Sequence[Results], path: Path | str) -> None:
     """Write RESULTS.md: the command that regenerates it, the verdict, tables; several runs follow by `variant`."""
     runs = [results] if isinstance(results, Mapping) else list(results)
-    _write_text(Path(path), results_markdown(runs))
+    write_text(Path(path), results_markdown(runs))
 
 
 def write_report(results: Results, extras: Results, path: Path | str) -> None:
@@ -87,15 +86,6 @@ def write_report(results: Results, extras: Results, path: Path | str) -> None:
     InputError names the utt_id whose audio is missing or unreadable, or the package of the extra `report`
     that is not installed.
     """
-    try:
-        # Only the page needs matplotlib and jinja2; tables and RESULTS.md are for every environment.
+    with report_packages(Path(path)):
         from asrkd.report.sections import speech_page
-    except ModuleNotFoundError as error:
-        raise InputError(f"{path}: expected the packages of asrkd[report], found no {error.name}") from None
-    _write_text(Path(path), speech_page({**results, **extras}))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(Path(path), speech_page({**results, **extras}))

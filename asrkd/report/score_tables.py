@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 
+from asrkd.report.spread import mean_and_deviation
 from asrkd.report.systems import (
     METRICS,
     comparison_verdict,
@@ -159,8 +159,4 @@ def _mean_and_deviation(rows: Iterable[Row], metric: str) -> str:
     values = [value for row in rows if (value := finite(row.get(metric))) is not None]
     if not values:
         return MISSING
-    shape = METRICS[metric]
-    mean = number(statistics.fmean(values), shape.digits, shape.scale)
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {number(statistics.stdev(values), shape.digits, shape.scale)}"
+    return mean_and_deviation(values, METRICS[metric].digits, METRICS[metric].scale)

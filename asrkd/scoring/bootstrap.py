@@ -1,10 +1,8 @@
-"""How sure one may be of a metric: bootstrap intervals over utterances, paired comparisons, the gap
-recovered.
+"""Bootstrap confidence intervals over utterances, paired comparisons and the gap recovered.
 
-Every metric is a ratio of per-utterance sums (errors over words, correct frames over frames), so that one
-bootstrap over utterances (Bisani and Ney, ICASSP 2004) serves them all: an utterance is drawn whole, with
-everything every system did on it, and intervals of differences are therefore paired. The draws are numpy's,
-seeded.
+Every metric is a ratio of per-utterance sums (errors over words, correct frames over frames). One bootstrap over
+utterances (Bisani and Ney, ICASSP 2004) therefore serves all metrics. A drawn utterance carries the counts of every
+system, so that intervals of differences are paired. The draws are those of a seeded numpy generator.
 """
 
 from __future__ import annotations
@@ -19,8 +17,9 @@ from numpy.typing import NDArray
 from asrkd.errors import InputError
 
 NUM_REPLICATES = 10_000
-# Rows of resampling weights held at once: 500 x 2,600 utterances x 8 bytes is 10 MB.
+# Rows of resampling weights in memory at once: 500 x 2,600 utterances x 8 bytes is 10 MB.
 REPLICATE_CHUNK = 500
+# Percentiles that bound a 95% interval.
 CI95 = (2.5, 97.5)
 
 
@@ -31,13 +30,13 @@ class UtteranceMetric:
     name: str
     """Key in results.json: wer, frame_accuracy or cross_entropy."""
     utt_ids: tuple[str, ...]
-    """What the rows are of; systems are only compared over the same ones."""
+    """Utterance of each row. Two systems are compared only over the same utterances."""
     numerator: NDArray[np.float64]
-    """Per utterance, float64 [N]: word errors, correct frames, summed cross-entropy (nats)."""
+    """Word errors, correct frames or summed cross-entropy (nats) per utterance, float64 [N]."""
     denominator: NDArray[np.float64]
-    """Per utterance, float64 [N]: words or frames."""
+    """Words or frames per utterance, float64 [N]."""
     scale: float = 1.0
-    """100 for per cent."""
+    """100 for a percentage."""
     higher_is_better: bool = False
     """True for accuracies."""
 
@@ -59,10 +58,10 @@ class UtteranceMetric:
 
 
 def mean_over_seeds(metrics: Sequence[UtteranceMetric]) -> UtteranceMetric:
-    """One metric whose per-utterance sums are the mean over seeds of the same system.
+    """The metric with the mean per-utterance sums of several seeds of one system.
 
-    An interval of the result speaks of the choice of utterances with these seeds averaged, not of the choice
-    of seeds.
+    An interval of it covers the choice of utterances, with these seeds averaged. It does not cover the choice of seeds.
+    InputError or ValueError unless all are the same metric of the same utterances.
     """
     first = metrics[0]
     for other in metrics[1:]:
@@ -72,14 +71,14 @@ def mean_over_seeds(metrics: Sequence[UtteranceMetric]) -> UtteranceMetric:
 
 
 def interval(metric: UtteranceMetric, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap 95% interval of the metric over utterances."""
+    """Percentile bootstrap 95% interval (low, high) of the metric over utterances."""
     low, high = np.percentile(_replicate([metric], num_replicates, seed)[0], CI95)
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """System a less system b on the same utterances, with a paired interval."""
+    """Difference of systems a and b on the same utterances, with a paired interval."""
 
     a: str
     """Name of the first system."""
@@ -112,10 +111,11 @@ def compare(
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
 ) -> Comparison:
-    """Paired bootstrap of two (name, metric) systems over the same utterances: InputError where they differ.
+    """Paired bootstrap of two (name, metric) systems.
 
-    p is twice the smaller share of replicates on either side of zero (Efron and Tibshirani 1993, section
-    15.4), zeros counted on both, with one added to numerator and denominator so that it is never 0.
+    p is twice the smaller share of replicates on either side of zero (Efron and Tibshirani 1993, section 15.4). Zeros
+    count on both sides. One is added to numerator and denominator, so that p is never 0. InputError if the systems were
+    scored on different utterances.
     """
     _require_comparable(a[1], b[1])
     replicates = _replicate([a[1], b[1]], num_replicates, seed)
@@ -128,12 +128,12 @@ def compare(
 
 @dataclass(frozen=True)
 class GapRecovered:
-    """(distilled - baseline) / (ensemble - baseline): how much of the ensemble's gain the student has."""
+    """(distilled - baseline) / (ensemble - baseline): the share of the ensemble's gain that the student has."""
 
     value: float | None
     """The share, None when the ensemble is no better than the baseline."""
     ci95: tuple[float, float] | None
-    """Percentile bootstrap interval over utterances, None when too many replicates have no gain to share."""
+    """Percentile bootstrap 95% interval, None when the ensemble has no gain in too many replicates."""
     reason: str | None
     """Why `value` or `ci95` is None."""
 
@@ -153,32 +153,43 @@ def gap_recovered(
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
 ) -> GapRecovered:
-    """The share of the ensemble's gain over the baseline that the distilled student recovers, with an
-    interval.
+    """The share of the ensemble's gain over the baseline that the distilled student recovers.
 
-    A replicate in which the ensemble is not better has no meaningful ratio. Where more than 2.5% are such,
-    the interval has no finite end (Fieller 1954) and is None with the reason; fewer are left out of the
-    percentiles.
+    The interval is over utterances (`share_interval`). InputError if the systems were scored on different utterances.
     """
     _require_comparable(baseline, ensemble)
     _require_comparable(baseline, distilled)
     sign = 1.0 if baseline.higher_is_better else -1.0
     gain = sign * (ensemble.value - baseline.value)
     if gain <= 0:
-        found = f"{ensemble.value:.4g} is no better than the baseline's {baseline.value:.4g}"
-        reason = f"the ensemble's {baseline.name} {found}"
-        return GapRecovered(None, None, reason)
+        values = f"{ensemble.value:.4g} is no better than the baseline's {baseline.value:.4g}"
+        return GapRecovered(None, None, f"the ensemble's {baseline.name} {values}")
     value = (distilled.value - baseline.value) / (ensemble.value - baseline.value)
     base, top, student = _replicate([baseline, ensemble, distilled], num_replicates, seed)
-    gains = sign * (top - base)
-    without = float((gains <= 0).mean())
+    return share_interval(value, sign * (top - base), sign * (student - base))
+
+
+def share_interval(value: float, gains: NDArray[np.float64], recovered: NDArray[np.float64]) -> GapRecovered:
+    """`value`, a share of a gain, with the percentile 95% interval of recovered [R] / gains [R] over R replicates.
+
+    A replicate without a gain has no meaningful ratio. If more than 2.5% of the replicates have none, the interval has
+    no finite end (Fieller 1954) and is None with the reason. Fewer of them are excluded from the percentiles.
+    """
+    has_gain = gains > 0
+    without = float((~has_gain).mean())
     if without > CI95[0] / 100:
-        found = f"in {100 * without:.1f}% of resamples the ensemble is no better than the baseline"
-        reason = f"no finite interval: {found}"
-        return GapRecovered(value, None, reason)
-    ahead = gains > 0
-    low, high = np.percentile(sign * (student - base)[ahead] / gains[ahead], CI95)
+        reason = f"in {100 * without:.1f}% of resamples the ensemble is no better than the baseline"
+        return GapRecovered(value, None, f"no finite interval: {reason}")
+    low, high = np.percentile(recovered[has_gain] / gains[has_gain], CI95)
     return GapRecovered(value, (float(low), float(high)), None)
+
+
+def draw_counts(rng: np.random.Generator, num_items: int, num_replicates: int) -> NDArray[np.int64]:
+    """How often each item is drawn in each replicate, [num_replicates, num_items].
+
+    A replicate draws `num_items` items with replacement, which is one multinomial draw of the counts.
+    """
+    return rng.multinomial(num_items, np.full(num_items, 1.0 / num_items), size=num_replicates)
 
 
 def _require_comparable(a: UtteranceMetric, b: UtteranceMetric) -> None:
@@ -214,10 +225,8 @@ def _replicate(metrics: Sequence[UtteranceMetric], num_replicates: int, seed: in
 
 
 def _resampling_weights(num_utts: int, num_replicates: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """How often each utterance is drawn, [replicates, N] a chunk: N draws with replacement are one
-    multinomial."""
-    generator = np.random.default_rng(seed)
-    even = np.full(num_utts, 1.0 / num_utts)
+    """How often each utterance is drawn, in chunks of [replicates, N]."""
+    rng = np.random.default_rng(seed)
     for start in range(0, num_replicates, REPLICATE_CHUNK):
         size = min(REPLICATE_CHUNK, num_replicates - start)
-        yield generator.multinomial(num_utts, even, size=size).astype(np.float64)
+        yield draw_counts(rng, num_utts, size).astype(np.float64)

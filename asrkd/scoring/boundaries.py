@@ -1,4 +1,4 @@
-"""How far the boundaries of an alignment lie from those that people (or a synthesiser) marked."""
+"""Errors of an alignment's phone boundaries against boundaries marked by people or by a synthesiser."""
 
 from __future__ import annotations
 
@@ -15,33 +15,39 @@ from asrkd.data.transcripts import SILENCE
 from asrkd.hmm.alignment import Segment
 
 MS_PER_SEC = 1000.0
+# Limits of the shares in results.json.
 TOLERANCES_MS = (10, 20, 30)
+# A boundary that is exactly at a limit counts as within it, whatever the rounding of its times.
 ROUNDING_MS = 1e-6
 
 
 @dataclass(frozen=True)
 class BoundaryErrors:
-    """Boundaries of many utterances: how late (seconds; early is negative) each was put, infinite where it was not."""
+    """Errors of the boundaries of one or several utterances."""
 
     late_sec: NDArray[np.float64]
+    """How late each boundary is, [boundaries] seconds: negative if it is early, infinite if its phone has no match."""
+
+    @property
+    def matched_ms(self) -> NDArray[np.float64]:
+        """How late each boundary with a match is, ms."""
+        return MS_PER_SEC * self.late_sec[np.isfinite(self.late_sec)]
 
     @property
     def median_late_ms(self) -> float:
-        """Of those found; positive where the alignment lags behind the marks."""
-        return float(np.median(self.found_ms))
-
-    @property
-    def found_ms(self) -> NDArray[np.float64]:
-        """How late those were put that were found, ms."""
-        return MS_PER_SEC * self.late_sec[np.isfinite(self.late_sec)]
+        """Median over the boundaries with a match. It is positive if the alignment is late."""
+        return float(np.median(self.matched_ms))
 
     def within(self, tolerance_ms: float) -> float:
-        """Share of the boundaries no further than this from their mark."""
+        """Share of all boundaries that are at most `tolerance_ms` from their mark."""
         return float((np.abs(self.late_sec) * MS_PER_SEC <= tolerance_ms + ROUNDING_MS).mean())
 
     def as_json(self) -> dict[str, Any]:
-        """An entry of `boundaries` in results.json: errors of those found in ms (None of none), shares of all."""
-        distance_ms = np.abs(self.found_ms)
+        """An entry of `boundaries` in results.json.
+
+        Mean and median errors (ms) are of the boundaries with a match, None without any. Shares are of all boundaries.
+        """
+        distance_ms = np.abs(self.matched_ms)
         return {
             "boundaries": self.late_sec.size,
             "mean_ms": float(distance_ms.mean()) if distance_ms.size else None,
@@ -52,41 +58,42 @@ class BoundaryErrors:
 
 
 def boundary_errors(
-    truth: Sequence[Segment], found: Sequence[Segment], unknown: Collection[str] = ()
+    marked: Sequence[Segment], aligned: Sequence[Segment], unknown: Collection[str] = ()
 ) -> BoundaryErrors:
-    """Errors of one utterance's boundaries: each start of a phone, and an end where a pause follows it.
+    """Errors of one utterance's `aligned` segments against its `marked` segments.
 
-    Phones are matched in order, SILENCE apart; a variant (another vowel, say) still has its place. Boundaries of phones
-    in `unknown`, which the alignment cannot have, are not counted.
+    The boundaries are the start of each phone, and the end of a phone before a pause. Phones are matched in order,
+    without SILENCE. A phone that the alignment replaces by another one, such as another vowel, still has a match.
+    `unknown` are phones that the alignment cannot contain. Their boundaries are not counted.
     """
-    partner = _matched(
-        [one for one in truth if one.phone != SILENCE and one.phone not in unknown],
-        [one for one in found if one.phone != SILENCE],
+    match = _matches(
+        [one for one in marked if one.phone != SILENCE and one.phone not in unknown],
+        [one for one in aligned if one.phone != SILENCE],
     )
     late_sec = []
-    for left, right in itertools.pairwise(truth):
+    for left, right in itertools.pairwise(marked):
         if left.phone in unknown or right.phone in unknown or left.phone == right.phone == SILENCE:
             continue
-        mine = partner.get(left if right.phone == SILENCE else right)
-        if mine is None:
+        segment = match.get(left if right.phone == SILENCE else right)
+        if segment is None:
             late_sec.append(np.inf)
         elif right.phone == SILENCE:
-            late_sec.append(mine.end_sec - left.end_sec)
+            late_sec.append(segment.end_sec - left.end_sec)
         else:
-            late_sec.append(mine.start_sec - right.start_sec)
+            late_sec.append(segment.start_sec - right.start_sec)
     return BoundaryErrors(np.array(late_sec))
 
 
-def _matched(truth: Sequence[Segment], found: Sequence[Segment]) -> dict[Segment, Segment]:
-    """The found segment of each true one; none of a phone that was not found in its place."""
-    matcher = SequenceMatcher(None, [one.phone for one in truth], [one.phone for one in found], autojunk=False)
-    partner: dict[Segment, Segment] = {}
+def _matches(marked: Sequence[Segment], aligned: Sequence[Segment]) -> dict[Segment, Segment]:
+    """The aligned segment of each marked one. A segment without a match is absent."""
+    matcher = SequenceMatcher(None, [one.phone for one in marked], [one.phone for one in aligned], autojunk=False)
+    match: dict[Segment, Segment] = {}
     for kind, a, a_end, b, b_end in matcher.get_opcodes():
         if kind == "equal" or a_end - a == b_end - b:
-            partner.update(zip(truth[a:a_end], found[b:b_end], strict=True))
-    return partner
+            match.update(zip(marked[a:a_end], aligned[b:b_end], strict=True))
+    return match
 
 
-def joined(parts: Sequence[BoundaryErrors]) -> BoundaryErrors:
-    """The boundaries of several utterances together."""
-    return BoundaryErrors(np.concatenate([part.late_sec for part in parts]))
+def joined(utterances: Sequence[BoundaryErrors]) -> BoundaryErrors:
+    """The boundaries of several utterances as one set."""
+    return BoundaryErrors(np.concatenate([utterance.late_sec for utterance in utterances]))

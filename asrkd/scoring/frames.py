@@ -1,4 +1,4 @@
-"""Frame accuracy and cross-entropy, kept by utterance so that they can be resampled."""
+"""Frame accuracy and cross-entropy, as sums per utterance that the bootstrap can resample."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.scoring.bootstrap import UtteranceMetric
 
-# |log sum exp| of a row of log_probs above this means that it holds logits.
+# A row of log_probs with a larger |log sum exp| contains logits, not log-probabilities.
 NORMALISATION_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
 class FrameMetrics:
-    """Frame accuracy (a fraction) and cross-entropy (nats a frame) against the alignment's pdf_ids."""
+    """Frame accuracy (a fraction) and cross-entropy (nats per frame) against the alignment's pdf_ids."""
 
     accuracy: UtteranceMetric
-    """Frames whose most probable senone is the aligned one."""
+    """Share of frames on which the most probable senone is the aligned one."""
     cross_entropy: UtteranceMetric
     """Mean of -log p(pdf_id)."""
 
 
 def frame_metrics(log_probs: Iterable[tuple[str, Tensor]], labels: Mapping[str, Tensor]) -> FrameMetrics:
-    """Per-utterance sums behind frame accuracy and cross-entropy.
+    """Frame accuracy and cross-entropy of (utt_id, natural-log posteriors [T, S]) against pdf_ids [T].
 
-    `log_probs` yields (utt_id, [T, S] natural-log posteriors); `labels` maps utt_id to pdf_ids [T] and may
-    hold more utterances. InputError where the lengths disagree, an utterance has no labels or a value is not
-    a log-probability.
+    `labels` may have more utterances than `log_probs`. InputError if the lengths differ, an utterance has no labels or
+    a row is not made of log-probabilities.
     """
     utt_ids: list[str] = []
     rows: list[tuple[float, float, float]] = []
@@ -51,7 +50,7 @@ def frame_metrics(log_probs: Iterable[tuple[str, Tensor]], labels: Mapping[str, 
 def _frame_sums(utt_id: str, log_probs: Tensor, pdf_ids: Tensor) -> tuple[float, float, float]:
     if log_probs.dim() != 2 or pdf_ids.shape != log_probs.shape[:1]:
         raise InputError(
-            f"{utt_id}: expected one label a frame, found {tuple(pdf_ids.shape)} labels for {tuple(log_probs.shape)}"
+            f"{utt_id}: expected one label per frame, found {tuple(pdf_ids.shape)} labels for {tuple(log_probs.shape)}"
         )
     if log_probs.shape[0] == 0:
         return 0.0, 0.0, 0.0

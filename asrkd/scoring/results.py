@@ -1,4 +1,4 @@
-"""results.json (DESIGN section 5), put together from scores."""
+"""results.json (docs/file_formats.md), assembled from scores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from asrkd.scoring.bootstrap import (
     mean_over_seeds,
 )
 from asrkd.scoring.frames import FrameMetrics
+from asrkd.scoring.provenance import RunProvenance
 from asrkd.scoring.words import WordErrors, worst_utterances
 
-# Metrics by the name they have in results.json; each system of one seed holds some of them.
 SystemMetrics = Mapping[str, UtteranceMetric]
+"""Metrics of one system of one seed, by their name in results.json."""
 
 
 def system_metrics(frames: FrameMetrics | None, errors: WordErrors | None) -> dict[str, UtteranceMetric]:
-    """frame_accuracy, cross_entropy and wer of one system on one test set, as far as they were measured."""
+    """frame_accuracy, cross_entropy and wer of one system on one test set, without those that were not measured."""
     metrics = [] if frames is None else [frames.accuracy, frames.cross_entropy]
     metrics += [] if errors is None else [errors.metric]
     return {metric.name: metric for metric in metrics}
@@ -38,11 +39,11 @@ def system_entry(
     seed: int = 0,
     **extra: Any,
 ) -> dict[str, Any]:
-    """An entry of `systems`. `errors` and `rtf` go by test set; with a single one they stand without its
-    name.
+    """An entry of `systems`.
 
-    `frames` are those of the first, of which the others are parts. `extra` (description, history, ...) is added as
-    it is.
+    `errors` and `rtf` are by test set. A single test set is written without its name. `frames` are those of the first
+    test set, which contains the others. `extra` (description, history, ...) is added unchanged. ValueError if `errors`
+    and `rtf` have different test sets.
     """
     if set(errors) != set(rtf):
         raise ValueError(f"expected wer and rtf on the same test sets, found {sorted(errors)} and {sorted(rtf)}")
@@ -69,8 +70,11 @@ def comparisons(
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Each pair (a, b) in every metric that both have; `systems` holds one SystemMetrics a seed, and seeds
-    are averaged."""
+    """Comparisons of each pair (a, b) in every metric that both have.
+
+    `systems` has one SystemMetrics per seed. Seeds are averaged. InputError if a system is missing, or if two systems
+    were scored on different utterances.
+    """
     rows = []
     for a, b in pairs:
         left, right = _over_seeds(systems, a), _over_seeds(systems, b)
@@ -86,14 +90,14 @@ def gaps_recovered(
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The `gap_recovered` object: {value, ci95, reason} a metric, seeds averaged."""
+    """The `gap_recovered` object: {value, ci95, reason} per metric, with seeds averaged."""
     base, top, student = (_over_seeds(systems, name) for name in (baseline, ensemble, distilled))
     names = [name for name in base if name in top and name in student]
     return {name: gap_recovered(base[name], top[name], student[name], num_replicates, seed).as_json() for name in names}
 
 
 def seed_rows(systems: Mapping[str, Sequence[SystemMetrics]], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """One row {seed, system, metric: value ...} a seed of each system that was trained with several."""
+    """One row {seed, system, metric: value ...} per seed of each system that has several seeds."""
     return [
         {"seed": seed, "system": name, **{metric.name: metric.value for metric in metrics.values()}}
         for name, runs in systems.items()
@@ -103,7 +107,7 @@ def seed_rows(systems: Mapping[str, Sequence[SystemMetrics]], seeds: Sequence[in
 
 
 def worst_rows(system: str, errors: WordErrors, count: int) -> list[dict[str, Any]]:
-    """The utterances of the highest error rate, as the report shows them: utt_id, system, alignment, errors, words."""
+    """The `count` utterances of the highest error rate: rows {utt_id, system, alignment, errors, words}."""
     return [
         {
             "utt_id": utt.utt_id,
@@ -117,30 +121,22 @@ def worst_rows(system: str, errors: WordErrors, count: int) -> list[dict[str, An
 
 
 def assemble_results(
-    recipe: str,
-    command: str,
-    git_sha: str,
-    config_sha: str,
-    seed: int,
-    device: str,
+    run: RunProvenance,
     systems: Mapping[str, Mapping[str, Any]],
     comparisons: Sequence[Comparison],
     gap_recovered: Mapping[str, Any],
     **extra: Any,
 ) -> dict[str, Any]:
-    """The results.json object; `extra` (sweep, tuning, confusions, ...) stands beside the keys of DESIGN
-    section 5."""
+    """The results.json object. `extra` (sweep, tuning, confusions, ...) follows the keys of docs/file_formats.md.
+
+    InputError if a comparison names a system that is not in `systems`.
+    """
     for row in comparisons:
         for name in (row.a, row.b):
             if name not in systems:
                 raise InputError(f"results.json: expected a system named {name}, found {sorted(systems)}")
     return {
-        "recipe": recipe,
-        "command": command,
-        "git_sha": git_sha,
-        "config_sha": config_sha,
-        "seed": seed,
-        "device": device,
+        **run.as_json(),
         "systems": {name: dict(system) for name, system in systems.items()},
         "comparisons": [row.as_json() for row in comparisons],
         "gap_recovered": dict(gap_recovered),

@@ -1,4 +1,7 @@
-"""Word errors by kaldialign, by sclite's costs where words are optional: counts, alignments, confusions, the worst."""
+"""Word errors: counts, alignments, confusions and the worst utterances.
+
+kaldialign aligns the words. Alignments with optional words follow sclite's costs.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ import numpy as np
 from asrkd.errors import InputError, require_same_utterances
 from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
 
-# Opposite an inserted or deleted word in kaldialign's answer; no transcript holds it. None stands for it
-# outside.
+# kaldialign's symbol for no word. No transcript contains it. Outside of this module it is None.
 _GAP = "\0"
-# What sclite aligns by (wwd_WORD in SCTK's word.c): to leave out an optional word costs less than an error. Of equally
-# dear alignments that of fewest errors is taken: they are the ones below _COST.
+# sclite's costs (wwd_WORD in SCTK's word.c): omitting an optional word costs less than an error. The units below _COST
+# count errors, so that the alignment with the fewest errors wins among alignments of equal cost.
 _COST = 1 << 32
-_SUBSTITUTED, _INSERTED, _DELETED, _LEFT_OUT = 4 * _COST + 1, 3 * _COST + 1, 3 * _COST + 1, 2 * _COST
+_SUBSTITUTED, _INSERTED, _DELETED, _OMITTED = 4 * _COST + 1, 3 * _COST + 1, 3 * _COST + 1, 2 * _COST
 Pair = tuple["str | None", "str | None"]
+"""(reference word, recognised word). None stands for no word: an insertion or a deletion."""
 
 
 @dataclass(frozen=True)
 class UtteranceErrors:
-    """Edit counts of one utterance and the alignment that they were read from."""
+    """Edit counts of one utterance, and the alignment behind them."""
 
     utt_id: str
     """The utterance."""
@@ -38,21 +41,20 @@ class UtteranceErrors:
     words: int
     """Words in the reference."""
     pairs: tuple[Pair, ...]
-    """(reference word, recognised word) in order; None opposite an inserted or deleted word. Optional words
-    that were rightly left out stand in no pair."""
+    """The alignment in order. A correctly omitted optional word is in no pair."""
 
     @property
     def errors(self) -> int:
-        """Insertions, deletions and substitutions together."""
+        """Sum of insertions, deletions and substitutions."""
         return self.ins + self.dels + self.subs
 
 
 @dataclass(frozen=True)
 class WordErrors:
-    """Edit counts of a test set, by utterance and in all."""
+    """Edit counts of a test set, per utterance and in total."""
 
     utterances: tuple[UtteranceErrors, ...]
-    """One entry an utterance, in the order of the references."""
+    """One entry per utterance, in the order of the references."""
 
     @property
     def ins(self) -> int:
@@ -76,17 +78,17 @@ class WordErrors:
 
     @property
     def errors(self) -> int:
-        """Insertions, deletions and substitutions together."""
+        """Sum of insertions, deletions and substitutions."""
         return sum(utt.errors for utt in self.utterances)
 
     @property
     def percent(self) -> float:
-        """Word error rate in per cent: 100 * (ins + del + sub) / words."""
+        """Word error rate in percent: 100 * (ins + del + sub) / words."""
         return 100.0 * self.errors / self.words
 
     @property
     def metric(self) -> UtteranceMetric:
-        """The same as a resamplable ratio."""
+        """The word error rate as a ratio that the bootstrap can resample."""
         return UtteranceMetric(
             name="wer",
             utt_ids=tuple(utt.utt_id for utt in self.utterances),
@@ -112,10 +114,10 @@ def wer(
 ) -> WordErrors:
     """Levenshtein word errors of `hyps` against `refs`, both utt_id -> words.
 
-    A reference word in `optional` may be missing without an error (it still counts as a word): where there is one,
-    alignments are those of sclite.
-    Every reference needs a hypothesis (an empty one counts as deletions) and the other way round: InputError
-    otherwise.
+    A reference word in `optional` may be missing without an error. It still counts as a word. With optional words the
+    alignments are those of sclite. An empty hypothesis counts as deletions.
+
+    InputError if a reference has no hypothesis, a hypothesis has no reference, or the references have no words.
     """
     require_same_utterances(refs, hyps)
     result = WordErrors(tuple(utterance_errors(utt_id, ref, hyps[utt_id], optional) for utt_id, ref in refs.items()))
@@ -128,7 +130,7 @@ def utterance_errors(
     utt_id: str, ref: Sequence[str], hyp: Sequence[str], optional: Collection[str] = ()
 ) -> UtteranceErrors:
     """Edit counts and alignment of one utterance."""
-    pairs = _align_sparing(ref, hyp, optional) if optional else _align(ref, hyp)
+    pairs = _align_with_optional(ref, hyp, optional) if optional else _align(ref, hyp)
     ins = sum(a is None for a, _ in pairs)
     dels = sum(b is None for _, b in pairs)
     subs = sum(a != b for a, b in pairs) - ins - dels
@@ -136,29 +138,30 @@ def utterance_errors(
 
 
 def _align(ref: Sequence[str], hyp: Sequence[str]) -> list[Pair]:
-    """An alignment of fewest errors."""
+    """An alignment with the fewest errors."""
     aligned = kaldialign.align(list(ref), list(hyp), _GAP)
     return [(None if a == _GAP else a, None if b == _GAP else b) for a, b in aligned]
 
 
-def _align_sparing(ref: Sequence[str], hyp: Sequence[str], optional: Collection[str]) -> list[Pair]:
-    """The alignment that costs least by sclite's costs, without those optional words that it leaves out."""
-    lost = [_LEFT_OUT if word in optional else _DELETED for word in ref]
+def _align_with_optional(ref: Sequence[str], hyp: Sequence[str], optional: Collection[str]) -> list[Pair]:
+    """The alignment of lowest cost by sclite's costs, without the optional words that it omits."""
+    deletion = [_OMITTED if word in optional else _DELETED for word in ref]
     differs = np.array(ref, dtype=object)[:, None] != np.array(hyp, dtype=object)
-    met = _SUBSTITUTED * differs.astype(np.int64) - _INSERTED
-    # Of aligning the first i words with the first j, less that of inserting those j: to insert one more costs nothing.
+    # Costs are relative to inserting every word of the hypothesis, so that an insertion adds nothing.
+    match = _SUBSTITUTED * differs.astype(np.int64) - _INSERTED
+    # costs[i][j]: the first i reference words aligned with the first j recognised words.
     costs = [np.zeros(len(hyp) + 1, dtype=np.int64)]
     for i in range(len(ref)):
-        row = costs[i] + lost[i]
-        row[1:] = np.minimum(row[1:], costs[i][:-1] + met[i])
+        row = costs[i] + deletion[i]
+        row[1:] = np.minimum(row[1:], costs[i][:-1] + match[i])
         costs.append(np.minimum.accumulate(row))
     pairs: list[Pair] = []
     i, j = len(ref), len(hyp)
     while i or j:
-        if i and j and costs[i][j] == costs[i - 1][j - 1] + met[i - 1][j - 1]:
+        if i and j and costs[i][j] == costs[i - 1][j - 1] + match[i - 1][j - 1]:
             i, j = i - 1, j - 1
             pairs.append((ref[i], hyp[j]))
-        elif i and costs[i][j] == costs[i - 1][j] + lost[i - 1]:
+        elif i and costs[i][j] == costs[i - 1][j] + deletion[i - 1]:
             i -= 1
             if ref[i] not in optional:
                 pairs.append((ref[i], None))
@@ -169,14 +172,16 @@ def _align_sparing(ref: Sequence[str], hyp: Sequence[str], optional: Collection[
 
 
 def worst_utterances(errors: WordErrors, count: int) -> list[UtteranceErrors]:
-    """The `count` utterances of the highest error rate, among equal ones those with most errors first; utterances
-    without errors are excluded."""
+    """The `count` utterances of the highest error rate. Of equal rates the one with the most errors is first.
+
+    Utterances without errors are excluded.
+    """
     wrong = [utt for utt in errors.utterances if utt.errors > 0]
     return sorted(wrong, key=lambda utt: (-utt.errors / max(utt.words, 1), -utt.errors, utt.utt_id))[:count]
 
 
 def confusions(errors: WordErrors, count: int | None = None) -> list[tuple[str | None, str | None, int]]:
-    """Differing (ref, hyp, how often), most frequent first; None opposite an inserted or deleted word."""
+    """Rows (reference word, recognised word, count) of differing words, the most frequent first."""
     pairs = Counter(pair for utt in errors.utterances for pair in utt.pairs if pair[0] != pair[1])
     ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
     return [(ref, hyp, number) for (ref, hyp), number in ranked[:count]]

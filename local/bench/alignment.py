@@ -16,10 +16,11 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.models import AcousticDnn
-from asrkd.recipe.data import LEXICON_FILE
+from asrkd.recipe.folders import LEXICON_FILE
 from asrkd.recipe.labels import load_hmm, scorer
-from asrkd.recipe.networks import MODEL_FILE, trained_precision
+from asrkd.recipe.networks import MODEL_FILE
 from asrkd.recipe.options import options_of_run
+from asrkd.recipe.trained import trained_precision
 
 GOAL = 40_000.0
 

@@ -27,9 +27,9 @@ from asrkd.recipe.networks import (
     Student,
     open_ensemble,
     student_training,
-    trained_precision,
 )
 from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.recipe.trained import trained_precision
 
 FIRST_SEED = 700  # of none of the recipe's own students
 REFERENCE = "top-k store, bfloat16"

@@ -16,8 +16,9 @@ from asrkd.distil.compression import combined_logits
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.nnet.evaluate import iter_logits
-from asrkd.recipe.networks import LabelledFrames, open_ensemble, trained_precision
+from asrkd.recipe.networks import LabelledFrames, open_ensemble
 from asrkd.recipe.options import options_of_run
+from asrkd.recipe.trained import trained_precision
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.executor import Executor
 

@@ -25,7 +25,7 @@ from asrkd.features.store import FrameStore
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device, resolve_precision
 from asrkd.nnet.models import AcousticDnn, ModelOptions
-from asrkd.recipe.cost_estimate import Network
+from asrkd.recipe.network_cost import Network
 
 FEATURES, LEFT, RIGHT = 40, 20, 5
 UTTERANCE_FRAMES = 1000

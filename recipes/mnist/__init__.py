@@ -1,5 +1,5 @@
-"""The digits recipe: section 3 of Hinton, Vinyals and Dean (2015) on MNIST, by the `train` and `distil` of speech.
+"""The MNIST recipe: section 3 of Hinton, Vinyals and Dean (2015), on the training and distillation code of speech.
 
-`variants` says which networks there are, `networks` trains them, `score` counts errors, `claims` judges the paper's
-claims by tests, `tables` and `figures` show it, `plan` is the ordered list of steps.
+`pipeline` lists the steps. `variants` defines the networks, `networks` trains them and `score` counts their errors.
+`claim_tests` and `verdicts` test the paper's claims, `results` writes results.json, `tables` and `figures` show it.
 """

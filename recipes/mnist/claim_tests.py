@@ -1,12 +1,14 @@
-"""The paper's claims, each judged by tests: holds, holds in part, does not hold here.
+"""Statistical tests of the paper's claims. A claim holds, holds in part, or does not hold here.
 
-A difference between two variants is tested twice. Over digits: the exact sign test of the digits that one has right
-in more seeds than the other, which asks whether these networks differ on digits like these. Over seeds, with three of
-them or more: a t-test of the error counts, Welch's for different networks and a paired one for the same networks
-before and after, which asks whether other seeds would differ alike. Shares are tested over both too, trends and
-similarity over seeds alone. A claim holds when every such test says so at the 5% level, in part when the figures lie
-on its side and at least one test does, and otherwise does not hold here, which may mean that it is not shown. Levels
-are of each claim by itself, not corrected for their number.
+A difference between two variants is tested over digits and over seeds. The test over digits is the exact sign test of
+the digits that one variant has right in more seeds than the other. It asks whether these networks would also differ on
+other digits of this kind. The test over seeds needs at least three of them. It is a t-test of the error counts: Welch's
+for different networks, a paired one for the same networks before and after a change. It asks whether networks of other
+seeds would also differ. Shares are tested over digits and over seeds too, trends and similarity over seeds alone.
+
+A claim holds if every test confirms it at the 5% level. It holds in part if the figures support it and at least one
+test confirms it. Otherwise it does not hold here, which includes claims that are merely not shown. Levels are those of
+each claim separately, without a correction for the number of claims.
 """
 
 from __future__ import annotations
@@ -20,18 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from asrkd.report.tables import p_value
+from asrkd.scoring.bootstrap import GapRecovered, draw_counts, share_interval
+
 HOLDS, PART, FAILS, UNMEASURED = "holds", "holds in part", "does not hold here", "not measured in this profile"
 LEVEL = 0.05
 MIN_SEEDS = 3
-# Errors that differ by less than this part of their mean are alike: a choice, for the paper says "fairly similar".
-ALIKE = 0.10
+# Errors are similar if they differ by less than this fraction of their mean. The paper says "fairly similar"; the value
+# is ours.
+SIMILAR_WITHIN = 0.10
+NUM_REPLICATES = 2000
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a variant's networks got wrong: bool [M, N], of M seeds on the same N digits."""
+    """Wrong answers of a variant's networks."""
 
     wrong: NDArray[np.bool_]
+    """bool [M, N]: M seeds on the same N digits."""
 
     @property
     def errors(self) -> NDArray[np.int64]:
@@ -40,25 +48,28 @@ class Outcome:
 
     @property
     def mean(self) -> float:
+        """Mean errors over seeds."""
         return float(self.errors.mean())
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict and the evidence in a sentence."""
+    """A verdict on a claim, with the evidence in a sentence."""
 
     verdict: str
     evidence: str
 
 
 def unmeasured(reason: str = "") -> Verdict:
+    """The verdict on a claim that was not measured."""
     return Verdict(UNMEASURED, reason)
 
 
 def fewer_over_digits(a: Outcome, b: Outcome) -> float:
     """p of the exact sign test that a has more digits right than b, one-sided.
 
-    Of as many seeds each: of more seeds, more digits are wrong in at least one, which tilts the signs.
+    It uses as many seeds of a as of b. With more seeds of one, more of its digits would be wrong in at least one seed,
+    which would bias the signs.
     """
     seeds = min(len(a.wrong), len(b.wrong))
     difference = a.wrong[:seeds].sum(axis=0) - b.wrong[:seeds].sum(axis=0)
@@ -69,7 +80,7 @@ def fewer_over_digits(a: Outcome, b: Outcome) -> float:
 
 
 def welch(a: NDArray, b: NDArray, alternative: str) -> float:
-    """p of Welch's t-test that mean(a) is less or greater than mean(b). Equal without spread: 1."""
+    """p of Welch's t-test that mean(a) is `less` or `greater` than mean(b). Without any spread it is 0 or 1."""
     if np.ptp(a) == 0 and np.ptp(b) == 0:
         differs = a.mean() < b.mean() if alternative == "less" else a.mean() > b.mean()
         return 0.0 if differs else 1.0
@@ -79,26 +90,26 @@ def welch(a: NDArray, b: NDArray, alternative: str) -> float:
 
 
 def paired(a: NDArray, b: NDArray) -> float:
-    """p of the paired t-test that a is less than b. Equal differences: 0 where they are below zero, else 1."""
+    """p of the paired t-test that a is less than b. If all differences are equal it is 0 or 1."""
     if np.ptp(a - b) == 0:
         return 0.0 if a[0] < b[0] else 1.0
     return float(stats.ttest_rel(a, b, alternative="less").pvalue)
 
 
-def verdict_of(on_its_side: bool, tests: Collection[float]) -> str:
-    """The verdict on a claim from where the figures lie and the p of each test."""
-    if on_its_side and max(tests) < LEVEL:
+def verdict_of(supported: bool, p_values: Collection[float]) -> str:
+    """The verdict on a claim, from whether the figures support it and from the p of each test."""
+    if supported and max(p_values) < LEVEL:
         return HOLDS
-    return PART if on_its_side and min(tests) < LEVEL else FAILS
+    return PART if supported and min(p_values) < LEVEL else FAILS
 
 
 def weakest(*verdicts: str) -> str:
-    """The least favourable of several verdicts; unmeasured where one is."""
+    """The least favourable of several verdicts. Unmeasured is the least favourable."""
     return max(verdicts, key=(HOLDS, PART, FAILS, UNMEASURED).index)
 
 
 def fewer_errors(a: Outcome, b: Outcome, names: tuple[str, str], same_networks: bool = False) -> Verdict:
-    """Whether variant a errs less than b; `same_networks`: a is what became of b."""
+    """Whether variant a has fewer errors than b. With `same_networks`, a is b after a change."""
     tests = {"over digits": fewer_over_digits(a, b)}
     if min(len(a.errors), len(b.errors)) >= MIN_SEEDS:
         tests["over seeds"] = paired(a.errors, b.errors) if same_networks else welch(a.errors, b.errors, "less")
@@ -106,124 +117,127 @@ def fewer_errors(a: Outcome, b: Outcome, names: tuple[str, str], same_networks: 
     return Verdict(verdict_of(a.mean < b.mean, tests.values()), evidence)
 
 
-def _shown(tests: Mapping[str, float]) -> str:
-    text = ", ".join(f"p {shown_p(p)} {name}" for name, p in tests.items())
-    return text if "over seeds" in tests else f"{text}; fewer than {MIN_SEEDS} seeds, so no test over seeds"
+def fewer_than_each(outcome: Outcome, others: Mapping[str, Outcome], name: str) -> Verdict:
+    """Whether a variant has fewer errors than every one of the others."""
+    verdicts = [fewer_errors(outcome, one, (name, other)) for other, one in others.items()]
+    evidence = "; ".join(f"{verdict.evidence} ({verdict.verdict})" for verdict in verdicts)
+    kinds = {verdict.verdict for verdict in verdicts}
+    return Verdict(HOLDS if kinds == {HOLDS} else FAILS if kinds == {FAILS} else PART, evidence)
 
 
-def fewer_than_each(a: Outcome, others: Mapping[str, Outcome], name: str) -> Verdict:
-    """Whether variant a errs less than every one of the others."""
-    found = {other: fewer_errors(a, outcome, (name, other)) for other, outcome in others.items()}
-    evidence = "; ".join(f"{verdict.evidence} ({verdict.verdict})" for verdict in found.values())
-    verdicts = {verdict.verdict for verdict in found.values()}
-    return Verdict(HOLDS if verdicts == {HOLDS} else FAILS if verdicts == {FAILS} else PART, evidence)
+def gain_recovered(baseline: Outcome, best: Outcome, student: Outcome, seed: int = 0) -> GapRecovered:
+    """(baseline - student) / (baseline - best) in mean errors, with a bootstrap interval over digits and seeds.
 
-
-@dataclass(frozen=True)
-class Share:
-    """How much of the way from one variant's errors to another's a third one has gone, with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def share_of_gain(start: Outcome, goal: Outcome, reached: Outcome, draws: int = 2000, seed: int = 0) -> Share | None:
-    """(start - reached) / (start - goal) in mean errors, by a bootstrap over digits and seeds.
-
-    Members of `start` and `reached` are pairs (of one seed, or one network) and are drawn together. None where it is
-    not shown that `goal` errs less than `start`.
+    Networks of `baseline` and `student` are drawn as pairs: of one seed, or the same network before and after a change.
+    The value is None unless `best` is shown to have fewer errors than `baseline`.
     """
-    chance = np.random.default_rng(seed)
-    num_digits = start.wrong.shape[1]
-    digits = chance.multinomial(num_digits, np.full(num_digits, 1 / num_digits), size=draws)
-    pairs = _drawn(chance, min(len(start.wrong), len(reached.wrong)), draws)
+    if best.mean >= baseline.mean:
+        return GapRecovered(None, None, f"{best.mean:.1f} errors are no fewer than {baseline.mean:.1f}")
+    rng = np.random.default_rng(seed)
+    digits = draw_counts(rng, baseline.wrong.shape[1], NUM_REPLICATES)
+    pairs = _seed_weights(rng, min(len(baseline.wrong), len(student.wrong)))
+    singles = _seed_weights(rng, len(best.wrong))
     errors = [
-        ((seeds @ one.wrong[: seeds.shape[1]]) * digits).sum(axis=1)
-        for one, seeds in ((start, pairs), (goal, _drawn(chance, len(goal.wrong), draws)), (reached, pairs))
+        ((weights @ one.wrong[: weights.shape[1]]) * digits).sum(axis=1)
+        for one, weights in ((baseline, pairs), (best, singles), (student, pairs))
     ]
-    gains = errors[0] - errors[1]
-    if start.mean <= goal.mean or np.percentile(gains, 2.5) <= 0:
-        return None
-    shares = (errors[0] - errors[2])[gains > 0] / gains[gains > 0]
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return Share((start.mean - reached.mean) / (start.mean - goal.mean), float(low), float(high))
+    value = (baseline.mean - student.mean) / (baseline.mean - best.mean)
+    gain = share_interval(value, errors[0] - errors[1], errors[0] - errors[2])
+    return gain if gain.ci95 is not None else GapRecovered(None, None, gain.reason)
 
 
-def _drawn(chance: np.random.Generator, seeds: int, draws: int) -> NDArray[np.float64]:
-    """Weights of the seeds in each draw, [draws, seeds], that sum to one."""
-    return chance.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+def _seed_weights(rng: np.random.Generator, num_seeds: int) -> NDArray[np.float64]:
+    """Weights of the seeds in each replicate, [replicates, seeds], with a sum of one."""
+    return draw_counts(rng, num_seeds, NUM_REPLICATES) / num_seeds
 
 
-def most_of_gain(start: Outcome, goal: Outcome, reached: Outcome, wanted: float, names: tuple[str, str]) -> Verdict:
-    """Whether `reached` has gone at least `wanted` of the way from `start` to `goal`."""
-    share = share_of_gain(start, goal, reached)
-    if share is None:
+def most_of_gain(
+    baseline: Outcome, best: Outcome, student: Outcome, required: float, names: tuple[str, str]
+) -> Verdict:
+    """Whether `student` has recovered at least the share `required` of the gain from `baseline` to `best`.
+
+    `names` are those of `baseline` and `best`.
+    """
+    gain = gain_recovered(baseline, best, student)
+    if gain.value is None or gain.ci95 is None:
         return Verdict(
             FAILS,
-            f"it is not shown that {names[1]} ({goal.mean:.1f} errors) errs less than {names[0]} ({start.mean:.1f})",
+            f"it is not shown that {names[1]} ({best.mean:.1f} errors) has fewer errors than {names[0]} "
+            f"({baseline.mean:.1f})",
         )
+    low, high = gain.ci95
     evidence = (
-        f"{reached.mean:.1f} errors: {100 * share.value:.0f}% of the way from {names[0]} ({start.mean:.1f}) to "
-        f"{names[1]} ({goal.mean:.1f}), 95% interval over digits and seeds [{100 * share.low:.0f}, "
-        f"{100 * share.high:.0f}]; wanted {100 * wanted:.0f}%"
+        f"{student.mean:.1f} errors: {100 * gain.value:.0f}% of the gain from {names[0]} ({baseline.mean:.1f}) to "
+        f"{names[1]} ({best.mean:.1f}), 95% interval over digits and seeds [{100 * low:.0f}, {100 * high:.0f}]; "
+        f"required {100 * required:.0f}%"
     )
-    return Verdict(HOLDS if share.low >= wanted else PART if share.low > 0 else FAILS, evidence)
+    return Verdict(HOLDS if low >= required else PART if low > 0 else FAILS, evidence)
 
 
-def alike(groups: Mapping[str, Mapping[float, Outcome]]) -> Verdict:
-    """Whether, in every group, all temperatures err alike: within ALIKE of their mean (two one-sided tests)."""
+def similar_errors(groups: Mapping[str, Mapping[float, Outcome]]) -> Verdict:
+    """Whether the errors at all temperatures of every group are within SIMILAR_WITHIN of their mean.
+
+    Similarity is shown by two one-sided tests of each pair of temperatures.
+    """
     verdicts, evidence = [], []
     for name, by_temperature in groups.items():
         errors = {t: outcome.errors.astype(float) for t, outcome in by_temperature.items()}
         if min(len(one) for one in errors.values()) < MIN_SEEDS or len(errors) < 2:
             return unmeasured(f"fewer than {MIN_SEEDS} seeds or two temperatures")
-        margin = ALIKE * float(np.mean([one.mean() for one in errors.values()]))
-        pairs = list(itertools.combinations(errors.values(), 2))
-        same = max(max(welch(a - margin, b, "less"), welch(a + margin, b, "greater")) for a, b in pairs)
-        apart = min(min(welch(a - margin, b, "greater"), welch(a + margin, b, "less")) for a, b in pairs)
-        apart = min(1.0, apart * 2 * len(pairs))  # Bonferroni: one pair of many
+        margin = SIMILAR_WITHIN * float(np.mean([one.mean() for one in errors.values()]))
+        within, beyond = _within_and_beyond(list(errors.values()), margin)
         means = ", ".join(f"T={t:g} {one.mean():.1f}" for t, one in errors.items())
-        evidence.append(f"{name}: {means}; within ±{margin:.1f}: p {shown_p(same)}, beyond: p {shown_p(apart)}")
-        verdicts.append(HOLDS if same < LEVEL else FAILS if apart < LEVEL else PART)
+        evidence.append(f"{name}: {means}; within ±{margin:.1f}: p {p_value(within)}, beyond: p {p_value(beyond)}")
+        verdicts.append(HOLDS if within < LEVEL else FAILS if beyond < LEVEL else PART)
     verdict = HOLDS if set(verdicts) == {HOLDS} else PART if HOLDS in verdicts else FAILS
     return Verdict(verdict, "; ".join(evidence))
 
 
-def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: float) -> Verdict:
-    """Whether temperatures from `low` to `high` together err less than each lower and each higher one.
+def _within_and_beyond(errors: Sequence[NDArray[np.float64]], margin: float) -> tuple[float, float]:
+    """p that every pair differs by less than the margin, and p (Bonferroni) that some pair differs by more."""
+    pairs = list(itertools.combinations(errors, 2))
+    within = max(max(welch(a - margin, b, "less"), welch(a + margin, b, "greater")) for a, b in pairs)
+    beyond = min(min(welch(a - margin, b, "greater"), welch(a + margin, b, "less")) for a, b in pairs)
+    return within, min(1.0, beyond * 2 * len(pairs))
 
-    In part: none of the others errs less on average, and all lower ones or all higher ones are shown to err more.
+
+def range_is_best(by_temperature: Mapping[float, Outcome], low: float, high: float) -> Verdict:
+    """Whether temperatures from `low` to `high` have fewer errors than every lower and every higher temperature.
+
+    It holds in part if no other temperature has fewer errors on average, and either all lower ones or all higher ones
+    are shown to have more.
     """
     errors = {t: outcome.errors for t, outcome in sorted(by_temperature.items())}
-    # The temperatures inside share their seeds: of each seed the mean over them is one value.
     within = [one for t, one in errors.items() if low <= t <= high]
     sides = [{t: one for t, one in errors.items() if t < low}, {t: one for t, one in errors.items() if t > high}]
     if not within or not all(sides) or min(len(one) for one in errors.values()) < MIN_SEEDS:
         return unmeasured(f"fewer than {MIN_SEEDS} seeds, or no temperature inside, below or above")
+    # Temperatures of the range share their seeds, so that their mean is one value per seed.
     inside = np.mean(within, axis=0)
     tests = [{t: welch(inside, one, "less") for t, one in side.items()} for side in sides]
-    others = ", ".join(f"T={t:g} {errors[t].mean():.1f} (p {shown_p(p)})" for side in tests for t, p in side.items())
+    others = ", ".join(f"T={t:g} {errors[t].mean():.1f} (p {p_value(p)})" for side in tests for t, p in side.items())
     shown = [max(side.values()) < LEVEL for side in tests]
     lowest = all(inside.mean() <= errors[t].mean() for side in sides for t in side)
     verdict = HOLDS if all(shown) else PART if any(shown) and lowest else FAILS
     return Verdict(verdict, f"T {low:g} to {high:g} {inside.mean():.1f} errors; {others}")
 
 
-def falling(rows: Mapping[float, NDArray], what: str) -> Verdict:
-    """Whether a measure falls along its ordered columns: Page's trend test, a row a seed."""
-    data = np.stack([np.asarray(values, dtype=float) for values in rows.values()], axis=1)
+def falling(columns: Mapping[float, NDArray], measure: str) -> Verdict:
+    """Whether a measure falls along its ordered columns, each with one value per seed: Page's trend test."""
+    data = np.stack([np.asarray(values, dtype=float) for values in columns.values()], axis=1)
     if data.shape[0] < MIN_SEEDS or data.shape[1] < 3:
         return unmeasured(f"fewer than {MIN_SEEDS} seeds or 3 points")
     p = float(stats.page_trend_test(data[:, ::-1]).pvalue)
-    means = ", ".join(f"{key:g}: {value:.3g}" for key, value in zip(rows, data.mean(axis=0), strict=True))
-    evidence = f"{what} at {means}; Page's trend test p {shown_p(p)}"
+    means = ", ".join(f"{key:g}: {value:.3g}" for key, value in zip(columns, data.mean(axis=0), strict=True))
+    evidence = f"{measure} at {means}; Page's trend test p {p_value(p)}"
     return Verdict(verdict_of(data[:, -1].mean() < data[:, 0].mean(), [p]), evidence)
 
 
 def share_above(counts: Sequence[int], totals: Sequence[int], share: float, what: str) -> Verdict:
-    """Whether more than `share` of the totals are counted, each of a seed: by an exact binomial test of the rounded
-    means, and by a t-test of the shares."""
+    """Whether counts (one per seed) are more than `share` of their totals.
+
+    Tested by an exact binomial test of the rounded means, and by a t-test of the shares.
+    """
     count, total = round(float(np.mean(counts))), round(float(np.mean(totals)))
     if min(totals) == 0:
         return Verdict(FAILS, f"no {what} to count")
@@ -238,11 +252,12 @@ def share_above(counts: Sequence[int], totals: Sequence[int], share: float, what
     return Verdict(verdict_of(float(shares.mean()) > share, tests.values()), evidence)
 
 
-def shown_p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _shown(p_values: Mapping[str, float]) -> str:
+    text = ", ".join(f"p {p_value(p)} {name}" for name, p in p_values.items())
+    return text if "over seeds" in p_values else f"{text}; fewer than {MIN_SEEDS} seeds, so no test over seeds"
 
 
 def tally(verdicts: Sequence[str]) -> str:
-    """How many claims came to each verdict."""
+    """How many claims have each verdict, in words."""
     counts = {verdict: list(verdicts).count(verdict) for verdict in (HOLDS, PART, FAILS, UNMEASURED)}
     return ", ".join(f"{verdict} {count}" for verdict, count in counts.items() if count)

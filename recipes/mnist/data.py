@@ -1,4 +1,4 @@
-"""Stage 0: the digits, and which of them learn, tune and judge."""
+"""Stage 0: the digits, and their division into training, held-out and evaluation digits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIGITS_FILE = "digits.safetensors"
 
 
 def make_corpus(corpus_dir: Path, checksums: Mapping[str, str], out_dir: Path) -> None:
-    """Stage 0: the verified digits as one safetensors file."""
+    """Stage 0: the verified digits as one safetensors file. InputError names a file that is missing or damaged."""
     tensors = {}
     for split, digits in load_mnist(corpus_dir, checksums).items():
         tensors[f"{split}_images"], tensors[f"{split}_labels"] = digits.images, digits.labels
@@ -29,55 +29,57 @@ def make_corpus(corpus_dir: Path, checksums: Mapping[str, str], out_dir: Path) -
 
 @dataclass(frozen=True)
 class DigitData:
-    """The digits of a run, and the parts of the training digits.
+    """The digits of a run and their division.
 
-    Judged are the test digits and tuning are the last training digits; in a trial (`eval_set` held-out) the last
-    training digits are judged and those before them tune. What is judged is never learnt; what tunes is learnt by all
-    but those whose biases it tunes.
+    Evaluation digits are the test digits, and held-out digits are the last training digits. In a trial (`eval_set`
+    held-out), evaluation digits are the last training digits, and held-out digits are the ones before them. No network
+    learns the evaluation digits. Biases are tuned on the held-out digits, and students with tuned biases do not learn
+    them.
     """
 
     train: Digits
+    """All training digits."""
     eval_set: Digits
     eval_set_name: str
-    num_learnt: int
-    """Training digits that may be learnt: the first so many."""
+    num_train: int
+    """Training digits that networks may learn: the first so many."""
     num_held_out: int
-    """How many of them, the last, tune biases."""
+    """Held-out digits: the last so many of them."""
 
     @classmethod
     def open(cls, corpus: Path, options: DigitsOptions) -> DigitData:
+        """The digits of stage 0, divided as the options ask. InputError if more than a third are held out."""
         tensors, _ = load_tensors(corpus / DIGITS_FILE)
-        found = {split: Digits(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test")}
-        train, size = found["train"], options.held_out
-        num_train = len(train.labels)
-        if 3 * size > num_train:
-            raise InputError(f"--held-out: expected at most a third of {num_train} training digits, found {size}")
-        if options.eval_set == "test":
-            return cls(train, found["test"], "test", num_train, size)
+        train, test = (Digits(tensors[f"{split}_images"], tensors[f"{split}_labels"]) for split in ("train", "test"))
+        size, num_digits = options.held_out, len(train.labels)
+        if 3 * size > num_digits:
+            raise InputError(f"--held-out: expected at most a third of {num_digits} training digits, found {size}")
+        if options.evaluates_test:
+            return cls(train, test, "test", num_digits, size)
         eval_set = Digits(train.images[-size:], train.labels[-size:])
-        return cls(train, eval_set, "held-out training", num_train - size, size)
+        return cls(train, eval_set, "held-out training", num_digits - size, size)
 
     @property
-    def tuning(self) -> Digits:
-        """Training digits by which biases are tuned."""
-        part = slice(self.num_learnt - self.num_held_out, self.num_learnt)
+    def held_out(self) -> Digits:
+        """Training digits on which biases are tuned."""
+        part = slice(self.num_train - self.num_held_out, self.num_train)
         return Digits(self.train.images[part], self.train.labels[part])
 
     @property
     def class_prior(self) -> Tensor:
-        """Share of each class among the digits that may be learnt, less those that tune: [10]."""
-        labels = self.train.labels[: self.num_learnt - self.num_held_out]
+        """Share of each class among the training digits without the held-out ones, [10]."""
+        labels = self.train.labels[: self.num_train - self.num_held_out]
         return torch.bincount(labels, minlength=len(ALL_CLASSES)) / len(labels)
 
-    def ids_for(self, variant: Variant, run_seed: int) -> Tensor:
-        """Training digits that a variant learns. InputError if there is none."""
-        ids = torch.arange(self.num_learnt - (self.num_held_out if variant.excludes_held_out else 0))
+    def train_ids(self, variant: Variant, run_seed: int) -> Tensor:
+        """Indices of the training digits that a variant learns, int64 [N], sorted. InputError if there is none."""
+        ids = torch.arange(self.num_train - (self.num_held_out if variant.excludes_held_out else 0))
         if variant.fraction < 1.0:
             shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(run_seed))
             ids = ids[shuffled[: round(variant.fraction * len(ids))]].sort().values
         if variant.classes != ALL_CLASSES:
             ids = ids[torch.isin(self.train.labels[ids], torch.tensor(variant.classes))]
         if len(ids) == 0:
-            part = f"a part of {variant.fraction:g} of {self.num_learnt:,}"
+            part = f"a fraction of {variant.fraction:g} of {self.num_train:,}"
             raise InputError(f"{variant.name}: expected training digits of {variant.classes} in {part}, found none")
         return ids

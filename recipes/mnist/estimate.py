@@ -1,78 +1,94 @@
-"""How long the full profile would take on this machine, extrapolated from what a shorter run measured."""
+"""Time of the full profile on this machine, extrapolated from the measured rates of a shorter run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+from asrkd.data.corpora.mnist import NUM_CLASSES, SIDE
+from asrkd.recipe.network_cost import Network
 from recipes.mnist.data import DigitData
 from recipes.mnist.options import DigitsOptions
 from recipes.mnist.variants import Variant, students, teacher
 
-# A training step costs about three forward passes: one forward, one for the weights' gradients, one for the inputs'.
-FLOP_A_MAC_TRAINED = 6
+# A training step costs about as much as three forward passes: the forward pass, the gradients of the weights, and the
+# gradients of the inputs.
+PASSES_PER_TRAINING_STEP = 3
+
+
+class TrainingKind(NamedTuple):
+    """What decides a training's time apart from its matrix products, the most important first."""
+
+    is_jittered: bool
+    """Whether digits are shifted and units dropped."""
+    optimizer: str
+    has_teachers: bool
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The rate of one training that was run."""
+class MeasuredTraining:
+    """One training of the shorter run."""
 
     macs: int
-    """Multiply-adds of one digit through one network."""
+    """Multiply-adds of a forward pass of one digit through one network."""
     flop: float
     seconds: float
-    kind: tuple[bool, str, bool]
-    """What it spends its time on beside products (`kind_of`)."""
+    kind: TrainingKind
 
 
-def macs_of(variant: Variant, input_dim: int, num_outputs: int) -> int:
-    dims = [input_dim] + [variant.model.hidden_dim] * variant.model.num_layers + [num_outputs]
-    return sum(before * after for before, after in pairwise(dims))
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A shorter run."""
+
+    options: DigitsOptions
+    trainings: Sequence[MeasuredTraining]
+    posteriors_seconds: float
 
 
-def training_flop(macs: int, digits: int, epochs: int, seeds: int) -> float:
-    return float(FLOP_A_MAC_TRAINED * macs * digits * epochs * seeds)
+def network_of(variant: Variant) -> Network:
+    """The shape of a variant's networks."""
+    return Network(SIDE * SIDE, NUM_CLASSES, variant.model)
 
 
-def kind_of(variant: Variant) -> tuple[bool, str, bool]:
-    """Whether its digits are jittered (and units dropped), its optimiser, whether it has teachers."""
-    return variant.jitter > 0, variant.train.optimizer, variant.needs_teachers
+def training_flop(network: Network, digits: int, epochs: int, num_seeds: int) -> float:
+    """Floating-point operations of a stack's training."""
+    return float(PASSES_PER_TRAINING_STEP * network.forward_flop * digits * epochs * num_seeds)
 
 
-def nearest(measured: Sequence[Measured], macs: int, kind: tuple[bool, str, bool]) -> Measured:
-    """The measured training most like another: in what its kind names, the first the most, then nearest in size."""
-
-    def unlike(one: Measured) -> tuple[list[bool], float]:
-        return [mine != its for mine, its in zip(one.kind, kind, strict=True)], abs(math.log(one.macs / macs))
-
-    return min(measured, key=unlike)
+def kind_of(variant: Variant) -> TrainingKind:
+    """The kind of a variant's training."""
+    return TrainingKind(variant.jitter > 0, variant.train.optimizer, variant.needs_teachers)
 
 
-def extrapolate(
-    full: DigitsOptions,
-    short: DigitsOptions,
-    data: DigitData,
-    measured: Sequence[Measured],
-    posteriors_seconds: float,
-    input_dim: int,
-    num_outputs: int,
-) -> dict[str, Any]:
-    """Seconds and floating-point operations of the full profile at the measured rates; evaluation is not counted."""
+def nearest(trainings: Sequence[MeasuredTraining], macs: int, kind: TrainingKind) -> MeasuredTraining:
+    """The training of the most similar kind, and of these the one of the nearest size."""
+
+    def distance(one: MeasuredTraining) -> tuple[list[bool], float]:
+        return [a != b for a, b in zip(one.kind, kind, strict=True)], abs(math.log(one.macs / macs))
+
+    return min(trainings, key=distance)
+
+
+def extrapolate(full: DigitsOptions, data: DigitData, measured: MeasuredRun) -> dict[str, Any]:
+    """Seconds and floating-point operations of the full profile at the measured rates, without its evaluation."""
     flop, seconds = 0.0, 0.0
     for variant in [teacher(full), *students(full)]:
-        macs = macs_of(variant, input_dim, num_outputs)
-        cost = training_flop(macs, len(data.ids_for(variant, full.seed)), variant.train.epochs, variant.seeds)
-        like = nearest(measured, macs, kind_of(variant))
+        network, num_digits = network_of(variant), len(data.train_ids(variant, full.seed))
+        cost = training_flop(network, num_digits, variant.train.epochs, variant.num_seeds)
+        rate = nearest(measured.trainings, network.macs, kind_of(variant))
         flop += cost
-        seconds += cost * like.seconds / like.flop
-    # Passes of the training digits through one teacher.
-    passes = (full.teacher.size * full.teacher.views) / (short.teacher.size * short.teacher.views)
+        seconds += cost * rate.seconds / rate.flop
+    posteriors_seconds = measured.posteriors_seconds * (_teacher_passes(full) / _teacher_passes(measured.options))
     return {
         "training_flop": flop,
         "training_seconds": seconds,
-        "posteriors_seconds": posteriors_seconds * passes,
-        "seconds": seconds + posteriors_seconds * passes,
+        "posteriors_seconds": posteriors_seconds,
+        "seconds": seconds + posteriors_seconds,
     }
+
+
+def _teacher_passes(options: DigitsOptions) -> int:
+    """Passes of the training digits through one teacher."""
+    return options.teacher.size * options.teacher.num_shifts

@@ -4,90 +4,106 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from asrkd.data.corpora.mnist import NUM_CLASSES, Digits
-from asrkd.files import load_tensors, read_json, save_tensors, write_json
+from asrkd.files import load_tensors, save_tensors, write_json
 from asrkd.nnet import InputSource, train_stacked
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.nnet.result import MODEL_NAME, TrainResult
+from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
 from asrkd.workflow import provenance
 from recipes.mnist.data import DigitData
 from recipes.mnist.images import JitteredImages, mean_logits
 from recipes.mnist.options import DigitsOptions
 from recipes.mnist.variants import Variant
 
-MODEL_FILE = "model.safetensors"
-SUMMARY_FILE = "summary.json"
 LOGITS_FILE = "logits.safetensors"
+TRAIN_LOGITS, EVAL_LOGITS = "train", "eval"
 
 
 def train_variant(
     variant: Variant, corpus: Path, posteriors: Path | None, options: DigitsOptions, out_dir: Path
 ) -> None:
-    """Stages 6 and 8: the stack of a variant's seeds, and a summary of how it was trained."""
+    """Stages 6 and 8: the networks of a variant as one stack, and a summary of their training.
+
+    `posteriors` is the folder of stage 7, which variants without teachers do not need. InputError: as `train_stacked`.
+    """
     data = DigitData.open(corpus, options)
     device = resolve_device(options.device)
-    logits = None if posteriors is None else load_tensors(posteriors / LOGITS_FILE)[0]["logits"].to(device)
+    logits = None if posteriors is None else load_tensors(posteriors / LOGITS_FILE)[0][TRAIN_LOGITS].to(device)
     inputs = JitteredImages(data.train.images.to(device), variant.jitter)
-    objective = variant.targets.objective(data.train.labels.to(device), logits)
-    ids = data.ids_for(variant, options.seed)
+    ids = data.train_ids(variant, options.seed)
     seeds = variant.member_seeds(options.seed)
     stack = StackedEnsemble([AcousticDnn(inputs.dim, NUM_CLASSES, variant.model, seed) for seed in seeds])
     result = train_stacked(
         stack,
         seeds,
         inputs,
-        objective,
+        variant.targets.objective(data.train.labels.to(device), logits),
         replace(variant.train, device=options.device),
         out_dir,
         ids,
         variant.name,
         options.checkpoint_epochs,
     )
+    training = _training_summary(result)
+    summary = {
+        "seeds": seeds,
+        "digits": len(ids),
+        "parameters": stack.num_parameters // len(seeds),
+        "macs_per_digit": stack.macs_per_frame // len(seeds),
+        DEVICE_KEY: provenance.device_name(str(device)),
+        PRECISION_KEY: result.precision,
+        **training,
+    }
+    write_json(out_dir / SUMMARY_FILE, summary)
+    loss, rate = training["train_loss"], training["digits_per_sec"]
+    print(f"   {variant.name}: loss {loss:.4f}, {rate:.0f} digits/s", flush=True)
+
+
+def _training_summary(result: TrainResult) -> dict[str, Any]:
+    """Epochs, seconds and digits per second of a training, and the loss at its end."""
     seconds = sum(epoch["seconds"] for epoch in result.history)
-    seen = sum(epoch["seconds"] * epoch["frames_per_sec"] for epoch in result.history)
-    write_json(
-        out_dir / SUMMARY_FILE,
-        {
-            "seeds": seeds,
-            "digits": len(ids),
-            "epochs": len(result.history),
-            "parameters": stack.num_parameters // len(seeds),
-            "macs_per_digit": stack.macs_per_frame // len(seeds),
-            "precision": result.precision,
-            "device": provenance.device_name(str(device)),
-            "seconds": seconds,
-            "digits_per_sec": seen / seconds,
-            "train_loss": result.history[-1]["train_loss"],
-        },
-    )
-    print(f"   {variant.name}: loss {result.history[-1]['train_loss']:.4f}, {seen / seconds:.0f} digits/s", flush=True)
+    digits = sum(epoch["seconds"] * epoch["frames_per_sec"] for epoch in result.history)
+    return {
+        "epochs": len(result.history),
+        "seconds": seconds,
+        "digits_per_sec": digits / seconds,
+        "train_loss": result.history[-1]["train_loss"],
+    }
 
 
 def make_posteriors(corpus: Path, teachers: Path, options: DigitsOptions, out_dir: Path) -> None:
-    """Stage 7: every teacher's logits for every training digit, as they serve all temperatures and sizes, and for
-    the judged digits, which tell how good the soft targets are."""
+    """Stage 7: every teacher's logits [M, N, 10].
+
+    Logits of the training digits serve every temperature and every number of teachers. Logits of the evaluation digits
+    show the errors of the soft targets.
+    """
     data = DigitData.open(corpus, options)
     device = resolve_device(options.device)
     ensemble = load_stack(teachers, device)
-    # In the arithmetic that the teachers were trained in, as for speech.
-    precision = read_json(teachers / SUMMARY_FILE)["precision"]
-    learnt, eval_set = (_views(digits, options, device) for digits in (data.train, data.eval_set))
+    precision = trained_precision([teachers])
+    train, eval_set = (_shifted(digits, options, device) for digits in (data.train, data.eval_set))
     save_tensors(
         out_dir / LOGITS_FILE,
-        {"logits": mean_logits(ensemble, learnt, precision), "judged": mean_logits(ensemble, eval_set, precision)},
-        {"views": str(len(learnt))},
+        {
+            TRAIN_LOGITS: mean_logits(ensemble, train, precision),
+            EVAL_LOGITS: mean_logits(ensemble, eval_set, precision),
+        },
+        {"shifts": str(len(train))},
     )
 
 
-def _views(digits: Digits, options: DigitsOptions, device: torch.device) -> list[InputSource]:
-    """The digits as teachers see them: as they are, or under every shift that training may draw."""
+def _shifted(digits: Digits, options: DigitsOptions, device: torch.device) -> list[InputSource]:
+    """The digits as teachers see them: unshifted, or with every shift that training may draw."""
     images = JitteredImages(digits.images.to(device), options.teacher.jitter)
     return images.translations() if options.teacher.translations else [images]
 
 
-def load_stack(folder: Path, device: torch.device) -> StackedEnsemble:
-    """The trained networks of a step."""
-    return StackedEnsemble.load_stack(folder / MODEL_FILE).to(device)
+def load_stack(step_dir: Path, device: torch.device) -> StackedEnsemble:
+    """The trained networks of a step. InputError if its file is missing or damaged."""
+    return StackedEnsemble.load_stack(step_dir / MODEL_NAME).to(device)

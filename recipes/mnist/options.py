@@ -1,4 +1,4 @@
-"""Options of the digits recipe: frozen dataclasses, overridden as `--section.option=value`."""
+"""Options of the MNIST recipe: frozen dataclasses, overridden as `--section.option=value`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from asrkd.nnet.models import ModelOptions
 from asrkd.options import require_set_by_run, set_by_run
 from asrkd.workflow.steps import LAST_STAGE
 
-# What `--help` lists; `--help-all` lists every option.
+# What `--help` lists. `--help-all` lists every option.
 COMMON_OPTIONS = (
     *("profile", "corpus-dir", "exp-dir", "stage", "stop-stage", "experiments", "device", "seed"),
     *("teacher.size", "student.seeds"),
 )
 
 Profile = Literal["quick", "full"]
-# Every network has a seed of its own, a thousand of them a run, and torch takes 63 bits.
+# The networks of a run have seeds of its own thousand (asrkd.recipe.seeds), and torch takes seeds of 63 bits.
 MAX_SEED = 10**12
 EXPERIMENTS = {
     1: "teacher, plain student, distilled student",
@@ -39,25 +39,25 @@ class TeacherOptions:
     """The large networks (the paper: 2 x 1200, dropout, max-norm, inputs jittered by up to 2 pixels)."""
 
     size: int = 10
-    """Number of teachers, trained as one stack. The soft targets are the geometric mean over them."""
+    """Number of teachers, trained as one stack. The soft targets are their geometric mean."""
     jitter: int = 2
-    """Pixels by which a training image is shifted at most, each way."""
+    """Largest shift of a training image, in pixels in each direction."""
     translations: bool = True
-    """Average the soft targets over every shift of a digit that jitter may draw (25 of them for 2 pixels)."""
+    """Average the soft targets over every shift of a digit that jitter may draw (25 shifts for 2 pixels)."""
     model: ModelOptions = field(
         default_factory=lambda: ModelOptions(1200, 2, dropout=0.5, input_dropout=0.2, max_norm=3.5)
     )
     train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
 
     @property
-    def views(self) -> int:
-        """Shifts of a digit that its soft targets are averaged over, none among them."""
+    def num_shifts(self) -> int:
+        """Shifts of a digit over which its soft targets are averaged. No shift counts as one of them."""
         return (2 * self.jitter + 1) ** 2 if self.translations else 1
 
 
 @dataclass(frozen=True)
 class StudentOptions:
-    """The small networks: 2 x 800 without dropout or jitter, unless an experiment says otherwise."""
+    """The small networks: 2 x 800 without dropout or jitter, unless an experiment changes that."""
 
     seeds: int = 5
     """Seeds of every student, trained as one stack."""
@@ -65,36 +65,36 @@ class StudentOptions:
     hard: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
     """Training on hard labels."""
     soft: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
-    """Training on soft targets: the distilled student, and those of experiments 3 and 4."""
+    """Training on soft targets: the distilled student, and the students of experiments 3 and 4."""
     distil: DistilOptions = field(default_factory=lambda: DistilOptions(alpha=1.0, temperature=20.0))
 
 
 @dataclass(frozen=True)
 class ComparedOptions:
-    """What experiments 2, 5, 6 and 7 compare."""
+    """Values that experiments 2, 5, 6 and 7 compare."""
 
     train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
-    """Training of the students of experiments 2, 5 and 6 on soft targets, shorter, since there are many."""
+    """Training of the students of experiments 2, 5 and 6 on soft targets. It is shorter, since there are many."""
     widths: tuple[int, ...] = (30, 100, 300, 800)
     """Experiment 2: units in each of the two hidden layers."""
     temperatures: tuple[float, ...] = (1.0, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
     """Experiment 2: temperatures."""
     matching_temperatures: tuple[float, ...] = (2.0, 8.0, 20.0, 80.0)
-    """Experiment 5: temperatures held against logit matching."""
+    """Experiment 5: temperatures compared with logit matching."""
     alphas: tuple[float, ...] = (0.0, 0.5, 0.9, 1.0)
     """Experiment 6: weights of the soft targets."""
     teachers: tuple[int, ...] = (1, 3, 5, 10)
-    """Experiment 6: numbers of teachers behind the soft targets."""
+    """Experiment 6: numbers of teachers in the soft targets."""
     fraction: float = 0.03
-    """Experiment 6: part of the training digits in the small training set."""
+    """Experiment 6: fraction of the training digits in the small training set."""
     label_smoothing: float = 0.1
-    """Experiment 7: share of the uniform distribution in the targets."""
+    """Experiment 7: weight of the uniform distribution in the targets."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction <= 1.0:
-            raise InputError(f"--compared.fraction: expected a part in (0, 1], found {self.fraction}")
+            raise InputError(f"--compared.fraction: expected a fraction in (0, 1], found {self.fraction}")
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise InputError(f"--compared.label-smoothing: expected a part in [0, 1), found {self.label_smoothing}")
+            raise InputError(f"--compared.label-smoothing: expected a weight in [0, 1), found {self.label_smoothing}")
         if not all(0.0 <= alpha <= 1.0 for alpha in self.alphas):
             raise InputError(f"--compared.alphas: expected weights in [0, 1], found {self.alphas}")
         for name in ("widths", "temperatures", "matching_temperatures", "alphas", "teachers"):
@@ -106,28 +106,34 @@ class ComparedOptions:
 
 @dataclass(frozen=True)
 class DigitsOptions:
-    """Everything the digits recipe decides."""
+    """All options of the MNIST recipe."""
 
     profile: Profile = "full"
-    """quick: experiments 1, 3 and 4 at reduced length, for two cores. full: all of them, for a GPU."""
+    """quick: experiments 1, 3 and 4 with short trainings, for two cores. full: all experiments, for a GPU."""
     corpus_dir: Path = Path("data/mnist")
     """Folder of MNIST's four files, idx or idx.gz."""
     exp_dir: Path = Path("exp/mnist")
-    """Folder of everything the run makes."""
+    """Folder of everything the run writes."""
     stage: int = 0
     """First stage to run, by its number in the list above."""
     stop_stage: int = LAST_STAGE
     """Last stage to run."""
+    dry_run: bool = False
+    """Print the steps that would run, with the reasons, and run none."""
+    list_steps: bool = False
+    """Print all steps, whether each is up to date, and run none."""
+    only: str | None = None
+    """The one step to run, such as students/baseline: several machines that see exp_dir may each run another step."""
     experiments: tuple[int, ...] = tuple(EXPERIMENTS)
-    """Numbers of the experiments to make, 1 to 7; 1 is always made, for the others are held against it."""
+    """Numbers of the experiments to run, 1 to 7. 1 is required, because the others are compared with it."""
     eval_set: Literal["test", "held-out"] = "test"
-    """Digits that errors are counted on. held-out: for trials, the last training digits, which then no one learns."""
+    """Digits on which errors are counted. held-out: for trials, the last training digits, which no network learns."""
     held_out: int = 5000
-    """Training digits by which biases are tuned, never learnt by the students whose biases they are."""
+    """Training digits on which biases are tuned. Students with tuned biases do not learn them."""
     seed: int = 0
-    """Seed of everything random; every network uses a seed derived from it."""
+    """Seed of everything random. Every network uses a seed derived from it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks train: auto is cuda when there is one."""
+    """Where networks train. auto is cuda if there is one."""
     checkpoint_epochs: int = 10
     """Epochs between two checkpoints."""
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
@@ -158,7 +164,7 @@ class DigitsOptions:
 
     @property
     def evaluates_test(self) -> bool:
-        """Whether errors are counted on the test digits, as the paper's are."""
+        """Whether errors are counted on the test digits, as in the paper."""
         return self.eval_set == "test"
 
     def _require_teachers(self) -> None:
@@ -169,7 +175,7 @@ class DigitsOptions:
             )
 
     def _require_nothing_ignored(self) -> None:
-        """Refuse what the run sets itself, so that no option is ignored in silence."""
+        """Refuse options of a training that the run sets, so that none is ignored silently."""
         require_set_by_run(self)
         sections = {
             "teacher.train": self.teacher.train,
@@ -179,7 +185,18 @@ class DigitsOptions:
         }
         for section, train in sections.items():
             if train.patience is not None or train.schedule == "newbob":
-                raise InputError(f"--{section}: expected neither patience nor newbob, for every length here is fixed")
+                raise InputError(f"--{section}: expected neither patience nor newbob, for all lengths are fixed")
 
 
 Profiles = Mapping[Profile, DigitsOptions]
+"""The recipe's options by profile."""
+
+
+@dataclass(frozen=True)
+class DigitsRun:
+    """A run of the recipe."""
+
+    options: DigitsOptions
+    profiles: Profiles
+    command: str
+    """Command line that reproduces the whole result."""

@@ -1,4 +1,4 @@
-"""MNIST: section 3 of Hinton, Vinyals and Dean (2015), its figures beside ours; fetched by local/fetch_mnist.sh."""
+"""MNIST: section 3 of Hinton, Vinyals and Dean (2015). local/fetch_mnist.sh fetches the digits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import ModelOptions
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout, whose recipes are not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout: its recipes are not installed
 
 from recipes.mnist.options import ComparedOptions, DigitsOptions, StudentOptions, TeacherOptions
 from recipes.mnist.pipeline import main
 
-# The plain student: stochastic gradient descent with momentum, a rate that falls to zero, no decay of weights.
+# The plain student: stochastic gradient descent with momentum, a rate that falls to zero, no weight decay.
 _HARD = TrainOptions(
     optimizer="sgd", momentum=0.9, weight_decay=0.0, schedule="linear", warmup_fraction=0.0, batch_size=256,
     learning_rate=0.1,
 )  # fmt: skip
-# Teachers and soft targets go further in as many epochs with AdamW, at rates above its usual one and with a second
-# moment that forgets sooner (LOG.md).
+# In as many epochs, teachers and soft targets reach fewer errors with AdamW at a rate above its usual one and with a
+# faster second moment (LOG.md).
 _ADAM = replace(_HARD, optimizer="adamw", beta2=0.99, schedule="cosine", warmup_fraction=0.05)
-# So trained, they teach more by what they make of a digit as it is than by their mean over its shifts.
+# For teachers trained with AdamW, soft targets of the digit itself are better than their mean over its shifts (LOG.md).
 _TEACHER = TeacherOptions(
     translations=False,
     model=ModelOptions(1200, 2, dropout=0.3, input_dropout=0.1, max_norm=3.5),
@@ -35,7 +35,7 @@ _STUDENT = ModelOptions(800, 2, dropout=0.0)
 FULL = DigitsOptions(
     profile="full",
     exp_dir=Path("exp/mnist"),
-    # More than ten times the quick profile's epochs bear, and need, more dropout.
+    # With more than ten times the quick profile's epochs, teachers need more dropout.
     teacher=replace(
         _TEACHER,
         size=10,
@@ -46,15 +46,15 @@ FULL = DigitsOptions(
         seeds=5,
         model=_STUDENT,
         hard=replace(_HARD, epochs=20),
-        # What keeps a student that gives its teachers' answers to all digits that it learns near them on others too;
-        # in a tenth of the epochs it is in the way (LOG.md).
+        # After 100 epochs the student fits the soft targets of all training digits. Weight decay then makes it agree
+        # with its teachers on other digits too. In a tenth of the epochs it does harm (LOG.md).
         soft=replace(_SOFT, epochs=100, weight_decay=0.1),
     ),
-    # Three dozen students: short, and alike among themselves.
+    # Short trainings of one length for three dozen students.
     compared=ComparedOptions(train=replace(_SOFT, epochs=10)),
 )
 
-# Sized for five minutes on two cores: three seeds, fewer teachers, and all of them briefly trained.
+# Sized for five minutes on two cores: three seeds, two teachers, short trainings.
 QUICK = DigitsOptions(
     profile="quick",
     exp_dir=Path("exp/mnist_quick"),

@@ -1,4 +1,4 @@
-"""Tables of the digits results, each made from its part of results.json, or None without that part."""
+"""Tables of the MNIST results. Each shows one part of results.json, and is None if the results lack that part."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain
+from asrkd.report.spread import mean_and_deviation
+from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain, present
 from recipes.mnist.claim_tests import tally
-from recipes.mnist.score import TUNED_ON_JUDGED
+from recipes.mnist.options import EXPERIMENTS
+from recipes.mnist.score import TUNED_ON_EVAL
 
 HEADLINE = ("teacher", "baseline", "distilled")
 ROLES = {"teacher": "teacher", "baseline": "baseline", "distilled": "distilled"}
@@ -17,33 +19,54 @@ NAMES_SHOWN = 5
 SPREAD_HEADERS = ("mean", "± sd", "best", "worst")
 
 
+def experiment_tables(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
+    """(Title, tables) of each experiment that was run."""
+    transfer = {table.caption: table for table in transfer_tables(results)}
+    by_experiment: dict[int, tuple[Table, ...]] = {
+        1: (headline_table(results),),
+        2: present(sweep_table(results)),
+        3: present(transfer.get("no_3")),
+        4: present(transfer.get("only_7_8")),
+        5: present(matching_table(results)),
+        6: present(
+            points_table(results, "alphas", "alpha", "Weight of the soft targets"),
+            points_table(results, "teachers", "teachers", "Number of teachers"),
+            small_set_table(results),
+        ),
+        7: present(controls_table(results)),
+    }
+    return [
+        (f"Experiment {number}: {EXPERIMENTS[number]}", tables) for number, tables in by_experiment.items() if tables
+    ]
+
+
 def spread_cells(row: Row) -> tuple[str, str, str, str]:
-    """Mean, standard deviation over seeds, best and worst."""
+    """Mean, standard deviation over seeds, best and worst errors."""
     return number(row["mean"], 1), number(row["deviation"], 1), count(row["best"]), count(row["worst"])
 
 
 def headline_table(results: Row) -> Table:
-    """Experiment 1: the paper's column and ours, and what the soft targets are made of."""
-    table, together = _systems(results, "Errors", HEADLINE), results["together"]
-    views = f", each over {together['views']} shifts of a digit" if together["views"] > 1 else ""
-    row = ("teachers together", MISSING, number(together["errors"], 1), *[MISSING] * (len(table.headers) - 4))
-    row = (*row, f"the mean of {together['teachers']}{views}")
-    place = HEADLINE.index("teacher") + 1
+    """Experiment 1: errors in the paper and ours, with those of the ensemble that makes the soft targets."""
+    table, ensemble = _systems(results, "Errors", HEADLINE), results["ensemble"]
+    shifts = f", each over {ensemble['shifts']} shifts of a digit" if ensemble["shifts"] > 1 else ""
+    row = ("ensemble of teachers", MISSING, number(ensemble["errors"], 1), *[MISSING] * (len(table.headers) - 4))
+    row = (*row, f"the mean of {ensemble['teachers']}{shifts}")
+    index = HEADLINE.index("teacher") + 1
     return replace(
         table,
-        rows=(*table.rows[:place], row, *table.rows[place:]),
-        roles=(*table.roles[:place], "other", *table.roles[place:]),
-        strong=(*table.strong[:place], False, *table.strong[place:]),
-        note=f"{table.note} Soft targets are those of the teachers together; the paper's student has one teacher.",
+        rows=(*table.rows[:index], row, *table.rows[index:]),
+        roles=(*table.roles[:index], "other", *table.roles[index:]),
+        strong=(*table.strong[:index], False, *table.strong[index:]),
+        note=f"{table.note} Soft targets are those of the ensemble. The paper's student has one teacher.",
     )
 
 
 def epochs_text(results: Row, rows: Sequence[Row]) -> str:
-    """How long the students of a comparison were trained, beside the headline's."""
+    """Epochs of the students of a comparison, and of the distilled student of experiment 1."""
     systems = results["systems"]
     epochs = sorted({systems[row["variant"]]["epochs"] for row in rows})
     lengths = " or ".join(map(str, epochs))
-    return f"Trained for {lengths} epochs; the distilled student of experiment 1 for {systems['distilled']['epochs']}."
+    return f"Trained for {lengths} epochs. The distilled student of experiment 1: {systems['distilled']['epochs']}."
 
 
 def systems_table(results: Row) -> Table:
@@ -52,127 +75,129 @@ def systems_table(results: Row) -> Table:
 
 
 def _systems(results: Row, caption: str, names: Sequence[str]) -> Table:
-    rows = []
-    for name in names:
-        system = results["systems"][name]
-        rows.append(
-            (
-                name,
-                count(system["paper_errors"]),
-                *spread_cells(system),
-                count(len(system["seeds"])),
-                count(system["digits"]),
-                count(system["epochs"]),
-                magnitude(system["parameters"]),
-                magnitude(system["digits_per_sec"]),
-                system["description"],
-            )
-        )
-    headers = ("networks", "paper", *SPREAD_HEADERS, "seeds", "digits", "epochs", "params", "digits/s", "what")
+    headers = ("networks", "paper", *SPREAD_HEADERS, "seeds", "digits", "epochs", "params", "digits/s", "description")
+    rows = tuple(_system_row(name, results["systems"][name]) for name in names)
     roles = tuple(ROLES.get(name, "other") for name in names)
-    note = f"Errors on {results['evaluated_on']}; the paper's are of one network. Digits/s are of all seeds together."
+    note = f"Errors on {results['evaluated_on']}. The paper's are of one network. Digits/s are of all seeds in a stack."
     strong = tuple(name == "distilled" for name in names)
-    return Table(caption, headers, tuple(rows), "lrrrrrrrrrrl", roles=roles, strong=strong, note=note)
+    return Table(caption, headers, rows, "lrrrrrrrrrrl", roles=roles, strong=strong, note=note)
+
+
+def _system_row(name: str, system: Row) -> tuple[str, ...]:
+    return (
+        name,
+        count(system["paper_errors"]),
+        *spread_cells(system),
+        count(len(system["seeds"])),
+        count(system["digits"]),
+        count(system["epochs"]),
+        magnitude(system["parameters"]),
+        magnitude(system["digits_per_sec"]),
+        system["description"],
+    )
 
 
 def trainings_table(results: Row) -> Table:
-    """How the networks were optimised, a row a way."""
-    rows = []
-    for one in results["trainings"]:
-        names = one["networks"]
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        rows.append(
-            (
-                ", ".join(names[:NAMES_SHOWN]) + more,
-                one["optimizer"],
-                number_plain(one["learning_rate"]),
-                f"{one['schedule']}, warm-up {number_plain(one['warmup_fraction'])}",
-                count(one["batch_size"]),
-                number_plain(one["momentum"]),
-                number_plain(one["beta2"]) if one["optimizer"] == "adamw" else MISSING,
-                number_plain(one["weight_decay"]),
-            )
-        )
-    headers = ("networks", "optimiser", "highest rate", "schedule", "batch", "momentum", "beta2", "decay")
-    note = "Epochs are told with each network. A momentum is beta1 of adamw, and its decay of weights is decoupled."
-    return Table("How they were trained", headers, tuple(rows), "llrlrrrr", note=note)
+    """One row per way of training, with its networks."""
+    headers = ("networks", "optimiser", "highest rate", "schedule", "batch", "momentum", "beta2", "weight decay")
+    rows = tuple(_training_row(training) for training in results["trainings"])
+    note = "The table of all networks has their epochs. For adamw, momentum is beta1, and weight decay is decoupled."
+    return Table("How they were trained", headers, rows, "llrlrrrr", note=note)
+
+
+def _training_row(training: Row) -> tuple[str, ...]:
+    names = training["networks"]
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return (
+        ", ".join(names[:NAMES_SHOWN]) + more,
+        training["optimizer"],
+        number_plain(training["learning_rate"]),
+        f"{training['schedule']}, warm-up {number_plain(training['warmup_fraction'])}",
+        count(training["batch_size"]),
+        number_plain(training["momentum"]),
+        number_plain(training["beta2"]) if training["optimizer"] == "adamw" else MISSING,
+        number_plain(training["weight_decay"]),
+    )
 
 
 def transfer_tables(results: Row) -> list[Table]:
-    """Experiments 3 and 4: errors before and after the biases are moved, a row a way."""
-    return [_transfer(name, found) for name, found in results["transfer"].items()]
+    """Experiments 3 and 4: errors before and after the biases are shifted, one row per method."""
+    return [_transfer(name, transfer) for name, transfer in results["transfer"].items()]
 
 
-def _transfer(name: str, found: Mapping[str, Any]) -> Table:
-    classes = " and ".join(map(str, found["classes"]))
-    paper, of_paper = found["paper"], {}
-    if paper:
-        of_paper["before"] = paper["before"], paper["before_on_classes"], None
-        of_paper[TUNED_ON_JUDGED] = paper["after"], paper["after_on_classes"], paper["shift"]
-    rows = []
-    for row in found["rows"]:
-        errors, on_classes, shift = of_paper.get(row["way"], (None, None, None))
-        shifts = row.get("shifts")
-        rows.append(
-            (
-                row["way"],
-                count(errors),
-                *spread_cells(row),
-                count(on_classes),
-                number(sum(row["errors_on_classes"]) / len(row["errors_on_classes"]), 1),
-                number(shift, 1, signed=True),
-                number(sum(shifts) / len(shifts), 1, signed=True) if shifts else MISSING,
-            )
-        )
+def _transfer(name: str, transfer: Mapping[str, Any]) -> Table:
+    classes = " and ".join(map(str, transfer["classes"]))
+    paper = _paper_cells(transfer["paper"])
+    rows = tuple(_transfer_row(row, paper.get(row["method"], (None, None, None))) for row in transfer["rows"])
     headers = ("biases", "paper", *SPREAD_HEADERS, f"paper on {classes}", f"on {classes}", "paper's shift", "shift")
     note = (
-        "The paper's way sees the labels it is judged by; held-out digits are training digits "
-        "that the student never learnt; the class prior needs no label of the digits it is matched on, and "
-        "matched by every bias it takes for a fault what those few thousand digits have by chance of each class. "
-        f"On {classes}: mean errors of {found['eval_of_classes']} digits."
+        "The paper's method uses the labels of the evaluation digits. Held-out digits are training digits that the "
+        "student never learnt. The class prior needs no labels. Matched by every bias, it also corrects random "
+        "differences between the class counts of the held-out digits and the prior. "
+        f"On {classes}: mean errors on {transfer['eval_of_classes']} digits."
     )
-    if found["no_match"]:
-        note += f" No biases match the prior: {found['no_match']}."
-    return Table(name, headers, tuple(rows), "lrrrrrrrrr", note=note)
+    if transfer["no_match"]:
+        note += f" No biases match the prior: {transfer['no_match']}."
+    return Table(name, headers, rows, "lrrrrrrrrr", note=note)
+
+
+def _paper_cells(paper: Row | None) -> dict[str, tuple[int | None, int | None, float | None]]:
+    """The paper's errors, errors on the classes, and shift, by method."""
+    if paper is None:
+        return {}
+    return {
+        "before": (paper["before"], paper["before_on_classes"], None),
+        TUNED_ON_EVAL: (paper["after"], paper["after_on_classes"], paper["shift"]),
+    }
+
+
+def _transfer_row(row: Row, paper: tuple[int | None, int | None, float | None]) -> tuple[str, ...]:
+    errors, on_classes, shift = paper
+    shifts = row.get("shifts")
+    return (
+        row["method"],
+        count(errors),
+        *spread_cells(row),
+        count(on_classes),
+        number(statistics.fmean(row["errors_on_classes"]), 1),
+        number(shift, 1, signed=True),
+        number(statistics.fmean(shifts), 1, signed=True) if shifts else MISSING,
+    )
 
 
 def sweep_table(results: Row) -> Table | None:
-    """Experiment 2: mean errors, a row a width, a column a temperature."""
+    """Experiment 2: mean errors, one row per width and one column per temperature."""
     rows = results.get("sweep")
     if not rows:
         return None
     widths, temperatures = axes_of(rows)
-    means = {(row["width"], row["temperature"]): row for row in rows}
-    cells = tuple(
-        (str(width), *(_mean_and_deviation(means[width, temperature]) for temperature in temperatures))
-        for width in widths
-    )
-    headers = ("units a layer", *(f"T={number_plain(temperature)}" for temperature in temperatures))
+    by_point = {(row["width"], row["temperature"]): mean_and_deviation(row["errors"], 1) for row in rows}
+    cells = tuple((str(width), *(by_point[width, temperature] for temperature in temperatures)) for width in widths)
+    headers = ("units per layer", *(f"T={number_plain(temperature)}" for temperature in temperatures))
     note = f"Mean errors ± sd. {epochs_text(results, rows)}"
     return Table("Temperature and width", headers, cells, "l" + "r" * len(temperatures), note=note)
 
 
 def axes_of(rows: Sequence[Row]) -> tuple[list[int], list[float]]:
-    """Widths and temperatures of the sweep, in order."""
+    """Widths and temperatures of experiment 2, in order."""
     return sorted({row["width"] for row in rows}), sorted({row["temperature"] for row in rows})
 
 
-def _mean_and_deviation(row: Row) -> str:
-    return f"{number(row['mean'], 1)} ± {number(row['deviation'], 1)}"
-
-
 def matching_table(results: Row) -> Table | None:
-    """Experiment 5: errors at each temperature, and on how many digits logit matching differs."""
+    """Experiment 5: errors at each temperature, and the digits classified differently from logit matching."""
     rows = results.get("matching")
     if not rows:
         return None
     cells = []
     for row in rows:
-        differing = row["differing_percent"]
+        differing = number(statistics.fmean(row["differing_percent"]), 2)
         point = "logit matching" if row["temperature"] is None else f"T={number_plain(row['temperature'])}"
-        cells.append((point, *spread_cells(row), number(statistics.fmean(differing), 2)))
-    headers = ("student", *SPREAD_HEADERS, "classed otherwise, %")
-    note = f"Each seed against the next seed of logit matching, in its own row too. {epochs_text(results, rows)}"
+        cells.append((point, *spread_cells(row), differing))
+    headers = ("student", *SPREAD_HEADERS, "classified differently, %")
+    note = (
+        "Each network is compared with logit matching of another seed, in the row of logit matching too. "
+        f"{epochs_text(results, rows)}"
+    )
     return Table("Logit matching", headers, tuple(cells), "lrrrrr", note=note)
 
 
@@ -186,8 +211,8 @@ def points_table(results: Row, key: str, point: str, caption: str) -> Table | No
 
 
 def small_set_table(results: Row) -> Table | None:
-    """Experiment 6: accuracy on the learnt digits and on the judged ones, hard labels against soft targets."""
-    systems = {name: one for name, one in results["systems"].items() if "learnt_accuracy" in one}
+    """Experiment 6: accuracy on training and evaluation digits, with hard labels and with soft targets."""
+    systems = {name: one for name, one in results["systems"].items() if "train_accuracy" in one}
     if not systems:
         return None
     cells = tuple(
@@ -195,26 +220,21 @@ def small_set_table(results: Row) -> Table | None:
             name,
             count(system["digits"]),
             count(system["epochs"]),
-            _percent_and_deviation(system["learnt_accuracy"]),
-            _percent_and_deviation(system["eval_accuracy"]),
+            mean_and_deviation(system["train_accuracy"], 2, 100),
+            mean_and_deviation(system["eval_accuracy"], 2, 100),
         )
         for name, system in systems.items()
     )
-    headers = ("student", "digits learnt", "epochs", "accuracy on them, %", "on the judged, %")
+    headers = ("student", "training digits", "epochs", "training accuracy, %", "evaluation accuracy, %")
     note = (
-        "Mean ± sd over seeds; all seeds learn the same part. The paper's table is of speech: hard labels on all of "
+        "Mean ± sd over seeds. All seeds learn the same digits. The paper's table is for speech: hard labels on all of "
         "the data 63.4 and 58.9, on 3% 67.3 and 44.5, soft targets on 3% 65.4 and 57.0."
     )
-    return Table("A small part of the digits", headers, cells, "lrrrr", note=note)
-
-
-def _percent_and_deviation(shares: Sequence[float]) -> str:
-    deviation = statistics.stdev(shares) if len(shares) > 1 else None
-    return f"{number(statistics.fmean(shares), 2, 100)} ± {number(deviation, 2, 100)}"
+    return Table("A small fraction of the digits", headers, cells, "lrrrr", note=note)
 
 
 def controls_table(results: Row) -> Table | None:
-    """Experiment 7: of the distilled student's gain, the part that each control has by itself."""
+    """Experiment 7: the share of the distilled student's gain that each control has without a teacher."""
     rows = results.get("controls")
     if not rows:
         return None
@@ -223,22 +243,22 @@ def controls_table(results: Row) -> Table | None:
             row["variant"],
             *spread_cells(row),
             count(results["systems"][row["variant"]]["epochs"]),
-            _share_text(row["share_of_gain"]),
+            _share_cell(row["share_of_gain"]),
             results["systems"][row["variant"]]["description"],
         )
         for row in rows
     )
-    headers = ("student", *SPREAD_HEADERS, "epochs", "of the distilled gain, %", "what")
+    headers = ("student", *SPREAD_HEADERS, "epochs", "share of the gain, %", "description")
     note = (
-        "Of the way from the baseline to the distilled student, with the 95% interval over digits and seeds. "
-        "label_smoothing and longer are trained as the distilled student is and differ from it in their targets alone; "
-        "the baseline's training is another too."
+        "Share of the gain from the baseline to the distilled student, with its 95% interval over digits and seeds. "
+        "label_smoothing and longer are trained as the distilled student and differ from it only in their targets. "
+        "The baseline has another training too."
     )
     roles = tuple(ROLES.get(row["variant"], "other") for row in rows)
     return Table("Controls", headers, cells, "lrrrrrrl", roles=roles, note=note)
 
 
-def _share_text(share: Sequence[float] | None) -> str:
+def _share_cell(share: Sequence[float] | None) -> str:
     if share is None:
         return MISSING
     value, low, high = (number(one, 0, 100) for one in share)
@@ -246,23 +266,23 @@ def _share_text(share: Sequence[float] | None) -> str:
 
 
 def claims_table(results: Row) -> Table:
-    """The scorecard."""
+    """The verdict on each of the paper's claims, with the evidence."""
     rows = tuple((claim["text"], claim["verdict"], claim["evidence"] or MISSING) for claim in results["claims"])
     note = (
-        "Judged by tests of our own networks, over digits and over seeds, each claim by itself at the 5% level. "
-        "Holds: all tests say so. In part: the figures lie on its side and one test says so. Does not hold here: the "
-        "rest, so it may be that it is not shown. The tests are in recipes/mnist/claim_tests.py."
+        "Each claim is tested on our own networks, over digits and over seeds, separately at the 5% level. Holds: "
+        "every test confirms it. Holds in part: the figures support it and one test confirms it. Does not hold here: "
+        "all other cases, including claims that are merely not shown. The tests are in recipes/mnist/claim_tests.py."
     )
-    return Table("Scorecard", ("claim", "verdict", "evidence"), rows, "lll", note=note)
+    return Table("The paper's claims", ("claim", "verdict", "evidence"), rows, "lll", note=note)
 
 
 def tally_text(results: Row) -> str:
-    """How many claims came to each verdict."""
+    """How many of the claims have each verdict."""
     return f"Of {len(results['claims'])} claims: {tally([claim['verdict'] for claim in results['claims']])}."
 
 
 def estimate_text(results: Row) -> str | None:
-    """The full profile's time on this device, and how it was come by."""
+    """The extrapolated time of the full profile on this device."""
     estimate = results.get("full_profile_estimate")
     if not estimate:
         return None

@@ -1,4 +1,4 @@
-"""Which networks the experiments train: each variant is a stack of seeds alike in everything else."""
+"""The networks of the experiments. A variant is a stack of networks that differ only in their seeds."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from asrkd.data.corpora.mnist import NUM_CLASSES
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
 from asrkd.nnet import HardTargets, Objective, TrainOptions
 from asrkd.nnet.models import ModelOptions
+from asrkd.recipe.seeds import student_seed, teacher_seed
 from recipes.mnist.options import DigitsOptions
 
 ALL_CLASSES = tuple(range(NUM_CLASSES))
-# Teachers and students draw their seeds from ranges that never meet.
-STUDENT_SEED_OFFSET = 500
-SEEDS_A_RUN = 1000
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
 class HardLabels:
-    """Learn the labels alone."""
+    """Targets are the labels alone."""
 
     label_smoothing: float = 0.0
-    """Share of the uniform distribution in the targets."""
+    """Weight of the uniform distribution in the targets."""
 
     def objective(self, labels: Tensor, teacher_logits: Tensor | None) -> Objective:
+        """Cross-entropy with labels [N]."""
         return HardTargets(labels, self.label_smoothing)
 
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Learn the geometric mean of the first `teachers` teachers, at a temperature, mixed with the labels by alpha."""
+    """Targets are the teachers' geometric mean at a temperature, mixed with the labels (section 2 of the paper)."""
 
     distil: DistilOptions
     teachers: int
+    """The first so many teachers are used."""
 
     def objective(self, labels: Tensor, teacher_logits: Tensor | None) -> Objective:
+        """Distillation from teacher_logits [M, N, S], mixed with labels [N] by alpha."""
         assert teacher_logits is not None
         targets = DenseTargets.from_logits(teacher_logits[: self.teachers], self.distil.temperature)
         return Distillation(labels, targets, self.distil)
@@ -45,64 +47,72 @@ class SoftLabels:
 
 @dataclass(frozen=True)
 class TeacherLogits:
-    """Learn the mean logits of the first `teachers` teachers by squared differences."""
+    """Targets are the teachers' mean logits, learnt by squared differences (section 2.1 of the paper)."""
 
     teachers: int
+    """The first so many teachers are used."""
 
     def objective(self, labels: Tensor, teacher_logits: Tensor | None) -> Objective:
+        """Squared differences from the mean of teacher_logits [M, N, S]."""
         assert teacher_logits is not None
         return LogitMatching(teacher_logits[: self.teachers].mean(dim=0))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Networks of one shape and one training that differ in their seeds alone."""
+    """Networks of one shape and one training that differ only in their seeds."""
 
     name: str
     """Name in results.json and of its step."""
     targets: HardLabels | SoftLabels | TeacherLogits
-    """What it learns."""
+    """What its networks learn."""
     model: ModelOptions
     train: TrainOptions
-    seeds: int
+    num_seeds: int
+    """Networks in the stack (M)."""
     jitter: int = 0
-    """Pixels by which training images are shifted at most."""
+    """Largest shift of a training image, in pixels in each direction."""
     classes: tuple[int, ...] = ALL_CLASSES
-    """Digits that its transfer set has."""
+    """Classes of its transfer set."""
     fraction: float = 1.0
-    """Part of the training digits that it has."""
+    """Fraction of the training digits in its training set."""
     excludes_held_out: bool = False
-    """Whether it never learns the digits by which its biases are tuned."""
+    """Whether its training set excludes the digits on which biases are tuned."""
 
     @property
     def needs_teachers(self) -> bool:
+        """Whether its targets come from the teachers."""
         return not isinstance(self.targets, HardLabels)
 
     def member_seeds(self, run_seed: int) -> list[int]:
-        """Seed of each member. Students of all variants share theirs, so that member m is a pair with member m."""
-        offset = SEEDS_A_RUN * run_seed + (0 if self.name == "teacher" else STUDENT_SEED_OFFSET)
-        return [offset + member for member in range(self.seeds)]
+        """Seed of each of its M networks.
+
+        Teachers and students never share a seed. Network m of every student has the same seed, so that two variants
+        can be compared in pairs.
+        """
+        seed_of = teacher_seed if self.name == TEACHER else student_seed
+        return [seed_of(run_seed, member) for member in range(self.num_seeds)]
 
     @property
-    def identity(self) -> list[Any]:
-        """What decides its weights; where it runs and how that is shown do not."""
+    def stamp_options(self) -> list[Any]:
+        """Everything that decides its weights, for the stamp of its step. Runtime options do not."""
         return [replace(self, train=self.train.without_runtime_options())]
 
 
 def teacher(options: DigitsOptions) -> Variant:
-    """The teachers: one stack, of which every soft target is the mean."""
+    """The teachers, one stack."""
     large = options.teacher
-    return Variant("teacher", HardLabels(), large.model, large.train, large.size, jitter=large.jitter)
+    return Variant(TEACHER, HardLabels(), large.model, large.train, large.size, jitter=large.jitter)
 
 
 def students(options: DigitsOptions) -> list[Variant]:
-    """Every student of the chosen experiments, each once however many experiments it serves."""
-    found = [one for number in sorted(set(options.experiments)) for one in students_of(number, options)]
-    return list({variant.name: variant for variant in found}.values())
+    """Every student of the chosen experiments. A student that several experiments share is listed once."""
+    variants = [one for number in sorted(set(options.experiments)) for one in students_of(number, options)]
+    return list({variant.name: variant for variant in variants}.values())
 
 
 def students_of(experiment: int, options: DigitsOptions) -> list[Variant]:
-    """The students that an experiment compares with those of experiment 1 or with each other."""
+    """The students of an experiment."""
     if experiment == 1:
         return _headline(options)
     if experiment == 2:
@@ -130,7 +140,7 @@ def _headline(options: DigitsOptions) -> list[Variant]:
 
 def _transfer(options: DigitsOptions, name: str, classes: tuple[int, ...]) -> Variant:
     small = options.student
-    # Soft targets alone: the paper's transfer sets carry no labels.
+    # Soft targets alone: the paper's transfer sets have no labels.
     soft = SoftLabels(replace(small.distil, alpha=1.0), options.teacher.size)
     return Variant(name, soft, small.model, small.soft, small.seeds, classes=classes, excludes_held_out=True)
 
@@ -142,7 +152,7 @@ def compared(
     alpha: float | None = None,
     teachers: int | None = None,
 ) -> Variant:
-    """A student of experiments 2, 5 and 6; what is None is as in the distilled student."""
+    """A student of experiments 2, 5 and 6. Values that are None are those of the distilled student."""
     small = options.student
     width = small.model.hidden_dim if width is None else width
     distil = replace(
@@ -157,53 +167,55 @@ def compared(
 
 
 def width_points(options: DigitsOptions) -> list[tuple[tuple[int, float], Variant]]:
-    """Experiment 2: (width, temperature) and its students."""
+    """Experiment 2: each (width, temperature) with its students."""
     grid = [(width, temperature) for width in options.compared.widths for temperature in options.compared.temperatures]
     return [((width, temperature), compared(options, width, temperature, alpha=1.0)) for width, temperature in grid]
 
 
 def matching_points(options: DigitsOptions) -> list[tuple[float, Variant]]:
-    """Experiment 5: temperature and its students."""
+    """Experiment 5: each temperature with its students."""
     return [(t, compared(options, temperature=t, alpha=1.0)) for t in options.compared.matching_temperatures]
 
 
 def logit_matching(options: DigitsOptions) -> Variant:
-    """Experiment 5: the same student on squared differences of logits."""
+    """Experiment 5: the same student, trained on squared differences of logits."""
     small = options.student
     targets = TeacherLogits(options.teacher.size)
     return Variant("logit_matching", targets, small.model, options.compared.train, small.seeds)
 
 
 def alpha_points(options: DigitsOptions) -> list[tuple[float, Variant]]:
-    """Experiment 6: weight of the soft targets and its students."""
+    """Experiment 6: each weight of the soft targets with its students."""
     return [(alpha, compared(options, alpha=alpha)) for alpha in options.compared.alphas]
 
 
 def teacher_points(options: DigitsOptions) -> list[tuple[int, Variant]]:
-    """Experiment 6: number of teachers and its students."""
+    """Experiment 6: each number of teachers with its students."""
     return [(size, compared(options, teachers=size)) for size in options.compared.teachers]
 
 
 def _small_set(options: DigitsOptions) -> list[Variant]:
-    """Experiment 6: hard labels and soft targets on a small part of the digits, trained alike, for as many steps as
-    the students that are compared on all of them."""
-    small, part = options.student, options.compared.fraction
-    train = replace(options.compared.train, epochs=round(options.compared.train.epochs / part))
+    """Experiment 6: hard labels and soft targets on a small fraction of the digits.
+
+    Both are trained alike, for as many steps as the students that learn all digits.
+    """
+    small, fraction = options.student, options.compared.fraction
+    train = replace(options.compared.train, epochs=round(options.compared.train.epochs / fraction))
     soft = SoftLabels(small.distil, options.teacher.size)
     return [
-        Variant("small_set_hard", HardLabels(), small.model, train, small.seeds, fraction=part),
-        Variant("small_set_soft", soft, small.model, train, small.seeds, fraction=part),
+        Variant("small_set_hard", HardLabels(), small.model, train, small.seeds, fraction=fraction),
+        Variant("small_set_soft", soft, small.model, train, small.seeds, fraction=fraction),
     ]
 
 
 def _controls(options: DigitsOptions) -> list[Variant]:
-    """Experiment 7: what the baseline gains by other means than a teacher."""
+    """Experiment 7: what the baseline gains without a teacher."""
     small, large = options.student, options.teacher
     smoothed = HardLabels(options.compared.label_smoothing)
     regularised = replace(large.model, hidden_dim=small.model.hidden_dim, num_layers=small.model.num_layers)
     return [
         Variant("regularised", HardLabels(), regularised, large.train, small.seeds, jitter=large.jitter),
-        # As long, and as the distilled student is trained: what is left between them is the targets alone.
+        # These two are trained as the distilled student is. They differ from it only in their targets.
         Variant("label_smoothing", smoothed, small.model, small.soft, small.seeds),
         Variant("longer", HardLabels(), small.model, small.soft, small.seeds),
     ]

@@ -12,7 +12,8 @@ from asrkd.distil.compression import StoreOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.models import AcousticDnn, ModelOptions
-from asrkd.recipe.cost_estimate import Cost, CostOptions, Network, Rates, cost_estimate, measure_rates
+from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates
+from asrkd.recipe.network_cost import Network
 
 SMALL = CostOptions(
     hours=1.0,

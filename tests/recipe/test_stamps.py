@@ -21,7 +21,8 @@ from asrkd.files import read_json, write_json
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.options import SpeechOptions
-from asrkd.recipe.pipeline import build_steps, save_config
+from asrkd.recipe.pipeline import build_steps
+from asrkd.recipe.run_options import save_config
 from asrkd.recipe.scoring import Scoring
 from asrkd.workflow.steps import Record, Stamps
 

@@ -23,6 +23,7 @@ from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import runs
 from asrkd.recipe.labels import label_training
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
+from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.workflow.steps import step_stamps
 
 pytestmark = pytest.mark.k2
@@ -165,7 +166,7 @@ def test_relative_folders_become_full_and_change_no_stamp(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     typed = SpeechOptions(corpus_dir=Path("an4"), exp_dir=Path("exp/an4"))
     Path("an4").mkdir()
-    full = pipeline.with_absolute_paths(typed)
+    full = with_absolute_paths(typed)
     assert (full.corpus_dir, full.exp_dir) == (tmp_path / "an4", tmp_path / "exp" / "an4")
     by_typed, by_full = (step_stamps(pipeline.build_steps(CORPUS, options, "run.sh")) for options in (typed, full))
     assert by_typed == by_full

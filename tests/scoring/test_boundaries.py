@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("kaldialign")  # asrkd.scoring counts words with it
-
 from asrkd.data.transcripts import SILENCE
 from asrkd.hmm.alignment import Segment
 from asrkd.scoring.boundaries import BoundaryErrors, boundary_errors, joined

@@ -34,8 +34,9 @@ from asrkd.nnet.evaluate import iter_logits
 from asrkd.recipe.evaluate import DecodeTask, Run, open_graph, tuned
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import RealignTask, load_hmm
-from asrkd.recipe.networks import LabelledFrames, PosteriorTask, open_ensemble, teacher_folders, trained_precision
+from asrkd.recipe.networks import LabelledFrames, PosteriorTask, open_ensemble, teacher_folders
 from asrkd.recipe.options import options_of_run
+from asrkd.recipe.trained import trained_precision
 from asrkd.workflow.executor import SERIAL, Executor, one_thread
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]

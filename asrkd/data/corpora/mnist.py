@@ -1,4 +1,4 @@
-"""MNIST: 60,000 training and 10,000 test digits in the idx format, every file known by the MD5 of its content.
+"""MNIST: 60,000 training and 10,000 test digits in the idx format. Every file is checked by the MD5 of its content.
 
 Source: LeCun, Bottou, Bengio and Haffner, *Gradient-based learning applied to document recognition* (1998).
 """
@@ -30,19 +30,21 @@ MNIST_MD5: Mapping[str, str] = {
 }
 PREFIXES = {"train": "train", "test": "t10k"}
 WHERE = (
-    "local/fetch_mnist.sh DIR fetches the files; or give, with --corpus-dir, a folder of the four idx or idx.gz "
-    "files, as torchvision's mirrors have them"
+    "local/fetch_mnist.sh DIR fetches the files; or give --corpus-dir a folder with the four idx or idx.gz files "
+    "of torchvision's mirrors"
 )
-# The idx header: two zero bytes, the type of the values, the number of axes; then each axis as 32 bits, big-endian.
+# The idx header: two zero bytes, the type of the values, the number of axes, and each axis as 32 bits, big-endian.
 UNSIGNED_BYTE = 0x08
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Images uint8 [N, 28, 28], ink 255, and the class of each, int64 [N]."""
+    """Digits and their classes. InputError if the shapes differ or a class is not 0 to 9."""
 
     images: Tensor
+    """uint8 [N, 28, 28], with ink 255."""
     labels: Tensor
+    """Classes int64 [N]."""
 
     def __post_init__(self) -> None:
         if self.images.shape != (len(self.labels), SIDE, SIDE):
@@ -57,29 +59,29 @@ class Digits:
 
 
 def load_mnist(corpus_dir: Path, checksums: Mapping[str, str] = MNIST_MD5) -> dict[str, Digits]:
-    """The digits of `train` and `test`. InputError names the file that is missing, damaged or not MNIST's."""
-    contents = {name: verified(corpus_dir, name, md5) for name, md5 in checksums.items()}
-    found = {}
+    """The digits of `train` and `test`. InputError names a file that is missing, damaged or not MNIST's."""
+    contents = {name: verified_content(corpus_dir, name, md5) for name, md5 in checksums.items()}
+    splits = {}
     for split, prefix in PREFIXES.items():
         images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        found[split] = Digits(
+        splits[split] = Digits(
             parse_idx(contents[images], 3, corpus_dir / images),
             parse_idx(contents[labels], 1, corpus_dir / labels).long(),
         )
-    return found
+    return splits
 
 
 def verify_mnist(corpus_dir: Path, checksums: Mapping[str, str] = MNIST_MD5) -> dict[str, str]:
-    """MD5 of each file's content, as expected. InputError names the first file that is not as it should be."""
+    """MD5 of each file's content, after a check. InputError names the first file that is missing or differs."""
     if not corpus_dir.is_dir():
         raise InputError(f"--corpus-dir {corpus_dir}: no such folder; {WHERE}")
     for name, md5 in checksums.items():
-        verified(corpus_dir, name, md5)
+        verified_content(corpus_dir, name, md5)
     return dict(checksums)
 
 
-def verified(corpus_dir: Path, name: str, md5: str) -> bytes:
-    """The uncompressed content of a file, plain or with .gz; InputError unless its MD5 is the one expected."""
+def verified_content(corpus_dir: Path, name: str, md5: str) -> bytes:
+    """The uncompressed content of a file, plain or with .gz. InputError if its MD5 is not `md5`."""
     path = next((p for p in (corpus_dir / name, corpus_dir / f"{name}.gz") if p.is_file()), None)
     if path is None:
         raise InputError(f"{corpus_dir / name}: expected this file, or the same with .gz, found neither; {WHERE}")
@@ -100,9 +102,9 @@ def _content(path: Path) -> bytes:
 
 
 def parse_idx(content: bytes, num_axes: int, path: Path | str) -> Tensor:
-    """The unsigned bytes of an idx file as a tensor of `num_axes` axes; `path` is for messages.
+    """The values of an idx file of unsigned bytes, uint8 with `num_axes` axes. `path` is for messages.
 
-    InputError: another magic number, or more or fewer bytes than the header says.
+    InputError if the magic number differs, or if the file does not have the size in its header.
     """
     header = 4 + 4 * num_axes
     magic = bytes((0, 0, UNSIGNED_BYTE, num_axes))

@@ -1,0 +1,49 @@
+"""What the command line of every recipe does: save the options, run the steps, publish the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from asrkd.files import read_json, write_json
+from asrkd.recipe.run_options import RunOptions, save_config
+from asrkd.workflow.stages import StageRange, list_steps, run_steps
+from asrkd.workflow.steps import STAGE_NAMES, Step
+
+RESULTS_FILE = "results.json"
+RESULTS_MD, REPORT_HTML = "RESULTS.md", "report.html"
+
+
+def run_recipe(steps: Sequence[Step], options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:
+    """Save the options, run the steps that they ask for, and publish the results in exp_dir, or only list the steps.
+
+    `terminal_text` makes the text that ends a run from results.json. A run of one step publishes nothing, because it is
+    one of several. InputError and OSError: as `run_steps`.
+    """
+    stages = StageRange(options.stage, options.stop_stage, options.only)
+    exp_dir = options.exp_dir.absolute()
+    if options.list_steps or options.dry_run:
+        print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run)))
+        return
+    exp_dir.mkdir(parents=True, exist_ok=True)
+    # The options are saved before the first step, so that they describe the output of a run that fails.
+    run_steps(steps, exp_dir, stages, on_start=partial(save_config, options))
+    if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
+        _publish(options, terminal_text)
+
+
+def _publish(options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:
+    """Copy results.json into exp_dir, print the results and the paths of the reports."""
+    exp_dir = options.exp_dir
+    results = read_json(exp_dir / "score" / RESULTS_FILE)
+    write_json(exp_dir / RESULTS_FILE, results)
+    print(terminal_text(results))
+    print(f"results: {exp_dir / RESULTS_FILE}, {exp_dir / 'report' / RESULTS_MD}")
+    print(f"report:  {exp_dir / 'report' / REPORT_HTML}")
+
+
+def stages_text(stages: Iterable[int]) -> str:
+    """Sentences for a recipe's help: the numbers and names of its stages, and which of them are skipped."""
+    names = ", ".join(f"{number} {STAGE_NAMES[number]}" for number in stages)
+    return f"Stages: {names}. A stage is skipped if its options and inputs did not change."
