@@ -226,7 +226,7 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     """What is shown with the scores: sweep, tuning, rounds, counts, versions, times."""
     exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
     lang = lang_summary(exp_dir)
-    posteriors = read_json(folders.posteriors / REPORT_FILE)
+    posteriors = read_json(folders.posteriors.parent / REPORT_FILE)
     tuning = read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"]
     rejected = [row for split in SPLITS for row in read_json(folders.manifests(split) / REJECTED_FILE)]
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
