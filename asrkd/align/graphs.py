@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -240,6 +240,40 @@ class _Contexts:
         return np.searchsorted(self.codes, code) - self.first[node]
 
 
+@dataclass(frozen=True)
+class _Instances:
+    """Triphones of each node: every left context with every right one, right fastest."""
+
+    lefts: _Contexts
+    rights: _Contexts
+    base: Ints
+    """First instance of each node."""
+    node_of: Ints
+    """Node of each instance."""
+
+    @staticmethod
+    def of(lefts: _Contexts, rights: _Contexts) -> _Instances:
+        per_node = lefts.count * rights.count
+        node_of = np.repeat(np.arange(per_node.size), per_node)
+        return _Instances(lefts, rights, np.cumsum(per_node) - per_node, node_of)
+
+    def neighbours(self) -> tuple[Ints, Ints]:
+        """Left and right phone of each instance."""
+        lefts, rights, node = self.lefts, self.rights, self.node_of
+        rank = np.arange(node.size) - self.base[node]
+        left = lefts.codes[lefts.first[node] + rank // rights.count[node]] % lefts.num_phones
+        right = rights.codes[rights.first[node] + rank % rights.count[node]] % rights.num_phones
+        return left, right
+
+    def leaving(self, node: Ints, neighbour: Ints, index: Ints) -> Ints:
+        """Instance of the node with its index-th left context and this right neighbour."""
+        return self.base[node] + index * self.rights.count[node] + self.rights.position(node, neighbour)
+
+    def entering(self, node: Ints, neighbour: Ints, index: Ints) -> Ints:
+        """Instance of the node with this left neighbour and its index-th right context."""
+        return self.base[node] + self.lefts.position(node, neighbour) * self.rights.count[node] + index
+
+
 def _expand(network: _PhoneNetwork, num_utterances: int, num_phones: int, with_context: bool) -> TrainingGraphs:
     """Phones to triphones to HMM states.
 
@@ -265,67 +299,51 @@ def _expand(network: _PhoneNetwork, num_utterances: int, num_phones: int, with_c
     to_right = np.append(phone[head], outside(end, SILENCE_ID))
     lefts = _Contexts.of(np.append(head, start), to_left, context_independent, num_phones)
     rights = _Contexts.of(np.append(tail, end), to_right, context_independent, num_phones)
+    instances = _Instances.of(lefts, rights)
 
-    # Instances of a node: every left context with every right one, right fastest.
-    per_node = lefts.count * rights.count
-    base = np.cumsum(per_node) - per_node
-    node_of = np.repeat(np.arange(phone.size), per_node)
-    rank = np.arange(node_of.size) - base[node_of]
-    left = lefts.codes[lefts.first[node_of] + rank // rights.count[node_of]] % num_phones
-    right = rights.codes[rights.first[node_of] + rank % rights.count[node_of]] % num_phones
-
-    def leaving(node: Ints, neighbour: Ints, index: Ints) -> Ints:
-        """Instance of the node with its index-th left context and this right neighbour."""
-        return base[node] + index * rights.count[node] + rights.position(node, neighbour)
-
-    def entering(node: Ints, neighbour: Ints, index: Ints) -> Ints:
-        """Instance of the node with this left neighbour and its index-th right context."""
-        return base[node] + lefts.position(node, neighbour) * rights.count[node] + index
-
-    # A phone edge joins each left context of its tail with each right context of its head.
+    # An edge between phones joins each left context of its tail with each right context of its head.
     edge, index = ranges(lefts.count[tail] * rights.count[head])
-    from_instance = leaving(tail[edge], phone[head[edge]], index // rights.count[head[edge]])
-    to_instance = entering(head[edge], phone[tail[edge]], index % rights.count[head[edge]])
+    from_instance = instances.leaving(tail[edge], phone[head[edge]], index // rights.count[head[edge]])
+    to_instance = instances.entering(head[edge], phone[tail[edge]], index % rights.count[head[edge]])
     begin, index = ranges(rights.count[start])
-    begin_instance = entering(start[begin], outside(begin, SILENCE_ID), index)
+    begin_instance = instances.entering(start[begin], outside(begin, SILENCE_ID), index)
     finish, index = ranges(lefts.count[end])
-    end_instance = leaving(end[finish], outside(finish, SILENCE_ID), index)
+    end_instance = instances.leaving(end[finish], outside(finish, SILENCE_ID), index)
 
-    num_instances = np.bincount(utt[node_of], minlength=num_utterances)
-    states = np.arange(NUM_STATES * node_of.size)
+    states = np.arange(NUM_STATES * instances.node_of.size)
     inner = states[states % NUM_STATES != NUM_STATES - 1]
     last = NUM_STATES - 1
-    leaves = [
-        states,
-        inner,
-        NUM_STATES * from_instance + last,
-        outside(begin, OUTSIDE),
-        NUM_STATES * end_instance + last,
-    ]
-    enters = [
-        states,
-        inner + 1,
-        NUM_STATES * to_instance,
-        NUM_STATES * begin_instance,
-        outside(finish, OUTSIDE),
-    ]
-    weights = [
-        np.zeros(states.size + inner.size),
-        np.asarray(network.edge_weight)[edge],
-        start_weight[begin],
-        end_weight[finish],
-    ]
-    return _order_arcs(
-        np.concatenate(leaves), np.concatenate(enters), np.concatenate(weights),
-        left, phone[node_of], right, utt[node_of], num_instances,
-    )  # fmt: skip
+    entry, exit_ = outside(begin, OUTSIDE), outside(finish, OUTSIDE)
+    arcs = _Arcs(
+        np.concatenate([states, inner, NUM_STATES * from_instance + last, entry, NUM_STATES * end_instance + last]),
+        np.concatenate([states, inner + 1, NUM_STATES * to_instance, NUM_STATES * begin_instance, exit_]),
+        np.concatenate(
+            [
+                np.zeros(states.size + inner.size),
+                np.asarray(network.edge_weight)[edge],
+                start_weight[begin],
+                end_weight[finish],
+            ]
+        ),
+    )
+    left, right = instances.neighbours()
+    num_instances = np.bincount(utt[instances.node_of], minlength=num_utterances)
+    return _order_arcs(arcs, left, phone[instances.node_of], right, utt[instances.node_of], num_instances)
+
+
+class _Arcs(NamedTuple):
+    """Arcs between HMM states, in any order: as in `TrainingGraphs`."""
+
+    leaves: Ints
+    enters: Ints
+    weight: Floats
 
 
 def _order_arcs(
-    leaves: Ints, enters: Ints, weight: Floats,
-    left: Ints, phone: Ints, right: Ints, utt_of_instance: Ints, num_instances: Ints,
-) -> TrainingGraphs:  # fmt: skip
+    arcs: _Arcs, left: Ints, phone: Ints, right: Ints, utt_of_instance: Ints, num_instances: Ints
+) -> TrainingGraphs:
     """Number the FSA's states (start, HMM states, end) and sort arcs by utterance and source."""
+    leaves, enters, weight = arcs
     offsets = np.concatenate([[0], np.cumsum(num_instances)])
     inside = np.where(leaves == OUTSIDE, enters, leaves)  # an HMM state of the arc's utterance
     utt = utt_of_instance[inside // NUM_STATES]
