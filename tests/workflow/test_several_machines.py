@@ -100,7 +100,8 @@ def test_a_cluster_that_loses_a_worker_makes_the_same(tiny: TinyRecipe, finished
             recipe.kill()
             recipe.wait()
     made = [line for line in (folder / "run.log").read_text().splitlines() if line.startswith("==")]
-    assert len(made) == 15, "what was there was not made again"
+    # Those that were removed, and stage 0, for the corpus has another path; its contents are the same.
+    assert len(made) == 16, "what was there was not made again"
     here, there = RunFolders(exp_dir), RunFolders(finished)
     for split in SPLITS:
         require_same_bytes(here.features(split), there.features(split), "feats.safetensors")
