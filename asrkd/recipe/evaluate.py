@@ -132,7 +132,7 @@ class DecodeTask:
         return Searcher(open_graph(self.options.exp_dir), self.acoustics(), self.search).open()
 
     def acoustics(self) -> Acoustics:
-        """The acoustic scores, loaded anew."""
+        """The acoustic scores, loaded again."""
         return Acoustics(self.run, self.split, self.options)
 
 

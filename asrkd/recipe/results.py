@@ -177,8 +177,8 @@ def _worst(first: Mapping[str, Scored], recognisable: frozenset[str]) -> list[di
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of the options that decide the results: no folders, no range of stages, no runtime options."""
     # The stamps have the fingerprint of another system's posterior store.
-    elsewhere = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None}
-    return run_options.config_sha(options, **elsewhere)
+    runtime = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None}
+    return run_options.config_sha(options, **runtime)
 
 
 def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def grid_end_text(results: Row) -> str | None:
         return None
     chosen: Row = next((row for row in rows if row.get("chosen")), {})
     shown = [f"{SCALE_NAMES[name]} {number_plain(chosen.get(name))}" for name in names]
-    verb, whose = ("lies", "its grid") if len(names) == 1 else ("lie", "their grids")
-    return f"Tuned {enumerate_words(shown)} {verb} at an end of {whose}; a wider grid may give fewer errors."
+    verb, grids = ("lies", "its grid") if len(names) == 1 else ("lie", "their grids")
+    return f"Tuned {enumerate_words(shown)} {verb} at an end of {grids}; a wider grid may give fewer errors."
 
 
 def confusion_tables(results: Row) -> list[Table]:

@@ -114,7 +114,7 @@ class AppendStore:
         return [self._folder / column_file(name) for name in self.types]
 
     def _resume(self) -> list[Entry]:
-        """Entries of an earlier writing, and the files cut to them; begins anew where there are none."""
+        """Entries of an earlier writing, and the files cut to them. Begins a new store if there are none."""
         entries, journal_bytes = _read_journal(self._folder / JOURNAL_FILE, self.fingerprint)
         files = self._column_files()
         ends = entries[-1].ends if entries else []

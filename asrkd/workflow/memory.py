@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Have glibc keep freed blocks for the next allocation. Returns False where the C library is another one.
 
     A training step allocates the same activations and gradients each time, and a search of k2 blocks as large.
-    Without this, glibc maps each block anew and the kernel clears its pages, which took a fifth of the training's time
+    Without this, glibc maps each block again and the kernel clears its pages, which took a fifth of the training's time
     (LOG.md). The process never gives back what it once needed.
     """
     try:

@@ -56,7 +56,7 @@ def run_steps(
 
     Raises:
         InputError: a needed earlier output is missing or was made by another configuration; another run has locked the
-            experiment or the step; or whatever a step says of its input.
+            experiment or the step; or whatever a step reports about its input.
     """
     ranks = ProcessGroup.from_environment()
     chosen = _chosen(steps, stages, ranks)
@@ -188,7 +188,7 @@ def _run_step(step: Step, stamps: Stamps, exp_dir: Path) -> float:
 def _open_partial(partial: Path, stamp: str, resume: bool) -> float:
     """Make the folder to fill, or resume in the one that is there if the same configuration began it.
 
-    Returns the seconds that earlier attempts took, as far as the times of the folder's files tell.
+    Returns the seconds that earlier attempts took, as far as the times of the files in the folder show.
     """
     pending = partial / PENDING_FILE
     spent = 0.0
