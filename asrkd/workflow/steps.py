@@ -1,7 +1,7 @@
 """A step: one folder of output, what fills it, and how a run knows that it is up to date.
 
 The stamp of a step is a hash of its name, its options and its inputs. An input counts by its own stamp; where its step
-can tell what the output contains (`Step.content`), by the fingerprint of that content. So a manifest that is written again
+can tell what the output contains (`Step.content`), by the fingerprint of that content. A manifest that is written again
 with the same content leaves everything that reads it up to date.
 """
 
