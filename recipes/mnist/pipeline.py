@@ -54,7 +54,7 @@ def _training_step(stage: int, variant: Variant, options: DigitsOptions) -> Step
         stage,
         step_name(variant.name),
         partial(networks.train_variant, variant, exp / "corpus", posteriors, options),
-        [variant.stamp_options, _digits_options(options)],
+        {**variant.stamp_options, **_digits_options(options)},
         ("corpus", "posteriors") if variant.needs_teachers else ("corpus",),
         resumable=True,
         trains=True,
@@ -67,7 +67,7 @@ def _posteriors_step(options: DigitsOptions) -> Step:
         7,
         "posteriors",
         partial(networks.make_posteriors, exp / "corpus", exp / "teachers", options),
-        [{"jitter": large.jitter, "translations": large.translations}, _digits_options(options)],
+        {"teacher.jitter": large.jitter, "teacher.translations": large.translations, **_digits_options(options)},
         ("corpus", "teachers"),
     )
 
@@ -79,7 +79,7 @@ def _last_steps(run: DigitsRun, steps: list[Step]) -> list[Step]:
             11,
             "score",
             partial(results.score, run, steps),
-            [results.config_sha(run.options), run.command, profiles],
+            {"config": results.config_sha(run.options), "command": run.command, "profiles": profiles},
             tuple(step.name for step in steps),
         ),
         Step(12, "report", partial(report, run.options), None, ("corpus", *map(step_name, HEADLINE), "score")),

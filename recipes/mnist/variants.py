@@ -94,9 +94,9 @@ class Variant:
         return [seed_of(run_seed, member) for member in range(self.num_seeds)]
 
     @property
-    def stamp_options(self) -> list[Any]:
-        """Everything that decides its weights, for the stamp of its step. Runtime options do not."""
-        return [replace(self, train=self.train.without_runtime_options())]
+    def stamp_options(self) -> dict[str, Any]:
+        """Everything that decides its weights, for the stamp of its step, by name. Runtime options do not."""
+        return {**vars(self), "train": self.train.without_runtime_options()}
 
 
 def teacher(options: DigitsOptions) -> Variant:

@@ -113,7 +113,9 @@ def test_a_second_run_does_nothing_and_a_changed_option_is_reported(whole_run) -
     assert again.returncode == 0
     assert not [line for line in again.stdout.splitlines() if line.startswith("==")]
     listed = run_recipe(*arguments, "--dry-run", "--student.soft.epochs=7")
-    assert "students/distilled" in listed.stdout and "students/baseline" not in listed.stdout
+    stale = {line.split()[1]: line for line in listed.stdout.splitlines()}
+    assert stale["students/distilled"].endswith("options changed: train.epochs 6 -> 7")
+    assert "students/baseline" not in stale
     refused = run_recipe(*arguments, "--stage=11", "--student.soft.epochs=7")
     assert refused.returncode == 2
     assert "another configuration" in refused.stderr and len(refused.stderr.splitlines()) == 1
