@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one clear line and exit code 2, never a traceback."""
+"""Errors that a user can correct: one clear line on stderr and exit code 2, without a traceback."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EXIT_USER_ERROR = 2
-# What a user can mend about a path: rights, a file where a folder should be, a name that is too long.
-OF_A_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+# Errors of a path that a user can correct: missing rights, a file instead of a folder, a name that is too long.
+PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 class InputError(Exception):
-    """Bad input: the message names the file or utt_id, what was expected and what was found."""
+    """Bad input. The message names the file or utt_id, what was expected and what was found."""
 
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 2.
+    """Report an error that a user can correct as one line on stderr, and exit with code 2.
 
-    Covers InputError, Ctrl-C, a full disk and paths that cannot be read or written. Anything else is a defect of ours
+    These are InputError, Ctrl-C, a full disk and paths that cannot be read or written. Any other exception is a bug
     and keeps its traceback.
     """
     try:
         yield
     except InputError as error:
-        _leave(program, str(error))
+        _exit(program, str(error))
     except KeyboardInterrupt:
-        _leave(program, "interrupted; finished stages are kept, run the same command again to go on")
+        _exit(program, "interrupted; finished stages are kept, run the same command again to continue")
     except OSError as error:
-        if error.errno in OF_A_PATH and error.filename:
-            _leave(program, f"{error.filename}: {error.strerror}")
+        if error.errno in PATH_ERRNOS and error.filename:
+            _exit(program, f"{error.filename}: {error.strerror}")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _leave(program, f"disk full: could not write {error.filename or 'an output'}")
+        _exit(program, f"disk full: could not write {error.filename or 'an output'}")
 
 
 def require_same_utterances(refs: Iterable[str], hyps: Iterable[str]) -> None:
-    """InputError, naming the first utterance, where one side lacks what the other has."""
+    """InputError, naming the first utterance that is missing on one side."""
     expected, found = dict.fromkeys(refs), dict.fromkeys(hyps)
     for utt_id in expected:
         if utt_id not in found:
@@ -64,7 +64,7 @@ def require_finite_scores(utt_id: str, scores: Tensor) -> None:
         raise InputError(f"{utt_id}: expected finite acoustic scores, found NaN or infinity")
 
 
-def _leave(program: str, message: str) -> None:
+def _exit(program: str, message: str) -> None:
     one_line = " ".join(message.split())
     print(f"{program}: error: {one_line}", file=sys.stderr)
     raise SystemExit(EXIT_USER_ERROR)

@@ -1,4 +1,8 @@
-"""Artefacts on disk: whole or absent, JSON or safetensors (never pickle), and carrying a fingerprint."""
+"""Files that appear whole or not at all: JSON and safetensors, and fingerprints of their content.
+
+A file is written under another name in the same folder, synced to the disk and renamed. A reader, or a run after a
+crash, therefore sees the old file or the new one, never half a file. Nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +29,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def canonical(obj: Any) -> Any:
-    """`obj` as plain JSON values, dataclasses and paths included, so that equal values read the same."""
+    """`obj` as plain JSON values. Dataclasses become dicts, paths strings, tuples lists."""
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         return {field.name: canonical(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
     if isinstance(obj, Mapping):
@@ -51,7 +56,7 @@ def tensor_digest(tensor: torch.Tensor, prefix: str = "") -> str:
     if flat.dtype == torch.bfloat16:
         flat = flat.view(torch.int16)
     digest.update(flat.numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def file_fingerprint(path: Path | str) -> str:
@@ -80,22 +85,37 @@ def read_json(path: Path | str) -> Any:
 def write_json(path: Path | str, obj: Any) -> None:
     """Write `obj` as JSON, whole or not at all."""
     text = json.dumps(canonical(obj), indent=1, ensure_ascii=False) + "\n"
-    with atomic_file(Path(path)) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with atomic_file(Path(path)) as tmp_path:
+        tmp_path.write_text(text, encoding="utf-8")
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and string metadata as one safetensors file, whole or not at all."""
+    """Write tensors and string metadata as one safetensors file, whole or not at all.
+
+    OSError, with the file's name, if the system refuses the write (a full disk).
+    """
+    path = Path(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_file(Path(path)) as beside:
-        try:
-            save_file(contiguous, str(beside), metadata=dict(metadata))
-        except SafetensorError as error:
-            raise _system_error(error, path) from error
+    # safetensors writes to a temporary file of its own, with a random name. In a separate folder, the next call
+    # removes what a killed process left of it.
+    tmp_dir = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(tmp_dir, ignore_errors=True)
+    tmp_dir.mkdir()
+    try:
+        tmp_path = tmp_dir / path.name
+        tmp_path.touch()
+        mode = stat.S_IMODE(tmp_path.stat().st_mode)  # the mode that the umask gives a new file
+        save_file(contiguous, str(tmp_path), metadata=dict(metadata))
+        tmp_path.chmod(mode)  # safetensors makes its file readable by the owner alone
+        _publish_file(tmp_path, path)
+    except SafetensorError as error:
+        raise _system_error(error, path) from error
+    finally:
+        shutil.rmtree(tmp_dir)
 
 
 def _system_error(error: SafetensorError, path: Path | str) -> Exception:
-    """The OSError (a full disk, say) that safetensors tells of in its message alone; else the error itself."""
+    """The OSError, such as a full disk, that safetensors reports only in its message; otherwise the error itself."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number is None:
         return error
@@ -118,39 +138,44 @@ def load_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, s
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A path to write beside `path`; renamed onto it, synced, when the block ends well."""
-    beside = path.with_name(f".{path.name}.partial")
+    """A temporary path next to `path`, synced and renamed to it when the block ends without error."""
+    tmp_path = path.with_name(f".{path.name}.partial")
     try:
-        yield beside
-        sync(beside)
-        os.replace(beside, path)
-        sync(path.parent)
+        yield tmp_path
+        _publish_file(tmp_path, path)
     finally:
-        beside.unlink(missing_ok=True)
+        tmp_path.unlink(missing_ok=True)
+
+
+def _publish_file(tmp_path: Path, path: Path) -> None:
+    """Sync a file and rename it to `path`, replacing a file that exists there."""
+    sync(tmp_path)
+    os.replace(tmp_path, path)
+    sync(path.parent)
 
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """An empty folder to fill beside `path`; takes its place, synced, when the block ends well."""
-    beside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    yield beside
-    publish_dir(beside, path)
+    """An empty temporary folder next to `path`, synced and renamed to it when the block ends without error."""
+    tmp_dir = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(tmp_dir, ignore_errors=True)
+    tmp_dir.mkdir(parents=True)
+    yield tmp_dir
+    publish_dir(tmp_dir, path)
 
 
-def publish_dir(beside: Path, path: Path) -> None:
-    """Sync everything under `beside` and rename it to `path`, replacing what stood there."""
-    sync_tree(beside)
+def publish_dir(tmp_dir: Path, path: Path) -> None:
+    """Sync everything in `tmp_dir` and rename it to `path`, replacing a folder that exists there."""
+    sync_tree(tmp_dir)
     if path.exists():
-        # A folder cannot be renamed over a full one: move the old away first, then drop it.
+        # A folder cannot be renamed over one that is not empty: move the old one away first, then delete it.
         old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         os.replace(path, old)
-        os.replace(beside, path)
+        os.replace(tmp_dir, path)
         shutil.rmtree(old)
     else:
-        os.replace(beside, path)
+        os.replace(tmp_dir, path)
     sync(path.parent)
 
 
@@ -162,7 +187,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or folder to the disk, so that a rename never outruns its contents."""
+    """Flush a file or folder to the disk, so that a rename never reaches it before the contents."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +37,51 @@ def test_json_and_tensors_read_back(tmp_path: Path) -> None:
     assert torch.equal(tensors["x"], torch.arange(6).view(2, 3).t()) and metadata == {"made_by": "f00d"}
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_written_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int, mode: int) -> None:
+    """safetensors alone would make files that only their owner can read."""
+    write: dict[str, Callable[[Path], object]] = {
+        "t.safetensors": lambda path: save_tensors(path, {"x": torch.ones(2)}, {}),
+        "o.json": lambda path: write_json(path, {}),
+    }
+    before = os.umask(umask)
+    try:
+        for name, function in write.items():
+            function(tmp_path / name)
+            function(tmp_path / name)  # replaced
+    finally:
+        os.umask(before)
+    assert {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in write} == dict.fromkeys(write, mode)
+
+
+KILLED = """
+import os, signal, sys, torch, asrkd.files
+original = asrkd.files.save_file
+def torn(tensors, path, metadata):
+    original(tensors, path, metadata=metadata)
+    open(os.path.join(os.path.dirname(path), ".tmp0a1b2c"), "wb").write(bytes(1000))  # safetensors' own name
+    os.kill(os.getpid(), signal.SIGKILL)
+asrkd.files.save_file = torn
+asrkd.files.save_tensors(sys.argv[1], {"x": torch.ones(2)}, {})
+"""
+
+
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    assert not path.exists() and len(list(tmp_path.iterdir())) == 1
+    save_tensors(path, {"x": torch.zeros(2)}, {})
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
 
     def write() -> None:
-        with atomic_file(path) as beside:
-            beside.write_text("ne")
+        with atomic_file(path) as partial:
+            partial.write_text("ne")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -68,8 +109,8 @@ def test_a_write_the_system_refuses_is_an_oserror_that_names_the_file(tmp_path: 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     for value in "12":
-        with atomic_dir(tmp_path / "d") as beside:
-            (beside / value).touch()
+        with atomic_dir(tmp_path / "d") as partial:
+            (partial / value).touch()
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["2"]
 
 

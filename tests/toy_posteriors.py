@@ -8,8 +8,9 @@ from torch import Tensor
 from asrkd.distil.compression import StoreOptions
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, chunks, write_store
 from asrkd.nnet import ArrayInputs
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import CHUNK
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.stacked import StackedEnsemble
 
 NUM_CLASSES = 30
 DIM = 6

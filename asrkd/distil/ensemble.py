@@ -1,4 +1,4 @@
-"""Several teachers as one distribution, and how much they disagree."""
+"""The average of several teachers, and how much they disagree."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from torch import Tensor, nn
 from asrkd.errors import InputError
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource
-from asrkd.nnet.models import StackedEnsemble
+from asrkd.nnet.stacked import StackedEnsemble
 
 Mean = Literal["arithmetic", "geometric"]
 
 
 def combine(logits: Tensor, temperature: float = 1.0, mean: Mean = "arithmetic") -> Tensor:
-    """Log-probabilities [N, S] of an ensemble's logits [M, N, S] at `temperature`.
+    """Log-posteriors [N, S] of an ensemble with logits [M, N, S], at `temperature` T (Hinton et al. 2015, section 2).
 
-    arithmetic: log of the mean over members of softmax(z_m / T). geometric: the normalised geometric mean of
-    the same, which is softmax(mean of z_m / T): the mean logits serve every temperature.
+        arithmetic:  log (1/M sum_m softmax(z_m / T))
+        geometric:   log of the normalised geometric mean of softmax(z_m / T), which is log softmax(1/M sum_m z_m / T)
+
+    The geometric mean at any temperature follows from the mean logits. The arithmetic mean must be computed for each
+    temperature. InputError for logits of another shape or another mean.
     """
     if logits.dim() != 3:
         raise InputError(f"ensemble: expected logits [M, N, S], found {list(logits.shape)}")
@@ -35,7 +38,7 @@ def combine(logits: Tensor, temperature: float = 1.0, mean: Mean = "arithmetic")
 
 
 class AveragedEnsemble(nn.Module):
-    """A stacked ensemble as one model: inputs [N, D] -> log-posteriors [N, S], which count as logits."""
+    """A stacked ensemble as one model: inputs [N, D] -> log-posteriors [N, S], which can be used as logits."""
 
     def __init__(self, ensemble: StackedEnsemble, mean: Mean = "arithmetic", temperature: float = 1.0) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class AveragedEnsemble(nn.Module):
 
     @property
     def macs_per_frame(self) -> int:
-        """Multiply-adds of one forward pass of one frame through every member."""
+        """Multiply-accumulate operations of a forward pass through every member, per frame."""
         return self.ensemble.macs_per_frame
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,22 +61,22 @@ class AveragedEnsemble(nn.Module):
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How the members of an ensemble differ, over a number of frames."""
+    """How much the members of an ensemble differ, on average over `num_frames` frames."""
 
     pairwise: list[list[float]]
-    """[M, M]: share of frames in which the likeliest class of two members differs."""
+    """[M, M]: fraction of frames in which the top class of two members differs."""
     mean_kl: list[float]
-    """[M]: nats a frame, KL(member || arithmetic mean of the members)."""
+    """[M]: KL(member || arithmetic mean of the members), nats per frame."""
     accuracy: list[float] | None
-    """[M]: share of frames right; None without labels."""
+    """[M]: frame accuracy of each member; None without labels."""
     ensemble_accuracy: float | None
-    """Share of frames that the arithmetic mean has right; None without labels."""
+    """Frame accuracy of the arithmetic mean; None without labels."""
     num_frames: int
-    """Frames counted."""
+    """Number of frames."""
 
 
 def disagreement(logits: Tensor, labels: Tensor | None = None) -> Disagreement:
-    """How the members behind logits [M, N, S] differ, at temperature 1; accuracies by labels [N]."""
+    """How much the members of logits [M, N, S] differ, at temperature 1; with labels [N] their accuracies too."""
     members = F.log_softmax(logits.float(), dim=2)
     ensemble = combine(logits.float())
     best = members.argmax(dim=2)
@@ -93,7 +96,7 @@ def measure_disagreement(
     ids: Tensor | None = None,
     chunk: int = CHUNK,
 ) -> Disagreement:
-    """`disagreement` over all examples, or `ids`, in chunks; labels [len(inputs)] go by the same ids."""
+    """`disagreement` over all examples or `ids`, computed in chunks; labels [len(inputs)] are indexed by id too."""
     parts = []
     for part_ids, logits in iter_logits(ensemble, inputs, ids, chunk):
         part_labels = None if labels is None else labels[part_ids].to(logits.device)
@@ -102,6 +105,7 @@ def measure_disagreement(
 
 
 def _pool(parts: list[Disagreement]) -> Disagreement:
+    """The average over all parts, weighted by their numbers of frames."""
     total = sum(part.num_frames for part in parts)
     weights = torch.tensor([part.num_frames / total for part in parts], dtype=torch.float64)
 

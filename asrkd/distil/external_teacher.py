@@ -1,4 +1,4 @@
-"""Teachers of another system: their dumped posteriors, checked and made a store that students learn from."""
+"""Teachers of another system: their posterior files, checked and converted to a store for students."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from asrkd.workflow.steps import STAMP_FILE
 
 Kind = Literal["log-posteriors", "logits"]
 
-# Nats by which the log of a frame's sum of posteriors may be off: float16 dumps of thousands of classes are within it.
+# Largest error of the log of a frame's sum of posteriors, nats: float16 files of thousands of classes are within it.
 SUM_TOLERANCE = 0.02
-# Frames of a class from which its commonest answer tells something of the classes' order.
-MIN_JUDGED_FRAMES = 50
+# With fewer frames of a class, its most frequent answer is not reliable.
+MIN_CHECKED_FRAMES = 50
 
 
 @dataclass(frozen=True)
-class Frames:
-    """The frames that posteriors are imported for."""
+class TrainingFrames:
+    """The frames and classes of a run, for which posteriors are imported."""
 
     utterances: Utterances
-    """In the order and of the lengths that the store will have."""
+    """Utterances of the store, in its order."""
     labels: Tensor
-    """Class [frames] of each frame, negative where there is none."""
+    """Class [frames] of each frame, negative if it has none."""
     num_classes: int
     classes_fingerprint: str
-    others: Collection[str] = ()
-    """Utterances that a dump may hold besides and that are passed over: those that could not be aligned."""
+    """Fingerprint of the senone tree."""
+    ignored_utt_ids: Collection[str] = ()
+    """Utterances that a file may contain and that are not imported: those that could not be aligned."""
 
     def span(self, position: int) -> Span:
         begin, end = self.utterances.offsets[position : position + 2].tolist()
@@ -50,15 +51,15 @@ class Frames:
 
 @dataclass(frozen=True)
 class ExternalTeacher:
-    """One system's dump."""
+    """The posterior files of one system."""
 
     path: Path
     values: Mapping[str, NDArray[Any]]
     kind: Kind
 
     @classmethod
-    def open(cls, path: Path, kind: Kind, frames: Frames) -> ExternalTeacher:
-        """InputError where it lacks an utterance of the frames, or has one that the corpus has not."""
+    def open(cls, path: Path, kind: Kind, frames: TrainingFrames) -> ExternalTeacher:
+        """InputError if an utterance of the frames is missing, or if there is one that the corpus does not have."""
         values = open_posteriors(path)
         utt_ids = frames.utterances.utt_ids
         missing = [utt_id for utt_id in utt_ids if utt_id not in values]
@@ -67,14 +68,17 @@ class ExternalTeacher:
                 f"{path}: expected posteriors of {missing[0]}, found none "
                 f"({len(missing)} of {len(utt_ids)} utterances are missing)"
             )
-        unknown = sorted(set(values).difference(utt_ids, frames.others))
+        unknown = sorted(set(values).difference(utt_ids, frames.ignored_utt_ids))
         if unknown:
             found = f"{unknown[0]} ({len(unknown)} unknown)"
             raise InputError(f"{path}: expected utterances of these frames, found {found}")
         return cls(path, values, kind)
 
     def logits(self, utt_id: str, num_frames: int, num_classes: int) -> Tensor:
-        """Logits or log-posteriors [T, S] of an utterance. InputError unless they are such, finite, of this shape."""
+        """Logits or log-posteriors [T, S] of an utterance, float32.
+
+        InputError if the shape is another one, if a value is not finite, or if log-posteriors do not sum to one.
+        """
         values = self.values[utt_id]
         where = f"{self.path}: {utt_id}"
         if values.dtype.kind != "f" or values.ndim != 2:
@@ -83,40 +87,41 @@ class ExternalTeacher:
             raise InputError(f"{where}: expected {num_frames} frames, found {values.shape[0]}")
         if values.shape[1] != num_classes:
             raise InputError(f"{where}: expected {num_classes} classes (senones), found {values.shape[1]}")
-        found = torch.from_numpy(np.array(values, dtype=np.float32))
-        if not bool(torch.isfinite(found).all()):
-            frame = int((~torch.isfinite(found)).any(dim=1).nonzero()[0])
+        logits = torch.from_numpy(np.array(values, dtype=np.float32))
+        if not bool(torch.isfinite(logits).all()):
+            frame = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0])
             raise InputError(f"{where}: expected finite {self.kind}, found NaN or infinity in frame {frame}")
         if self.kind == "log-posteriors":
-            self._require_sums(found, where)
-        return found
+            self._check_sums(logits, where)
+        return logits
 
-    def _require_sums(self, log_posteriors: Tensor, where: str) -> None:
-        off = torch.logsumexp(log_posteriors.double(), dim=1)
-        frame = int(off.abs().argmax())
-        if abs(float(off[frame])) > SUM_TOLERANCE:
+    def _check_sums(self, log_posteriors: Tensor, where: str) -> None:
+        log_sums = torch.logsumexp(log_posteriors.double(), dim=1)
+        frame = int(log_sums.abs().argmax())
+        if abs(float(log_sums[frame])) > SUM_TOLERANCE:
             raise InputError(
-                f"{where}: expected log-posteriors, whose posteriors sum to one, found a sum of "
-                f"{float(off[frame].exp()):.4g} in frame {frame} (for values before the softmax: --kind logits)"
+                f"{where}: expected the log of probabilities that sum to one, found a sum of "
+                f"{float(log_sums[frame].exp()):.4g} in frame {frame} (for values before the softmax: --kind logits)"
             )
 
 
 def import_posteriors(
     paths: Sequence[Path],
     kind: Kind,
-    frames: Frames,
+    frames: TrainingFrames,
     options: StoreOptions,
     out_dir: Path,
     show_progress: bool = True,
 ) -> tuple[PosteriorStore, list[float]]:
-    """Make the store of these teachers together in `out_dir`, whole or not at all; with each one's frame accuracy.
+    """Write the average of these teachers as a store in `out_dir`, whole or not at all.
 
-    All is read and checked before anything is written. InputError names the file, the utterance, what was expected
-    and what was found; a store that stands at `out_dir` is replaced, anything else there is refused.
+    Returns the store and each teacher's frame accuracy. Everything is read and checked before the first write. A store
+    in `out_dir` is replaced. InputError if anything else is there, or, with the file and the utterance, if a teacher's
+    posteriors do not fit the frames.
     """
     if not paths:
-        raise InputError("--teachers: expected at least one dump of posteriors, found none")
-    out_dir = _replaceable(out_dir)
+        raise InputError("--teachers: expected the posterior files of at least one teacher, found none")
+    out_dir = _check_replaceable(out_dir)
     teachers = [ExternalTeacher.open(path, kind, frames) for path in paths]
     digests, accuracies = zip(*(_check(teacher, frames, show_progress) for teacher in teachers), strict=True)
     description = StoreDescription(
@@ -128,13 +133,13 @@ def import_posteriors(
         frames.utterances,
     )
     spans = [frames.span(position) for position in range(len(frames.utterances.utt_ids))]
-    task = _Import(teachers, frames, options)
+    task = _AverageTeachers(teachers, frames, options)
     store = write_store(out_dir, description, task, spans, show_progress=show_progress)
     return store, list(accuracies)
 
 
-def _replaceable(out_dir: Path) -> Path:
-    """The folder's full path, which may hold nothing but such a store: InputError for what would be deleted."""
+def _check_replaceable(out_dir: Path) -> Path:
+    """The absolute path of out_dir. InputError if it contains anything but a store, which would be deleted."""
     path = out_dir.resolve()
     if (path.parent / STAMP_FILE).is_file():
         raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found a part of a run's step")
@@ -148,11 +153,11 @@ def _replaceable(out_dir: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Import:
-    """The rows of an utterance's span, as the teachers together have them."""
+class _AverageTeachers:
+    """A task of the executor: the store's rows of one utterance, from all teachers."""
 
     teachers: Sequence[ExternalTeacher]
-    frames: Frames
+    frames: TrainingFrames
     options: StoreOptions
 
     def open(self) -> Callable[[Span], Rows]:
@@ -166,40 +171,40 @@ class _Import:
         return rows
 
 
-def _check(teacher: ExternalTeacher, frames: Frames, show_progress: bool) -> tuple[str, float]:
-    """Read all of a dump: the digest of what it holds, and its frame accuracy."""
+def _check(teacher: ExternalTeacher, frames: TrainingFrames, show_progress: bool) -> tuple[str, float]:
+    """Read and check all posteriors of a teacher: the digest of the values, and the frame accuracy."""
     digest = hashlib.sha256()
-    answers: Counter[tuple[int, int]] = Counter()
+    confusions: Counter[tuple[int, int]] = Counter()
     utt_ids = tqdm(frames.utterances.utt_ids, desc=f"check {teacher.path.name}", unit="utt", disable=not show_progress)
     for position, utt_id in enumerate(utt_ids):
         begin, end = frames.span(position)
         logits = teacher.logits(utt_id, end - begin, frames.num_classes)
         digest.update(logits.numpy().tobytes())
-        answers.update(zip(frames.labels[begin:end].tolist(), logits.argmax(dim=1).tolist(), strict=True))
-    return digest.hexdigest(), _require_order(teacher.path, answers, frames.num_classes)
+        confusions.update(zip(frames.labels[begin:end].tolist(), logits.argmax(dim=1).tolist(), strict=True))
+    return digest.hexdigest(), _check_class_order(teacher.path, confusions, frames.num_classes)
 
 
-def _require_order(path: Path, answers: Mapping[tuple[int, int], int], num_classes: int) -> float:
-    """The frame accuracy by frames of each (label, likeliest class). InputError unless these are the same classes.
+def _check_class_order(path: Path, confusions: Mapping[tuple[int, int], int], num_classes: int) -> float:
+    """The frame accuracy from counts of (label, top class). InputError if the classes are not these senones.
 
-    A dump whose classes are in another order, or of another tree, looks right in all else. Silence has the same
-    numbers in every tree and many of the frames, so that frames together tell too little: of the classes with frames
-    enough, most must be what the dump says most often of their own frames. Where none has, it must agree with the
-    labels at least as often as always saying the commonest one would.
+    Posteriors with the classes in another order, or of another tree, pass every other check. The accuracy over all
+    frames does not find them, because silence has the same class numbers in every tree and many of the frames. So most
+    of the classes that have enough frames must be the most frequent top class of their own frames. And the accuracy
+    must be at least that of a constant answer, the most frequent label.
     """
     num_frames, most, right = Counter[int](), Counter[int](), Counter[int]()
-    for (label, answer), number in answers.items():
+    for (label, top_class), count in confusions.items():
         if label >= 0:
-            num_frames[label] += number
-            most[label] = max(most[label], number)
-            right[label] += number * (label == answer)
+            num_frames[label] += count
+            most[label] = max(most[label], count)
+            right[label] += count * (label == top_class)
     accuracy = right.total() / num_frames.total()
-    eval_set = [label for label, number in num_frames.items() if number >= MIN_JUDGED_FRAMES]
-    known = sum(right[label] == most[label] for label in eval_set)
-    if 2 * known < len(eval_set) or accuracy < max(num_frames.values()) / num_frames.total():
+    checked = [label for label, count in num_frames.items() if count >= MIN_CHECKED_FRAMES]
+    recognised = sum(right[label] == most[label] for label in checked)
+    if 2 * recognised < len(checked) or accuracy < max(num_frames.values()) / num_frames.total():
         raise InputError(
-            f"{path}: expected classes in the order of the senones (pdf_id 0 to {num_classes - 1}), found "
-            f"{100 * accuracy:.1f}% of frames that agree with their labels, and {known} of {len(eval_set)} senones of "
-            f"{MIN_JUDGED_FRAMES} frames or more that are the commonest answer to their own frames"
+            f"{path}: expected classes in the order of the senones (pdf_id 0 to {num_classes - 1}), found a frame "
+            f"accuracy of {100 * accuracy:.1f}%, and {recognised} of {len(checked)} senones with {MIN_CHECKED_FRAMES} "
+            f"frames or more that are the most frequent top class of their own frames"
         )
     return accuracy

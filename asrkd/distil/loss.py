@@ -1,4 +1,25 @@
-"""The distillation objective (Hinton, Vinyals and Dean 2015, section 2)."""
+"""The distillation loss (Hinton, Vinyals and Dean 2015, arXiv:1503.02531, section 2).
+
+    L = alpha * T^2 * L_soft(T)  +  (1 - alpha) * L_hard
+
+L_soft(T) is the cross-entropy of the teacher's posteriors p with the student's q, both softened by a temperature T:
+
+    p = softmax(v / T),  q = softmax(z / T),  L_soft(T) = - sum_i p_i log q_i
+
+for the teacher's logits v and the student's z. L_hard is the ordinary cross-entropy with the labels, at T = 1.
+
+How a stored posterior becomes a loss, for a batch of B examples, S classes and k stored classes per example:
+
+    store = PosteriorStore.open(folder)               # asrkd.distil.store: written once from the teachers' logits
+    objective = Distillation(labels, store, DistilOptions(alpha=0.7, temperature=2.0))
+    loss = objective(student(inputs), ids)            # logits [B, S], ids [B] -> scalar
+
+    # inside: the rows of these ids at temperature T, then the loss
+    targets = store.targets(ids, temperature)         # SoftTargets: pdf_ids [B, k], probs [B, k], tail [B]
+    soft = soft_cross_entropy(logits, targets, temperature)
+
+examples/distil_loop.py is all of it in a plain PyTorch loop.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +33,23 @@ from torch import Tensor
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, tensor_digest
-from asrkd.nnet.inputs import take
-from asrkd.nnet.losses import accumulated, label_cross_entropy, top_k_cross_entropy
+from asrkd.nnet.inputs import take_rows
+from asrkd.nnet.losses import accumulation_dtype, label_cross_entropy, top_k_cross_entropy
 
-# How far the probabilities of a row may be from a sum of one (float32 softmax over thousands of senones).
+# Largest error of a row's sum of probabilities (float32 softmax over thousands of senones).
 SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class DistilOptions:
-    """What a student learns from: L = alpha * L_soft(temperature) + (1 - alpha) * L_hard."""
+    """The student's loss: alpha * T^2 * L_soft(T) + (1 - alpha) * L_hard."""
 
     alpha: float = 0.7
-    """Weight of the soft targets, the hard labels getting the rest: 1 for soft alone, 0 for hard alone."""
+    """Weight of the soft targets. The hard labels get the rest: 1 is soft targets alone, 0 is hard labels alone."""
     temperature: float = 2.0
-    """Temperature of both teacher's and student's softmax in the soft term."""
+    """Temperature of the teacher's and the student's softmax in the soft loss."""
     t_squared: bool = True
-    """Multiply the soft term by temperature squared, so that alpha means the same at every temperature."""
+    """Multiply the soft loss by the squared temperature, so that one alpha suits every temperature."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -38,14 +59,14 @@ class DistilOptions:
 
 
 class SoftTargets(NamedTuple):
-    """Teacher's distributions of B examples: the k likeliest classes and the others' mass, or all classes."""
+    """The teacher's posteriors of B examples: the top k classes and the mass of the others, or all classes."""
 
     pdf_ids: Tensor | None
-    """Classes [B, k], distinct in a row; None when probs has every class in order."""
+    """Classes [B, k], distinct within a row; None if probs has all classes in order."""
     probs: Tensor
-    """Their probabilities [B, k], or all [B, S]."""
+    """Probabilities of pdf_ids [B, k], or of all classes [B, S]."""
     tail: Tensor | None
-    """Mass [B] of the classes not in pdf_ids; None when there are none."""
+    """Probability mass [B] of the classes that are not in pdf_ids; None if probs has all classes."""
 
     def to(self, device: torch.device) -> SoftTargets:
         pdf_ids = None if self.pdf_ids is None else self.pdf_ids.to(device)
@@ -54,29 +75,29 @@ class SoftTargets(NamedTuple):
 
 
 class TargetSource(Protocol):
-    """Soft targets by example number: a posterior store, dense targets."""
+    """Soft targets by example id: a posterior store, or a matrix of probabilities."""
 
     @property
     def fingerprint(self) -> str:
-        """Tells these targets from others."""
+        """A hash of these targets."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the targets."""
         ...
 
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
-        """Targets of frame_ids [B] at `temperature`. InputError if it cannot be had at that temperature."""
+        """Targets of frame_ids [B] at `temperature`. InputError if there are none at that temperature."""
         ...
 
-    def part(self, ids: Tensor, device: torch.device) -> TargetSource:
-        """Targets of ids [n] alone, then numbered from 0, in the memory of `device`."""
+    def subset(self, ids: Tensor, device: torch.device) -> TargetSource:
+        """The targets of ids [n] alone, renumbered from 0, in the memory of `device`."""
         ...
 
 
 class DenseTargets:
-    """Soft targets held whole, probs [N, S], at the one temperature they were made at."""
+    """Soft targets in memory, probs [N, S], at one temperature."""
 
     def __init__(self, probs: Tensor, temperature: float) -> None:
         if probs.dim() != 2:
@@ -89,7 +110,7 @@ class DenseTargets:
 
     @classmethod
     def from_logits(cls, logits: Tensor, temperature: float, mean: Mean = "geometric") -> DenseTargets:
-        """Targets of an ensemble's logits [M, N, S] at `temperature`."""
+        """Targets from the logits [M, N, S] of an ensemble, at `temperature`."""
         return cls(combine(logits, temperature, mean).exp(), temperature)
 
     @property
@@ -103,17 +124,24 @@ class DenseTargets:
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         if temperature != self.temperature:
             raise InputError(f"soft targets: expected temperature {self.temperature}, found {temperature}")
-        return SoftTargets(None, take(self.probs, frame_ids, self.probs.device), None)
+        return SoftTargets(None, take_rows(self.probs, frame_ids, self.probs.device), None)
 
-    def part(self, ids: Tensor, device: torch.device) -> DenseTargets:
-        return DenseTargets(take(self.probs, ids, device), self.temperature)
+    def subset(self, ids: Tensor, device: torch.device) -> DenseTargets:
+        return DenseTargets(take_rows(self.probs, ids, device), self.temperature)
 
 
 class Distillation:
-    """L = alpha * T^2 * L_soft(T) + (1 - alpha) * L_hard, as an Objective of the training loop.
+    """The loss alpha * T^2 * L_soft(T) + (1 - alpha) * L_hard, as an `asrkd.nnet.Objective`.
 
-    L_soft is the cross-entropy between the teacher's and the student's softmax at temperature T. Its
-    gradient, dL_soft/dz = (q - p)/T per example, shrinks as 1/T^2 while T grows, hence T^2 (section 2).
+    L_soft(T) is `soft_cross_entropy` with the targets, L_hard the cross-entropy with labels [N]. Its gradient per
+    example is
+
+        dL/dz = alpha * T^2 * (q - p) / T  +  (1 - alpha) * (softmax(z) - onehot(y))
+
+    The soft gradient (q - p)/T shrinks as 1/T^2 when T grows, because q - p itself shrinks as 1/T. The factor T^2
+    (section 2) keeps the balance with the hard labels at every temperature.
+
+    `labels` may be None if alpha is 1. `targets` has the same ids as `labels`: a PosteriorStore or DenseTargets.
     """
 
     def __init__(self, labels: Tensor | None, targets: TargetSource, options: DistilOptions) -> None:
@@ -130,33 +158,35 @@ class Distillation:
 
     @property
     def device(self) -> torch.device:
-        """Where its targets and its labels are; the CPU if they are not in one place."""
-        found = {self.target_source.device} | (set() if self.labels is None else {self.labels.device})
-        return found.pop() if len(found) == 1 else torch.device("cpu")
+        """The device of targets and labels; the CPU if they are on different devices."""
+        devices = {self.target_source.device} | (set() if self.labels is None else {self.labels.device})
+        return devices.pop() if len(devices) == 1 else torch.device("cpu")
 
-    def part(self, ids: Tensor, device: torch.device) -> Distillation:
-        labels = None if self.labels is None else take(self.labels, ids, device)
-        return Distillation(labels, self.target_source.part(ids, device), self.options)
+    def subset(self, ids: Tensor, device: torch.device) -> Distillation:
+        labels = None if self.labels is None else take_rows(self.labels, ids, device)
+        return Distillation(labels, self.target_source.subset(ids, device), self.options)
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
+        """The mean loss of a batch, a scalar in nats, for logits [B, S] of examples ids [B]."""
         alpha = self.options.alpha
-        loss = torch.zeros((), dtype=accumulated(logits), device=logits.device)
+        loss = torch.zeros((), dtype=accumulation_dtype(logits), device=logits.device)
         if alpha > 0.0:
             temperature = self.options.temperature
             targets = self.target_source.targets(ids, temperature).to(logits.device)
             soft = soft_cross_entropy(logits, targets, temperature)
             loss = alpha * (temperature**2 if self.options.t_squared else 1.0) * soft
         if alpha < 1.0 and self.labels is not None:
-            hard = label_cross_entropy(logits, take(self.labels, ids, logits.device))
+            hard = label_cross_entropy(logits, take_rows(self.labels, ids, logits.device))
             loss = loss + (1.0 - alpha) * hard
         return loss
 
 
 class LogitMatching:
-    """Squared distance between the student's logits z [B, S] and the teacher's v [N, S], as an Objective.
+    """Half the squared distance of the student's logits z [B, S] from the teacher's v [N, S], as an `Objective`.
 
-    Mean over examples and classes of (z_i - v_i)^2 / 2, each row less its mean, as equation 4 of the paper assumes.
-    Its gradient, (z_i - v_i)/S, is the limit of the soft targets' with T^2 as the temperature grows (section 2.1).
+    The mean over examples and classes of (z_i - v_i)^2 / 2, after the mean of each row is subtracted, as equation 4 of
+    the paper assumes. Its gradient (z_i - v_i)/S is the limit of the gradient of T^2 L_soft(T) when T grows (section
+    2.1).
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -172,13 +202,13 @@ class LogitMatching:
     def device(self) -> torch.device:
         return self.logits.device
 
-    def part(self, ids: Tensor, device: torch.device) -> LogitMatching:
-        return LogitMatching(take(self.logits, ids, device))
+    def subset(self, ids: Tensor, device: torch.device) -> LogitMatching:
+        return LogitMatching(take_rows(self.logits, ids, device))
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        found = _centred(logits.to(accumulated(logits)))
-        wanted = take(self.logits, ids, logits.device).to(found.dtype)
-        return 0.5 * F.mse_loss(found, wanted)
+        student = _centred(logits.to(accumulation_dtype(logits)))
+        teacher = take_rows(self.logits, ids, logits.device).to(student.dtype)
+        return 0.5 * F.mse_loss(student, teacher)
 
 
 def _centred(logits: Tensor) -> Tensor:
@@ -186,20 +216,21 @@ def _centred(logits: Tensor) -> Tensor:
 
 
 def soft_cross_entropy(logits: Tensor, targets: SoftTargets, temperature: float) -> Tensor:
-    """Mean over B of the cross-entropy between targets and the softmax of logits [B, S] at `temperature`.
+    """L_soft(T): the mean over B of the cross-entropy of targets p with q = softmax(logits [B, S] / T), a scalar.
 
-    With q = softmax(logits / T), top-k targets p on classes K and a tail mass r = 1 - sum_K p:
+    With all classes in the targets it is - sum_i p_i log q_i. With the top-k classes K and the tail mass
+    r = 1 - sum_{i in K} p_i it is
 
-        L = - sum_K p_i log q_i  -  r log (1 - sum_K q_i)
+        L = - sum_{i in K} p_i log q_i  -  r log (1 - sum_{i in K} q_i)
 
-    The tail counts as one class, of which only the mass is known. The gradient is (q_i - p_i)/T in K and
-    (q_j - r q_j / q_tail)/T elsewhere: the tail's mass is spread as the student itself spreads it. So nothing
-    is claimed that the store does not know, the teacher itself is a minimum (a tail spread evenly, or by a
-    prior, would pull the student off it), and with k = S this is the dense cross-entropy. By the data
-    processing inequality, L minus the targets' entropy never exceeds the dense KL.
+    The other classes count as one class, because the store knows only their mass. The gradient is (q_i - p_i)/T for i
+    in K and (q_j - r q_j / q_tail)/T for the others: the student itself spreads the mass of the tail. The teacher is
+    then a minimum of the loss; a tail spread evenly, or by a prior, would pull the student away from it. For k = S
+    this is the loss with all classes. Otherwise L minus the entropy of the targets is at most the KL divergence over
+    all classes (data processing inequality).
     """
     if targets.pdf_ids is None:
-        scaled = logits.to(accumulated(logits)) / temperature
+        scaled = logits.to(accumulation_dtype(logits)) / temperature
         return F.cross_entropy(scaled, targets.probs.to(scaled.dtype))
     assert targets.tail is not None
     return top_k_cross_entropy(logits, targets.pdf_ids, targets.probs, targets.tail, temperature)

@@ -1,4 +1,4 @@
-"""Matrices by utt_id as other systems leave them: numpy files, or Kaldi's archives with their scp."""
+"""Matrices by utt_id in the files of other systems: numpy files, or Kaldi archives with their .scp."""
 
 from __future__ import annotations
 
@@ -16,49 +16,55 @@ from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
 
 Matrix = NDArray[Any]
-# What numpy lets through of a file that is something else, is cut short or is damaged.
-NO_ARRAY = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+# What numpy raises for a file of another kind, or one that is truncated or damaged.
+NOT_AN_ARRAY = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class MatrixFiles(Mapping[str, Matrix]):
-    """utt_id -> matrix, read when asked for."""
+    """utt_id -> matrix; a matrix is read when it is looked up."""
 
-    where: Mapping[str, Any]
+    locations: Mapping[str, Any]
+    """utt_id -> what `read` takes: a file, or a position in one."""
     read: Callable[[Any], Matrix]
 
     def __getitem__(self, utt_id: str) -> Matrix:
-        return self.read(self.where[utt_id])
+        return self.read(self.locations[utt_id])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.where)
+        return iter(self.locations)
 
     def __len__(self) -> int:
-        return len(self.where)
+        return len(self.locations)
 
 
 def open_posteriors(path: Path) -> Mapping[str, Matrix]:
-    """The matrices of a folder of <utt_id>.npy, of one .npz, or of Kaldi archives by their .scp. InputError if none."""
+    """The matrices in a folder of <utt_id>.npy, in one .npz, or in Kaldi archives through their .scp.
+
+    InputError if `path` is none of these, or has no matrix.
+    """
     if path.is_dir():
-        found = MatrixFiles({file.stem: file for file in sorted(path.glob("*.npy"))}, _read_npy)
+        matrices = MatrixFiles({file.stem: file for file in sorted(path.glob("*.npy"))}, _read_npy)
     elif not path.is_file():
         raise InputError(f"{path}: no such file or folder")
     elif path.suffix == ".npz":
-        found = _open_npz(path)
+        matrices = _open_npz(path)
     elif path.suffix == ".scp":
-        found = MatrixFiles(_scp_entries(path), _kaldi_reader())
+        matrices = MatrixFiles(_scp_entries(path), _kaldi_reader())
     else:
-        how = " (of an .ark: copy-matrix ark:FILE.ark ark,scp:NEW.ark,NEW.scp)" if path.suffix == ".ark" else ""
-        raise InputError(f"{path}: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp{how}, found none of them")
-    if not found:
+        hint = " (for an .ark: copy-matrix ark:FILE.ark ark,scp:NEW.ark,NEW.scp)" if path.suffix == ".ark" else ""
+        raise InputError(
+            f"{path}: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp{hint}, found another file"
+        )
+    if not matrices:
         raise InputError(f"{path}: expected <utt_id>.npy files or entries, found none")
-    return found
+    return matrices
 
 
 def _read_npy(file: Path) -> Matrix:
     try:
         matrix = np.load(file, allow_pickle=False)
-    except NO_ARRAY as error:
+    except NOT_AN_ARRAY as error:
         raise InputError(f"{file}: expected a numpy matrix, found something else ({error})") from None
     if not isinstance(matrix, np.ndarray):
         raise InputError(f"{file}: expected a numpy matrix, found an .npz")
@@ -68,7 +74,7 @@ def _read_npy(file: Path) -> Matrix:
 def _open_npz(path: Path) -> MatrixFiles:
     try:
         archive = np.load(path, allow_pickle=False)
-    except NO_ARRAY as error:
+    except NOT_AN_ARRAY as error:
         raise InputError(f"{path}: expected an .npz, found something else ({error})") from None
     if isinstance(archive, np.ndarray):
         raise InputError(f"{path}: expected an .npz, found an .npy")
@@ -76,7 +82,7 @@ def _open_npz(path: Path) -> MatrixFiles:
     def read(name: str) -> Matrix:
         try:
             matrix: Matrix = archive[name]
-        except NO_ARRAY as error:
+        except NOT_AN_ARRAY as error:
             raise InputError(f"{path}: {name}: expected a matrix, found something else ({error})") from None
         return matrix
 
@@ -84,7 +90,7 @@ def _open_npz(path: Path) -> MatrixFiles:
 
 
 def _scp_entries(path: Path) -> dict[str, str]:
-    """utt_id -> `file:offset` of each line. A command that Kaldi would pipe from is refused, not run."""
+    """utt_id -> `file:offset` of each line. InputError for a command that Kaldi would run and read from."""
     entries: dict[str, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.split(maxsplit=1)
@@ -100,13 +106,13 @@ def _kaldi_reader() -> Callable[[str], Matrix]:
     try:
         import kaldi_native_io
     except ImportError:
-        raise InputError("Kaldi archives: kaldi_native_io is not installed: `make setup` brings it") from None
+        raise InputError("Kaldi archives: kaldi_native_io is not installed: run `make setup`") from None
 
-    def read(where: str) -> Matrix:
+    def read(location: str) -> Matrix:
         try:
-            return np.array(kaldi_native_io.FloatMatrix.read(where).numpy())
+            return np.array(kaldi_native_io.FloatMatrix.read(location).numpy())
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise InputError(f"{where}: expected a Kaldi matrix, found none ({reason})") from None
+            raise InputError(f"{location}: expected a Kaldi matrix, found none ({reason})") from None
 
     return read

@@ -17,8 +17,8 @@ from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, load_tensors, read_json, tensor_digest
 from asrkd.nnet.evaluate import CHUNK, iter_logits
-from asrkd.nnet.inputs import InputSource, take
-from asrkd.nnet.models import StackedEnsemble
+from asrkd.nnet.inputs import InputSource, take_rows
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished
 from asrkd.workflow.executor import SERIAL, Executor, Task, in_order
 
@@ -103,12 +103,12 @@ class StoredTargets:
                 f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
                 f"is stored at, {self.options.temperatures}, found {temperature}"
             )
-        rows = Compressed(*(take(part, frame_ids, part.device) for part in self._rows))
+        rows = Compressed(*(take_rows(part, frame_ids, part.device) for part in self._rows))
         return expand(rows, self.options.temperatures.index(temperature), temperature)
 
-    def part(self, ids: Tensor, device: torch.device) -> StoredTargets:
+    def subset(self, ids: Tensor, device: torch.device) -> StoredTargets:
         """The rows of frames ids [n] alone, then numbered from 0, in the memory of `device`."""
-        rows = Compressed(*(take(part, ids, device) for part in self._rows))
+        rows = Compressed(*(take_rows(part, ids, device) for part in self._rows))
         return StoredTargets(rows, self.options, self.fingerprint)
 
 

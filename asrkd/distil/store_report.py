@@ -14,7 +14,7 @@ from asrkd.distil.compression import Compressed, StoreOptions, bytes_of_row, com
 from asrkd.distil.loss import SoftTargets
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource
-from asrkd.nnet.models import StackedEnsemble
+from asrkd.nnet.stacked import StackedEnsemble
 
 
 def store_report(

@@ -114,13 +114,13 @@ class SplicedFrames:
     def read_utt(self, utt_id: str, dtype: torch.dtype = torch.float32) -> Tensor:
         """Spliced frames [T, dim] of one utterance, read from the store."""
         begin, end = self.store.span(utt_id)
-        return self.part(torch.arange(begin, end), self.device, torch.float32).run(0, end - begin, dtype)
+        return self.subset(torch.arange(begin, end), self.device, torch.float32).run(0, end - begin, dtype)
 
     def sample(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A few spliced frames [B, dim] float32, read from the store."""
-        return self.part(ids.cpu(), self.device, torch.float32).batch(torch.arange(len(ids), device=self.device))
+        return self.subset(ids.cpu(), self.device, torch.float32).batch(torch.arange(len(ids), device=self.device))
 
-    def part(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
+    def subset(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
         """The examples of frame_ids [n] (CPU) alone, read into memory on `device` and numbered from 0."""
         positions = self._utterance(frame_ids).unique()
         return self._read(positions, frame_ids, device, dtype)

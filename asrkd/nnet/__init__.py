@@ -1,22 +1,36 @@
-"""Train a model on hard or soft targets; evaluate it. Needs neither k2 nor lhotse."""
+"""Networks and their training on hard or soft targets. Needs neither k2 nor lhotse.
 
-from asrkd.nnet.evaluate import evaluate, iter_logits, log_posteriors
+    model = AcousticDnn(input_dim, num_classes, ModelOptions(hidden_dim=512, num_layers=4))
+    dev = DevSet(dev_inputs, dev_labels)
+    result = train(model, inputs, HardTargets(labels), TrainOptions(epochs=15), out_dir, dev=dev)
+
+`inputs` is an `InputSource`: ArrayInputs(matrix), or the SplicedFrames of a frame store (asrkd.features.store). The
+loss is an `Objective`: HardTargets, or the Distillation of asrkd.distil.loss.
+"""
+
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.evaluate import evaluate, iter_logits
 from asrkd.nnet.inputs import ArrayInputs, HardTargets, InputSource, Objective
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.result import TrainResult
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.nnet.trainer import train, train_stacked
+from asrkd.nnet.training_data import DevSet
 
 __all__ = [
+    "AcousticDnn",
     "ArrayInputs",
+    "DevSet",
     "HardTargets",
     "InputSource",
+    "ModelOptions",
     "Objective",
+    "StackedEnsemble",
     "TrainOptions",
     "TrainResult",
     "evaluate",
     "iter_logits",
     "learning_rate_at",
-    "log_posteriors",
     "train",
     "train_stacked",
 ]

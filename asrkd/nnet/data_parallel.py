@@ -1,7 +1,8 @@
-"""What one of several processes computes of a batch, so that all together compute the batch.
+"""One process's shard of each batch, so that several processes together compute the batch that one would.
 
-The order of the examples and the size of a batch do not depend on the number of processes. Each takes its part of
-every batch; its loss counts by the size of the part, so that the sum over the processes is the mean over the batch.
+The batch size and the order of the examples do not depend on the number of processes (a DistributedSampler would split
+the epoch instead). Every process takes its shard of every batch and weights its loss by the shard's size, so that the
+sum over the processes is the mean over the batch.
 """
 
 from __future__ import annotations
@@ -15,62 +16,67 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.nnet.evaluate import evaluate
 from asrkd.nnet.inputs import InputSource
-from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.nnet.rng import DROPOUT
+from asrkd.nnet.stacked import Model
+from asrkd.nnet.training_data import DevSet, TrainingData
 from asrkd.workflow.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of this process: the examples it holds in memory, or every size-th of the batch where it holds all."""
+class BatchShard:
+    """Selects this process's examples of a batch.
+
+    A process that has loaded only some of the inputs takes those. Where every process has all inputs, process r of R
+    takes examples r, r + R, r + 2R, ... of the batch.
+    """
 
     ranks: ProcessGroup
-    held: Tensor | None
-    """Whether it holds each example [N], on the CPU; None where it holds all."""
+    in_memory: Tensor | None
+    """Whether this process has each example [N] in memory, on the CPU; None if it has all."""
 
     @classmethod
-    def of(
-        cls, ranks: ProcessGroup, inputs: InputSource, frame_ids: Tensor, num_models: int, device: torch.device
-    ) -> Share:
-        """Sums go by way of `device`. InputError unless each example is held by one process."""
-        held: Tensor | None = getattr(inputs, "in_memory", None) if ranks.size > 1 else None
-        if held is not None:
+    def create(cls, ranks: ProcessGroup, data: TrainingData, num_models: int, device: torch.device) -> BatchShard:
+        """InputError unless exactly one process has each training example; the count is summed on `device`."""
+        in_memory: Tensor | None = getattr(data.inputs, "in_memory", None) if ranks.size > 1 else None
+        if in_memory is not None:
             if num_models > 1:
-                raise InputError("training: expected every process to hold all inputs of a stack, found a part of them")
-            held = held.cpu()
-            count = int(ranks.total(held[frame_ids].sum().to(device)))
-            if count != len(frame_ids):
-                raise InputError(f"training: expected processes to hold {len(frame_ids)} frames, found {count}")
-        return cls(ranks, held)
+                raise InputError("training: expected every process to load all inputs of a stack, found some missing")
+            in_memory = in_memory.cpu()
+            count = int(ranks.all_reduce(in_memory[data.frame_ids].sum().to(device)))
+            if count != len(data.frame_ids):
+                raise InputError(f"training: expected processes to load {len(data.frame_ids)} frames, found {count}")
+        return cls(ranks, in_memory)
 
-    def batches(self, ids: Tensor, batch_size: int, device: torch.device) -> Sequence[Tensor]:
-        """An epoch's ids [n] (CPU) in batches on `device`, of each those whose examples this process holds: at once,
-        since a GPU would be waited for."""
-        if self.held is None:
+    def split_epoch(self, ids: Tensor, batch_size: int, device: torch.device) -> Sequence[Tensor]:
+        """An epoch's ids [n] (CPU) as batches on `device`, without the examples that this process has not loaded.
+
+        All batches at once: copying them to a GPU one by one would make the CPU wait at every step.
+        """
+        if self.in_memory is None:
             return ids.to(device).split(batch_size)
-        return [part[self.held[part]].to(device) for part in ids.split(batch_size)]
+        return [batch[self.in_memory[batch]].to(device) for batch in ids.split(batch_size)]
 
-    def take(self, inputs: InputSource, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs [b, D] and ids [b] of this process' part of a batch of ids, of which `batches` has left those held."""
-        if self.held is not None:
-            return inputs.batch(ids, generator), ids
-        # All of the batch is drawn, so that what is random in it is the same for any number of processes.
-        part = slice(self.ranks.rank, None, self.ranks.size)
-        return inputs.batch(ids, generator)[part], ids[part]
+    def load(self, inputs: InputSource, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs [b, D] and ids [b] of this process's shard of a batch that `split_epoch` made."""
+        if self.in_memory is not None:
+            return inputs.batch(batch, generator), batch
+        # The whole batch is augmented, so that the random numbers are the same for any number of processes.
+        shard = slice(self.ranks.rank, None, self.ranks.size)
+        return inputs.batch(batch, generator)[shard], batch[shard]
 
+    @property
     def dropout_purpose(self) -> str:
-        """Names the numbers that draw the masks: each process' own, or examples of one place would share theirs."""
-        return "dropout" if self.ranks.is_main else f"dropout {self.ranks.rank}"
+        """Seeds the dropout masks: each process needs its own, or equal rows of all shards would share their mask."""
+        return DROPOUT if self.ranks.is_main else f"{DROPOUT} {self.ranks.rank}"
 
-    def evaluate(
-        self, model: AcousticDnn | StackedEnsemble, inputs: InputSource, labels: Tensor, ids: Tensor | None
-    ) -> tuple[float, float]:
-        """(accuracy, cross-entropy) as `evaluate` has them, each process counting a part of the examples."""
+    def evaluate(self, model: Model, dev: DevSet) -> tuple[float, float]:
+        """(accuracy, cross-entropy) as the function `evaluate` computes them, with the examples split by process."""
         if self.ranks.size == 1:
-            return evaluate(model, inputs, labels, ids)
-        ids = torch.arange(len(labels)) if ids is None else ids
-        labelled = ids[labels[ids] >= 0]
-        part = labelled[self.ranks.rank :: self.ranks.size]
-        accuracy, nats = evaluate(model, inputs, labels, part) if len(part) else (0.0, 0.0)
-        sums = torch.tensor([accuracy, nats], dtype=torch.float64, device=next(model.parameters()).device) * len(part)
-        correct, total = self.ranks.total(sums).tolist()
+            return evaluate(model, dev.inputs, dev.labels, dev.ids)
+        ids = torch.arange(len(dev.labels)) if dev.ids is None else dev.ids
+        labelled = ids[dev.labels[ids] >= 0]
+        shard = labelled[self.ranks.rank :: self.ranks.size]
+        accuracy, nats = evaluate(model, dev.inputs, dev.labels, shard) if len(shard) else (0.0, 0.0)
+        sums = torch.tensor([accuracy, nats], dtype=torch.float64, device=next(model.parameters()).device) * len(shard)
+        correct, total = self.ranks.all_reduce(sums).tolist()
         return correct / len(labelled), total / len(labelled)

@@ -1,4 +1,4 @@
-"""What a trained model says of examples it does not learn from."""
+"""A model's outputs, accuracy and cross-entropy on examples, without training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def iter_logits(
     chunk: int = CHUNK,
     precision: str = "float32",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (ids [B], outputs for them) over all examples, or `ids`, `chunk` at a time, without dropout."""
+    """Yield (ids [B], outputs for them), `chunk` examples at a time, without dropout; over all examples or `ids` [n].
+
+    The outputs are those of `model`: logits [B, S] of an AcousticDnn, [M, B, S] of a StackedEnsemble. Matrix products
+    are in `precision`.
+    """
     if ids is None:
         ids = torch.arange(len(inputs))
     device = next(model.parameters()).device
@@ -48,10 +52,10 @@ def iter_logits(
 def evaluate(
     model: nn.Module, inputs: InputSource, labels: Tensor, ids: Tensor | None = None, chunk: int = CHUNK
 ) -> tuple[float, float]:
-    """(accuracy, cross-entropy in nats) of a model whose outputs are logits [N, S], by labels [N].
+    """(accuracy, cross-entropy in nats per example) of a model with outputs logits [N, S], against labels [N].
 
-    Examples whose label is negative have none and are left out; `ids` limits the rest. Log-posteriors count
-    as logits, so an averaged ensemble is scored by the same call.
+    Only examples with a label that is not negative are evaluated, and only `ids` where given. The outputs can also be
+    log-posteriors, so the same call evaluates an averaged ensemble. InputError if there is no labelled example.
     """
     if len(inputs) != len(labels):
         raise InputError(f"evaluation: expected labels for {len(inputs)} inputs, found {len(labels)}")
@@ -68,12 +72,6 @@ def evaluate(
     return correct / len(ids), nats / len(ids)
 
 
-def log_posteriors(model: nn.Module, inputs: InputSource, ids: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
-    """Log-posteriors [N, S] (float32, CPU) of all examples, or `ids`, by a model whose outputs are logits."""
-    outputs = iter_logits(model, inputs, ids, chunk)
-    return torch.cat([F.log_softmax(logits.float(), dim=1).cpu() for _, logits in outputs])
-
-
 def device_of(inputs: InputSource) -> torch.device:
-    """The device whose ids a source takes: its `device` attribute, the CPU where it has none."""
+    """The device of a source's ids and inputs: its `device` attribute, or the CPU if it has none."""
     return torch.device(getattr(inputs, "device", "cpu"))

@@ -1,4 +1,15 @@
-"""What the training loop asks of its data and of its objective."""
+"""What the training loop needs from its inputs and its loss: two protocols, and their simplest implementations.
+
+Training data are two objects that share their example ids 0 ... N-1 (for speech: the frame ids of a store).
+`InputSource` gives the network's inputs of a batch of ids, `Objective` the loss of the network's logits for the same
+ids. A step of the loop is, without its details,
+
+    logits = model(inputs.batch(ids))     # [B, D] -> [B, S]
+    loss = objective(logits, ids)         # mean over the batch, nats
+    loss.backward()
+
+`HardTargets` is the objective of ordinary training, `asrkd.distil.loss.Distillation` that of distillation.
+"""
 
 from __future__ import annotations
 
@@ -10,57 +21,65 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import tensor_digest
-from asrkd.nnet.losses import accumulated, label_cross_entropy
+from asrkd.nnet.losses import accumulation_dtype, label_cross_entropy
 
 
 class InputSource(Protocol):
-    """Examples by number: spliced frames of a store, jittered images, a plain matrix."""
+    """The network's inputs by example id: spliced frames of a store, jittered images, rows of a matrix.
+
+    An optional attribute `device` (default: the CPU) is where ids and inputs are.
+    """
 
     @property
     def dim(self) -> int:
-        """Values in one input."""
+        """Values in one input, D."""
         ...
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Number of examples, N."""
         ...
 
     def batch(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Inputs [B, dim] of examples ids [B]; `generator` for augmentation. All on the source's device.
+        """Inputs [B, D], floats, of examples ids [B] (int64). `generator` draws augmentation; without it there is none.
 
-        On a GPU it is captured (`TrainOptions.capture`): nothing in it may wait for the GPU, and what is random comes
-        from `generator` alone.
+        On a GPU it may be recorded in a CUDA graph (`TrainOptions.cuda_graph`): it must not wait for the GPU, and all
+        random numbers must come from `generator`.
         """
         ...
 
 
 class Objective(Protocol):
-    """A loss that knows its targets by example number."""
+    """A loss with the targets of all examples, by id.
+
+    An optional attribute `labels` [N] is checked against the number of the model's outputs.
+    """
 
     @property
     def fingerprint(self) -> str:
-        """Tells this objective and its targets from others."""
+        """A hash of the loss and its targets; a training with another objective is another training."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where its targets are."""
+        """The device of the targets."""
         ...
 
-    def part(self, ids: Tensor, device: torch.device) -> Objective:
-        """The same for examples ids [n] alone, then numbered from 0, its targets on `device`."""
+    def subset(self, ids: Tensor, device: torch.device) -> Objective:
+        """The objective of examples ids [n] alone, renumbered from 0, with its targets on `device`."""
         ...
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """Mean loss, a float32 scalar, of logits [B, S], in the arithmetic of the network, for examples ids [B].
+        """The mean loss over a batch, in nats.
 
-        Captured with the rest of a step on a GPU, as `InputSource.batch` is.
+        logits [B, S] are the network's outputs for examples ids [B], in bfloat16 if it trains in that. The result is a
+        scalar, float32 (float64 for float64 logits). On a GPU it may be recorded in a CUDA graph, as
+        `InputSource.batch`.
         """
         ...
 
 
 class ArrayInputs:
-    """Inputs held as one matrix [N, D]."""
+    """The rows of a matrix [N, D] as inputs, on the device of the matrix."""
 
     def __init__(self, values: Tensor) -> None:
         if values.dim() != 2:
@@ -80,7 +99,11 @@ class ArrayInputs:
 
 
 class HardTargets:
-    """Cross-entropy to integer labels [N]; `label_smoothing` mixes in so much of the uniform distribution."""
+    """Cross-entropy against class labels y [N]: the mean over a batch of -log softmax(z)_y.
+
+    With label smoothing e the target is (1 - e) on the label plus e/S on each of the S classes (Szegedy et al. 2016,
+    section 7).
+    """
 
     def __init__(self, labels: Tensor, label_smoothing: float = 0.0) -> None:
         if labels.dim() != 1 or labels.is_floating_point():
@@ -98,16 +121,16 @@ class HardTargets:
     def device(self) -> torch.device:
         return self.labels.device
 
-    def part(self, ids: Tensor, device: torch.device) -> HardTargets:
-        return HardTargets(take(self.labels, ids, device), self.label_smoothing)
+    def subset(self, ids: Tensor, device: torch.device) -> HardTargets:
+        return HardTargets(take_rows(self.labels, ids, device), self.label_smoothing)
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        labels = take(self.labels, ids, logits.device)
+        labels = take_rows(self.labels, ids, logits.device)
         if self.label_smoothing == 0.0:
             return label_cross_entropy(logits, labels)
-        return F.cross_entropy(logits.to(accumulated(logits)), labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(logits.to(accumulation_dtype(logits)), labels, label_smoothing=self.label_smoothing)
 
 
-def take(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:
-    """Rows `ids` of `values`, wherever either lives, on `device`."""
+def take_rows(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:
+    """Rows `ids` of `values` on `device`; the three may be on different devices."""
     return values.index_select(0, ids.to(values.device)).to(device)

@@ -1,4 +1,4 @@
-"""Cross-entropy over many classes, in the arithmetic of the logits, without a float32 matrix beside them."""
+"""Cross-entropy over many classes, in the precision of the logits: no float32 copy of a [B, S] matrix is made."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Values of the rows that are worked on at once: what stays in a core's cache from one pass to the next; on a GPU
-# without a compiler, what keeps it busy and its memory free of a float32 matrix.
+# Values of the rows that are processed together. On a CPU they stay in a core's cache between two passes; on a GPU
+# without a compiler they keep it busy, without the memory of a whole float32 matrix.
 CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
-# A matrix of fewer values is not worth the seconds that a compilation takes.
-LEAST_COMPILED_VALUES = 1 << 22
-# Shapes that are: processes that share batches by what they hold meet another one at nearly every step.
-MOST_COMPILED_SHAPES = 4
+# A smaller matrix does not pay for the seconds of a compilation.
+MIN_COMPILED_VALUES = 1 << 22
+# At most this many shapes are compiled: with torchrun the batch of a process has another size at nearly every step.
+MAX_COMPILED_SHAPES = 4
 _compiled_shapes: set[torch.Size] = set()
 
 
 def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over rows of -log softmax(logits [B, S]) of labels [B], a scalar; see `top_k_cross_entropy`."""
-    kind = accumulated(logits)
+    kind = accumulation_dtype(logits)
     certain = torch.ones(len(labels), 1, dtype=kind, device=logits.device)
     return top_k_cross_entropy(logits, labels.unsqueeze(1), certain, certain.new_zeros(len(labels)))
 
@@ -33,35 +33,36 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def top_k_cross_entropy(
     logits: Tensor, class_ids: Tensor, probs: Tensor, tail: Tensor, temperature: float = 1.0
 ) -> Tensor:
-    """Mean over rows of the cross-entropy between targets and q = softmax(logits [B, S] / temperature), a scalar.
+    """Mean over rows of the cross-entropy between targets p and q = softmax(logits [B, S] / temperature), a scalar.
 
-    The targets have probs [B, k] on the distinct classes class_ids [B, k], and the mass tail [B] somewhere in the
-    others, which count as one class:
+    In each row the targets have probabilities probs [B, k] on the distinct classes K = class_ids [B, k], and the
+    remaining mass r = tail [B] on the other classes, which count as one class:
 
-        L = - sum_K p_i log q_i  -  r log (1 - sum_K q_i)
+        L = - sum_{i in K} p_i log q_i  -  r log (1 - sum_{i in K} q_i)
 
-    Logits may be bfloat16: sums and the loss are float32 (float64 of float64), while every matrix [B, S] has the
-    logits' own type: over 14,000 senones float32 copies would move more bytes than all the rest of the loss.
+    Logits may be bfloat16. Sums and the loss are then float32 (float64 for float64 logits), while every [B, S] matrix
+    has the type of the logits: over 14,000 senones, float32 copies would move more bytes than all the rest of the loss.
     """
     return _TopKCrossEntropy.apply(logits, class_ids, probs, tail, temperature)
 
 
-def accumulated(logits: Tensor) -> torch.dtype:
-    """The type that sums over these logits are made in."""
+def accumulation_dtype(logits: Tensor) -> torch.dtype:
+    """The type in which sums over these logits accumulate."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 class _TopKCrossEntropy(torch.autograd.Function):
-    """dL/dz is (q_i - p_i)/T in K and (q_j - r q_j / q_tail)/T elsewhere.
+    """dL/dz is (q_i - p_i)/T for i in K and (q_j - r q_j / q_tail)/T for the other classes j.
 
-    The latter is the softmax of the others alone times (q_tail - r)/T, exact also where q_tail is lost beside one.
+    The latter is computed as the softmax over the other classes alone, times (q_tail - r)/T. That is exact even where
+    q_tail is below the resolution of 1 - q_tail.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, class_ids: Tensor, probs: Tensor, tail: Tensor, temperature: float) -> Tensor:
-        kind = accumulated(logits)
+        kind = accumulation_dtype(logits)
         probs, tail = probs.to(kind), tail.to(kind)
-        # A number in a tensor: torch.compile makes another kernel for every Python number it is given.
+        # A tensor, because torch.compile makes another kernel for every Python number.
         divisor = torch.full((), temperature, dtype=kind, device=logits.device)
         top = logits.gather(1, class_ids).to(kind) / divisor
         others = logits.scatter(1, class_ids, -math.inf)
@@ -71,7 +72,7 @@ class _TopKCrossEntropy(torch.autograd.Function):
         log_q_tail = log_others - log_all
         excesses = log_q_tail.exp() - tail, log_q_top.exp() - probs
         ctx.save_for_backward(others, log_others, class_ids, *excesses, divisor)
-        # Where k = S the others' mass is zero, and so, but for rounding, is r: a floor keeps r log 0 from counting.
+        # If k = S, q_tail is zero and r is zero up to rounding: the floor keeps r log 0 finite.
         floor = math.log(torch.finfo(kind).tiny)
         return (-(probs * log_q_top).sum(dim=1) - tail * log_q_tail.clamp(min=floor)).mean()
 
@@ -85,21 +86,23 @@ class _TopKCrossEntropy(torch.autograd.Function):
 
 
 def _log_sum_exp(logits: Tensor, divisor: Tensor) -> Tensor:
-    """[b]; the least number there is, not -inf, where all logits are -inf: differences from it are no NaN."""
-    total = torch.logsumexp(logits.to(accumulated(logits)) / divisor, dim=1)
+    """log of the sum of exp(z / T), [b]; the smallest number, not -inf, where all logits are -inf (no NaN later)."""
+    total = torch.logsumexp(logits.to(accumulation_dtype(logits)) / divisor, dim=1)
     return total.clamp(min=torch.finfo(total.dtype).min)
 
 
 def _spread(logits: Tensor, divisor: Tensor, log_sum: Tensor, weight: Tensor) -> Tensor:
-    """Softmax [b, S] of each row, times its weight [b]."""
+    """Softmax [b, S] of each row, times the row's weight [b]."""
     scaled = logits.to(log_sum.dtype) / divisor
     return (torch.exp(scaled - log_sum.unsqueeze(1)) * weight.unsqueeze(1)).to(logits.dtype)
 
 
 def _by_rows(function: Callable[..., Tensor], logits: Tensor, divisor: Tensor, *others: Tensor) -> Tensor:
-    """`function` of all rows of logits [B, S] and of others [B]: on a GPU as one or two kernels, which keep float32 in
-    registers; else some rows at a time."""
-    if logits.is_cuda and logits.numel() >= LEAST_COMPILED_VALUES and _may_compile(logits.shape) and _can_compile():
+    """`function` of all rows of logits [B, S] and of others [B].
+
+    On a GPU it is compiled to one or two kernels, which keep float32 in registers; otherwise some rows at a time.
+    """
+    if logits.is_cuda and logits.numel() >= MIN_COMPILED_VALUES and _may_compile(logits.shape) and _can_compile():
         return _compiled(function)(logits, divisor, *others)
     num_rows = max(1, CHUNK_VALUES[logits.device.type] // logits.shape[1])
     if len(logits) <= num_rows:
@@ -109,28 +112,30 @@ def _by_rows(function: Callable[..., Tensor], logits: Tensor, divisor: Tensor, *
 
 
 def _may_compile(shape: torch.Size) -> bool:
-    """Whether this shape is among the first ones met."""
-    if len(_compiled_shapes) < MOST_COMPILED_SHAPES:
+    """Whether this shape is among the first ones seen."""
+    if len(_compiled_shapes) < MAX_COMPILED_SHAPES:
         _compiled_shapes.add(shape)
     return shape in _compiled_shapes
 
 
 @functools.cache
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    # For each shape anew: a kernel for any shape, made when a second one comes, took ten times as long.
+    # One kernel per shape: torch's kernel for any shape took ten times as long.
     return torch.compile(function, dynamic=False)  # type: ignore[attr-defined,no-any-return]
 
 
 @functools.cache
 def _can_compile() -> bool:
-    """Whether torch.compile works on this machine's GPU, tried once: it needs torch 2, Triton and a C compiler."""
+    """Whether torch.compile works on this GPU, tried once: it needs torch 2, Triton and a C compiler."""
     if not hasattr(torch, "compile"):
         return False
     rows = torch.zeros(2, 2, dtype=torch.bfloat16, device="cuda")
     try:
         _compiled(_log_sum_exp)(rows, torch.ones((), device="cuda"))
-    except Exception as error:  # noqa: BLE001 - of any kind, from Triton, the C compiler or the driver
+    except Exception as error:  # noqa: BLE001 - Triton, the C compiler or the driver may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        logger.warning("torch.compile does not work on this GPU (%s): the loss takes its slower way", reason)
+        logger.warning(
+            "torch.compile does not work on this GPU (%s): the loss is computed without it, more slowly", reason
+        )
         return False
     return True

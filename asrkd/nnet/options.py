@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from asrkd.errors import InputError
 
-# Newbob (QuickNet, Kaldi's nnet1) halves the rate when an epoch improves the development loss by less than
-# this part of it.
+# Newbob (QuickNet, Kaldi's nnet1) halves the learning rate when an epoch improves the development loss by less than
+# this fraction of it.
 NEWBOB_MIN_GAIN = 0.005
 
-# Options of where and how a training runs: they change nothing of what it is to come to.
-WHERE_IT_RUNS = ("device", "compile", "capture", "num_threads", "show_progress")
+# Options of where and how a training runs. They do not change its result (but for the order of float sums).
+RUNTIME_OPTIONS = ("device", "compile", "cuda_graph", "num_threads", "show_progress")
 
 
 @dataclass(frozen=True)
@@ -22,56 +22,55 @@ class TrainOptions:
     """Optimiser, schedule, device and seed of one training."""
 
     epochs: int = 15
-    """Passes over the training frames, at most."""
+    """Largest number of passes over the training frames."""
     batch_size: int = 1024
-    """Frames a step. A last, shorter batch of an epoch, or of a shard, is left out."""
+    """Frames per step. The last, incomplete batch of an epoch (or of a shard) is dropped."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """sgd (with Nesterov momentum) or adamw."""
     learning_rate: float = 1e-3
-    """Highest learning rate, reached after the warm-up."""
+    """Peak learning rate, reached at the end of the warm-up."""
     momentum: float = 0.9
-    """Momentum of sgd; decay of adamw's first moment."""
+    """Momentum of sgd; decay of the first moment (beta1) of adamw."""
     beta2: float = 0.999
-    """Decay of adamw's second moment, by which each weight's step is scaled. Lower, it forgets the large gradients of a
-    training's beginning sooner."""
+    """Decay of the second moment of adamw. A lower value forgets the large first gradients sooner."""
     weight_decay: float = 0.01
-    """Pull of the weights towards zero: decoupled in adamw, an L2 penalty in sgd. Biases are left alone."""
+    """Weight decay: decoupled for adamw, an L2 penalty for sgd. Biases are not decayed."""
     schedule: Literal["cosine", "linear", "constant", "newbob"] = "cosine"
-    """How the rate falls after the warm-up: to zero at the last step, or (newbob) by half at each stall."""
+    """Learning rate after the warm-up. cosine and linear fall to zero at the last step; newbob halves the rate
+    whenever the development loss stalls."""
     warmup_fraction: float = 0.05
-    """Part of all steps over which the rate rises linearly from zero."""
+    """Fraction of all steps over which the learning rate rises linearly from zero."""
     clip_norm: float | None = None
-    """Longest allowed gradient over all weights (Euclidean norm); None for no limit."""
+    """Largest Euclidean norm of the gradient over all weights; None for no limit."""
     average_decay: float = 0.0
-    """Decay per step of a moving average of the weights, which is then evaluated and kept; 0 for none."""
+    """Decay per step of an exponential moving average of the weights. The average is evaluated and saved; 0 for no
+    average."""
     select_by: Literal["accuracy", "cross_entropy"] = "accuracy"
-    """The development figure whose best epoch is kept."""
+    """Development figure that selects the best epoch. The weights of that epoch are saved."""
     patience: int | None = None
     """Stop after this many epochs without a better development figure; None to run all epochs."""
     device: str = "cpu"
-    """cpu, cuda, or auto: cuda where there is one."""
+    """cpu, cuda or auto. auto is cuda if there is a GPU that torch supports."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the matrix products. auto measures both once and takes the faster."""
+    """Precision of the matrix products. auto times both once per experiment and records the faster (precision.json)."""
     compile: bool = False
-    """Have torch.compile (torch 2) fuse what lies between the matrix products, of networks without dropout: its masks
-    are drawn outside of what can be fused. It takes a minute to begin."""
-    capture: bool = True
-    """On a GPU, capture a step once (as a CUDA graph) and replay it: small networks' kernels end before Python launches
-    the next ones. Done by torch 2.4 and later where one process trains, uncompiled, with all inputs and targets in the
-    GPU's memory."""
+    """Compile the network with torch.compile (torch 2). The first step takes a minute. Faster only without dropout."""
+    cuda_graph: bool = True
+    """Replay training steps as a CUDA graph, which is faster for small networks. It needs torch 2.4, one process, and
+    inputs and targets in the GPU's memory; otherwise steps run one kernel at a time."""
     shard_frames: int | None = None
-    """Frames of a shard: a training set that does not fit into memory (a GPU's own) is learnt shard by shard, the next
-    one loading meanwhile, so that two are there at once. None: all frames are."""
+    """Frames per shard of a training set that does not fit into memory. Two shards are in memory at a time: one is
+    trained on while the next one loads. None: the whole training set is in memory."""
     num_threads: int = 0
-    """Threads of the CPU; 0 leaves torch's own choice."""
+    """CPU threads; 0 for torch's default."""
     seed: int = 0
     """Seed of the data order and the dropout masks."""
     show_progress: bool = True
-    """Show a bar with loss, development accuracy and time left."""
+    """Show a progress bar with loss, development accuracy and time left."""
 
     def without_runtime_options(self) -> TrainOptions:
-        """The same training, its options of WHERE_IT_RUNS left at their defaults: what tells it from others."""
-        defaults: dict[str, Any] = {field.name: field.default for field in fields(self) if field.name in WHERE_IT_RUNS}
+        """These options with the RUNTIME_OPTIONS at their defaults: equal for trainings with equal results."""
+        defaults: dict[str, Any] = {one.name: one.default for one in fields(self) if one.name in RUNTIME_OPTIONS}
         return replace(self, **defaults)
 
     def __post_init__(self) -> None:
@@ -80,9 +79,9 @@ class TrainOptions:
         _require(self.learning_rate > 0, "learning_rate", "a positive rate", self.learning_rate)
         _require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
         _require(self.num_threads >= 0, "num_threads", "at least 0", self.num_threads)
-        least = 2 * self.batch_size
-        fits = self.shard_frames is None or self.shard_frames >= least
-        _require(fits, "shard_frames", f"at least two batches ({least}) or none", self.shard_frames)
+        smallest = 2 * self.batch_size
+        fits = self.shard_frames is None or self.shard_frames >= smallest
+        _require(fits, "shard_frames", f"at least two batches ({smallest}) or none", self.shard_frames)
         for name in ("momentum", "beta2", "warmup_fraction", "average_decay"):
             _require(0 <= getattr(self, name) < 1, name, "a value in [0, 1)", getattr(self, name))
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "a positive norm or none", self.clip_norm)
@@ -90,9 +89,9 @@ class TrainOptions:
 
 
 def learning_rate_at(options: TrainOptions, step: int, num_steps: int, history: Sequence[Mapping[str, Any]]) -> float:
-    """The learning rate of step `step` (from 0) of `num_steps`, given the finished epochs.
+    """The learning rate of step `step` (from 0) of `num_steps`, given the history of the finished epochs.
 
-    A function of its arguments only, so that a resumed training needs no state of a scheduler.
+    It depends on its arguments alone, so that a resumed training needs no scheduler state.
     """
     warmup_steps = round(options.warmup_fraction * num_steps)
     if step < warmup_steps:
@@ -108,7 +107,7 @@ def learning_rate_at(options: TrainOptions, step: int, num_steps: int, history: 
 
 
 def num_stalls(dev_losses: Sequence[float]) -> int:
-    """In how many epochs the development loss improved on the best before it by too little."""
+    """The number of epochs in which the development loss improved too little on the best one before."""
     stalls = 0
     for index in range(1, len(dev_losses)):
         best_before = min(dev_losses[:index])
@@ -116,6 +115,6 @@ def num_stalls(dev_losses: Sequence[float]) -> int:
     return stalls
 
 
-def _require(holds: bool, name: str, expected: str, found: Any) -> None:
-    if not holds:
+def _require(met: bool, name: str, expected: str, found: Any) -> None:
+    if not met:
         raise InputError(f"train.{name}: expected {expected}, found {found}")

@@ -17,9 +17,11 @@ from asrkd.distil.compression import StoreOptions, bytes_of_row, combined_logits
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
-from asrkd.nnet.devices import resolve_device, resolve_precision
+from asrkd.nnet.devices import resolve_device
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import CHUNK, inference
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.precision import resolve_precision
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import require_set_by_run, set_by_run
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 
@@ -177,7 +179,7 @@ def measure_rates(options: CostOptions) -> Rates:
         model = AcousticDnn(options.input_dim, options.senones, model_options)
         epochs = replace(options.train, epochs=PROBE_STEPS, device=str(device), show_progress=False, patience=None)
         with tempfile.TemporaryDirectory() as folder:
-            history = train(model, inputs, HardTargets(labels), None, None, epochs, Path(folder)).history
+            history = train(model, inputs, HardTargets(labels), epochs, Path(folder)).history
         seconds = sorted(epoch["seconds"] for epoch in history[1:])
         return network.training_flop * batch / seconds[len(seconds) // 2]
 

@@ -25,7 +25,7 @@ from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
-from asrkd.nnet.models import AcousticDnn
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm
 from asrkd.recipe.lang import sentences

@@ -1,11 +1,11 @@
-"""Another system as the teacher of a speech recipe: its posteriors in place of the recipe's own ensemble."""
+"""Another system as the teacher of a speech recipe: its posteriors instead of those of the recipe's ensemble."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from asrkd.distil.external_teacher import Frames
+from asrkd.distil.external_teacher import TrainingFrames
 from asrkd.distil.store import STORE_FILES, PosteriorStore
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
@@ -16,18 +16,18 @@ from asrkd.recipe.networks import REPORT_FILE, labelled_store
 from asrkd.recipe.options import SpeechOptions
 
 
-def frames_to_import(exp_dir: Path) -> Frames:
-    """The training frames and senones of a run. InputError before its stage 5."""
+def frames_to_import(exp_dir: Path) -> TrainingFrames:
+    """The training frames and senones of a run. InputError if its stage 5 is missing."""
     folders = RunFolders(exp_dir)
     if not (folders.tree / TREE_FILE).is_file():
-        raise InputError(f"{exp_dir}: expected a run that has its senones (--stop-stage 5), found no {TREE_FILE}")
+        raise InputError(f"{exp_dir}: expected a run with senones (--stop-stage 5), found no {TREE_FILE}")
     store, labels, tree = labelled_store(folders, "train")
     not_aligned = set(FrameStore.open(folders.features("train")).utt_ids).difference(store.utt_ids)
-    return Frames(store, labels, tree.num_pdfs, tree.fingerprint, not_aligned)
+    return TrainingFrames(store, labels, tree.num_pdfs, tree.fingerprint, not_aligned)
 
 
-def take_posteriors(source: Path, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 7: a store that `asrkd posteriors import` made, if it is of these frames, senones and options."""
+def copy_posteriors(source: Path, options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 7: copy a store that `asrkd posteriors import` wrote. InputError unless frames, senones and options fit."""
     frames, _, tree = labelled_store(RunFolders(options.exp_dir), "train")
     store = PosteriorStore.open(source)
     store.require(frames.fingerprint, tree.fingerprint)

@@ -58,6 +58,11 @@ class RunFolders:
         return folder / "alignment.safetensors"
 
     @property
+    def precision_choices(self) -> Path:
+        """The precision that `--train.precision=auto` chose for the networks of this run, by processor."""
+        return self.exp_dir / "precision.json"
+
+    @property
     def posteriors(self) -> Path:
         """Posterior store of the training frames."""
         return self.exp_dir / "posteriors" / STORE_FOLDER

@@ -29,7 +29,7 @@ from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree, require_leaves
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet import HardTargets, TrainOptions, train
-from asrkd.nnet.models import AcousticDnn
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import LEXICON_FILE, RunFolders
@@ -137,7 +137,16 @@ class LabelMaker:
         folder = self.scratch / name
         objective = HardTargets(labels.clamp(min=0))
         train_options = label_training(self.options)
-        result = train(model, self.inputs, objective, None, None, train_options, folder, frame_ids, description=name)
+        result = train(
+            model,
+            self.inputs,
+            objective,
+            train_options,
+            folder,
+            frame_ids=frame_ids,
+            description=name,
+            precision_file=RunFolders(self.options.exp_dir).precision_choices,
+        )
         write_json(folder / PRECISION_FILE, {"precision": result.precision})
         save_hmm(folder, tree, log_priors(labels[frame_ids], tree.num_pdfs), TransitionModel.estimate(alignment, tree))
         task = RealignTask(self.features, self.lexicon_file, folder, self.options.context, self.options.realign)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from asrkd.nnet.models import ModelOptions
+from asrkd.nnet.dnn import ModelOptions
 
 FLOAT_BYTES = 4
 

@@ -21,9 +21,10 @@ from asrkd.features.store import FrameStore
 from asrkd.files import write_json
 from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.tree import SenoneTree
-from asrkd.nnet import HardTargets, Objective, TrainOptions, train
+from asrkd.nnet import DevSet, HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.folders import STORE_FOLDER, RunFolders
 from asrkd.recipe.labels import TREE_FILE
 from asrkd.recipe.options import SpeechOptions
@@ -277,7 +278,14 @@ def _train_model(
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
     result = train(
-        model, frames.inputs, objective, dev.inputs, dev.labels, train_options, out_dir, description=description
+        model,
+        frames.inputs,
+        objective,
+        train_options,
+        out_dir,
+        dev=DevSet(dev.inputs, dev.labels),
+        description=description,
+        precision_file=RunFolders(options.exp_dir).precision_choices,
     )
     if not ProcessGroup.from_environment().is_main:
         return

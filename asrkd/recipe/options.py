@@ -19,7 +19,7 @@ from asrkd.graph import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.models import ModelOptions
+from asrkd.nnet.dnn import ModelOptions
 from asrkd.options import require_set_by_run, set_by_run, short_name
 from asrkd.workflow.executor import Executor, ExecutorKind
 from asrkd.workflow.steps import LAST_STAGE

@@ -142,8 +142,8 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
     source = options.posteriors_from
     if source is not None:
         decides = {"posteriors": options.posteriors, "posteriors_from": PosteriorStore.open(source).fingerprint}
-        take = partial(external_teacher.take_posteriors, source, options)
-        return [Step(7, "posteriors", take, decides, ("features/train", "tree"))]
+        copy = partial(external_teacher.copy_posteriors, source, options)
+        return [Step(7, "posteriors", copy, decides, ("features/train", "tree"))]
     teachers = networks.teachers(options)
     steps = [
         Step(

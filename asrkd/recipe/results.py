@@ -16,7 +16,7 @@ from asrkd.features.store import FrameStore
 from asrkd.files import read_json, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.models import ModelOptions
+from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe import run_options
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import REJECTED_FILE, Corpus

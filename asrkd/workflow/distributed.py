@@ -79,7 +79,7 @@ class ProcessGroup:
         """The model; its gradients are averaged over the processes as they are computed."""
         return model if self.size == 1 else nn.parallel.DistributedDataParallel(model)
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over the processes."""
         if self.size == 1:
             return tensor
@@ -114,7 +114,7 @@ class ProcessGroup:
         device = torch.device("cuda", self.local_rank) if distributed.get_backend() == "nccl" else torch.device("cpu")
         rows = torch.zeros(self.size, VALUE_BYTES, dtype=torch.uint8, device=device)
         rows[self.rank, : len(written)] = torch.tensor(list(written), dtype=torch.uint8)
-        return [json.loads(bytes(row).rstrip(b"\0")) for row in self.total(rows).tolist()]
+        return [json.loads(bytes(row).rstrip(b"\0")) for row in self.all_reduce(rows).tolist()]
 
 
 SINGLE_PROCESS = ProcessGroup()

@@ -77,12 +77,14 @@ def command_of_all(program: str, arguments: Sequence[str]) -> str:
 
 def device_name(device: str) -> str:
     """The processor that `device` names, in words: model, and cores used by torch."""
+    name = processor_name(device)
+    return name if device.startswith("cuda") else f"{name}, {torch.get_num_threads()} threads"
+
+
+def processor_name(device: str) -> str:
+    """The model name of the GPU or CPU that `device` names."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
-
-
-def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():

@@ -15,7 +15,7 @@ from asrkd.align import Aligner, TrainingCorpus, TrainingGraphs, ViterbiOptions,
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.lang.lexicon import Lexicon
-from asrkd.nnet.models import AcousticDnn
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.recipe.folders import LEXICON_FILE
 from asrkd.recipe.labels import load_hmm, scorer
 from asrkd.recipe.networks import MODEL_FILE

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from asrkd.distil.compression import combined_logits
 from asrkd.distil.loss import DenseTargets, Distillation, TargetSource
 from asrkd.distil.store import PosteriorStore
-from asrkd.nnet import train
+from asrkd.nnet import DevSet, train
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.evaluate import iter_logits
-from asrkd.nnet.models import AcousticDnn
 from asrkd.recipe.networks import (
     STORE_FOLDER,
     LabelledFrames,
@@ -71,7 +71,7 @@ def measure(options: Options) -> Table:
         objective = Distillation(frames.labels, targets, chosen.distil)
         how = replace(schedule, seed=seed, precision=precision)
         with tempfile.TemporaryDirectory() as folder:
-            result = train(model, frames.inputs, objective, dev.inputs, dev.labels, how, Path(folder))
+            result = train(model, frames.inputs, objective, how, Path(folder), dev=DevSet(dev.inputs, dev.labels))
         best = result.history[result.best_epoch]
         return 100 * best["dev_accuracy"], best["dev_loss"]
 

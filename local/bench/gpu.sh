@@ -35,13 +35,13 @@ for batch in 8192 16384 32768; do
     bench "${paper[@]}" --frames 2000000 --batch-size "$batch"
     bench "${paper[@]}" --frames 2000000 --batch-size "$batch" --top-k 20
 done
-bench "${paper[@]}" --frames 2000000 --batch-size 16384 --top-k 20 --no-capture
+bench "${paper[@]}" --frames 2000000 --batch-size 16384 --top-k 20 --no-cuda-graph
 bench "${paper[@]}" --frames 8000000 --batch-size 16384 --top-k 20 --shard-frames 2000000
 digits=(--layers 2 --width 1200 --inputs 784 --outputs 10 --batch-size 512 --dropout 0.3)
 bench stacks --steps 200
-bench stacks --steps 200 --no-capture
+bench stacks --steps 200 --no-cuda-graph
 bench stacks --steps 200 "${digits[@]}"
-bench stacks --steps 200 "${digits[@]}" --no-capture
+bench stacks --steps 200 "${digits[@]}" --no-cuda-graph
 cat "$out"/[0-9]*.json >"$out/gpu.jsonl"
 
 echo "== MNIST, all experiments"

@@ -1,9 +1,9 @@
-"""Several networks as one program: what an epoch of M members costs against an epoch of one.
+"""Several networks trained as one module: the time of an epoch of M members, relative to an epoch of one.
 
     .venv/bin/python local/bench/stacks.py
     .venv-train/bin/python local/bench/stacks.py --device cuda --layers 4 --width 512 --inputs 1040 --outputs 2000
 
-M times one member's time if nothing is gained, once if the others are free.
+The ratio is M if the stack gains nothing, and 1 if the other members cost nothing.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from bench import Table, main, verdict
 
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train_stacked
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 
 GPU_GOAL, CPU_GOAL = 2.0, 1.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which networks."""
+    """The networks and the training."""
 
     device: str = "cpu"
     """cpu or cuda"""
     layers: int = 4
     """hidden layers"""
     width: int = 512
-    """units a layer"""
+    """units per layer"""
     inputs: int = 1040
     """values of an input"""
     outputs: int = 300
     """classes"""
     batch_size: int = 1024
-    """examples a step of one member"""
+    """examples per step of one member"""
     steps: int = 12
-    """steps an epoch"""
+    """steps per epoch"""
     members: tuple[int, ...] = (1, 2, 5, 10)
     """sizes of the stack"""
     dropout: float = 0.0
     """dropout of the hidden units"""
-    capture: bool = True
-    """--train.capture"""
+    cuda_graph: bool = True
+    """--train.cuda-graph"""
 
 
 def epoch_seconds(members: int, x: torch.Tensor, options: Options) -> float:
-    """Seconds of the quicker of an epoch's repetitions, the first left out."""
+    """Seconds of the fastest epoch, without the first."""
     model = ModelOptions(options.width, options.layers, options.dropout)
     stack = StackedEnsemble([AcousticDnn(options.inputs, options.outputs, model, seed) for seed in range(members)])
     labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -57,7 +58,7 @@ def epoch_seconds(members: int, x: torch.Tensor, options: Options) -> float:
         epochs=4,
         batch_size=options.batch_size,
         device=options.device,
-        capture=options.capture,
+        cuda_graph=options.cuda_graph,
         show_progress=False,
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -93,8 +94,8 @@ def measure(options: Options) -> Table:
         note = f"Goal on a CPU: no slower than one by one: {ratio:.2f} of it, {verdict(ratio, CPU_GOAL, False)}."
     return Table(
         f"{options.layers}x{options.width}, batches of {options.batch_size} for each member"
-        f"{'' if options.capture else ', steps not captured'}",
-        ("members", "examples/s", "ms a step", "times one member", "of one by one"),
+        f"{'' if options.cuda_graph else ', no CUDA graph'}",
+        ("members", "examples/s", "ms per step", "times one member", "of one by one"),
         rows,
         (note,),
         {str(members): seconds for members, seconds in taken.items()},

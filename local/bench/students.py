@@ -1,8 +1,8 @@
-"""What distilling buys: the student beside the ensemble, in size, arithmetic and latency.
+"""What distillation gains: size, arithmetic and latency of the students, compared with the ensemble.
 
     .venv/bin/python local/bench/students.py --exp-dir exp/an4
 
-Latency is of one utterance's frames through the network, on one thread; errors and real-time factors are the run's.
+Latency is the time of one utterance through the network, on one thread. Errors are those of the finished run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import nn
 
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.files import read_json
-from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames
 from asrkd.recipe.options import options_of_run
 
@@ -26,7 +27,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Options:
-    """Whose networks."""
+    """The run with the networks."""
 
     exp_dir: Path | None = None
     """folder of a finished run"""
@@ -71,7 +72,7 @@ def measure(options: Options) -> Table:
         )
     return Table(
         f"{exp}: one utterance of {seconds:.1f} s, float32, one thread",
-        ("system", "parameters", "size", "MACs a frame", "ms", "RTF of the network", "frame accuracy %", "WER %"),
+        ("system", "parameters", "size", "MACs per frame", "ms", "RTF of the network", "frame accuracy %", "WER %"),
         rows,
         ("Errors are the finished run's, on its test set.",),
         taken,

@@ -1,4 +1,4 @@
-"""Training: frames a second of a network on hard labels or soft targets, beside a plain PyTorch loop.
+"""Training: frames per second of a network on hard labels or soft targets, compared with a plain PyTorch loop.
 
 .venv/bin/python local/bench/training.py
 .venv-train/bin/python local/bench/training.py --device cuda --layers 8 --width 2560 --senones 14000
@@ -23,41 +23,42 @@ from asrkd.distil.store import StoredTargets
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
-from asrkd.nnet.devices import resolve_device, resolve_precision
-from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.nnet.devices import resolve_device
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.precision import resolve_precision
 from asrkd.recipe.network_cost import Network
 
 FEATURES, LEFT, RIGHT = 40, 20, 5
 UTTERANCE_FRAMES = 1000
-DEPTH_NATS = 10.0  # of made-up posteriors
+DEPTH_NATS = 10.0  # of the random posteriors
 PEAK_GOAL, PEER_GOAL, GPU_GOAL = 0.6, 2.5, 1.0e6
 PAPERS = (8, 2560, 14000)  # layers, width and senones (Hinton et al. 2015, section 5)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is trained."""
+    """The network and the training."""
 
     device: str = "cpu"
     """cpu or cuda"""
     layers: int = 5
     """hidden layers"""
     width: int = 1024
-    """units a layer"""
+    """units per layer"""
     senones: int = 2000
     """classes"""
     frames: int = 60_000
-    """frames an epoch"""
+    """frames per epoch"""
     batch_size: int = 1024
-    """frames a step"""
+    """frames per step"""
     dropout: float = 0.0
     """dropout of the hidden units"""
     top_k: int | None = None
     """classes of a soft target; none: hard labels"""
     compile: bool = False
     """--train.compile"""
-    capture: bool = True
-    """--train.capture"""
+    cuda_graph: bool = True
+    """--train.cuda-graph"""
     shard_frames: int | None = None
     """--train.shard-frames"""
     peer: bool = True
@@ -65,7 +66,7 @@ class Options:
 
 
 class Windows(Dataset):
-    """The peer's data set: spliced frames one by one."""
+    """The data set of the plain loop: spliced frames one by one."""
 
     def __init__(self, frames: Tensor, labels: Tensor) -> None:
         self.frames, self.labels = frames, labels
@@ -78,7 +79,7 @@ class Windows(Dataset):
 
 
 def peer_rate(options: Options, frames: Tensor, labels: Tensor) -> float:
-    """Frames a second of the loop that a PyTorch user writes first, in float32."""
+    """Frames per second of the loop that a PyTorch user writes first, in float32."""
     layers: list[nn.Module] = []
     size = (LEFT + 1 + RIGHT) * FEATURES
     for _ in range(options.layers):
@@ -98,8 +99,8 @@ def peer_rate(options: Options, frames: Tensor, labels: Tensor) -> float:
     return seen / (time.perf_counter() - start)
 
 
-def made_up_targets(options: Options, labels: Tensor, top_k: int) -> Distillation:
-    """Rows as a store has them, likeliest the label; T=2."""
+def random_targets(options: Options, labels: Tensor, top_k: int) -> Distillation:
+    """Random rows of a store, with the label as the top class, at temperature 2."""
     generator = torch.Generator().manual_seed(0)
     others = torch.randint(1, options.senones, (len(labels), 1), generator=generator) + torch.arange(top_k)
     others[:, 0] = 0
@@ -115,28 +116,28 @@ def made_up_targets(options: Options, labels: Tensor, top_k: int) -> Distillatio
     return Distillation(None, targets, DistilOptions(alpha=1.0, temperature=2.0))
 
 
-def own_rate(options: Options, inputs: SplicedFrames, labels: Tensor) -> tuple[float, str]:
-    """Frames a second of the second of two epochs of asrkd's loop, and the arithmetic it chose."""
+def trainer_rate(options: Options, inputs: SplicedFrames, labels: Tensor) -> tuple[float, str]:
+    """Frames per second of asrkd's loop in the second of two epochs, and the precision it chose."""
     model = AcousticDnn(inputs.dim, options.senones, ModelOptions(options.width, options.layers, options.dropout))
     train_options = TrainOptions(
         epochs=2,
         batch_size=options.batch_size,
         device=options.device,
         compile=options.compile,
-        capture=options.capture,
+        cuda_graph=options.cuda_graph,
         shard_frames=options.shard_frames,
         show_progress=False,
     )
     objective: Objective = HardTargets(labels)
     if options.top_k is not None:
-        objective = made_up_targets(options, labels, options.top_k)
+        objective = random_targets(options, labels, options.top_k)
     with tempfile.TemporaryDirectory() as folder:
-        result = train(model, inputs, objective, None, None, train_options, Path(folder))
+        result = train(model, inputs, objective, train_options, Path(folder))
     return result.history[1]["frames_per_sec"], result.precision
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Floating-point operations a second of square matrix products: what this machine can do at best."""
+    """Floating-point operations per second of square matrix products: the most that this machine can do."""
     a = torch.randn(size, size).to(device, dtype)
     b = torch.randn(size, size).to(device, dtype)
 
@@ -156,7 +157,7 @@ def measure(options: Options) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         utterances = [(f"utt{n}", "speaker", "", part) for n, part in enumerate(frames.split(UTTERANCE_FRAMES))]
         store = FrameStore.write(Path(folder, "frames"), utterances, {"frame_shift_ms": 10.0}, "bench")
-        rate, precision = own_rate(options, SplicedFrames(store, LEFT, RIGHT), labels)
+        rate, precision = trainer_rate(options, SplicedFrames(store, LEFT, RIGHT), labels)
     kind = torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
     peak = product_rate(device, kind, 2048 if device.type == "cpu" else 8192)
     shape = ModelOptions(options.width, options.layers)
@@ -166,7 +167,7 @@ def measure(options: Options) -> Table:
         ("asrkd", precision, f"{rate:,.0f}", f"{rate * flop / 1e9:,.0f}", products, f"{rate * flop / peak:.0%}", "1.00")
     ]
     notes = [
-        f"Floor: {flop / 1e6:.1f} MFLOP a frame, at the rate of this machine's square matrix products.",
+        f"Floor: {flop / 1e6:.1f} MFLOP per frame, at the rate of this machine's square matrix products.",
     ]
     if device.type == "cpu":
         notes.append(f"Goal: {PEAK_GOAL:.0%} of that rate: {verdict(rate * flop / peak, PEAK_GOAL)}.")
@@ -183,12 +184,12 @@ def measure(options: Options) -> Table:
     return Table(
         f"{options.layers}x{options.width}, {options.senones} senones, batches of {options.batch_size}, "
         f"dropout {options.dropout:g}, {'hard labels' if options.top_k is None else f'top-{options.top_k} targets'}"
-        f"{', compiled' if options.compile else ''}{'' if options.capture else ', steps not captured'}"
+        f"{', compiled' if options.compile else ''}{'' if options.cuda_graph else ', no CUDA graph'}"
         f"{f', shards of {options.shard_frames:,} frames' if options.shard_frames else ''}",
         ("loop", "arithmetic", "frames/s", "GFLOP/s", "products' GFLOP/s", "of them", "relative"),
         rows,
         tuple(notes),
-        {"frames_per_sec": rate, "flop_a_frame": flop, "product_flops": peak},
+        {"frames_per_sec": rate, "flop_per_frame": flop, "product_flops": peak},
     )
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from asrkd.errors import InputError
 from asrkd.nnet import InputSource, iter_logits
-from asrkd.nnet.models import StackedEnsemble
+from asrkd.nnet.stacked import StackedEnsemble
 
 MAX_PIXEL = 255.0
 

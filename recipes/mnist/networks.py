@@ -12,8 +12,10 @@ from asrkd.data.corpora.mnist import NUM_CLASSES, Digits
 from asrkd.files import load_tensors, save_tensors, write_json
 from asrkd.nnet import InputSource, train_stacked
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.models import AcousticDnn, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.precision import PRECISION_FILE
 from asrkd.nnet.result import MODEL_NAME, TrainResult
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
 from asrkd.workflow import provenance
 from recipes.mnist.data import DigitData
@@ -46,9 +48,10 @@ def train_variant(
         variant.targets.objective(data.train.labels.to(device), logits),
         replace(variant.train, device=options.device),
         out_dir,
-        ids,
-        variant.name,
-        options.checkpoint_epochs,
+        frame_ids=ids,
+        description=variant.name,
+        precision_file=options.exp_dir / PRECISION_FILE,
+        checkpoint_epochs=options.checkpoint_epochs,
     )
     training = _training_summary(result)
     summary = {

@@ -10,7 +10,7 @@ from typing import Literal
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.models import ModelOptions
+from asrkd.nnet.dnn import ModelOptions
 from asrkd.options import require_set_by_run, set_by_run
 from asrkd.workflow.steps import LAST_STAGE
 

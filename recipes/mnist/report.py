@@ -8,8 +8,8 @@ from torch import Tensor
 
 from asrkd.data.corpora.mnist import SIDE
 from asrkd.files import read_json
-from asrkd.nnet.models import StackedEnsemble
 from asrkd.nnet.result import MODEL_NAME
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.command_line import REPORT_HTML, RESULTS_FILE, RESULTS_MD
 from asrkd.report.output import report_packages, write_text
 from recipes.mnist.data import DigitData

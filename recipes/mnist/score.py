@@ -14,7 +14,7 @@ from torch import Tensor
 from asrkd.data.corpora.mnist import Digits
 from asrkd.distil.bias import match_prior, tune_shift
 from asrkd.errors import InputError
-from asrkd.nnet.models import StackedEnsemble
+from asrkd.nnet.stacked import StackedEnsemble
 from recipes.mnist.claim_tests import Outcome
 from recipes.mnist.data import DigitData
 from recipes.mnist.images import JitteredImages, member_logits

@@ -10,7 +10,7 @@ from torch import Tensor
 from asrkd.data.corpora.mnist import NUM_CLASSES
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
 from asrkd.nnet import HardTargets, Objective, TrainOptions
-from asrkd.nnet.models import ModelOptions
+from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from recipes.mnist.options import DigitsOptions
 

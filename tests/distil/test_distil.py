@@ -11,7 +11,8 @@ from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import EnsemblePosteriors, write_store
 from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, evaluate, train
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 
 NUM_CLASSES = 10
 DIM = 12
@@ -49,7 +50,7 @@ def test_student_beats_the_same_student_on_hard_labels(tmp_path, top_k):
     def fit(name: str, dropout: float, seed: int, objective: Objective) -> AcousticDnn:
         shape = ModelOptions(hidden_dim=64, num_layers=2, dropout=dropout)
         model = AcousticDnn(DIM, NUM_CLASSES, shape, seed=seed)
-        train(model, inputs, objective, None, None, options, tmp_path / name)
+        train(model, inputs, objective, options, tmp_path / name)
         return model
 
     hard = HardTargets(labels)

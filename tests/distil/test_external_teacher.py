@@ -16,12 +16,12 @@ from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs
 from asrkd import config
 from asrkd.commands import main as cli
 from asrkd.distil.compression import StoreOptions
-from asrkd.distil.external_teacher import Frames, import_posteriors
+from asrkd.distil.external_teacher import TrainingFrames, import_posteriors
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions, train
-from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 
 Dump = dict[str, NDArray]
 UTTERANCES = toy_posteriors.Frames()
@@ -40,12 +40,12 @@ def log_softmax(dump: Dump) -> Dump:
     return {utt_id: torch.log_softmax(torch.tensor(z), dim=1).numpy() for utt_id, z in dump.items()}
 
 
-def frames() -> Frames:
+def frames() -> TrainingFrames:
     """Labels that the teachers give in turn, so that each has a third of them right."""
     with torch.no_grad():
         best = make_ensemble()(make_inputs().values).argmax(dim=2)
     labels = best.gather(0, (torch.arange(100) % 3).unsqueeze(0)).squeeze(0)
-    return Frames(UTTERANCES, labels, NUM_CLASSES, "tree0", others=("d-4",))
+    return TrainingFrames(UTTERANCES, labels, NUM_CLASSES, "tree0", ignored_utt_ids=("d-4",))
 
 
 def as_npy(path: Path, dump: Dump) -> Path:
@@ -103,7 +103,7 @@ def test_a_student_of_it_is_the_student_of_the_teachers(tmp_path: Path) -> None:
         student = AcousticDnn(DIM, NUM_CLASSES, ModelOptions(hidden_dim=12, num_layers=1, dropout=0.0))
         options = TrainOptions(epochs=2, batch_size=20, precision="float32", show_progress=False)
         objective = Distillation(None, store, DistilOptions(alpha=1.0, temperature=2.0))
-        train(student, make_inputs(), objective, None, None, options, tmp_path / f"student{number}")
+        train(student, make_inputs(), objective, options, tmp_path / f"student{number}")
         weights.append(torch.cat([parameter.detach().flatten() for parameter in student.parameters()]))
     assert torch.equal(*weights)
 
@@ -139,11 +139,15 @@ def with_nan(z: NDArray) -> NDArray:
         ("logits", changed(lambda z: z.ravel()), "c-3: expected a matrix of floats"),
         ("logits", changed(lambda z: z.astype(int)), "c-3: expected a matrix of floats, found int64"),
         ("logits", changed(with_nan), "c-3: expected finite logits, found NaN or infinity in frame 5"),
-        ("log-posteriors", lambda dump: dump, "expected log-posteriors, .* sum to one, found .* --kind logits"),
+        (
+            "log-posteriors",
+            lambda dump: dump,
+            "expected the log of probabilities that sum to one, found .* --kind logits",
+        ),
         (
             "logits",
             lambda dump: {name: np.roll(z, 7, axis=1) for name, z in dump.items()},
-            "expected classes in the order of the senones .*0 to 29.* agree with their labels",
+            "expected classes in the order of the senones .*0 to 29.* found a frame accuracy of",
         ),
     ],
 )
@@ -161,12 +165,14 @@ def test_a_dump_of_another_tree_is_told_although_silence_is_the_same(tmp_path: P
     answers = torch.where(torch.arange(len(labels)) % 3 > 0, labels, 9)  # two thirds of each class are known
     logits = torch.nn.functional.one_hot(answers, 10).float().numpy()
     utterance = toy_posteriors.Frames(("a-1",), torch.tensor([0, len(labels)]))
-    ordered = Frames(utterance, labels, 10, "tree0")
+    ordered = TrainingFrames(utterance, labels, 10, "tree0")
     other = logits[:, [0, 1, 2, 4, 5, 6, 7, 3, 9, 8]]
     paths = [as_npz(tmp_path / name, {"a-1": values}) for name, values in (("right", logits), ("other", other))]
     (accuracy,) = import_posteriors(paths[:1], "logits", ordered, StoreOptions(), tmp_path / "store", False)[1]
     assert accuracy == pytest.approx(2 / 3, abs=0.03)
-    with pytest.raises(InputError, match=r"other.npz: .* found 4\S+% of frames .* and 3 of 8 senones of 50 frames"):
+    with pytest.raises(
+        InputError, match=r"other.npz: .* found a frame accuracy of 4\S+%, and 3 of 8 senones with 50 frames"
+    ):
         import_posteriors(paths[1:], "logits", ordered, StoreOptions(), tmp_path / "store", False)
 
 
@@ -212,7 +218,7 @@ def saved(save: Callable, damage: bool = False) -> bytes:
         ("a.npz", saved(np.save), "a.npz: expected an .npz, found an .npy"),
         ("one.npz", saved(np.savez_compressed, damage=True), "one.npz: arr_0: expected a matrix, found something else"),
         ("a.txt", b"", "a.txt: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp"),
-        ("a.scp", b"a-1 touch {beside}/run |\n", "a.scp:1: expected `utt_id file:offset`"),
+        ("a.scp", b"a-1 touch {tmp}/run |\n", "a.scp:1: expected `utt_id file:offset`"),
         ("a.scp", b"a-1 x.ark:1\na-1 x.ark:9\n", "a.scp:2: a-1: expected one entry of this id, found two"),
         ("a.scp", b"a-1 /nowhere.ark:1\nb-2 /n:2\nc-3 /n:3\n", "nowhere.ark:1: expected a Kaldi matrix"),
         ("a.scp", b"a-1 x.ark:1\nb-2 \xe9.ark:2\n", "a.scp:2: expected UTF-8, found byte 0xe9"),
@@ -226,20 +232,21 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
         pytest.importorskip("kaldi_native_io")
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(content.replace(b"{beside}", str(tmp_path).encode()))
+    path.write_bytes(content.replace(b"{tmp}", str(tmp_path).encode()))
     dump = tmp_path / name.split("/")[0]
     if name == "dump/a-1.npy":
         for utt_id in ("b-2", "c-3"):
             np.save(dump / f"{utt_id}.npy", np.zeros((1, 1)))
     wanted = frames()
     if name == "one.npz":
-        wanted = Frames(toy_posteriors.Frames(("arr_0",), torch.tensor([0, 100])), wanted.labels, NUM_CLASSES, "tree0")
+        utterances = toy_posteriors.Frames(("arr_0",), torch.tensor([0, 100]))
+        wanted = TrainingFrames(utterances, wanted.labels, NUM_CLASSES, "tree0")
     with pytest.raises(InputError, match=message):
         import_posteriors([dump], "logits", wanted, StoreOptions(), tmp_path / "store", show_progress=False)
     assert not (tmp_path / "run").exists(), "a command in an scp was run"
 
 
-def test_the_verb_before_there_are_senones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_before_there_are_senones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("lhotse")
     from asrkd.recipe.options import SpeechOptions
 
@@ -250,5 +257,5 @@ def test_the_verb_before_there_are_senones(tmp_path: Path, capsys: pytest.Captur
     config.save(SpeechOptions(), tmp_path / "config.json")
     with pytest.raises(SystemExit) as left:
         cli.main(arguments)
-    said = capsys.readouterr().err
-    assert left.value.code == 2 and said.count("\n") == 1 and "--stop-stage 5" in said
+    stderr = capsys.readouterr().err
+    assert left.value.code == 2 and stderr.count("\n") == 1 and "--stop-stage 5" in stderr

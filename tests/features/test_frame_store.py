@@ -100,10 +100,10 @@ def test_parts_hold_whole_utterances_and_number_their_examples_from_zero():
     assert sum(map(len, utterances)) == len(set.union(*utterances)) == 6
     for part in parts:
         assert 3 <= len(part) <= 7
-        in_memory = whole.part(part, torch.device("cpu"), torch.float32)
+        in_memory = whole.subset(part, torch.device("cpu"), torch.float32)
         assert len(in_memory) == len(part)
         assert torch.equal(in_memory.batch(torch.arange(len(part))), whole.batch(part))
-        rounded = whole.part(part, torch.device("cpu"), torch.bfloat16)
+        rounded = whole.subset(part, torch.device("cpu"), torch.bfloat16)
         assert torch.equal(rounded.batch(torch.arange(len(part))), whole.batch(part).bfloat16())
 
 
@@ -112,7 +112,7 @@ def test_what_is_not_in_memory_can_still_be_read():
     whole, none = SplicedFrames(store, 2, 1), SplicedFrames(store, 2, 1, utt_ids=())
     ids = torch.tensor([14, 0, 7])
     assert torch.equal(none.sample(ids), whole.batch(ids))
-    assert torch.equal(none.part(ids, torch.device("cpu"), torch.float32).batch(torch.arange(3)), whole.batch(ids))
+    assert torch.equal(none.subset(ids, torch.device("cpu"), torch.float32).batch(torch.arange(3)), whole.batch(ids))
     for utt_id in store.utt_ids:
         assert torch.equal(none.read_utt(utt_id), whole.utt_batch(utt_id))
         assert torch.equal(none.read_utt(utt_id, torch.bfloat16), whole.utt_batch(utt_id, torch.bfloat16))

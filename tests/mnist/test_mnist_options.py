@@ -87,7 +87,7 @@ def with_changes(changes: dict[str, Any]) -> DigitsOptions:
         # Where the run computes, what it prints and how often it writes a checkpoint.
         ({"device": "auto", "exp_dir": Path("x"), "checkpoint_epochs": 99}, set()),
         ({"student.soft.num_threads": 3, "teacher.train.show_progress": True}, set()),
-        ({"student.hard.compile": True, "compared.train.capture": False}, set()),
+        ({"student.hard.compile": True, "compared.train.cuda_graph": False}, set()),
         ({"stage": 6, "stop_stage": 8, "only": "teachers", "dry_run": True, "list_steps": True}, set()),
         # One training each.
         ({"student.hard.epochs": 9}, {"baseline"}),

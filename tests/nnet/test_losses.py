@@ -82,7 +82,7 @@ def test_a_weight_of_the_loss_is_a_weight_of_the_gradient_before_it_is_rounded()
 @pytest.mark.parametrize("way", ["at once", "compiled", "some rows at a time"])
 def test_a_gpu_has_the_same_at_one_temperature_after_another(way, monkeypatch):
     if way == "compiled":
-        monkeypatch.setattr(losses, "LEAST_COMPILED_VALUES", 0)
+        monkeypatch.setattr(losses, "MIN_COMPILED_VALUES", 0)
     elif way == "some rows at a time":
         monkeypatch.setitem(losses.CHUNK_VALUES, "cuda", 4 * CLASSES)
     logits = randn(ROWS, CLASSES, seed=1, dtype=torch.bfloat16)

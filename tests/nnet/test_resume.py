@@ -14,7 +14,7 @@ import pytest
 from asrkd.files import load_tensors, read_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
 
-SCRIPT = Path(__file__).parents[1].joinpath("mortal_training.py")
+SCRIPT = Path(__file__).parents[1].joinpath("killed_training.py")
 NOT_TIMING = ("epoch", "train_loss", "dev_loss", "dev_accuracy", "lr")
 
 
@@ -69,7 +69,7 @@ def uninterrupted(request, trainings, tmp_path_factory):
     return request.param, outcome(out_dir)
 
 
-# 10 steps an epoch. Renames: one for each of 5 checkpoints, then history and model.
+# 10 steps per epoch. Renames: the record of the start, one for each of 5 checkpoints, then history and model.
 @pytest.mark.parametrize(
     "deaths",
     [
@@ -77,9 +77,10 @@ def uninterrupted(request, trainings, tmp_path_factory):
         ["step:17", "step:25"],
         ["torn:1"],
         ["torn:3"],
-        ["before-rename:2", "torn:2"],
-        ["before-rename:6"],
+        ["before-rename:1"],
+        ["before-rename:3", "torn:2"],
         ["before-rename:7"],
+        ["before-rename:8"],
     ],
     ids=" ".join,
 )
@@ -97,13 +98,13 @@ def test_killed_at_random_moments(trainings, uninterrupted, tmp_path):
     """Killed from outside, within a few steps of a checkpoint that has appeared or changed."""
     optimizer, expected = uninterrupted
     checkpoint = tmp_path / CHECKPOINT_NAME
-    chance = random.Random(optimizer)
+    rng = random.Random(optimizer)
     for _ in range(3):
         pid = trainings.start(tmp_path, optimizer, "slowly:5")
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
             time.sleep(0.0005)
-        time.sleep(chance.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.02))
         os.kill(pid, signal.SIGKILL)
         assert trainings.end() == -signal.SIGKILL
     assert trainings.run(tmp_path, optimizer) == 0

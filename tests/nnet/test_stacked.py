@@ -16,7 +16,8 @@ from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, train, train_stacked
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 
 SHAPE = ModelOptions(hidden_dim=24, num_layers=2, dropout=0.4, input_dropout=0.1, max_norm=1.2)
 SEEDS = (3, 11, 4)
@@ -77,7 +78,7 @@ def test_members_equal_models_trained_alone(changes: dict, targets: str, tmp_pat
     losses = []
     for seed, member in zip(SEEDS, ensemble.members(), strict=True):
         alone = untrained(seed)
-        result = train(alone, inputs, objective, None, None, replace(options, seed=seed), tmp_path / f"alone{seed}")
+        result = train(alone, inputs, objective, replace(options, seed=seed), tmp_path / f"alone{seed}")
         losses.append([epoch["train_loss"] for epoch in result.history])
         for found, expected in zip(member.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(found, expected, **TOLERANCE)
@@ -186,9 +187,9 @@ def test_max_norm_projects_each_member_as_it_would_be_alone(limit, scale, seed):
             for layer in model.layers:
                 layer.weight.mul_(scale * (1 + place))
     stack = StackedEnsemble(alone).double()
-    stack.project_()
+    stack.apply_max_norm_()
     for member, model in enumerate(alone):
-        model.project_()
+        model.apply_max_norm_()
         for layer, weight in zip(model.layers, stack.weights, strict=True):
             torch.testing.assert_close(weight[member].t(), layer.weight)
 
@@ -196,21 +197,21 @@ def test_max_norm_projects_each_member_as_it_would_be_alone(limit, scale, seed):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("targets", ["hard", "soft"])
-def test_captured_steps_learn_what_plain_steps_do(optimizer: str, targets: str, tmp_path: Path) -> None:
+def test_steps_of_a_cuda_graph_learn_what_plain_steps_do(optimizer: str, targets: str, tmp_path: Path) -> None:
     """With everything that a step can have: noise and masks of each member's own, clipping, max-norm, an average."""
     found = {}
-    for capture in (False, True):
+    for cuda_graph in (False, True):
         inputs, labels = examples()
-        options = replace(SGD, optimizer=optimizer, average_decay=0.8, device="cuda", capture=capture)
+        options = replace(SGD, optimizer=optimizer, average_decay=0.8, device="cuda", cuda_graph=cuda_graph)
         objective: Objective = (
             HardTargets(labels.cuda())
             if targets == "hard"
-            else soft(labels).part(torch.arange(len(labels)), torch.device("cuda"))
+            else soft(labels).subset(torch.arange(len(labels)), torch.device("cuda"))
         )
         ensemble = stack()
         on_gpu = NoisyInputs(inputs.values.cuda())
-        result = train_stacked(ensemble, SEEDS, on_gpu, objective, options, tmp_path / f"{capture}")
-        found[capture] = list(ensemble.parameters()), [epoch["train_loss"] for epoch in result.history]
+        result = train_stacked(ensemble, SEEDS, on_gpu, objective, options, tmp_path / f"{cuda_graph}")
+        found[cuda_graph] = list(ensemble.parameters()), [epoch["train_loss"] for epoch in result.history]
     assert found[True][1] == pytest.approx(found[False][1], rel=1e-4)
-    for captured, plain in zip(found[True][0], found[False][0], strict=True):
-        torch.testing.assert_close(captured, plain, **TOLERANCE)
+    for replayed, plain in zip(found[True][0], found[False][0], strict=True):
+        torch.testing.assert_close(replayed, plain, **TOLERANCE)

@@ -1,8 +1,7 @@
 """The training loop, its schedules and its evaluation."""
 
+import logging
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,18 +11,19 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.nnet import (
     ArrayInputs,
+    DevSet,
     HardTargets,
     TrainOptions,
     evaluate,
+    iter_logits,
     learning_rate_at,
-    log_posteriors,
     train,
 )
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
 from asrkd.nnet.cuda_graph import can_use_cuda_graph
-from asrkd.nnet.devices import resolve_device, resolve_precision
-from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.options import num_stalls
+from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 
 SHAPE = ModelOptions(hidden_dim=32, num_layers=2, dropout=0.1)
@@ -49,7 +49,8 @@ def run(data, out_dir, shape=SHAPE, frame_ids=None, data_seed=0, **changes):
     inputs, labels, dev_inputs, dev_labels = data
     options = replace(QUIET, seed=data_seed, **changes)
     model = AcousticDnn(inputs.dim, 5, shape)
-    result = train(model, inputs, HardTargets(labels), dev_inputs, dev_labels, options, out_dir, frame_ids=frame_ids)
+    dev = DevSet(dev_inputs, dev_labels)
+    result = train(model, inputs, HardTargets(labels), options, out_dir, dev=dev, frame_ids=frame_ids)
     return model, result
 
 
@@ -83,6 +84,17 @@ def test_learns_clouds(data, tmp_path, changes):
     assert not (tmp_path / CHECKPOINT_NAME).exists()
 
 
+def test_every_epoch_is_a_line_of_the_log(data, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="asrkd"):
+        _, result = run(data, tmp_path, epochs=2)
+    lines = [record.getMessage() for record in caplog.records if record.name == "asrkd.nnet.trainer"]
+    assert len(lines) == 2
+    for number, (line, epoch) in enumerate(zip(lines, result.history, strict=True), start=1):
+        assert line.startswith(f"train: epoch {number} of 2: train loss {epoch['train_loss']:.4f}, ")
+        assert f"dev accuracy {epoch['dev_accuracy']:.4f}, dev cross-entropy {epoch['dev_loss']:.4f}" in line
+        assert f"learning rate {epoch['lr']:.3g}, {epoch['seconds']:.1f} s, " in line
+
+
 def test_same_seed_same_bits_other_seed_other_order(data, tmp_path):
     first, _ = run(data, tmp_path / "a")
     again, _ = run(data, tmp_path / "b")
@@ -108,7 +120,7 @@ def test_one_sgd_step_by_hand(tmp_path):
         epochs=1, batch_size=8, optimizer="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0,
         schedule="constant", warmup_fraction=0.0, show_progress=False, precision="float32",
     )  # fmt: skip
-    train(model, inputs, HardTargets(torch.tensor([1])), None, None, options, tmp_path)
+    train(model, inputs, HardTargets(torch.tensor([1])), options, tmp_path)
     loss = -torch.log_softmax(reference(inputs.values), dim=1)[0, 1]
     loss.backward()
     for trained, start in zip(model.parameters(), reference.parameters(), strict=True):
@@ -124,7 +136,7 @@ def test_two_adamw_steps_by_hand(tmp_path):
         epochs=2, batch_size=8, learning_rate=rate, momentum=beta1, beta2=beta2, weight_decay=decay,
         schedule="constant", warmup_fraction=0.0, show_progress=False, precision="float32",
     )  # fmt: skip
-    train(model, inputs, HardTargets(labels), None, None, options, tmp_path)
+    train(model, inputs, HardTargets(labels), options, tmp_path)
     first = [torch.zeros_like(p) for p in reference.parameters()]
     second = [torch.zeros_like(p) for p in reference.parameters()]
     for step in (1, 2):
@@ -149,7 +161,7 @@ def test_weight_decay_spares_biases(tmp_path):
         epochs=1, batch_size=4, learning_rate=0.1, weight_decay=0.5, schedule="constant", warmup_fraction=0.0,
         show_progress=False, precision="float32",
     )  # fmt: skip
-    train(model, inputs, HardTargets(torch.zeros(4, dtype=torch.long)), None, None, options, tmp_path)
+    train(model, inputs, HardTargets(torch.zeros(4, dtype=torch.long)), options, tmp_path)
     torch.testing.assert_close(model.layers[0].weight.detach(), before * (1 - 0.1 * 0.5))
     assert model.layers[0].bias.eq(-1.0).all()
 
@@ -228,27 +240,25 @@ def test_unfitting_data_are_named(data, tmp_path):
     inputs, labels, dev_inputs, _ = data
     model = AcousticDnn(9, 5, SHAPE)
     with pytest.raises(InputError, match="expected 9 values each, found 8"):
-        train(model, inputs, HardTargets(labels), None, None, QUIET, tmp_path)
+        train(model, inputs, HardTargets(labels), QUIET, tmp_path)
     model = AcousticDnn(8, 5, SHAPE)
-    with pytest.raises(InputError, match="together"):
-        train(model, inputs, HardTargets(labels), dev_inputs, None, QUIET, tmp_path)
+    with pytest.raises(InputError, match="expected 400 labels, found 1000"):
+        DevSet(dev_inputs, labels)
     with pytest.raises(InputError, match="0 to 999, found 5 to 1000"):
-        train(model, inputs, HardTargets(labels), None, None, QUIET, tmp_path, torch.tensor([5, 1000]))
+        train(model, inputs, HardTargets(labels), QUIET, tmp_path, frame_ids=torch.tensor([5, 1000]))
     with pytest.raises(InputError, match="labels: expected 0 to 4, found 0 to 5"):
-        train(model, inputs, HardTargets(labels.masked_fill(labels == 4, 5)), None, None, QUIET, tmp_path)
+        train(model, inputs, HardTargets(labels.masked_fill(labels == 4, 5)), QUIET, tmp_path)
     unlabelled = labels.masked_fill(labels == 4, -1)
     with pytest.raises(InputError, match="labels: expected 0 to 4, found -1 to 3"):
-        train(model, inputs, HardTargets(unlabelled), None, None, QUIET, tmp_path)
+        train(model, inputs, HardTargets(unlabelled), QUIET, tmp_path)
     with pytest.raises(InputError, match="at least one frame"):
         train(
             model,
             inputs,
             HardTargets(labels),
-            None,
-            None,
             QUIET,
             tmp_path,
-            torch.tensor([], dtype=torch.long),
+            frame_ids=torch.tensor([], dtype=torch.long),
         )
 
 
@@ -277,13 +287,17 @@ def test_evaluate_by_hand_and_without_the_unlabelled():
     assert evaluate(Table(), ArrayInputs(probs.log()), torch.tensor([0, 2, 2]), ids=torch.tensor([2]))[0] == 1.0
 
 
-def test_log_posteriors_do_not_depend_on_the_chunk(data):
+def test_logits_do_not_depend_on_the_chunk(data):
     model = AcousticDnn(8, 5, SHAPE)
-    whole = log_posteriors(model, data[0], chunk=10_000)
-    torch.testing.assert_close(log_posteriors(model, data[0], chunk=7), whole)
-    torch.testing.assert_close(whole.exp().sum(dim=1), torch.ones(1000))
+
+    def logits(**changes):
+        return torch.cat([part for _, part in iter_logits(model, data[0], **changes)])
+
+    whole = logits(chunk=10_000)
+    assert whole.shape == (1000, 5)
+    torch.testing.assert_close(logits(chunk=7), whole)
     ids = torch.tensor([5, 3])
-    torch.testing.assert_close(log_posteriors(model, data[0], ids), whole[ids])
+    torch.testing.assert_close(logits(ids=ids), whole[ids])
 
 
 def schedule(name, num_steps=100, history=(), **changes):
@@ -318,14 +332,6 @@ def test_options_name_what_is_wrong():
         TrainOptions(clip_norm=0)
 
 
-def test_device_and_precision():
-    assert resolve_device("cpu").type == "cpu"
-    with pytest.raises(InputError, match="cpu, cuda or auto"):
-        resolve_device("abacus")
-    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
-    assert resolve_precision("auto", torch.device("cpu")) in ("float32", "bfloat16")
-
-
 def test_compiled_or_not_a_training_comes_to_the_same(data, tmp_path):
     if not hasattr(torch, "compile"):
         with pytest.raises(InputError, match=r"train\.compile: expected torch 2, found 1"):
@@ -341,22 +347,23 @@ def test_compiled_or_not_a_training_comes_to_the_same(data, tmp_path):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_can_be_captured(monkeypatch):
+def test_when_steps_can_be_a_cuda_graph(monkeypatch):
     monkeypatch.setattr(torch.cuda.CUDAGraph, "register_generator_state", None, raising=False)
 
-    class There:
+    class OnGpu:
         device = torch.device("cuda", 0)
 
-    there = There()
+    on_gpu = OnGpu()
 
-    def able(inputs=there, objective=there, ranks=SINGLE_PROCESS, device="cuda:0", **changes):
-        return can_use_cuda_graph(inputs, objective, TrainOptions(**changes), ranks, torch.device(device))
+    def able(inputs=on_gpu, objective=on_gpu, ranks=SINGLE_PROCESS, device="cuda:0", **changes):
+        data = TrainingData(inputs, objective, torch.arange(2))
+        return can_use_cuda_graph(data, TrainOptions(**changes), ranks, torch.device(device))
 
     assert able()
-    here, labels = ArrayInputs(torch.zeros(2, 3)), HardTargets(torch.zeros(2, dtype=torch.long))
-    assert not able(inputs=here) and not able(objective=labels) and not able(device="cpu")
+    on_cpu, labels = ArrayInputs(torch.zeros(2, 3)), HardTargets(torch.zeros(2, dtype=torch.long))
+    assert not able(inputs=on_cpu) and not able(objective=labels) and not able(device="cpu")
     assert not able(device="cuda:1"), "another GPU than the inputs'"
-    assert not able(capture=False) and not able(compile=True) and not able(shard_frames=10_000)
+    assert not able(cuda_graph=False) and not able(compile=True) and not able(shard_frames=10_000)
     assert not able(ranks=ProcessGroup(0, 2))
     monkeypatch.delattr(torch.cuda.CUDAGraph, "register_generator_state")
     assert not able(), "before torch 2.4"
@@ -367,28 +374,3 @@ def test_what_can_be_captured(monkeypatch):
 def test_learns_on_a_gpu(data, tmp_path, precision):
     _, result = run(data, tmp_path, device="cuda", precision=precision)
     assert result.history[result.best_epoch]["dev_accuracy"] > 0.85
-
-
-NEW_PAGES = """
-import resource, sys, torch
-from asrkd.workflow.memory import keep_freed_memory
-if sys.argv[1] == "kept" and not keep_freed_memory():
-    sys.exit("no glibc")
-for step in range(20):
-    if step == 10:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(1 << 24).sum()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def new_pages(memory: str) -> int:
-    """Pages that the kernel hands out for 64 MiB that are asked for and given back, ten times, after as many others."""
-    found = subprocess.run([sys.executable, "-c", NEW_PAGES, memory], capture_output=True, text=True)
-    if found.stderr.strip() == "no glibc":
-        pytest.skip("no glibc")
-    return int(found.stdout)
-
-
-def test_memory_freed_is_used_again() -> None:
-    assert new_pages("kept") < 16 < new_pages("as it was")  # even where pages are of 2 MiB

@@ -11,7 +11,7 @@ from asrkd.commands import main as cli
 from asrkd.distil.compression import StoreOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates
 from asrkd.recipe.network_cost import Network
 

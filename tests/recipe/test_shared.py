@@ -58,7 +58,7 @@ def trained(value: TrainOptions) -> Options:
         (Options(corpus_dir=Path("a"), exp_dir=Path("b"), stage=3, stop_stage=4, only="x"), True),
         (Options(dry_run=True, list_steps=True, device="cuda"), True),
         (Options(num_jobs=7), True),  # named by the caller
-        (trained(TrainOptions(num_threads=3, show_progress=False, compile=True, capture=False)), True),
+        (trained(TrainOptions(num_threads=3, show_progress=False, compile=True, cuda_graph=False)), True),
         (trained(TrainOptions(epochs=3)), False),
         (Options(network=Section(units=4)), False),
     ],

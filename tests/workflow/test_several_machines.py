@@ -19,8 +19,8 @@ import torch
 pytest.importorskip("k2")
 
 from loopback_cluster import cluster
-from test_shared_training import torchrun
 from tiny_recipe import TinyRecipe
+from torchrun_training import torchrun
 
 from asrkd.align import TrainingCorpus, viterbi
 from asrkd.data.manifests import load_split

@@ -16,8 +16,8 @@ import torch
 
 import asrkd.files
 import asrkd.nnet.trainer
-from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
-from asrkd.nnet.models import AcousticDnn, ModelOptions
+from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, train
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 
 
 class JitteredInputs(ArrayInputs):
@@ -100,11 +100,11 @@ def train_until(out_dir: Path, optimizer: str, death: str) -> None:
         seed=11,
     )
     inputs = JitteredInputs(x)
-    train(model, inputs, HardTargets(labels), ArrayInputs(x[:100]), labels[:100], options, out_dir)
+    train(model, inputs, HardTargets(labels), options, out_dir, dev=DevSet(ArrayInputs(x[:100]), labels[:100]))
 
 
 def train_and_exit(out_dir: Path, optimizer: str, death: str) -> NoReturn:
-    """Train, and leave whatever happens: a child must not go on to read its parent's lines."""
+    """Train and exit, whatever happens: a child must not read its parent's lines."""
     status = 1
     try:
         train_until(out_dir, optimizer, death)

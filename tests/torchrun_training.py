@@ -1,12 +1,14 @@
-"""A small training for test_shared_training.py: run by torchrun, or called with one process.
+"""A small training for test_data_parallel.py: run by torchrun, or called with one process.
 
-torchrun ... shared_training.py KIND OUT_DIR [DEATH_RANK:DEATH_STEP]
+torchrun ... torchrun_training.py KIND OUT_DIR [DEATH_RANK:DEATH_STEP]
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,17 +17,20 @@ import torch
 import asrkd.nnet.trainer
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, TrainResult, train, train_stacked
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.distributed import ProcessGroup
 
 NUM_CLASSES = 7
 NUM_FEATURES = 6
 DEVICE_VARIABLE = "TOY_DEVICE"
+TESTS = Path(__file__).parent
+TIMEOUT_SEC = 120
 
 
 class JitteredInputs(ArrayInputs):
-    """Draws noise for every batch, which must be the batch's however many processes share it."""
+    """Draws noise for every batch, which must not depend on the number of processes."""
 
     def batch(self, ids, generator=None):
         values = super().batch(ids)
@@ -42,7 +47,7 @@ def frame_store(folder: Path) -> FrameStore:
 
 
 def run(kind: str, out_dir: Path) -> TrainResult:
-    """frames: held by utterance, several schedules' worth of options; dropout: augmented too; stack."""
+    """frames: each process loads some utterances; dropout: with augmentation; stack: three models at once."""
     generator = torch.Generator().manual_seed(1)
     options = TrainOptions(
         epochs=4,
@@ -62,8 +67,8 @@ def run(kind: str, out_dir: Path) -> TrainResult:
         ranks = ProcessGroup.from_environment()
         inputs = SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[ranks.rank :: ranks.size] if ranks.size > 1 else None)
         model = AcousticDnn(inputs.dim, NUM_CLASSES, shape, seed=3)
-        dev = SplicedFrames(store, 2, 1), labels
-        return train(model, inputs, HardTargets(labels), *dev, options, out_dir, dev_frame_ids=torch.arange(0, 500, 3))
+        dev = DevSet(SplicedFrames(store, 2, 1), labels, torch.arange(0, 500, 3))
+        return train(model, inputs, HardTargets(labels), options, out_dir, dev=dev)
     x = torch.randn(640, NUM_FEATURES, generator=generator)
     labels = (x.sum(dim=1) > 0).long() + 2 * (x[:, 0] > 0).long()
     inputs = JitteredInputs(x)
@@ -71,7 +76,23 @@ def run(kind: str, out_dir: Path) -> TrainResult:
         members = StackedEnsemble([AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=seed) for seed in (3, 4, 5)])
         return train_stacked(members, (3, 4, 5), inputs, HardTargets(labels), options, out_dir)
     model = AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=3)
-    return train(model, inputs, HardTargets(labels), ArrayInputs(x), labels, options, out_dir)
+    return train(model, inputs, HardTargets(labels), options, out_dir, dev=DevSet(ArrayInputs(x), labels))
+
+
+def torchrun(arguments: list[str], num_processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Processes on this machine that meet at a free port of the loopback interface."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}"]
+    command += ["--master_addr=127.0.0.1", f"--master_port={port}", *arguments]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SEC, check=False)
 
 
 def die_at(step: int) -> None:

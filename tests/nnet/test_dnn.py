@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 
 SMALL = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)
 
@@ -70,9 +71,9 @@ def test_dropout_keeps_the_mean_is_seeded_and_is_off_in_evaluation():
     first, again = model(x, generator(1)), model(x, generator(1))
     assert torch.equal(first, again)
     assert not torch.equal(first, model(x, generator(2)))
-    rejected = model._drop(torch.ones(1000, 1000), 0.4, generator(3))
-    assert (rejected == 0).float().mean().item() == pytest.approx(0.4, abs=0.002)
-    assert rejected.mean().item() == pytest.approx(1.0, abs=0.005)
+    dropped = model._dropout(torch.ones(1000, 1000), 0.4, generator(3))
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.4, abs=0.002)
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.005)
 
 
 def test_max_norm_shrinks_only_what_is_longer():
@@ -80,7 +81,7 @@ def test_max_norm_shrinks_only_what_is_longer():
     with torch.no_grad():
         model.layers[0].weight.copy_(torch.tensor([[3.0, 0.0, 4.0], [0.1, 0.2, 0.2]]))
         model.layers[1].weight.fill_(9.0)
-    model.project_()
+    model.apply_max_norm_()
     expected = torch.tensor([[1.2, 0.0, 1.6], [0.1, 0.2, 0.2]])
     torch.testing.assert_close(model.layers[0].weight.detach(), expected)
     assert model.layers[1].weight.eq(9.0).all(), "the softmax layer has no hidden unit's weights"
@@ -93,7 +94,7 @@ def test_max_norm_projection_is_the_nearest_point_of_the_ball(limit, scale, seed
     with torch.no_grad():
         model.layers[0].weight.normal_(generator=generator(seed)).mul_(scale)
     before = model.layers[0].weight.detach().clone()
-    model.project_()
+    model.apply_max_norm_()
     after = model.layers[0].weight.detach()
     norms = after.norm(dim=1)
     assert (norms <= limit * (1 + 1e-9)).all()

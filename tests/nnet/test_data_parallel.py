@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import shared_training
 import torch
+import torchrun_training
 
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, read_json
+from asrkd.nnet import HardTargets, trainer
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
-from asrkd.nnet.data_parallel import Share
+from asrkd.nnet.data_parallel import BatchShard
+from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import ProcessGroup
 
 TESTS = Path(__file__).parents[1]
-TIMEOUT_SEC = 120
 # Sums of float32 in another order.
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-5}
 
 
-def torchrun(arguments: list[str], num_processes: int = 2) -> subprocess.CompletedProcess[str]:
-    """Processes on this machine that meet at a free port of the loopback interface."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={num_processes}"]
-    command += ["--master_addr=127.0.0.1", f"--master_port={port}", *arguments]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SEC, check=False)
-
-
 def train_together(kind: str, out_dir: Path, *death: str) -> subprocess.CompletedProcess[str]:
-    shared_training.frame_store(out_dir.parent / "store")  # here, or both would write it
-    return torchrun([str(TESTS / "shared_training.py"), kind, str(out_dir), *death])
+    torchrun_training.frame_store(out_dir.parent / "store")  # here, or both would write it
+    return torchrun_training.torchrun([str(TESTS / "torchrun_training.py"), kind, str(out_dir), *death])
 
 
 def losses(out_dir: Path) -> torch.Tensor:
@@ -60,7 +42,7 @@ def require_same(found: Path, expected: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["frames", "stack"])
 def test_two_processes_train_the_model_that_one_does(kind: str, tmp_path: Path) -> None:
-    shared_training.run(kind, tmp_path / "one")
+    torchrun_training.run(kind, tmp_path / "one")
     done = train_together(kind, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     require_same(tmp_path / "two", tmp_path / "one")
@@ -70,8 +52,8 @@ def test_two_processes_train_the_model_that_one_does(kind: str, tmp_path: Path) 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 def test_two_gpus_train_the_model_that_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By NCCL; each holds the frames of its utterances."""
-    monkeypatch.setenv(shared_training.DEVICE_VARIABLE, "cuda")
-    shared_training.run("frames", tmp_path / "one")
+    monkeypatch.setenv(torchrun_training.DEVICE_VARIABLE, "cuda")
+    torchrun_training.run("frames", tmp_path / "one")
     done = train_together("frames", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     require_same(tmp_path / "two", tmp_path / "one")
@@ -79,7 +61,7 @@ def test_two_gpus_train_the_model_that_one_does(tmp_path: Path, monkeypatch: pyt
 
 def test_with_dropout_the_loss_comes_as_far(tmp_path: Path) -> None:
     """Masks belong to the processes, so numbers differ, as they would with another seed."""
-    shared_training.run("dropout", tmp_path / "one")
+    torchrun_training.run("dropout", tmp_path / "one")
     assert train_together("dropout", tmp_path / "two").returncode == 0
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert not torch.equal(one, two)
@@ -92,9 +74,9 @@ def test_a_lost_process_costs_the_epoch_it_was_in(tmp_path: Path) -> None:
     died = train_together("frames", tmp_path / "torn", "1:20")
     assert died.returncode != 0 and "exitcode  : -9" in died.stderr, died.stderr
     assert (tmp_path / "torn" / CHECKPOINT_NAME).is_file() and not (tmp_path / "torn" / "model.safetensors").exists()
-    result = shared_training.run("frames", tmp_path / "torn")
+    result = torchrun_training.run("frames", tmp_path / "torn")
     assert len(result.history) == 4
-    shared_training.run("frames", tmp_path / "whole")
+    torchrun_training.run("frames", tmp_path / "whole")
     require_same(tmp_path / "torn", tmp_path / "whole")
 
 
@@ -105,49 +87,50 @@ def test_a_training_of_one_goes_on_with_two(tmp_path: Path, monkeypatch: pytest.
     def interrupted(*arguments: object) -> None:
         raise Interrupted
 
-    original = shared_training.asrkd.train.loop._train_and_evaluate
+    original = trainer._train_and_evaluate
     with monkeypatch.context() as patch:
         patch.setattr(
-            shared_training.asrkd.train.loop,
+            trainer,
             "_train_and_evaluate",
-            lambda run, epoch, *rest: interrupted() if epoch == 2 else original(run, epoch, *rest),
+            lambda state, epoch, *rest: interrupted() if epoch == 2 else original(state, epoch, *rest),
         )
         with pytest.raises(Interrupted):
-            shared_training.run("frames", tmp_path / "torn")
+            torchrun_training.run("frames", tmp_path / "torn")
     done = train_together("frames", tmp_path / "torn")
     assert done.returncode == 0, done.stderr
-    shared_training.run("frames", tmp_path / "whole")
+    torchrun_training.run("frames", tmp_path / "whole")
     require_same(tmp_path / "torn", tmp_path / "whole")
 
 
-class Sums:
-    """Stands for a process among others, of which nothing is heard."""
+class OneOfTwo:
+    """Stands for one process of two, without the other."""
 
     size, rank, is_main = 2, 1, False
 
-    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
 
 
-def test_shares_make_up_the_batch(tmp_path: Path) -> None:
-    store = shared_training.frame_store(tmp_path / "store")
+def test_shards_of_all_processes_make_up_the_batch(tmp_path: Path) -> None:
+    store = torchrun_training.frame_store(tmp_path / "store")
     ids = torch.randperm(len(store))[:64]
-    taken = []
+    loaded = []
     for rank in range(3):
-        inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
-        share = Share(ProcessGroup(rank, 3), inputs.in_memory)
-        (held,) = share.batches(ids, len(ids), ids.device)
-        x, mine = share.take(inputs, held, torch.Generator())
-        assert torch.equal(x, shared_training.SplicedFrames(store, 2, 1).batch(mine))
-        assert torch.equal(inputs.sample(ids), shared_training.SplicedFrames(store, 2, 1).batch(ids))
-        taken.append(mine)
-    assert sorted(torch.cat(taken).tolist()) == sorted(ids.tolist())
+        inputs = torchrun_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
+        shard = BatchShard(ProcessGroup(rank, 3), inputs.in_memory)
+        (batch,) = shard.split_epoch(ids, len(ids), ids.device)
+        x, shard_ids = shard.load(inputs, batch, torch.Generator())
+        assert torch.equal(x, torchrun_training.SplicedFrames(store, 2, 1).batch(shard_ids))
+        assert torch.equal(inputs.sample(ids), torchrun_training.SplicedFrames(store, 2, 1).batch(ids))
+        loaded.append(shard_ids)
+    assert sorted(torch.cat(loaded).tolist()) == sorted(ids.tolist())
 
 
-def test_frames_that_no_process_holds_are_noticed(tmp_path: Path) -> None:
-    store = shared_training.frame_store(tmp_path / "store")
-    inputs = shared_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[:3])
-    with pytest.raises(InputError, match=f"expected processes to hold {len(store)} frames, found 36"):
-        Share.of(Sums(), inputs, torch.arange(len(store)), 1, torch.device("cpu"))
-    with pytest.raises(InputError, match="hold all inputs of a stack"):
-        Share.of(Sums(), inputs, torch.arange(len(store)), 3, torch.device("cpu"))
+def test_frames_that_no_process_loads_are_an_error(tmp_path: Path) -> None:
+    store = torchrun_training.frame_store(tmp_path / "store")
+    inputs = torchrun_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[:3])
+    data = TrainingData(inputs, HardTargets(torch.zeros(len(store)).long()), torch.arange(len(store)))
+    with pytest.raises(InputError, match=f"expected processes to load {len(store)} frames, found 36"):
+        BatchShard.create(OneOfTwo(), data, 1, torch.device("cpu"))
+    with pytest.raises(InputError, match="load all inputs of a stack"):
+        BatchShard.create(OneOfTwo(), data, 3, torch.device("cpu"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from shared_training import NUM_CLASSES, frame_store
+from torchrun_training import NUM_CLASSES, frame_store
 
 from asrkd.distil.compression import StoreOptions, compress
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
@@ -17,9 +17,11 @@ from asrkd.distil.store import StoredTargets
 from asrkd.errors import InputError
 from asrkd.features.splicing import SplicedFrames, Windows
 from asrkd.features.store import FrameStore
-from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, TrainResult, train, train_stacked, trainer
-from asrkd.nnet.models import AcousticDnn, ModelOptions, StackedEnsemble
-from asrkd.nnet.shards import Examples, Shards, shards_of
+from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, TrainResult, train, train_stacked, trainer
+from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.sharded_data import Shard, ShardedData
+from asrkd.nnet.stacked import StackedEnsemble
+from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 
 CPU = torch.device("cpu")
@@ -37,12 +39,12 @@ def labels_of(store: FrameStore) -> torch.Tensor:
 
 
 def learn(store: FrameStore, out_dir: Path, **changes) -> tuple[AcousticDnn, TrainResult]:
-    held = () if changes.get("shard_frames") else None
-    inputs = SplicedFrames(store, 2, 1, utt_ids=held)
+    in_memory = () if changes.get("shard_frames") else None
+    inputs = SplicedFrames(store, 2, 1, utt_ids=in_memory)
     model = AcousticDnn(inputs.dim, NUM_CLASSES, SHAPE, seed=1)
-    dev = SplicedFrames(store, 2, 1), labels_of(store)
-    ids = torch.arange(0, len(store), 2)
-    result = train(model, inputs, HardTargets(labels_of(store)), *dev, replace(OPTIONS, **changes), out_dir, ids)
+    dev = DevSet(SplicedFrames(store, 2, 1), labels_of(store))
+    objective, ids = HardTargets(labels_of(store)), torch.arange(0, len(store), 2)
+    result = train(model, inputs, objective, replace(OPTIONS, **changes), out_dir, dev=dev, frame_ids=ids)
     return model, result
 
 
@@ -103,7 +105,7 @@ def test_a_stacked_member_sees_what_it_would_see_alone(store: FrameStore, tmp_pa
     stack = StackedEnsemble([AcousticDnn(inputs.dim, NUM_CLASSES, SHAPE, seed) for seed in (1, 2)])
     train_stacked(stack, (1, 2), inputs, objective, options, tmp_path / "stack")
     alone = AcousticDnn(inputs.dim, NUM_CLASSES, SHAPE, seed=2)
-    train(alone, inputs, objective, None, None, replace(options, seed=2), tmp_path / "alone")
+    train(alone, inputs, objective, replace(options, seed=2), tmp_path / "alone")
     for found, expected in zip(stack.members()[1].parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
@@ -111,12 +113,13 @@ def test_a_stacked_member_sees_what_it_would_see_alone(store: FrameStore, tmp_pa
 def test_every_example_is_in_one_shard_and_keeps_its_target(store: FrameStore) -> None:
     inputs, objective = SplicedFrames(store, 2, 1), HardTargets(torch.arange(len(store)))
     ids = torch.arange(0, len(store), 3)
-    shards = shards_of(inputs, objective, ids, replace(OPTIONS, shard_frames=64), SINGLE_PROCESS, CPU, "float32")
+    data, options = TrainingData(inputs, objective, ids), replace(OPTIONS, shard_frames=64)
+    shards = ShardedData.create(data, options, SINGLE_PROCESS, CPU, "float32")
     assert max(shards.sizes) < 64 + 48
     seen = []
-    for examples in shards.in_turn(range(len(shards.sizes))):
-        labels = examples.objective.labels
-        assert torch.equal(examples.inputs.batch(examples.ids), inputs.batch(labels))
+    for shard in shards.iterate(range(len(shards.sizes))):
+        labels = shard.objective.labels
+        assert torch.equal(shard.inputs.batch(shard.ids), inputs.batch(labels))
         seen += labels.tolist()
     assert sorted(seen) == ids.tolist()
 
@@ -125,25 +128,25 @@ def test_the_next_shard_loads_while_one_is_learnt_from() -> None:
     started = [threading.Event() for _ in range(3)]
     threads = []
 
-    def load(number: int) -> Examples:
+    def load(index: int) -> Shard:
         threads.append(threading.current_thread())
-        started[number].set()
-        return Examples(ArrayInputs(torch.zeros(1, 1)), HardTargets(torch.zeros(1, dtype=torch.long)), torch.zeros(1))
+        started[index].set()
+        return Shard(ArrayInputs(torch.zeros(1, 1)), HardTargets(torch.zeros(1, dtype=torch.long)), torch.zeros(1))
 
-    turns = Shards((1, 1, 1), load, CPU, CPU).in_turn([2, 0, 1])
-    next(turns)
+    shards = ShardedData((1, 1, 1), load, CPU, CPU).iterate([2, 0, 1])
+    next(shards)
     assert started[0].wait(timeout=10)
     assert not started[1].is_set()
-    assert len(list(turns)) == 2
+    assert len(list(shards)) == 2
     assert threading.current_thread() not in threads
 
 
 def test_two_shards_are_in_memory_at_most(store: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards: list[weakref.ref[Windows]] = []
-    original = SplicedFrames.part
+    original = SplicedFrames.subset
 
-    def part(*arguments: object) -> Windows:
-        assert sum(shard() is not None for shard in shards) <= 1, "that which is learnt from"
+    def subset(*arguments: object) -> Windows:
+        assert sum(shard() is not None for shard in shards) <= 1, "the shard that is trained on"
         windows = original(*arguments)
         shards.append(weakref.ref(windows))
         return windows
@@ -151,10 +154,10 @@ def test_two_shards_are_in_memory_at_most(store: FrameStore, tmp_path: Path, mon
     frames = SplicedFrames(store, 2, 1, utt_ids=())
     objective = HardTargets(labels_of(store))
     model = AcousticDnn(frames.dim, NUM_CLASSES, SHAPE)
-    monkeypatch.setattr(SplicedFrames, "part", part)
+    monkeypatch.setattr(SplicedFrames, "subset", subset)
     options = replace(OPTIONS, shard_frames=100)
-    monkeypatch.setattr("asrkd.nnet.trainer.fingerprint_of_run", lambda *_: "it reads a part of its own")
-    train(model, frames, objective, None, None, options, tmp_path)
+    monkeypatch.setattr("asrkd.nnet.trainer.training_fingerprint", lambda *_: "it reads a subset too")
+    train(model, frames, objective, options, tmp_path)
     assert len(shards) > 3 * OPTIONS.epochs
 
 
@@ -165,7 +168,7 @@ def test_what_a_shard_cannot_be_is_refused(store: FrameStore) -> None:
     ids = torch.arange(len(store))
     for inputs, ranks in ((ArrayInputs(store.feats), SINGLE_PROCESS), (frames, ProcessGroup(0, 2))):
         with pytest.raises(InputError, match="shard_frames: expected frames of a store, and one process"):
-            shards_of(inputs, objective, ids, options, ranks, CPU, "float32")
+            ShardedData.create(TrainingData(inputs, objective, ids), options, ranks, CPU, "float32")
     with pytest.raises(InputError, match=r"shard_frames: expected at least two batches \(64\) or none, found 63"):
         replace(OPTIONS, shard_frames=63)
 
@@ -185,5 +188,5 @@ def test_soft_targets_keep_their_examples() -> None:
         LogitMatching(logits.mean(dim=0)),
         HardTargets(labels, label_smoothing=0.1),
     ):
-        part = objective.part(ids, CPU)
-        torch.testing.assert_close(part(student, torch.arange(3)), objective(student, ids))
+        subset = objective.subset(ids, CPU)
+        torch.testing.assert_close(subset(student, torch.arange(3)), objective(student, ids))

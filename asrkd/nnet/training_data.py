@@ -1,0 +1,74 @@
+"""The data of a training, and the checks of them against the model and the options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asrkd.errors import InputError
+from asrkd.files import fingerprint, tensor_digest
+from asrkd.nnet.inputs import InputSource, Objective
+from asrkd.nnet.options import TrainOptions
+from asrkd.nnet.stacked import Model
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """Held-out examples: their accuracy or cross-entropy selects the best epoch."""
+
+    inputs: InputSource
+    labels: Tensor
+    """Class [N] of each example of `inputs`; a negative label means that it has none and is not evaluated."""
+    ids: Tensor | None = None
+    """Ids [n] of the examples to evaluate; None for all of them."""
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise InputError(f"development set: expected {len(self.inputs)} labels, found {len(self.labels)}")
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of labels and ids; a training with another development set is another training."""
+        return fingerprint([tensor_digest(self.labels), None if self.ids is None else tensor_digest(self.ids)])
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Inputs, objective and development set of one training."""
+
+    inputs: InputSource
+    objective: Objective
+    frame_ids: Tensor
+    """Ids [n] of the examples that are trained on, int64 on the CPU."""
+    dev: DevSet | None = None
+
+    @classmethod
+    def create(
+        cls, inputs: InputSource, objective: Objective, frame_ids: Tensor | None, dev: DevSet | None = None
+    ) -> TrainingData:
+        """Training data of the examples `frame_ids`, of all of `inputs` where that is None."""
+        ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
+        return cls(inputs, objective, ids, dev)
+
+    def check(self, model: Model, options: TrainOptions) -> None:
+        """InputError unless inputs, labels and frame ids fit the model, and the schedule has the data it needs."""
+        for name, source in (("training", self.inputs), ("development", None if self.dev is None else self.dev.inputs)):
+            if source is not None and source.dim != model.input_dim:
+                raise InputError(f"{name} inputs: expected {model.input_dim} values each, found {source.dim}")
+        if options.schedule == "newbob" and self.dev is None:
+            raise InputError("train.schedule: newbob expected development data, found none")
+        self._check_frame_ids()
+        labels: Tensor | None = getattr(self.objective, "labels", None)
+        if labels is not None:
+            smallest, largest = (int(value) for value in labels[self.frame_ids.to(labels.device)].aminmax())
+            if smallest < 0 or largest >= model.num_outputs:
+                raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
+
+    def _check_frame_ids(self) -> None:
+        if len(self.frame_ids) == 0:
+            raise InputError("training: expected at least one frame, found none")
+        smallest, largest = int(self.frame_ids.min()), int(self.frame_ids.max())
+        if smallest < 0 or largest >= len(self.inputs):
+            raise InputError(f"frame ids: expected 0 to {len(self.inputs) - 1}, found {smallest} to {largest}")
