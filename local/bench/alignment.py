@@ -16,7 +16,7 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.dnn import AcousticDnn
-from asrkd.recipe.folders import LEXICON_FILE
+from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm, scorer
 from asrkd.recipe.networks import MODEL_FILE
 from asrkd.recipe.options import options_of_run
@@ -39,9 +39,10 @@ def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
     chosen = options_of_run(exp)
-    store, lexicon = FrameStore.open(exp / "features" / "train"), Lexicon.load(exp / "lang" / LEXICON_FILE)
+    folders = RunFolders(exp)
+    store, lexicon = FrameStore.open(folders.features("train")), Lexicon.load(folders.lexicon)
     inputs = SplicedFrames(store, chosen.context.left, chosen.context.right, utt_ids=())
-    tree, transitions, log_prior = load_hmm(exp / "tree")
+    tree, transitions, log_prior = load_hmm(folders.tree)
     model = AcousticDnn.load(exp / "teachers" / "0" / MODEL_FILE)
     texts = {utt_id: store.texts[store.index(utt_id)] for utt_id in store.utt_ids[: options.utterances]}
     frames = len(store.frame_ids(texts))

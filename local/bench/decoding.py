@@ -87,7 +87,7 @@ class Task:
     def of(exp: Path, minutes: float) -> Task:
         options = options_of_run(exp)
         run, search = Run("distilled", 0, ("students/distilled",)), tuned(exp / "decode" / "tuning", options)
-        acoustics = DecodeTask(run, "dev", search, exp, options).acoustics()
+        acoustics = DecodeTask(run, "dev", search, options).acoustics()
         store = acoustics.frames.store
         last = int(torch.searchsorted(store.offsets[1:], minutes * 60 * MS_PER_SEC / store.frame_shift_ms)) + 1
         utt_ids = store.utt_ids[:last]

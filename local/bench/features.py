@@ -21,10 +21,11 @@ import soundfile
 import torch
 from bench import Table, finished_run, main, quickest, verdict
 
+from asrkd.data.manifests import load_split
 from asrkd.data.splits import CorpusSplit
 from asrkd.features.fbank import FeatureOptions, compute_features, normalise
 from asrkd.features.store import FrameStore, Utterance
-from asrkd.recipe.data import load_split
+from asrkd.recipe.folders import RunFolders
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.executor import Executor
 
@@ -87,7 +88,7 @@ def peer_store(extract: Callable[[str], np.ndarray], split: CorpusSplit, out_dir
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
-    split = load_split(exp / "manifests", options.split)
+    split = load_split(RunFolders(exp).manifests(options.split))
     rate = next(iter(split.recordings)).sampling_rate
     seconds = sum(recording.duration for recording in split.recordings)
 

@@ -21,12 +21,13 @@ from asrkd.distil.store import PosteriorStore
 from asrkd.nnet import DevSet, train
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.evaluate import iter_logits
+from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.networks import (
-    STORE_FOLDER,
     LabelledFrames,
     Student,
     open_ensemble,
     student_training,
+    teacher_folders,
 )
 from asrkd.recipe.options import SpeechOptions, options_of_run
 from asrkd.recipe.trained import trained_precision
@@ -47,9 +48,9 @@ class Options:
     """epochs of each; none: the run's own"""
 
 
-def dense_targets(exp: Path, frames: LabelledFrames, chosen: SpeechOptions) -> DenseTargets:
+def dense_targets(frames: LabelledFrames, chosen: SpeechOptions) -> DenseTargets:
     """The ensemble's whole distributions of all training frames."""
-    folders = [exp / "teachers" / str(member) for member in range(chosen.ensemble.size)]
+    folders = teacher_folders(chosen)
     outputs = iter_logits(open_ensemble(folders), frames.inputs, precision=trained_precision(folders))
     combined = torch.cat([combined_logits(logits.float(), chosen.posteriors) for _, logits in outputs])
     temperature = chosen.distil.temperature
@@ -60,9 +61,9 @@ def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
     chosen = options_of_run(exp)
-    frames = LabelledFrames.open(exp / "features", exp / "tree", "train", chosen)
-    dev = LabelledFrames.open(exp / "features", exp / "tree", "dev", chosen)
-    store, dense = PosteriorStore.open(exp / "posteriors" / STORE_FOLDER), dense_targets(exp, frames, chosen)
+    frames = LabelledFrames.open("train", chosen)
+    dev = LabelledFrames.open("dev", chosen)
+    store, dense = PosteriorStore.open(RunFolders(exp).posteriors), dense_targets(frames, chosen)
     schedule = student_training(Student("distilled", chosen.student, distil=chosen.distil), chosen)
     schedule = replace(schedule, epochs=options.epochs or schedule.epochs, show_progress=False)
 

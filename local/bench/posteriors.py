@@ -16,7 +16,7 @@ from asrkd.distil.compression import combined_logits
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.nnet.evaluate import iter_logits
-from asrkd.recipe.networks import LabelledFrames, open_ensemble
+from asrkd.recipe.networks import LabelledFrames, open_ensemble, teacher_folders
 from asrkd.recipe.options import options_of_run
 from asrkd.recipe.trained import trained_precision
 from asrkd.workflow.child_process import run_in_subprocess
@@ -47,9 +47,9 @@ def measure(options: Options) -> Table:
     """The table of this benchmark."""
     exp = finished_run(options.exp_dir)
     chosen = options_of_run(exp)
-    folders = [exp / "teachers" / str(member) for member in range(chosen.ensemble.size)]
+    folders = teacher_folders(chosen)
     ensemble, precision = open_ensemble(folders), trained_precision(folders)
-    whole = LabelledFrames.open(exp / "features", exp / "tree", "train", chosen)
+    whole = LabelledFrames.open("train", chosen)
     store = whole.store.subset(whole.store.utt_ids[: options.utterances])
     inputs = type(whole.inputs)(store, chosen.context.left, chosen.context.right)
     frames = len(store)
@@ -91,7 +91,7 @@ def measure(options: Options) -> Table:
         reading = quickest({"read": read}, repeats=3)["read"] / sum(map(len, order))
         num_bytes = posteriors.bytes_per_frame
     rounding = mean_kl(forward("float32"), forward(precision), KL_TEMPERATURE)
-    dev = LabelledFrames.open(exp / "features", exp / "tree", "dev", chosen)
+    dev = LabelledFrames.open("dev", chosen)
     row = next(
         one for one in store_report(ensemble, dev.inputs, chosen.posteriors)
         if one["temperature"] == KL_TEMPERATURE and one["chosen"]

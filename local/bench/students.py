@@ -43,7 +43,7 @@ def measure(options: Options) -> Table:
     for name in systems:
         if name.startswith("distilled"):
             models[name] = AcousticDnn.load(exp / "students" / name / MODEL_FILE)
-    dev = LabelledFrames.open(exp / "features", exp / "tree", "dev", chosen)
+    dev = LabelledFrames.open("dev", chosen)
     utt_id = dev.store.utt_ids[0]
     batch = dev.inputs.utt_batch(utt_id)
     torch.set_num_threads(1)
