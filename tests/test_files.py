@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from asrkd.errors import InputError
-from asrkd.files import atomic_dir, atomic_file, fingerprint, load_tensors, read_json, save_tensors, write_json
+from asrkd.files import (
+    atomic_dir,
+    atomic_file,
+    fingerprint,
+    folder_fingerprint,
+    load_tensors,
+    read_json,
+    save_tensors,
+    tensors_fingerprint,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,30 @@ def test_json_and_tensors_read_back(tmp_path: Path) -> None:
     save_tensors(tmp_path / "t", {"x": torch.arange(6).view(2, 3).t()}, {"made_by": "f00d"})
     tensors, metadata = load_tensors(tmp_path / "t")
     assert torch.equal(tensors["x"], torch.arange(6).view(2, 3).t()) and metadata == {"made_by": "f00d"}
+
+
+def test_a_folder_is_its_files_and_the_tensors_in_them(tmp_path: Path) -> None:
+    def filled(name: str, value: float = 1.0, text: str = "GO", seconds: str = "1.0") -> str:
+        folder = tmp_path / name
+        (folder / "store").mkdir(parents=True)
+        save_tensors(folder / "store" / "x.safetensors", {"x": torch.tensor([value])}, {"seconds": seconds})
+        (folder / "text").write_text(text)
+        (folder / "pending.json").write_text(name)
+        return folder_fingerprint(folder, excluded=("pending.json",))
+
+    first = filled("first")
+    assert filled("copy") == first and filled("slower", seconds="2.0") == first, "metadata does not count"
+    others = {filled("value", value=2.0), filled("words", text="STOP")}
+    (tmp_path / "copy" / "text").rename(tmp_path / "copy" / "texts")
+    others.add(folder_fingerprint(tmp_path / "copy", excluded=("pending.json",)))
+    assert first not in others and len(others) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 16, (3).to_bytes(8, "little") + b"[]x"])
+def test_a_file_of_other_content_has_no_tensors(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(InputError, match="x: expected a safetensors file"):
+        tensors_fingerprint(tmp_path / "x")
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:

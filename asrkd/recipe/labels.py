@@ -236,6 +236,7 @@ def label_training(options: SpeechOptions) -> TrainOptions:
         epochs=options.labels.epochs,
         schedule=schedule,
         patience=None,
+        select_by="accuracy",
         seed=options.seed,
         device=options.device,
     )
