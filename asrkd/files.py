@@ -68,20 +68,17 @@ def file_fingerprint(path: Path | str) -> str:
 
 
 def folder_fingerprint(folder: Path, excluded: Collection[str] = ()) -> str:
-    """Fingerprint of the names and contents of the files under a folder, without the metadata of safetensors files.
-
-    Files named `excluded` do not count.
-    """
+    """Fingerprint of the names and contents of the files under a folder. Files named `excluded` do not count."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in excluded]
     return fingerprint({path.relative_to(folder): _content_fingerprint(path) for path in files})
 
 
 def _content_fingerprint(path: Path) -> str:
-    return tensors_fingerprint(path) if path.suffix == ".safetensors" else file_fingerprint(path)
+    return safetensors_fingerprint(path) if path.suffix == ".safetensors" else file_fingerprint(path)
 
 
-def tensors_fingerprint(path: Path) -> str:
-    """Fingerprint of the tensors in a safetensors file: equal where the metadata alone (times, say) differ.
+def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
+    """Fingerprint of the tensors and metadata in a safetensors file. The metadata have no order, which bytes have.
 
     The file is read in blocks, because it can be larger than the memory. InputError if it is missing or damaged.
     """
@@ -90,7 +87,8 @@ def tensors_fingerprint(path: Path) -> str:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
+            if not with_metadata:
+                header.pop("__metadata__", None)
             digest.update(json.dumps(header, sort_keys=True).encode())
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)

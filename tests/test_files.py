@@ -19,8 +19,8 @@ from asrkd.files import (
     folder_fingerprint,
     load_tensors,
     read_json,
+    safetensors_fingerprint,
     save_tensors,
-    tensors_fingerprint,
     write_json,
 )
 
@@ -44,28 +44,39 @@ def test_json_and_tensors_read_back(tmp_path: Path) -> None:
     assert torch.equal(tensors["x"], torch.arange(6).view(2, 3).t()) and metadata == {"made_by": "f00d"}
 
 
-def test_a_folder_is_its_files_and_the_tensors_in_them(tmp_path: Path) -> None:
-    def filled(name: str, value: float = 1.0, text: str = "GO", seconds: str = "1.0") -> str:
+def test_a_folder_is_the_names_and_contents_of_its_files(tmp_path: Path) -> None:
+    def filled(name: str, value: float = 1.0, text: str = "GO", words: str = "GO STOP") -> str:
         folder = tmp_path / name
         (folder / "store").mkdir(parents=True)
-        save_tensors(folder / "store" / "x.safetensors", {"x": torch.tensor([value])}, {"seconds": seconds})
+        metadata = {"kind": "graph", "words": words}
+        save_tensors(folder / "store" / "x.safetensors", {"x": torch.tensor([value])}, metadata)
         (folder / "text").write_text(text)
         (folder / "pending.json").write_text(name)
         return folder_fingerprint(folder, excluded=("pending.json",))
 
     first = filled("first")
-    assert filled("copy") == first and filled("slower", seconds="2.0") == first, "metadata does not count"
-    others = {filled("value", value=2.0), filled("words", text="STOP")}
+    assert filled("copy") == first
+    others = {filled("value", value=2.0), filled("text", text="STOP"), filled("words", words="GO HALT")}
     (tmp_path / "copy" / "text").rename(tmp_path / "copy" / "texts")
     others.add(folder_fingerprint(tmp_path / "copy", excluded=("pending.json",)))
-    assert first not in others and len(others) == 3
+    assert first not in others and len(others) == 4
+
+
+def test_a_models_weights_can_be_told_from_its_metadata(tmp_path: Path) -> None:
+    for number in range(2):
+        save_tensors(tmp_path / str(number), {"x": torch.ones(3)}, {"seconds": str(number)})
+    with_metadata, weights = (
+        [safetensors_fingerprint(tmp_path / name, with_metadata) for name in ("0", "1")]
+        for with_metadata in (True, False)
+    )
+    assert with_metadata[0] != with_metadata[1] and weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 16, (3).to_bytes(8, "little") + b"[]x"])
 def test_a_file_of_other_content_has_no_tensors(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match="x: expected a safetensors file"):
-        tensors_fingerprint(tmp_path / "x")
+        safetensors_fingerprint(tmp_path / "x")
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             partial(labels.make_tree, options),
             {"tree": options.tree, **_label_options(options, options.labels.tree_rounds)},
             ("features/train", "lang/lexicon", "align"),
+            content=labels.tree_content,
             resumable=True,
         ),
     ]
@@ -138,6 +139,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 partial(labels.label_split, corpus, split, options),
                 {"realign": options.realign, "context": options.context, **_lexicon_options(corpus, options)},
                 (f"manifests/{split}", f"features/{split}", "lang/lexicon", "tree"),
+                content=labels.labels_content,
                 resumable=True,
             )
         )

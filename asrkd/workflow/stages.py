@@ -26,9 +26,7 @@ from asrkd.files import canonical, folder_fingerprint, publish_dir, read_json, s
 from asrkd.workflow import provenance
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.distributed import ProcessGroup
-from asrkd.workflow.steps import LAST_STAGE, STAMP_FILE, Record, Stamps, Step
-
-PENDING_FILE = "pending.json"
+from asrkd.workflow.steps import LAST_STAGE, PENDING_FILE, STAMP_FILE, Record, Stamps, Step
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ STAGE_NAMES = (
 LAST_STAGE = len(STAGE_NAMES) - 1
 
 STAMP_FILE = "stamp.json"
+# In a folder that a step is filling.
+PENDING_FILE = "pending.json"
 
 
 @dataclass(frozen=True)
