@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,38 @@ def file_fingerprint(path: Path | str) -> str:
                 digest.update(block)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def folder_fingerprint(folder: Path, excluded: Collection[str] = ()) -> str:
+    """Fingerprint of the names and contents of the files under a folder. Files named `excluded` do not count."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in excluded]
+    return fingerprint({path.relative_to(folder): _content_fingerprint(path) for path in files})
+
+
+def _content_fingerprint(path: Path) -> str:
+    return safetensors_fingerprint(path) if path.suffix == ".safetensors" else file_fingerprint(path)
+
+
+def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
+    """Fingerprint of the tensors and metadata in a safetensors file. The metadata have no order, which bytes have.
+
+    The file is read in blocks, because it can be larger than the memory. InputError if it is missing or damaged.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            if not with_metadata:
+                header.pop("__metadata__", None)
+            digest.update(json.dumps(header, sort_keys=True).encode())
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (struct.error, ValueError, OverflowError, AttributeError) as error:
+        raise InputError(f"{path}: expected a safetensors file, found a damaged one ({error})") from None
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 

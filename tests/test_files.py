@@ -15,7 +15,17 @@ import pytest
 import torch
 
 from asrkd.errors import InputError
-from asrkd.files import atomic_dir, atomic_file, fingerprint, load_tensors, read_json, save_tensors, write_json
+from asrkd.files import (
+    atomic_dir,
+    atomic_file,
+    fingerprint,
+    folder_fingerprint,
+    load_tensors,
+    read_json,
+    safetensors_fingerprint,
+    save_tensors,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,41 @@ def test_the_next_write_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     assert not path.exists() and len(list(tmp_path.iterdir())) == 1
     save_tensors(path, {"x": torch.zeros(2)}, {})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_the_names_and_contents_of_its_files(tmp_path: Path) -> None:
+    def filled(name: str, value: float = 1.0, text: str = "GO", words: str = "GO STOP") -> str:
+        folder = tmp_path / name
+        (folder / "store").mkdir(parents=True)
+        metadata = {"kind": "graph", "words": words}
+        save_tensors(folder / "store" / "x.safetensors", {"x": torch.tensor([value])}, metadata)
+        (folder / "text").write_text(text)
+        (folder / "pending.json").write_text(name)
+        return folder_fingerprint(folder, excluded=("pending.json",))
+
+    first = filled("first")
+    assert filled("copy") == first
+    others = {filled("value", value=2.0), filled("text", text="STOP"), filled("words", words="GO HALT")}
+    (tmp_path / "copy" / "text").rename(tmp_path / "copy" / "texts")
+    others.add(folder_fingerprint(tmp_path / "copy", excluded=("pending.json",)))
+    assert first not in others and len(others) == 4
+
+
+def test_a_models_weights_can_be_told_from_its_metadata(tmp_path: Path) -> None:
+    for number in range(2):
+        save_tensors(tmp_path / str(number), {"x": torch.ones(3)}, {"seconds": str(number)})
+    with_metadata, weights = (
+        [safetensors_fingerprint(tmp_path / name, with_metadata) for name in ("0", "1")]
+        for with_metadata in (True, False)
+    )
+    assert with_metadata[0] != with_metadata[1] and weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 16, (3).to_bytes(8, "little") + b"[]x"])
+def test_a_file_of_other_content_has_no_tensors(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(InputError, match="x: expected a safetensors file"):
+        safetensors_fingerprint(tmp_path / "x")
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:

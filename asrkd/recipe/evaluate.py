@@ -228,6 +228,11 @@ def tune_scales(chosen: Sequence[Run], scoring: Scoring, options: SpeechOptions,
     )
 
 
+def tuned_content(folder: Path) -> str:
+    """Fingerprint of the scales: decoding reads nothing else. Scoring reads all rows, and has the inputs of tuning."""
+    return fingerprint(read_json(folder / TUNING_FILE)["scales"])
+
+
 def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
     """The decoding options with the scales that tuning chose."""
     return replace(options.decode, **read_json(tuning_dir / TUNING_FILE)["scales"])

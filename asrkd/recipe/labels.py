@@ -21,7 +21,16 @@ from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, ceps
 from asrkd.align.viterbi import ALIGNED_BATCHES
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.files import fingerprint, load_tensors, read_json, save_tensors, tensor_digest, write_json
+from asrkd.files import (
+    fingerprint,
+    folder_fingerprint,
+    load_tensors,
+    read_json,
+    safetensors_fingerprint,
+    save_tensors,
+    tensor_digest,
+    write_json,
+)
 from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.statistics import accumulate
@@ -36,6 +45,7 @@ from asrkd.recipe.folders import LEXICON_FILE, RunFolders
 from asrkd.recipe.lang import held_out_lexicon
 from asrkd.recipe.options import ContextOptions, SpeechOptions
 from asrkd.workflow.cache import ResultCache
+from asrkd.workflow.steps import PENDING_FILE
 
 TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
@@ -217,6 +227,17 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def tree_content(folder: Path) -> str:
+    """Fingerprint of what stage 5 makes of the training split, without the times in the metadata of its network."""
+    weights = safetensors_fingerprint(folder / ALIGNER_FOLDER / MODEL_NAME, with_metadata=False)
+    return fingerprint([weights, folder_fingerprint(folder, excluded=(MODEL_NAME, PENDING_FILE))])
+
+
+def labels_content(folder: Path) -> str:
+    """Fingerprint of a held-out split's alignment: no other step reads its lexicon."""
+    return safetensors_fingerprint(folder / ALIGNMENT_FILE)
+
+
 def label_split(corpus: Corpus, split: str, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 5: labels of a held-out split, by the network of the last round."""
     lexicon_file = out_dir / LEXICON_FILE
@@ -245,6 +266,7 @@ def label_training(options: SpeechOptions) -> TrainOptions:
         epochs=options.labels.epochs,
         schedule=schedule,
         patience=None,
+        select_by="accuracy",
         seed=options.seed,
         device=options.device,
     )

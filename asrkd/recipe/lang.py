@@ -6,7 +6,7 @@ training text), the language model and the words that can be recognised, and how
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,19 @@ LEXICON_SUMMARY = "lexicon.json"
 LM_SUMMARY = "lm.json"
 COVERAGE_FILE = "coverage.json"
 # Options of the lexicon that networks are trained with; the others are the language model's.
-_LEXICON_OPTIONS = ("units", "lexicon", "vocab_size", "samples", "seed")
+_LEXICON_OPTIONS = ("units", "vocab_size", "samples", "seed")
+# Options that name files: these count by their contents.
+_FILE_OPTIONS = ("lexicon", "arpa", "rescore_arpa")
 
 
 def lexicon_options(lang: LangOptions) -> dict[str, Any]:
-    """Options of the training lexicon."""
+    """Options of the training lexicon, apart from its file."""
     return {name: getattr(lang, name) for name in _LEXICON_OPTIONS}
 
 
-def lm_options(lang: LangOptions) -> LangOptions:
-    """Options of the language model that decodes, without those of the one that rescores."""
-    return replace(lang, rescore_arpa=None)
+def lm_options(lang: LangOptions) -> dict[str, Any]:
+    """Options of the language model that decodes, apart from its files."""
+    return {field.name: getattr(lang, field.name) for field in fields(lang) if field.name not in _FILE_OPTIONS}
 
 
 def sentences(folders: RunFolders, split: str) -> list[list[str]]:
@@ -122,9 +124,14 @@ def lexicon_source(corpus: Corpus, options: SpeechOptions, lexicon_dir: Path) ->
     return LexiconSource(lang.lexicon or corpus.dictionary(options.corpus_dir), lang)
 
 
+def is_vocabulary_closed(corpus: Corpus, options: SpeechOptions) -> bool:
+    """Whether the words of the corpus' own dictionary are the vocabulary."""
+    return corpus.closed_vocabulary and not options.lang.lexicon
+
+
 def _closed_vocabulary(corpus: Corpus, options: SpeechOptions) -> set[str]:
     """Words of the corpus' own dictionary, where that is the task's vocabulary (and is not replaced)."""
-    if not corpus.closed_vocabulary or options.lang.lexicon:
+    if not is_vocabulary_closed(corpus, options):
         return set()
     assert options.corpus_dir is not None
     return set(Lexicon.load(corpus.dictionary(options.corpus_dir)).words)

@@ -18,7 +18,7 @@ from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.files import write_json
+from asrkd.files import safetensors_fingerprint, write_json
 from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import DevSet, HardTargets, Objective, TrainOptions, train
@@ -249,6 +249,11 @@ def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
             "disagreement": measure_disagreement(ensemble, dev.inputs, dev.labels),
         },
     )
+
+
+def model_content(folder: Path) -> str:
+    """Fingerprint of a trained network's weights: its other files have times, too."""
+    return safetensors_fingerprint(folder / MODEL_FILE, with_metadata=False)
 
 
 def teacher_folders(options: SpeechOptions) -> list[Path]:

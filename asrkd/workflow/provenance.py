@@ -15,6 +15,8 @@ import torch
 
 # Options with a value that choose which part of a run is computed.
 PARTS_OF_A_RUN = ("--stage", "--stop-stage", "--only")
+# Switches that list steps and compute nothing.
+LISTINGS = ("--dry-run", "--list-steps", "--no-dry-run", "--no-list-steps")
 PACKAGES = ("torch", "k2", "lhotse", "kaldifst", "kaldialign", "sentencepiece", "torchaudio", "numpy")
 
 
@@ -70,7 +72,7 @@ def command_of_all(program: str, arguments: Sequence[str]) -> str:
             value_follows = False
         elif name in PARTS_OF_A_RUN:
             value_follows = not value
-        else:
+        elif name not in LISTINGS:
             whole.append(argument)
     return shlex.join([program, *whole])
 

