@@ -79,7 +79,10 @@ def folder_fingerprint(folder: Path, excluded: Collection[str] = ()) -> str:
 
 
 def _content_fingerprint(path: Path) -> str:
-    return safetensors_fingerprint(path) if path.suffix == ".safetensors" else file_fingerprint(path)
+    try:
+        return safetensors_fingerprint(path)
+    except InputError:  # another kind of file
+        return file_fingerprint(path)
 
 
 def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
@@ -91,6 +94,8 @@ def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
             if not with_metadata:
                 header.pop("__metadata__", None)
@@ -99,8 +104,8 @@ def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
                 digest.update(block)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (struct.error, ValueError, OverflowError, AttributeError) as error:
-        raise InputError(f"{path}: expected a safetensors file, found a damaged one ({error})") from None
+    except (struct.error, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: expected a safetensors file, found something else ({error})") from None
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 

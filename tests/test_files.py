@@ -89,8 +89,8 @@ def test_a_folder_is_the_names_and_contents_of_its_files(tmp_path: Path) -> None
     def filled(name: str, value: float = 1.0, text: str = "GO", words: str = "GO STOP") -> str:
         folder = tmp_path / name
         (folder / "store").mkdir(parents=True)
-        metadata = {"kind": "graph", "words": words}
-        save_tensors(folder / "store" / "x.safetensors", {"x": torch.tensor([value])}, metadata)
+        metadata = {"words": words, **{f"key {number}": "the order of keys is random" for number in range(20)}}
+        save_tensors(folder / "store" / "graph", {"x": torch.tensor([value])}, metadata)
         (folder / "text").write_text(text)
         (folder / "pending.json").write_text(name)
         return folder_fingerprint(folder, excluded=("pending.json",))

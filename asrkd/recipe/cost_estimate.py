@@ -267,7 +267,7 @@ def measured_costs(exp_dir: Path, num_teachers: int) -> dict[str, Cost]:
         "student": [exp_dir / "students" / "distilled"],
     }
     # The estimate counts neither alignments and trees on the disk, nor the time of reading audio.
-    patterns = {"features": "store/*.safetensors", "labels": "no file"}
+    patterns = {"features": "store/*.safetensors", "labels": "no file", "posteriors": "store/*.safetensors"}
     costs = {}
     for part, outputs in folders.items():
         finished = [folder for folder in outputs if (folder / STAMP_FILE).is_file()]

@@ -33,6 +33,8 @@ STAGE_NAMES = (
 LAST_STAGE = len(STAGE_NAMES) - 1
 
 STAMP_FILE = "stamp.json"
+# Of a long value that changed: what is shown, and how much of that comes before the change.
+SHOWN_CHARACTERS, CONTEXT_CHARACTERS = 60, 20
 # In a folder that a step is filling.
 PENDING_FILE = "pending.json"
 
@@ -165,12 +167,15 @@ def first_difference(before: Any, now: Any, path: str = "") -> str | None:
             found = first_difference(left, right, path)
             if found is not None:
                 return found
-    return f"{path or 'value'} {_short(before)} -> {_short(now)}"
+    left, right = str(before), str(now)
+    same = next((n for n, (one, other) in enumerate(zip(left, right, strict=False)) if one != other), 0)
+    start = max(0, same - CONTEXT_CHARACTERS) if len(left) > SHOWN_CHARACTERS else 0
+    return f"{path or 'value'} {_short(left, start)} -> {_short(right, start)}"
 
 
-def _short(value: Any, limit: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+def _short(text: str, start: int) -> str:
+    end = start + SHOWN_CHARACTERS
+    return f"{'...' if start else ''}{text[start:end]}{'...' if len(text) > end else ''}"
 
 
 def stage_seconds(exp_dir: Path, steps: Sequence[Step]) -> dict[str, float]:

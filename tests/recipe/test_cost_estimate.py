@@ -126,13 +126,16 @@ def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
         estimate_of_run(tmp_path, "cpu", 1e12)
 
 
-def test_teachers_that_an_earlier_run_left_are_not_counted(tmp_path: Path) -> None:
+def test_the_costs_of_a_run_are_of_its_own_steps(tmp_path: Path) -> None:
     record = Record("stamp", "content", {}, {}, 1.0, "", {})
     folders = ("features/train", "align", "tree", "posteriors", "students/distilled")
     for name in (*folders, *(f"teachers/{member}" for member in range(5))):
         (tmp_path / name).mkdir(parents=True)
         write_json(tmp_path / name / "stamp.json", record)
-    assert measured_costs(tmp_path, 2)["teachers"].seconds == 2.0
+    (tmp_path / "posteriors" / "store").mkdir()
+    (tmp_path / "posteriors" / "store" / "pdf_ids.safetensors").write_bytes(bytes(7))
+    measured = measured_costs(tmp_path, 2)
+    assert measured["teachers"].seconds == 2.0 and measured["posteriors"].disk_bytes == 7
 
 
 def test_impossible_options_are_refused() -> None:

@@ -183,6 +183,8 @@ def test_the_first_difference_is_named_by_its_path() -> None:
     assert first_difference(before, [{"train": {"epochs": 4, "rate": 0.1}}, "abc"]) == "train.epochs 3 -> 4"
     assert first_difference(before, before) is None
     assert first_difference({"a": 1}, {"a": 1, "b": 2}) == "b None -> 2"
+    found = first_difference({"command": f"run.sh {'x' * 100} --seed 1"}, {"command": f"run.sh {'x' * 100} --seed 22"})
+    assert found == f"command ...{'x' * 12} --seed 1 -> ...{'x' * 12} --seed 22"
 
 
 def test_a_record_says_what_code_made_the_output(tmp_path: Path) -> None:
