@@ -222,7 +222,7 @@ def _exits(source: _Source, contexts: TriphoneTable, places: _Places) -> _Exits:
     outside = np.full(ending.size, -1)
     place = np.concatenate([place, ending])
     right = np.concatenate([following, np.full(ending.size, SILENCE_ID)])
-    triple = contexts.triple[left[place], phone[place], right]
+    triple = contexts.triple(left[place], phone[place], right)
     order = np.argsort(place * len(contexts.pdfs) + triple, kind="stable")
     return _Exits(
         place[order].astype(np.int32),
