@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
@@ -46,6 +46,13 @@ def require_same_utterances(refs: Iterable[str], hyps: Iterable[str]) -> None:
     for utt_id in found:
         if utt_id not in expected:
             raise InputError(f"{utt_id}: expected a reference, found none")
+
+
+def name_some(items: Sequence[object], limit: int = 5, separator: str = ", ") -> str:
+    """The first few of some items, and how many more there are: "a, b and 3 more"; "a; b; and 3 more"."""
+    named = separator.join(map(str, items[:limit]))
+    more = len(items) - limit
+    return f"{named}{separator.strip(' ,')} and {more} more" if more > 0 else named
 
 
 def _leave(program: str, message: str) -> None:

@@ -22,13 +22,15 @@ from torch import Tensor
 
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
-from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
+from asrkd.align.graphs import SILENCE_PROB
+from asrkd.align.labels import frame_ids
 from asrkd.align.viterbi import Batches, Keep, TrainingCorpus, ViterbiOptions, check_batches
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.files import tensor_digest
 from asrkd.hmm.alignment import Alignment
-from asrkd.hmm.topology import NUM_STATES, TransitionModel
+from asrkd.hmm.estimate import estimate_transitions
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 
@@ -90,14 +92,14 @@ def flat_start(
     rounds = list(_rounds(options))
     for number, (kind, split) in enumerate(rounds, start=1):
         labels = alignment.pdf_ids(tree)
-        frames = feats[alignment.frame_ids(store)]
+        frames = feats[frame_ids(alignment, store)]
         if kind == "phone":
             scorer = GaussianScorer(store, feats, _one_gaussian_a_phone(frames, labels, tree.num_pdfs))
         else:
             mixtures = _improve(mixtures, frames, labels, tree.num_pdfs, split)
             scorer = GaussianScorer(store, feats, mixtures)
         if number > 1:
-            transitions = TransitionModel.estimate(alignment, tree)
+            transitions = estimate_transitions(alignment, tree)
         desc = f"flat start, round {number} of {len(rounds)}"
         batches = elsewhere and elsewhere(scorer, transitions, viterbi_options)
         kept = Keep(kept_in, [desc, *scorer.digests()]) if kept_in else None

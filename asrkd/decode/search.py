@@ -19,7 +19,7 @@ from tqdm import tqdm
 from asrkd.align.viterbi import UNLIMITED_STATES, all_finite
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.files import read_json, write_json
 from asrkd.graph import DecodingGraph
 from asrkd.nnet.devices import keep_freed_memory
@@ -195,7 +195,7 @@ def decode(
         (hypotheses.partial, "no path to a final state, a partial one taken"),
     ):
         if utt_ids_:
-            log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids_), ", ".join(utt_ids_[:5]))
+            log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids_), name_some(utt_ids_))
     return hypotheses
 
 

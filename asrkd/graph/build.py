@@ -12,7 +12,7 @@ from pathlib import Path
 import kaldifst
 import numpy as np
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.files import fingerprint
 from asrkd.graph.arrays import FstArrays, from_kaldifst, to_kaldifst
 from asrkd.graph.decoding_graph import DecodingGraph
@@ -62,7 +62,7 @@ def build_hclg(
     if lexicon.phones != tree.phones:
         differing = sorted(set(lexicon.phones) ^ set(tree.phones))
         raise InputError(
-            f"graph: expected the phones of the tree in the lexicon, found a difference in {differing[:10]}"
+            f"graph: expected the phones of the tree in the lexicon, found a difference in {name_some(differing)}"
         )
     if transitions.num_pdfs != tree.num_pdfs:
         raise InputError(f"graph: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}")

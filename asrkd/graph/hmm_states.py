@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from asrkd.graph.arrays import FstArrays
 from asrkd.graph.triphones import TriphoneTable
-from asrkd.hmm.questions import SILENCE_ID
-from asrkd.hmm.topology import NUM_STATES, pdf_to_label
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.workflow.ragged import rows_of
 

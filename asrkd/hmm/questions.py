@@ -1,4 +1,4 @@
-"""Questions of the senone tree: phones that sound alike, found by clustering (Kaldi's cluster-phones)."""
+"""Questions of the senone tree: sets of phones that sound alike, from clustering (Kaldi's cluster-phones)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrkd.hmm.statistics import TriphoneStats, log_likelihood
-from asrkd.hmm.topology import NUM_STATES
-
-SILENCE_ID = 0
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
 
 
 def cluster_questions(stats: TriphoneStats, num_phones: int) -> NDArray[np.bool_]:
-    """Phone sets [Q, P] asked of the left and the right neighbour.
+    """Phone sets [Q, P], each a question about the left or the right neighbour.
 
-    Phones are merged bottom-up, each time the pair that loses least likelihood, by the frames of their first
-    state, of their last and of all of them (a neighbour leans on the state that it touches); every set on the
-    way is a question, and every phone by itself, silence too.
+    Phones are merged bottom-up; each step merges the two sets that lose the least likelihood. This is done three
+    times: with the frames of all states, of the first state and of the last one, because a neighbour affects the
+    state next to it most. Every set that is passed through is a question, and so is every single phone, silence too.
     """
     sets = {frozenset([phone]) for phone in range(num_phones)}
     for states in (range(NUM_STATES), (0,), (NUM_STATES - 1,)):
         sets |= _merged_sets(stats, num_phones, tuple(states))
-    sets = {
-        min(s, frozenset(range(num_phones)) - s, key=_size_then_ids) for s in sets
-    }  # a set's complement asks the same
+    everything = frozenset(range(num_phones))
+    # A set and its complement ask the same question.
+    sets = {min(s, everything - s, key=_size_then_ids) for s in sets}
     questions = np.zeros((len(sets), num_phones), dtype=bool)
     for row, members in enumerate(sorted(sets, key=_size_then_ids)):
         questions[row, sorted(members)] = True
@@ -38,7 +36,7 @@ def _size_then_ids(members: frozenset[int]) -> tuple[int, list[int]]:
 
 
 def _merged_sets(stats: TriphoneStats, num_phones: int, states: tuple[int, ...]) -> set[frozenset[int]]:
-    """All sets that agglomerative clustering passes through; silence and unseen phones take no part."""
+    """All sets that agglomerative clustering passes through, without silence and phones that were never seen."""
     used = np.isin(stats.keys[:, 3], states) & (stats.keys[:, 1] != SILENCE_ID)
     phone = stats.keys[used, 1]
     count, total, squares = (
@@ -85,12 +83,13 @@ class _Sums:
 
     def merge(self, first: int, second: int) -> _Sums:
         """The second set added to the first, and removed."""
-        columns = []
-        for values in (self.count, self.total, self.squares):
-            merged = np.delete(values, second, axis=0)
-            merged[first] = values[first] + values[second]
-            columns.append(merged)
-        return _Sums(*columns, self.floor)
+
+        def added(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            result = np.delete(values, second, axis=0)
+            result[first] = values[first] + values[second]
+            return result
+
+        return _Sums(added(self.count), added(self.total), added(self.squares), self.floor)
 
 
 def _sum_by(index: NDArray[np.int64], values: NDArray[np.float64], num: int) -> NDArray[np.float64]:

@@ -20,19 +20,9 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, read_json, write_json
-from asrkd.hmm.questions import SILENCE_ID, cluster_questions
-from asrkd.hmm.statistics import TriphoneStats, accumulate, accumulate_frames, log_likelihood
-from asrkd.hmm.topology import NUM_STATES
-
-__all__ = [
-    "SenoneTree",
-    "TreeOptions",
-    "accumulate",
-    "accumulate_frames",
-    "build_tree",
-    "least_leaves",
-    "require_leaves",
-]
+from asrkd.hmm.questions import cluster_questions
+from asrkd.hmm.statistics import TriphoneStats, log_likelihood
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
 
 LEFT, RIGHT = 0, 1  # the neighbour that a question is about
 LEAF = -1  # in place of the neighbour, at a node that asks nothing

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from asrkd.data.textfile import read_lines
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
@@ -28,7 +28,6 @@ _COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and
 # <UNK>, [noise]: noises, which dictionaries of any phones have in phones of their own.
 _NOISE = re.compile(r"<.+>|\[.+\]|!.+")
 _NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
-_NAMED_IN_ERRORS = 10
 # Of a word joined by hyphens: every pair of variants of RE and RECORD is in it.
 _MAX_JOINED = 8
 
@@ -221,17 +220,12 @@ def _other_phones(dictionary: Dictionary) -> list[str]:
 
 def _unguessable(dictionary: Dictionary, words: list[str]) -> str:
     return (
-        f" ({_name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
-        f"({_name_some(_other_phones(dictionary))}). Add the words to it."
+        f" ({name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
+        f"({name_some(_other_phones(dictionary))}). Add the words to it."
     )
 
 
 def require_none(missing: list[str], where: str) -> None:
     """InputError if words are missing, naming the first few."""
     if missing:
-        raise InputError(f"{where}: no pronunciation for {len(missing)} of the words: {_name_some(missing)}")
-
-
-def _name_some(names: list[str]) -> str:
-    more = len(names) - _NAMED_IN_ERRORS
-    return ", ".join(names[:_NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")
+        raise InputError(f"{where}: no pronunciation for {len(missing)} of the words: {name_some(missing)}")

@@ -20,12 +20,12 @@ from torch import Tensor
 from asrkd.align import Alignment, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.flat_start import GaussianScorer
 from asrkd.align.gaussians import DiagonalMixtures
+from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.align.viterbi import AlignedUtterance, Batch, Batches, Keep, align_batch
 from asrkd.features.store import FrameStore, SplicedFrames
 from asrkd.files import load_tensors, read_json, save_tensors, tensor_digest, write_json
-from asrkd.hmm.alignment import NO_LABEL
+from asrkd.hmm.estimate import accumulate_stats, estimate_transitions
 from asrkd.hmm.priors import log_priors
-from asrkd.hmm.statistics import accumulate
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree, require_leaves
 from asrkd.lang.lexicon import Lexicon
@@ -70,7 +70,7 @@ class LabelMaker:
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str, scratch: Path) -> Round:
         """Train a network on an alignment's labels and realign with it."""
-        labels = alignment.store_labels(self.store, tree)
+        labels = store_labels(alignment, self.store, tree)
         frame_ids = (labels != NO_LABEL).nonzero().squeeze(1)
         model = AcousticDnn(self.inputs.dim, tree.num_pdfs, self.options.teacher, seed=self.options.seed)
         train_options = label_training(self.options)
@@ -80,7 +80,7 @@ class LabelMaker:
         )
         model.cpu()  # aligned by processes forked from this one, where there is no GPU
         log_prior = log_priors(labels[frame_ids], tree.num_pdfs)
-        transitions = TransitionModel.estimate(alignment, tree)
+        transitions = estimate_transitions(alignment, tree)
         save_hmm(scratch / name, tree, log_prior, transitions)
         aligner = RoundAligner(scratch / name, model, result.precision, tree, log_prior, transitions)
         return Round(name, aligner, self.realigned(aligner, f"realign {name}", scratch))
@@ -103,7 +103,7 @@ class LabelMaker:
 
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
         feats = cepstra(self.store, alignment.utt_ids)
-        return build_tree(accumulate(alignment, feats), self.lexicon.phones, self.options.tree)
+        return build_tree(accumulate_stats(alignment, feats), self.lexicon.phones, self.options.tree)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
     log_prior = log_priors(alignment.pdf_ids(tree), tree.num_pdfs)
-    save_hmm(out_dir, tree, log_prior, TransitionModel.estimate(alignment, tree))
+    save_hmm(out_dir, tree, log_prior, estimate_transitions(alignment, tree))
     alignment.save(out_dir / ALIGNMENT_FILE)
     save_aligner(done.aligner, out_dir / ALIGNER_FOLDER)
     write_json(out_dir / ROUNDS_FILE, rows)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import mix
 from asrkd.lang.lexicon import Lexicon, build_lexicon, is_arpabet, require_guessable
@@ -15,8 +15,6 @@ from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
-
-NUM_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> No
     missing = sorted(decoding.vocabulary - known)
     if missing:
         raise InputError(
-            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {_named(missing)} "
+            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {name_some(missing)} "
             "(--lang.rescore-arpa None: no rescoring)"
         )
 
@@ -121,9 +119,5 @@ def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOpti
     if len(missing) > lang.max_unpronounced * len(words):
         raise InputError(
             f"{lang.arpa}: expected words of the lexicon, all but {lang.max_unpronounced:.1%} of them "
-            f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {_named(missing)}"
+            f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {name_some(missing)}"
         )
-
-
-def _named(words: Sequence[str]) -> str:
-    return ", ".join(words[:NUM_NAMED]) + (f" and {len(words) - NUM_NAMED} more" if len(words) > NUM_NAMED else "")

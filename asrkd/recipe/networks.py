@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from asrkd.align import Alignment
+from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, store_report, write_store
@@ -17,7 +18,6 @@ from asrkd.distil.store_file import Rows, Span
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore, SplicedFrames
 from asrkd.files import read_json, write_json
-from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
@@ -68,7 +68,7 @@ class LabelledFrames:
         folders = RunFolders(options.exp_dir)
         store, alignment, tree = _aligned(folders, split)
         inputs = SplicedFrames(store, options.context.left, options.context.right)
-        return cls(store, inputs, alignment.store_labels(store, tree), tree.num_pdfs, tree.fingerprint)
+        return cls(store, inputs, store_labels(alignment, store, tree), tree.num_pdfs, tree.fingerprint)
 
     @classmethod
     def _open(cls, split: str, options: SpeechOptions, held: slice | None) -> LabelledFrames:
@@ -97,7 +97,7 @@ def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor,
     store, alignment, tree = _aligned(folders, split)
     if alignment.rejected:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
-    return store, alignment.store_labels(store, tree), tree
+    return store, store_labels(alignment, store, tree), tree
 
 
 def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from asrkd.errors import name_some
 from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain
 from recipes.mnist.claim_tests import tally
 from recipes.mnist.score import TUNED_ON_JUDGED
 
 HEADLINE = ("teacher", "baseline", "distilled")
 ROLES = {"teacher": "teacher", "baseline": "baseline", "distilled": "distilled"}
-NAMES_SHOWN = 5
 SPREAD_HEADERS = ("mean", "± sd", "best", "worst")
 
 
@@ -79,11 +79,9 @@ def trainings_table(results: Row) -> Table:
     """How the networks were optimised, a row a way."""
     rows = []
     for one in results["trainings"]:
-        names = one["networks"]
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         rows.append(
             (
-                ", ".join(names[:NAMES_SHOWN]) + more,
+                name_some(one["networks"]),
                 one["optimizer"],
                 number_plain(one["learning_rate"]),
                 f"{one['schedule']}, warm-up {number_plain(one['warmup_fraction'])}",

@@ -16,12 +16,11 @@ from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.kaldi_dir import read_kaldi_dir
 from asrkd.data.segments import Segment, require_distinct, split_of
 from asrkd.data.splits import CorpusSplit
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 
 logger = logging.getLogger(__name__)
 
 HELD_OUT_SHARE = 0.1
-NUM_NAMED = 5
 KALDI_FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "segments")
 # What Lhotse lets through of a file that is something else, is cut short or is damaged.
 NO_MANIFEST = (
@@ -102,7 +101,7 @@ def _warn_of_shared_speakers(splits: Mapping[str, Sequence[Segment]]) -> None:
     for name in ("dev", "test"):
         shared = sorted(learnt & {segment.speaker for segment in splits[name]} - {""})
         if shared:
-            logger.warning("%d speakers of %s are trained on too: %s", len(shared), name, ", ".join(shared[:NUM_NAMED]))
+            logger.warning("%d speakers of %s are trained on too: %s", len(shared), name, name_some(shared))
 
 
 def _sources(options: UserCorpusOptions) -> list[tuple[Path | None, Path | None]]:
