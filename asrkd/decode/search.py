@@ -21,7 +21,7 @@ from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError, name_some
 from asrkd.files import read_json, write_json
-from asrkd.graph import DecodingGraph
+from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.nnet.devices import keep_freed_memory
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.k2_threads import k2_jobs

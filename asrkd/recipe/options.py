@@ -15,7 +15,7 @@ from asrkd.distil.loss import DistilOptions
 from asrkd.distil.store import StoreOptions
 from asrkd.errors import InputError
 from asrkd.features.fbank import FeatureOptions
-from asrkd.graph import GraphOptions
+from asrkd.graph.build import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions

@@ -19,7 +19,7 @@ import torch
 from bench import Table, finished_run, main, verdict
 
 from asrkd.errors import InputError
-from asrkd.graph import GraphOptions, build_hclg
+from asrkd.graph.build import GraphOptions, build_hclg
 from asrkd.lang.lexicon import Lexicon, build_lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words

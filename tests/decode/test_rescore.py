@@ -18,7 +18,7 @@ from test_decode import OPTIONS, Task, best_total
 from asrkd.decode import DecodeOptions, Scales, decode
 from asrkd.decode.rescore import Rescorer
 from asrkd.errors import InputError
-from asrkd.graph import build_hclg
+from asrkd.graph.build import build_hclg
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels

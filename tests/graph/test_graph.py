@@ -18,9 +18,9 @@ k2 = pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
 from asrkd.errors import InputError  # noqa: E402 - after the check for k2
-from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.graph.arrays import from_kaldifst, sorted_by_source, to_kaldifst  # noqa: E402
-from asrkd.graph.decoding_graph import FINAL_LABEL  # noqa: E402
+from asrkd.graph.build import GraphOptions, build_hclg  # noqa: E402
+from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph  # noqa: E402
 from asrkd.graph.grammar import grammar_fst  # noqa: E402
 from asrkd.graph.pronunciations import backoff_label, disambiguated, word_labels  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
