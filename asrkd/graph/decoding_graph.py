@@ -106,7 +106,7 @@ class DecodingGraph:
         if words[ends].any():
             raise ValueError("expected no words on arcs into the final state")
         source, target, label, words = (column[~ends] for column in (source, target, label, words))
-        return to_kaldifst(sorted_by_source(source, target, label, words, -self.scores.numpy()[~ends], final))
+        return to_kaldifst(sorted_by_source((source, target, label, words, -self.scores.numpy()[~ends]), final))
 
     def text(self, rows: NDArray[np.int32] | Tensor) -> list[str]:
         """Words of the rows of `word_sequences` along a path."""

@@ -300,7 +300,7 @@ def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]
     lm = options.lang
     if lm.rescore_arpa is None:
         return {}
-    values = {"rescore_arpa": lm.rescore_arpa, "order": lm.order, "interpolation": lm.mix}
+    values = {"rescore_arpa": lm.rescore_arpa, "order": lm.order, "interpolation_weight": lm.interpolation_weight}
     return {"lang": values, "rescore_arpa": _file_stamp(lm.rescore_arpa, corpus.where_model)}
 
 

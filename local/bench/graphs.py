@@ -49,7 +49,7 @@ def prepare(options: Options, exp: Path, out: Path) -> None:
     """lm.arpa and lexicon.txt."""
     tree, _, _ = load_hmm(exp / "tree")
     model = read_sphinx_lm(options.lm)
-    lexicon, _ = build_lexicon(set(model.vocabulary), "cmudict", None, on_unknown="leave-out")
+    lexicon, _ = build_lexicon(set(model.vocabulary), "cmudict", None, on_unknown="exclude")
     known = {word for word, prons in lexicon.prons.items() if all(set(pron) <= set(tree.phones) for pron in prons)}
     words = sorted(top_words(restrict(model, known), options.words))
     prune_by_entropy(restrict(model, words), options.threshold).write_arpa(out / "lm.arpa")

@@ -80,7 +80,7 @@ def test_arrays_survive_the_way_through_openfst(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(states, states, labels, labels, costs), max_size=20))
     final = data.draw(st.lists(st.sampled_from([0.0, 1.5, math.inf]), min_size=num_states, max_size=num_states))
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 5
-    fst = sorted_by_source(*columns, final=final, start=data.draw(states))
+    fst = sorted_by_source(columns, final, start=data.draw(states))
     back = from_kaldifst(to_kaldifst(fst))
     assert back.start == fst.start
     for name in ("src", "dst", "ilabel", "olabel", "cost", "final"):

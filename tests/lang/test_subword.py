@@ -112,7 +112,7 @@ def test_bad_text_is_refused(tmp_path: Path) -> None:
 def test_unseen_characters_are_an_error_or_left_out(model: Path) -> None:
     with pytest.raises(InputError, match=r"units.model .*no pronunciation for 1 of the words: ÉTÉ"):
         subword_lexicon(["THE", "ÉTÉ"], model)
-    assert subword_lexicon(["THE", "ÉTÉ"], model, on_unknown="leave-out").words == ("THE",)
+    assert subword_lexicon(["THE", "ÉTÉ"], model, on_unknown="exclude").words == ("THE",)
     # Unseen words of seen characters are segmented.
     assert spelled(subword_lexicon(["NOTBASIC"], model).prons["NOTBASIC"][0]) == "NOTBASIC"
 
