@@ -1,4 +1,4 @@
-"""Subword units for a language without a dictionary: SentencePiece pieces as phones, segmentations as pronunciations."""
+"""Subword units for a language without a dictionary: pieces as phones, segmentations as pronunciations."""
 
 from __future__ import annotations
 
