@@ -4,14 +4,14 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corpora/test_mnist \
+TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corpora/test_mnist data/test_transcripts \
 	distil/test_bias distil/test_distil distil/test_ensemble distil/test_external_teacher distil/test_loss \
 	distil/test_store features/test_frame_store hmm/test_topology hmm/test_tree lang/test_interpolation \
 	lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm mnist/test_mnist_recipe \
 	nnet/test_losses nnet/test_models nnet/test_resume nnet/test_shards nnet/test_shared_training \
 	nnet/test_stacked nnet/test_train recipe/test_cost_estimate recipe/test_sizes report/test_decoding_sections \
 	report/test_missing_parts report/test_page report/test_plots report/test_results_md report/test_score_tables \
-	report/test_verdict test_config test_files test_imports workflow/test_cache workflow/test_stages
+	report/test_verdict test_config test_errors test_files test_imports workflow/test_cache workflow/test_stages
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students

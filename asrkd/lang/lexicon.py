@@ -11,9 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError, name_some
-from asrkd.files import atomic_file, fingerprint
+from asrkd.files import atomic_file, fingerprint, read_lines
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)

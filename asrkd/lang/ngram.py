@@ -15,9 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
-from asrkd.files import atomic_file
+from asrkd.files import atomic_file, read_lines
 
 log = logging.getLogger(__name__)
 
