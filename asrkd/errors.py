@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,13 @@ def require_finite_scores(utt_id: str, scores: Tensor) -> None:
         raise InputError(f"{utt_id}: expected acoustic scores of at least one frame, found none")
     if not math.isfinite(float(scores.sum())):
         raise InputError(f"{utt_id}: expected finite acoustic scores, found NaN or infinity")
+
+
+def name_some(items: Sequence[object], limit: int = 5, separator: str = ", ") -> str:
+    """The first few of some items, and how many more there are: "a, b and 3 more"; "a; b; and 3 more"."""
+    named = separator.join(map(str, items[:limit]))
+    more = len(items) - limit
+    return f"{named}{separator.strip(' ,')} and {more} more" if more > 0 else named
 
 
 def _exit(program: str, message: str) -> None:

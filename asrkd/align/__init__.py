@@ -4,10 +4,9 @@ from asrkd.align.cepstra import cepstra
 from asrkd.align.flat_start import FlatStartOptions, flat_start
 from asrkd.align.graphs import TrainingGraphs, training_graph
 from asrkd.align.viterbi import Aligner, ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
-from asrkd.hmm.alignment import NO_LABEL, Alignment, Segment
+from asrkd.hmm.alignment import Alignment, Segment
 
 __all__ = [
-    "NO_LABEL",
     "Aligner",
     "Alignment",
     "FlatStartOptions",

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
-from asrkd.align.graphs import SILENCE_ID, SILENCE_PROB
+from asrkd.align.graphs import SILENCE_PROB
+from asrkd.align.labels import frame_ids
 from asrkd.align.viterbi import (
     ALIGNED_BATCHES,
     BATCH_UTTERANCES,
@@ -38,7 +39,8 @@ from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, load_tensors, save_tensors, tensor_digest
 from asrkd.hmm.alignment import Alignment
-from asrkd.hmm.topology import NUM_STATES, TransitionModel
+from asrkd.hmm.estimate import estimate_transitions
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.cache import ResultCache
@@ -105,13 +107,13 @@ def flat_start(
     log_likes: list[float] = []
     rounds = list(_rounds(options))
     for number, (kind, split) in enumerate(rounds):
-        labels, frames = alignment.pdf_ids(tree), feats[alignment.frame_ids(store)]
+        labels, frames = alignment.pdf_ids(tree), feats[frame_ids(alignment, store)]
         if kind == "phone":
             gaussians = _one_gaussian_per_phone(frames, labels, tree.num_pdfs)
         else:
             gaussians = mixtures = _improve(mixtures, frames, labels, tree.num_pdfs, split)
         if number > 0:
-            transitions = TransitionModel.estimate(alignment, tree)
+            transitions = estimate_transitions(alignment, tree)
         parameters = scratch / f"gauss_{number}.safetensors"
         save_tensors(parameters, {**gaussians.to_tensors(), **transitions.to_tensors()}, {})
         task = GaussianTask(features, lexicon_file, scratch / CEPSTRA_FILE, parameters, options.viterbi)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from asrkd.errors import InputError
-from asrkd.hmm.topology import NUM_STATES, TransitionModel, pdf_to_label
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.ragged import ranges
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-SILENCE_ID = 0
 SILENCE_PROB = 0.5  # of a pause at each end and between two words
 FINAL_LABEL = -1  # k2's label of the arcs into the final state
 OUTSIDE = -1  # in place of an HMM state: before the first, after the last

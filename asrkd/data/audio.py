@@ -1,4 +1,4 @@
-"""Audio files: what their headers promise, whether the file keeps it, and their samples."""
+"""Audio files: their headers, whether the files are complete, and their samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.audio.backend import LibsndfileBackend
 
 WAV_CHUNK_HEADER_BYTES = 8
-WAV_STREAMED_BYTES = (0, 0xFFFFFFFF)  # a size written before the end was known
+WAV_STREAMED_BYTES = (0, 0xFFFFFFFF)  # sizes that mean unknown: the file was written as a stream
 SPHERE_HEADER_BYTES = 1024
 
 
@@ -20,9 +20,10 @@ class AudioError(Exception):
 
 
 def probe(path: Path, utt_id: str) -> Recording:
-    """A manifest entry from the header of a FLAC, WAV or plain NIST SPHERE file. AudioFault if it has none.
+    """A manifest entry from the header of a FLAC, WAV or uncompressed NIST SPHERE file.
 
-    A WAV or SPHERE file cut off short is found here: libsndfile reads what is left of it without a word.
+    AudioError if the file is missing, has no such header, or is a WAV or SPHERE file that is shorter than its header
+    says; libsndfile reads such a file without an error.
     """
     if not path.is_file():
         raise AudioError(f"missing audio: expected {path}")
@@ -30,10 +31,9 @@ def probe(path: Path, utt_id: str) -> Recording:
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise AudioError(f"unreadable audio in {path} ({error})") from None
-    promised = _expected_bytes(path, info.format)
-    found = path.stat().st_size
-    if promised is not None and found < promised:
-        raise AudioError(f"truncated audio: expected {promised} bytes in {path}, found {found}")
+    expected, found = _expected_bytes(path, info.format), path.stat().st_size
+    if expected is not None and found < expected:
+        raise AudioError(f"truncated audio: expected {expected} bytes in {path}, found {found}")
     return Recording(
         id=utt_id,
         sources=[AudioSource(type="file", channels=list(range(info.channels)), source=str(path))],
@@ -58,27 +58,27 @@ def make_supervision(recording: Recording, speaker: str, text: str) -> Supervisi
 
 
 def read_samples(recording: Recording) -> np.ndarray:
-    """Samples [channels, num_samples] float32 in ±1. AudioFault if missing, unreadable or cut short."""
+    """Samples [channels, num_samples] float32 in ±1. AudioError if the file is missing, unreadable or truncated."""
     samples = []
     for source in recording.sources:
         try:
-            # libsndfile by name: Lhotse's default reads SPHERE through a program of its own, seldom installed
+            # Not Lhotse's default, which reads SPHERE with a program that is seldom installed.
             samples.append(LibsndfileBackend().read_audio(source.source)[0])
         except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
             if not Path(source.source).is_file():
                 raise AudioError(f"missing audio: expected {source.source}") from None
             raise AudioError(f"unreadable audio in {source.source} ({error})") from None
-    together = np.concatenate([np.atleast_2d(channel) for channel in samples])
-    if together.shape[1] != recording.num_samples:
+    channels = np.concatenate([np.atleast_2d(channel) for channel in samples])
+    if channels.shape[1] != recording.num_samples:
         raise AudioError(
             f"truncated audio: expected {recording.num_samples} samples in {recording.sources[0].source}, "
-            f"found {together.shape[1]}"
+            f"found {channels.shape[1]}"
         )
-    return together
+    return channels
 
 
 def _expected_bytes(path: Path, audio_format: str) -> int | None:
-    """Size of the file by its own header; None where the header does not say."""
+    """Size of the file by its own header; None if the header does not give it."""
     if audio_format in ("WAV", "WAVEX"):
         return _expected_by_wav(path)
     if audio_format == "NIST":
@@ -87,7 +87,7 @@ def _expected_bytes(path: Path, audio_format: str) -> int | None:
 
 
 def _expected_by_wav(path: Path) -> int | None:
-    """The end of the data chunk."""
+    """The position of the end of the data chunk."""
     with path.open("rb") as file:
         file.seek(12)  # "RIFF", size, "WAVE"
         while len(head := file.read(WAV_CHUNK_HEADER_BYTES)) == WAV_CHUNK_HEADER_BYTES:
@@ -99,7 +99,7 @@ def _expected_by_wav(path: Path) -> int | None:
 
 
 def _expected_by_sphere(path: Path) -> int | None:
-    """The header and sample_count × channel_count × sample_n_bytes."""
+    """The size of the header plus sample_count × channel_count × sample_n_bytes."""
     with path.open("rb") as file:
         lines = file.read(SPHERE_HEADER_BYTES).decode("ascii", "replace").splitlines()
     fields = {parts[0]: parts[2] for line in lines if len(parts := line.split()) == 3}

@@ -1,4 +1,4 @@
-"""Which training speakers are held out: by a fixed rule, so that every run everywhere holds out the same ones."""
+"""Speakers that are held out of training, by a fixed rule: every run holds out the same ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from asrkd.errors import InputError
 
 
 def held_out_speakers(speakers: Iterable[str], number: int, women: Collection[str] = ()) -> set[str]:
-    """The `number` speakers of the smallest SHA-256 of their names, `women` among them in proportion.
+    """The `number` speakers with the smallest SHA-256 of their names; the share of `women` is that of all speakers.
 
-    InputError where not one speaker would be left.
+    InputError if no speaker would be left for training.
     """
     by_digest = sorted(set(speakers), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     if not 0 <= number < len(by_digest):

@@ -1,4 +1,4 @@
-"""Utterances as stretches of recordings, made into what the recipes take: a file an utterance."""
+"""Utterances that are segments of longer recordings, and their manifests: one audio file per utterance."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, fingerprint
 
-LONGEST_UTT_ID = 200  # bytes: with what is put to it, files are named so
-PATIENCE_SEC = 2.0  # before a bar is shown
-ROUNDING_SEC = 0.01  # a segment that ends this close to its recording's end ends there
-OVERSHOOT_SEC = 0.5  # so far behind it, it ends there too (Kaldi's extract-segments, --max-overshoot)
+LONGEST_UTT_ID = 200  # bytes; files are named by the utt_id and some more bytes
+PROGRESS_DELAY_SEC = 2.0  # before a progress bar is shown
+ROUNDING_SEC = 0.01  # a segment that ends this much before the end of its recording ends there
+OVERSHOOT_SEC = 0.5  # one that ends this much behind it ends there too (Kaldi's extract-segments, --max-overshoot)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """An utterance: a stretch of a file."""
+    """An utterance: a part of an audio file, or all of it."""
 
     utt_id: str
     path: Path
@@ -36,15 +36,17 @@ class Segment:
     """None: there is no transcript."""
 
 
-def split_of(segments: Sequence[Segment], pieces_dir: Path | None) -> CorpusSplit:
-    """Manifests of the segments; one that is not all of its file is copied into `pieces_dir`, once. What has no
-    readable audio is among `rejected`. With no `pieces_dir` nothing is written: the manifests serve to be checked."""
+def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) -> CorpusSplit:
+    """Manifests of the segments. Segments without readable audio are in `rejected`.
+
+    A segment that is not all of its file is copied once, to a file in `segments_dir`. With None nothing is copied;
+    these manifests are for checks only.
+    """
     recordings, supervisions, rejected = [], [], []
     headers: dict[Path, Recording | AudioError] = {}
-    # Hours of speech cut into pieces take minutes; headers alone, moments.
-    for segment in tqdm(segments, desc="audio", unit="utt", delay=PATIENCE_SEC, leave=False):
+    for segment in tqdm(segments, desc="audio", unit="utt", delay=PROGRESS_DELAY_SEC, leave=False):
         try:
-            recording = _recording(segment, headers, pieces_dir)
+            recording = _recording(segment, headers, segments_dir)
         except AudioError as error:
             rejected.append(Rejected(segment.utt_id, str(error)))
             continue
@@ -57,7 +59,7 @@ def split_of(segments: Sequence[Segment], pieces_dir: Path | None) -> CorpusSpli
 
 
 def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
-    """InputError where an utterance is there twice, or an utt_id would be no file name."""
+    """InputError if an utterance occurs twice, or if an utt_id cannot be a file name."""
     seen: dict[str, str] = {}
     for name, segments in splits.items():
         for segment in segments:
@@ -74,8 +76,8 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
             seen[utt_id] = name
 
 
-def _recording(segment: Segment, headers: dict[Path, Recording | AudioError], pieces_dir: Path | None) -> Recording:
-    """The manifest entry of one utterance. AudioFault where its audio cannot be had."""
+def _recording(segment: Segment, headers: dict[Path, Recording | AudioError], segments_dir: Path | None) -> Recording:
+    """The manifest entry of one utterance. AudioError if its audio is missing, unreadable or too short."""
     path = segment.path
     if path not in headers:
         try:
@@ -87,34 +89,34 @@ def _recording(segment: Segment, headers: dict[Path, Recording | AudioError], pi
         raise whole
     end_sec = whole.duration if segment.end_sec is None else segment.end_sec
     if not 0 <= segment.start_sec < min(end_sec, whole.duration) <= end_sec <= whole.duration + OVERSHOOT_SEC:
-        raise AudioError(  # NaN too
-            f"expected a stretch of the {whole.duration:.2f} s in {path}, found {segment.start_sec:g} to {end_sec:g} s"
+        raise AudioError(  # also if a time is NaN
+            f"expected a segment of the {whole.duration:.2f} s in {path}, found {segment.start_sec:g} to {end_sec:g} s"
         )
     end_sec = min(end_sec, whole.duration)
     if segment.start_sec == 0 and end_sec > whole.duration - ROUNDING_SEC:
         return replace(whole, id=segment.utt_id)
-    if pieces_dir is None:
+    if segments_dir is None:
         duration_sec = end_sec - segment.start_sec
         num_samples = round(duration_sec * whole.sampling_rate)
         return replace(whole, id=segment.utt_id, num_samples=num_samples, duration=duration_sec)
     stat = path.stat()
     source = fingerprint([path.resolve(), stat.st_size, stat.st_mtime_ns, segment.start_sec, end_sec])
-    piece = pieces_dir / f"{segment.utt_id}.{source}.flac"
-    if not piece.is_file():
-        _cut(path, segment.start_sec, end_sec, piece)
-    return probe(piece, segment.utt_id)
+    copy = segments_dir / f"{segment.utt_id}.{source}.flac"
+    if not copy.is_file():
+        _copy_segment(path, segment.start_sec, end_sec, copy)
+    return probe(copy, segment.utt_id)
 
 
-def _cut(path: Path, start_sec: float, end_sec: float, piece: Path) -> None:
-    """Copy a stretch of a file, whole or not at all; FLAC of 16 bits where those are all there is, else of 24."""
-    piece.parent.mkdir(parents=True, exist_ok=True)
+def _copy_segment(path: Path, start_sec: float, end_sec: float, copy: Path) -> None:
+    """Copy a part of a file, whole or not at all, to FLAC: with 16 bits if the file has 16 bits, else with 24."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
     with soundfile.SoundFile(path) as file:
         subtype = "PCM_16" if file.subtype == "PCM_16" else "PCM_24"
         first, last = round(start_sec * file.samplerate), min(round(end_sec * file.samplerate), file.frames)
         file.seek(first)
-        # libsndfile scales integers to full scale, but cuts floating-point samples of ±1 off to 0.
+        # As int32, libsndfile scales integer samples to full scale but truncates floating-point samples to 0.
         samples = file.read(last - first, dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32")
         if not np.isfinite(samples).all():
             raise AudioError(f"expected finite samples at {start_sec:g} to {end_sec:g} s of {path}, found others")
-        with atomic_file(piece) as beside:
+        with atomic_file(copy) as beside:
             soundfile.write(beside, samples, file.samplerate, format="FLAC", subtype=subtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,13 @@ from tqdm import tqdm
 from asrkd.data.audio import AudioError, read_samples
 from asrkd.data.manifests import AudioFile, is_unchanged
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
 MAX_BAD = 0.01
 # Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the
 # quietest utterance of AN4 at -48 dB.
 SILENCE_DB = -75.0
-NUM_NAMED = 5
 
 
 def validate(
@@ -56,14 +55,8 @@ def _refuse_too_many(rejected: list[Rejected], num_utterances: int, name: str, m
     part = f" in {name}" if name else ""
     raise InputError(
         f"corpus: expected at most {max_bad:.1%} bad utterances{part} (--max-bad), "
-        f"found {len(rejected)} of {num_utterances}: {first_few(rejected)}"
+        f"found {len(rejected)} of {num_utterances}: {name_some(rejected, separator='; ')}"
     )
-
-
-def first_few(faults: Sequence[object]) -> str:
-    """The first few faults and the number of the others."""
-    named = "; ".join(str(fault) for fault in faults[:NUM_NAMED])
-    return named + (f"; and {len(faults) - NUM_NAMED} more" if len(faults) > NUM_NAMED else "")
 
 
 def _check_split(

@@ -16,11 +16,17 @@ from torch import Tensor
 from asrkd.decode.compact import UtteranceLattice
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
+from asrkd.graph.decoding_graph import DecodingGraph
+from asrkd.graph.word_sequences import (
+    WordSequences,
+    count_words,
+    sequences_from_tensors,
+    sequences_to_tensors,
+    words_of,
+)
 
 if TYPE_CHECKING:
     import k2
-
-    from asrkd.graph import DecodingGraph
 
 KIND = "lattices"
 
@@ -60,7 +66,7 @@ class Lattices:
     """[arcs] float32."""
     graph_scores: Tensor
     """[arcs] float32."""
-    word_sequences: tuple[tuple[int, ...], ...]
+    word_sequences: WordSequences
     """Word ids that an arc emits, by `words_on_arc`."""
     words: tuple[str, ...]
     """Words by word id."""
@@ -101,7 +107,7 @@ class Lattices:
         sequences = best.words_on_arc.tolist()
         for position, row in enumerate(rows):
             path = sequences[path_ends[position] : path_ends[position + 1]]
-            result[self.utt_ids[row]] = [self.words[word] for arc in path for word in self.word_sequences[arc]]
+            result[self.utt_ids[row]] = words_of(path, self.word_sequences, self.words)
         return result
 
     def total_scores(self, scales: Scales) -> Tensor:
@@ -114,7 +120,7 @@ class Lattices:
 
     @cached_property
     def _num_words(self) -> Tensor:
-        return torch.tensor([float(len(sequence)) for sequence in self.word_sequences])
+        return count_words(self.word_sequences)
 
     @cached_property
     def _non_empty(self) -> tuple[k2.Fsa, list[int]]:
@@ -136,16 +142,13 @@ class Lattices:
 
     def save(self, path: Path | str) -> None:
         """Write one safetensors file."""
-        lengths = torch.tensor([len(sequence) for sequence in self.word_sequences], dtype=torch.int32)
-        flat = [word for sequence in self.word_sequences for word in sequence]
         tensors = {
             "offsets": self.offsets,
             "arcs": self.arcs,
             "words_on_arc": self.words_on_arc,
             "am_scores": self.am_scores,
             "graph_scores": self.graph_scores,
-            "sequence_lengths": lengths,
-            "sequence_words": torch.tensor(flat, dtype=torch.int32),
+            **sequences_to_tensors(self.word_sequences),
         }
         lists: dict[str, Sequence[str]] = {"utt_ids": self.utt_ids, "words": self.words}
         metadata = {name: json.dumps(values, ensure_ascii=False) for name, values in lists.items()}
@@ -160,8 +163,6 @@ class Lattices:
         found = metadata["graph_fingerprint"]
         if graph_fingerprint is not None and found != graph_fingerprint:
             raise InputError(f"{path}: expected lattices of graph {graph_fingerprint}, found graph {found}")
-        lengths, flat = tensors["sequence_lengths"].tolist(), tensors["sequence_words"].tolist()
-        ends = np.cumsum(lengths).tolist()
         return Lattices(
             tuple(json.loads(metadata["utt_ids"])),
             tensors["offsets"],
@@ -169,7 +170,7 @@ class Lattices:
             tensors["words_on_arc"],
             tensors["am_scores"],
             tensors["graph_scores"],
-            tuple(tuple(flat[end - length : end]) for length, end in zip(lengths, ends, strict=True)),
+            sequences_from_tensors(tensors),
             tuple(json.loads(metadata["words"])),
             found,
         )
@@ -177,7 +178,7 @@ class Lattices:
 
 def _concatenated(
     by_utt: Mapping[str, UtteranceLattice],
-    word_sequences: tuple[tuple[int, ...], ...],
+    word_sequences: WordSequences,
     words: tuple[str, ...],
     graph_fingerprint: str,
 ) -> Lattices:

@@ -21,7 +21,7 @@ from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError, require_finite_scores
 from asrkd.files import read_json, write_json
-from asrkd.graph import DecodingGraph
+from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.executor import SERIAL, Executor, Task
 from asrkd.workflow.memory import keep_freed_memory

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
+from asrkd.files import read_lines
 
 Matrix = NDArray[Any]
 # What numpy raises for a file of another kind, or one that is truncated or damaged.

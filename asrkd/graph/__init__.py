@@ -1,10 +1,6 @@
-"""Decoding graphs: L and G put together by kaldifst, expanded to HMM states, kept as one k2 graph.
+"""Decoding graphs: L and G composed by kaldifst, expanded to HMM states, saved as one graph.
 
-arrays.py is FSTs as numpy arrays, pronunciations.py L, grammar.py G, build.py LG and the whole, hmm_states.py what
-context and HMMs add, decoding_graph.py what is kept and what decoders take.
+arrays.py has FSTs as numpy arrays, pronunciations.py makes L, grammar.py makes G, build.py makes LG and HCLG,
+triphones.py and hmm_states.py add context and HMM states, decoding_graph.py is the graph that decoders read, and
+on_demand.py walks G for rescoring.
 """
-
-from asrkd.graph.build import GraphOptions, build_hclg
-from asrkd.graph.decoding_graph import DecodingGraph
-
-__all__ = ["DecodingGraph", "GraphOptions", "build_hclg"]

@@ -1,6 +1,6 @@
-"""FSTs as numpy arrays, to and from kaldifst by way of OpenFst's binary files.
+"""FSTs as numpy arrays, to and from kaldifst through OpenFst's binary files.
 
-Whole arrays cross over at once: one call an arc took two thirds of the time to build a 20,000-word graph.
+Whole arrays are passed at once. One call per arc took two thirds of the time of building a 20,000-word graph.
 """
 
 from __future__ import annotations
@@ -21,28 +21,25 @@ Floats = NDArray[np.float32]
 
 FST_MAGIC = 2125659606
 VECTOR_VERSION = 2
-# OpenFst's property bits that claim nothing beyond "expanded, mutable": it computes the others when asked.
+# OpenFst's property bits "expanded, mutable". It computes the others when they are needed.
 VECTOR_PROPERTIES = 3
 NO_FINAL = math.inf
 # (source, destination, input label, output label, cost)
 ArcRow = tuple[int, int, int, int, float]
 _ARC = np.dtype([("ilabel", "<i4"), ("olabel", "<i4"), ("cost", "<f4"), ("dst", "<i4")])
 _CONST_STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("ieps", "<u4"), ("oeps", "<u4")])
-_WORDS_A_STATE, _WORDS_AN_ARC = (
-    3,
-    4,
-)  # 4-byte words in a vector FST's file: final cost and an int64 count; an arc
+# 4-byte words in a vector FST's file: a state has its final cost and an int64 count, an arc has four fields.
+_WORDS_PER_STATE, _WORDS_PER_ARC = 3, 4
 
 
 @dataclass(frozen=True)
 class FstArrays:
-    """A weighted transducer in the tropical semiring; costs are negated natural logs. Arcs are ordered by
-    `src`."""
+    """A weighted transducer in the tropical semiring; costs are negated natural logs. Arcs are ordered by `src`."""
 
     src: Ints
-    """[arcs] state an arc leaves."""
+    """[arcs] source state."""
     dst: Ints
-    """[arcs] state it enters."""
+    """[arcs] destination state."""
     ilabel: Ints
     """[arcs] input label, 0 for epsilon."""
     olabel: Ints
@@ -50,22 +47,22 @@ class FstArrays:
     cost: Floats
     """[arcs] negated natural log."""
     final: Floats
-    """[states] cost of ending there, infinite where one may not."""
+    """[states] cost of ending in a state, infinite in states that are not final."""
     start: int = 0
     """The initial state."""
 
     @property
     def num_states(self) -> int:
-        """States."""
+        """Number of states."""
         return len(self.final)
 
     @property
     def num_arcs(self) -> int:
-        """Arcs."""
+        """Number of arcs."""
         return len(self.src)
 
     def where(self, chosen: NDArray[np.bool_]) -> FstArrays:
-        """The same states with the chosen arcs alone."""
+        """All states, and only the chosen arcs."""
         src, dst, ilabel, olabel = (column[chosen] for column in (self.src, self.dst, self.ilabel, self.olabel))
         return FstArrays(src, dst, ilabel, olabel, self.cost[chosen], self.final, self.start)
 
@@ -77,23 +74,19 @@ class FstArrays:
         return digest.hexdigest()
 
 
-def sorted_by_source(
-    src: ArrayLike,
-    dst: ArrayLike,
-    ilabel: ArrayLike,
-    olabel: ArrayLike,
-    cost: ArrayLike,
-    final: ArrayLike,
-    start: int = 0,
-) -> FstArrays:
-    """An FstArrays of arcs given in any order, those of one state keeping theirs."""
-    source = np.asarray(src, dtype=np.int32)
-    order = np.argsort(source, kind="stable")
+def sorted_by_source(columns: Sequence[ArrayLike], final: ArrayLike, start: int = 0) -> FstArrays:
+    """An FST of arcs in any order; the arcs of one state stay in order.
+
+    `columns`: source, destination, input label, output label and cost, [arcs] each.
+    """
+    *labels, cost = columns
+    src, dst, ilabel, olabel = (np.asarray(column, dtype=np.int32) for column in labels)
+    order = np.argsort(src, kind="stable")
     return FstArrays(
-        source[order],
-        np.asarray(dst, dtype=np.int32)[order],
-        np.asarray(ilabel, dtype=np.int32)[order],
-        np.asarray(olabel, dtype=np.int32)[order],
+        src[order],
+        dst[order],
+        ilabel[order],
+        olabel[order],
         np.asarray(cost, dtype=np.float32)[order],
         np.asarray(final, dtype=np.float32),
         start,
@@ -101,27 +94,26 @@ def sorted_by_source(
 
 
 def from_rows(rows: Sequence[ArcRow], final: ArrayLike, start: int = 0) -> FstArrays:
-    """An FstArrays of arcs given one by one, in any order."""
-    src, dst, ilabel, olabel, cost = zip(*rows, strict=True)
-    return sorted_by_source(src, dst, ilabel, olabel, cost, final, start)
+    """An FST of arcs as rows, in any order."""
+    return sorted_by_source(list(zip(*rows, strict=True)), final, start)
 
 
 def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
-    """The same FST as a kaldifst.StdVectorFst."""
+    """The same FST for kaldifst."""
     counts = np.bincount(fst.src, minlength=fst.num_states)
-    words = np.zeros(_WORDS_A_STATE * fst.num_states + _WORDS_AN_ARC * fst.num_arcs, dtype="<i4")
+    words = np.zeros(_WORDS_PER_STATE * fst.num_states + _WORDS_PER_ARC * fst.num_arcs, dtype="<i4")
     first_arc = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    state_at = _WORDS_A_STATE * np.arange(fst.num_states) + _WORDS_AN_ARC * first_arc
+    state_at = _WORDS_PER_STATE * np.arange(fst.num_states) + _WORDS_PER_ARC * first_arc
     words[state_at] = fst.final.view("<i4")
     words[state_at + 1] = counts
-    arc_at = _WORDS_A_STATE * (fst.src.astype(np.int64) + 1) + _WORDS_AN_ARC * np.arange(fst.num_arcs)
+    arc_at = _WORDS_PER_STATE * (fst.src.astype(np.int64) + 1) + _WORDS_PER_ARC * np.arange(fst.num_arcs)
     for offset, column in enumerate((fst.ilabel, fst.olabel, fst.cost.view("<i4"), fst.dst)):
         words[arc_at + offset] = column
     header = b"".join(
         (
             np.int32(FST_MAGIC).tobytes(),
-            _named("vector"),
-            _named("standard"),
+            _pascal_string("vector"),
+            _pascal_string("standard"),
             np.array([VECTOR_VERSION, 0], dtype="<i4").tobytes(),
             np.array([VECTOR_PROPERTIES, fst.start, fst.num_states, fst.num_arcs], dtype="<i8").tobytes(),
         )
@@ -135,7 +127,10 @@ def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
 
 
 def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
-    """A kaldifst FST's arrays, read from its constant form, in which all arcs lie in one block."""
+    """The arrays of a kaldifst FST, from its constant form, where all arcs are in one block.
+
+    OSError if the file cannot be written, ValueError if it is not a plain constant FST.
+    """
     with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
         path = Path(folder, "const.fst")
         if not kaldifst.StdConstFst(fst).write(str(path)):
@@ -143,7 +138,7 @@ def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
         content = path.read_bytes()
     position = np.dtype("<i4").itemsize
     for expected in ("const", "standard"):
-        name = _named(expected)
+        name = _pascal_string(expected)
         if content[position : position + len(name)] != name:
             raise ValueError(f"expected a {expected} FST, found {content[:40]!r}")
         position += len(name)
@@ -159,5 +154,6 @@ def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
     return FstArrays(src, dst, ilabel, olabel, cost, np.ascontiguousarray(states["final"]), start)
 
 
-def _named(text: str) -> bytes:
+def _pascal_string(text: str) -> bytes:
+    """A string as OpenFst writes it: its length and its bytes."""
     return np.int32(len(text)).tobytes() + text.encode()

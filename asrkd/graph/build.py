@@ -1,6 +1,6 @@
 """HCLG: from pdf labels to words (Mohri, Pereira and Riley 2008).
 
-L o G is composed, determinised and minimised by kaldifst; `asrkd.graph.hmm_states` expands its phones to HMM states.
+kaldifst composes L o G, determinises and minimises it. `asrkd.graph.hmm_states` expands its phones to HMM states.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import kaldifst
 import numpy as np
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.files import fingerprint
 from asrkd.graph.arrays import FstArrays, from_kaldifst, to_kaldifst
 from asrkd.graph.decoding_graph import DecodingGraph
@@ -29,16 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """How the decoding graph weighs silence and durations."""
+    """Weights of silence and durations in the decoding graph."""
 
     silence_prob: float = 0.5
-    """Probability of silence before, between and after words (0: none anywhere)."""
+    """Probability of silence before, between and after words; 0: no silence."""
     self_loop_scale: float = 0.1
-    """Weight of the log-probabilities of staying in a state and of leaving it (Kaldi's, with acoustic scales
-    of 0.1)."""
+    """Weight of the log-probabilities of staying in a state and of leaving it; 0.1 is Kaldi's value."""
     transition_scale: float = 1.0
-    """Weight of what a way out of a state has beyond that; nothing in a left-to-right topology without
-    skips."""
+    """Weight of the choice between several ways out of a state; of no effect in a topology without skips."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.silence_prob < 1:
@@ -56,13 +54,13 @@ def build_hclg(
 ) -> DecodingGraph:
     """The decoding graph of a lexicon, an n-gram model (or its ARPA file), a senone tree and its transitions.
 
-    Words of the model without a pronunciation are left out and listed in `excluded`. InputError where the
+    Words of the model without a pronunciation are not in the graph; its `excluded` lists them. InputError where the
     parts do not belong together.
     """
     if lexicon.phones != tree.phones:
         differing = sorted(set(lexicon.phones) ^ set(tree.phones))
         raise InputError(
-            f"graph: expected the phones of the tree in the lexicon, found a difference in {differing[:10]}"
+            f"graph: expected the phones of the tree in the lexicon, found a difference in {name_some(differing)}"
         )
     if transitions.num_pdfs != tree.num_pdfs:
         raise InputError(f"graph: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}")
@@ -71,7 +69,7 @@ def build_hclg(
     lg = lexicon_and_grammar(pronunciation_fst(lexicon, options.silence_prob), grammar.fst)
     log.info("LG: %d states, %d arcs", lg.num_states, lg.num_arcs)
     expanded = expand(lg, tree, pdf_costs(transitions, options), len(lexicon.words))
-    made_from = {
+    sources = {
         "lexicon": lexicon.fingerprint,
         "grammar": grammar.fst.digest(),
         "tree": tree.fingerprint,
@@ -83,28 +81,27 @@ def build_hclg(
         words=lexicon.words,
         num_pdfs=tree.num_pdfs,
         excluded=grammar.excluded,
-        fingerprint=fingerprint(made_from),
+        fingerprint=fingerprint(sources),
     )
 
 
 def lexicon_and_grammar(lexicon: FstArrays, grammar: FstArrays) -> FstArrays:
-    """LG, deterministic and minimal: phones and disambiguation symbols in, words out."""
+    """LG, deterministic and minimal: from phones and disambiguation symbols to words."""
     left, right = to_kaldifst(lexicon), to_kaldifst(grammar)
     kaldifst.arcsort(left, "olabel")
     kaldifst.arcsort(right, "ilabel")
     lg = kaldifst.compose(left, right)
-    # In the log semiring, as Kaldi does, weights move so that what is left at a state is a probability: it
-    # prunes better.
+    # The log semiring, as in Kaldi: the weights out of a state then sum to one, and the search prunes better.
     kaldifst.determinize_star(lg, use_log=True)
     kaldifst.minimize_encoded(lg)
     return from_kaldifst(lg)
 
 
 def pdf_costs(transitions: TransitionModel, options: GraphOptions) -> PdfCosts:
-    """What a visit to a pdf costs, as in Kaldi (`AddSelfLoops`).
+    """The cost of a visit to each pdf, as in Kaldi (`AddSelfLoops`).
 
     A visit of d frames scores self_loop_scale * ((d-1) * log stay + log leave) + transition_scale * (log_forward -
-    log leave), leave = 1 - stay. The way out is paid for on the way in: every visit has one of each.
+    log leave), with leave = 1 - stay. The cost of leaving is charged on entry: every visit has one of each.
     """
     stay = transitions.log_self_loop.double().numpy()
     leave = np.log1p(-np.exp(stay))

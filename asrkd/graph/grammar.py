@@ -15,34 +15,34 @@ from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source
 from asrkd.lang.ngram import BOS, EOS, NEVER_LOG10, NgramModel
 
 LN10 = math.log(10.0)
-NOTHING = ""  # the history of a unigram
+NO_HISTORY = ""  # of a unigram
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """G and the words of the model that no pronunciation is known of."""
+    """G, and the words of the model without a pronunciation."""
 
     fst: FstArrays
-    """Word labels in; out the same, epsilon on back-off arcs."""
+    """Input labels are word labels. Output labels are the same, but epsilon on back-off arcs."""
     excluded: tuple[str, ...]
-    """Words of the model outside the lexicon, sorted; their n-grams are not in G."""
+    """Words of the model that have no label, sorted; their n-grams are not in G."""
 
 
 def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label: int) -> Grammar:
-    """Build G of the words in `word_labels`; back-off arcs carry `backoff_label` in and epsilon out.
+    """G of the words in `word_labels`; back-off arcs have the input label `backoff_label` and the output epsilon.
 
-    A state for each history that some n-gram extends. A history that nothing extends has no state: its
-    back-off weight stands on the arcs that would enter it, which is exact because whatever follows backs off.
-    InputError if the model has none of the words, or no sentence could end.
+    G has a state for each history that some n-gram extends. A history without such an n-gram has no state. Its
+    back-off weight is part of the arcs that would enter it; that is exact, because every word that follows backs
+    off. InputError if the model has none of the words, or if no sentence can end.
     """
     states = _states(model, word_labels)
-    if NOTHING not in states or word_labels.keys().isdisjoint(model.vocabulary):
+    if NO_HISTORY not in states or word_labels.keys().isdisjoint(model.vocabulary):
         raise InputError("language model: expected words of the lexicon, found none of them")
     arcs = _Arcs()
     final = np.full(len(states), NO_FINAL)
 
     def enter(history: str) -> tuple[int, float]:
-        """State of a history or of what it backs off to, and the cost of that."""
+        """The state of a history, or of the longest shorter history that has one, and the cost of backing off to it."""
         cost = 0.0
         while history not in states:
             cost += _backoff_cost(model, history)
@@ -56,14 +56,14 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
         target, cost = enter(f"{history} {word}" if history else word)
         label = word_labels[word]
         arcs.add(states[history], target, label, label, cost - log10_prob * LN10)
-    if not math.isfinite(final[states[NOTHING]]):
+    if not math.isfinite(final[states[NO_HISTORY]]):
         raise InputError(f"language model: expected a unigram {EOS}, found none")
     for history, state in states.items():
         if history:
             target, cost = enter(_shorter(history))
             arcs.add(state, target, backoff_label, 0, cost + _backoff_cost(model, history))
     start, cost = enter(BOS)
-    if cost:  # nothing follows <s>, yet backing off from it costs: no arc enters it to carry that
+    if cost:  # No n-gram extends <s>, and no arc enters it that could carry the cost of backing off.
         arcs.add(len(final), start, backoff_label, 0, cost)
         start, final = len(final), np.append(final, NO_FINAL)
     excluded = tuple(sorted(model.vocabulary - word_labels.keys()))
@@ -71,7 +71,7 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
 
 
 class _Arcs:
-    """Arcs given one by one, kept as numbers: a tuple an arc would take ten times the memory."""
+    """Arcs that are added one by one, stored as numbers: one tuple per arc would take ten times the memory."""
 
     def __init__(self) -> None:
         self.labels = tuple(array("i") for _ in range(4))
@@ -83,19 +83,18 @@ class _Arcs:
         self.cost.append(cost)
 
     def fst(self, final: NDArray[np.float64], start: int) -> FstArrays:
-        src, dst, ilabel, olabel = (np.asarray(column) for column in self.labels)
-        return sorted_by_source(src, dst, ilabel, olabel, np.asarray(self.cost), final, start)
+        return sorted_by_source([np.asarray(column) for column in (*self.labels, self.cost)], final, start)
 
 
 def _states(model: NgramModel, word_labels: Mapping[str, int]) -> dict[str, int]:
-    """Every history that something follows, the empty one first, the others by length."""
+    """Every history that an n-gram extends; the empty one first, the others by length."""
     extended = {history for history, _, _ in _known_ngrams(model, word_labels)}
     ordered = sorted(extended, key=lambda history: (history.count(" ") + bool(history), history))
     return {history: state for state, history in enumerate(ordered)}
 
 
 def _known_ngrams(model: NgramModel, word_labels: Mapping[str, int]) -> Iterator[tuple[str, str, float]]:
-    """(history, word, log10 probability) of the n-grams of known words that can happen."""
+    """(history, word, log10 probability) of the n-grams of labelled words with a probability above zero."""
     known = {*word_labels, BOS}
     knows_all = word_labels.keys() >= model.vocabulary
     for table in model.tables:

@@ -1,14 +1,54 @@
 """From LG to HCLG: each phone arc becomes the HMM states of a triphone, in array operations.
 
-What Kaldi does by composing with C and H, determinising and minimising has a fixed shape once LG is deterministic:
+Kaldi composes LG with C and H, determinises and minimises. The result has a fixed shape once LG is deterministic, so
+it is built directly here:
 
-* A place in LG is (state, left, phone): the last phone read, not yet put out, and the one before it. The next
-  phone, or the end, is its right context and puts it out as three pdfs.
-* From one place, triphones that begin with the same pdfs share states, so that HCLG is as deterministic as LG.
-* Where a triphone is done, the phones that come next from all the places it may lead to begin.
+* A context is (state of LG, left phone, phone). The phone is the last one read. It is not emitted yet, because its
+  right neighbour is unknown. The next phone arc, or the end of the utterance, is that neighbour: the phone is then
+  emitted as a triple of pdfs, one per HMM state.
+* An exit is a way out of a context: the next phone arc, or the end.
+* A chain is the HMM states of an exit. Exits of one context that begin with the same pdfs share these states, so
+  that HCLG is as deterministic as LG.
+* Behind the last state of a chain begin the chains of the context that its exit leads to.
 
-An arc enters each state with one pdf only, and so the state loops on that pdf. Disambiguation symbols have done
-their work in LG: here they are epsilons, followed at once instead of being kept as arcs.
+All arcs into a state have the same pdf, and the state loops on that pdf. Disambiguation symbols are no longer needed
+after determinisation. They are epsilons here, and are followed at once instead of becoming arcs.
+
+An example
+----------
+Three phones, SIL = 0, A = 1 and B = 2, have the pdfs 0 to 2, 3 to 5 and 6 to 8. The first state of B asks whether A
+is on its left; if so its pdf is 9. LG has three states. Its phone arcs are
+
+    arc   src  dst  phone  word  cost
+     0     0    1     A      w   1.0
+     1     1    2     A      -   0.5
+     2     1    2     B      -   0.25
+
+and state 2 is final at no cost. With P = 3 phones the code of a context is (state · P + left) · P + phone. A
+neighbour that the tree cannot distinguish from an earlier one counts as that one: only B distinguishes its left
+neighbours, so the left phone of an A is always 0.
+
+    context   (state, left, phone)   code
+       0         (1, 0, A)            10 = (1 · 3 + 0) · 3 + 1
+       1         (2, 0, A)            19 = (2 · 3 + 0) · 3 + 1
+       2         (2, A, B)            23 = (2 · 3 + 1) · 3 + 2
+
+    exit   context   next    pdfs    cost   leads to
+     0        0      arc 1   3 4 5   0.5    context 1
+     1        0      arc 2   3 4 5   0.25   context 2
+     2        1      end     3 4 5   0      end
+     3        2      end     9 7 8   0      end
+
+Exits 0 and 1 have the same pdfs and share a chain, so there are three chains of three states. State 0 of HCLG is the
+start, states 1 to 3 are the first states of the chains, 4 to 6 the second ones, 7 to 9 the third ones, and 10 is
+the end. Chain 0 has the states 1, 4 and 7. It charges the smaller cost of its exits, 0.25, on its first arc; the arc
+to context 1 then adds the missing 0.25. Without the costs of the pdfs the arcs between different states are
+
+    0 -> 1   label 4   cost 1.25   word w          (label: pdf + 1)
+    1 -> 4   label 5   cost 0                      then 4 -> 7 with label 6; chains 1 and 2 likewise
+    7 -> 2   label 4   cost 0.25                   context 1: A
+    7 -> 3   label 10  cost 0                      context 2: B after A
+    8 -> 10  label -1  cost 0                      the end; 9 -> 10 likewise
 """
 
 from __future__ import annotations
@@ -22,22 +62,23 @@ from numpy.typing import NDArray
 
 from asrkd.graph.arrays import FstArrays
 from asrkd.graph.triphones import TriphoneTable
-from asrkd.hmm.questions import SILENCE_ID
-from asrkd.hmm.topology import NUM_STATES, pdf_to_label
+from asrkd.graph.word_sequences import WordSequences
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.workflow.ragged import rows_of
 
-# Codes of places are int64; what there is one of an arc is 32 bits wide, for a graph has tens of millions of them.
+# Codes of contexts are int64. Columns of arcs have 32 bits, because a graph has tens of millions of arcs.
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
 FINAL_LABEL = -1  # k2's label of arcs into the final state
-WordSequences = dict[tuple[int, ...], int]
+RowOfSequence = dict[tuple[int, ...], int]
+"""Sequence of word ids -> its row in WordSequences; grows as arcs are joined."""
 
 
 @dataclass(frozen=True)
 class PdfCosts:
-    """Costs [S] of entering a pdf and of staying in it for one more frame."""
+    """Costs [S] of entering a pdf and of staying in it for one more frame, negated natural logs."""
 
     entry: Floats
     loop: Floats
@@ -45,32 +86,35 @@ class PdfCosts:
 
 @dataclass(frozen=True)
 class ExpandedArcs:
-    """Arcs of HCLG, ordered by source and label. State 0 starts, the last one ends."""
+    """Arcs of HCLG, ordered by source and label. State 0 is the start, the last state is the end."""
 
     arcs: Ints
-    """[arcs, 3]: source, destination, label."""
+    """[arcs, 3] int32: source, destination, label."""
     cost: Floats
-    """[arcs]"""
+    """[arcs] float32, negated natural log."""
     words: Ints
-    """[arcs]: row of `word_sequences` that the arc puts out."""
-    word_sequences: tuple[tuple[int, ...], ...]
-    """Sequences of word ids: row 0 none, row i the word i - 1, longer ones after them."""
+    """[arcs] int32: row of `word_sequences` that the arc emits."""
+    word_sequences: WordSequences
+    """Row 0 is empty, row i is the word i - 1, longer sequences follow."""
 
 
 def expand(lg: FstArrays, tree: SenoneTree, costs: PdfCosts, num_words: int) -> ExpandedArcs:
-    """HCLG of a deterministic LG: phone labels (phone_id + 1, higher ones are epsilons) in, word labels out."""
-    sequences: WordSequences = {(): 0, **{(word,): word + 1 for word in range(num_words)}}
-    contexts = TriphoneTable.of(tree)
-    source = _Source.of(lg, contexts.num_phones, sequences)
-    places = _places(source, contexts)
-    exits = _exits(source, contexts, places)
-    chains = _Chains.of(exits, contexts)
-    return _assemble(source, contexts, places, chains, costs, sequences)
+    """HCLG of a deterministic LG.
+
+    Input labels of LG are phone_id + 1, and higher ones, which are epsilons; its output labels are word_id + 1, with
+    word ids up to `num_words`.
+    """
+    sequences: RowOfSequence = {(): 0, **{(word,): word + 1 for word in range(num_words)}}
+    triphones = TriphoneTable.of(tree)
+    phone_arcs = _PhoneArcs.of(lg, triphones.num_phones, sequences)
+    contexts = _all_contexts(phone_arcs, triphones)
+    chains = _Chains.of(_all_exits(phone_arcs, triphones, contexts), triphones)
+    return _Assembly(phone_arcs, triphones, contexts, chains, costs, sequences).assemble()
 
 
 @dataclass(frozen=True)
 class _Closure:
-    """What epsilons alone lead to from each state of LG, the state itself included, ordered by `src`."""
+    """The states that epsilons alone lead to from each state of LG, the state itself included, ordered by `src`."""
 
     src: Ints
     dst: Ints
@@ -79,15 +123,16 @@ class _Closure:
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
+        """[states + 1]: the first row of each state."""
         return np.searchsorted(self.src, np.arange(int(self.src[-1]) + 2))
 
     def of(self, states: Ints) -> tuple[Ints, Ints]:
-        """(which of `states`, row of this closure) for all that they lead to."""
+        """(which of `states`, row of this closure) of all that they lead to."""
         return rows_of(self.first, states)
 
 
 @dataclass(frozen=True)
-class _Source:
+class _PhoneArcs:
     """LG's phone arcs, ordered by source, its final costs, and the closure over its epsilons."""
 
     start: int
@@ -100,48 +145,49 @@ class _Source:
     closure: _Closure
 
     @staticmethod
-    def of(lg: FstArrays, num_phones: int, sequences: WordSequences) -> _Source:
+    def of(lg: FstArrays, num_phones: int, sequences: RowOfSequence) -> _PhoneArcs:
         is_phone = (lg.ilabel > 0) & (lg.ilabel <= num_phones)
         phones = lg.where(is_phone)
-        return _Source(
+        return _PhoneArcs(
             start=lg.start,
             final=lg.final,
             src=phones.src,
             dst=phones.dst,
             phone=phones.ilabel - 1,
             cost=phones.cost,
-            # Word labels count from 1, as the rows of single words do.
+            # Word labels count from 1, and so do the rows of single words.
             words=phones.olabel,
             closure=_closure(lg.where(~is_phone), sequences),
         )
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
+        """[states + 1]: the first phone arc of each state."""
         return np.searchsorted(self.src, np.arange(len(self.final) + 1))
 
-    def arcs_of(self, states: Ints) -> tuple[Ints, Ints]:
-        """(which of `states`, phone arc) for all arcs out of them."""
+    def leaving(self, states: Ints) -> tuple[Ints, Ints]:
+        """(which of `states`, phone arc) of all arcs out of them."""
         return rows_of(self.first, states)
 
 
-def _closure(epsilons: FstArrays, sequences: WordSequences) -> _Closure:
-    """Every way through epsilons, one after the other; LG has no cycle of them."""
+def _closure(epsilons: FstArrays, sequences: RowOfSequence) -> _Closure:
+    """All paths of epsilon arcs. LG has no cycle of them."""
     first = np.searchsorted(epsilons.src, np.arange(epsilons.num_states + 1))
-    here, none = np.arange(epsilons.num_states, dtype=np.int32), np.zeros(epsilons.num_states, dtype=np.int32)
-    step = _Closure(here, here, none.astype(np.float32), none)
+    states, none = np.arange(epsilons.num_states, dtype=np.int32), np.zeros(epsilons.num_states, dtype=np.int32)
+    step = _Closure(states, states, none.astype(np.float32), none)
     steps = [step]
     while step.src.size:
         which, arc = rows_of(first, step.dst)
         joined = joined_words(step.words[which], epsilons.olabel[arc], sequences)
         step = _Closure(step.src[which], epsilons.dst[arc], step.cost[which] + epsilons.cost[arc], joined)
         steps.append(step)
-    everything = [np.concatenate([getattr(one, name) for one in steps]) for name in ("src", "dst", "cost", "words")]
-    order = np.argsort(everything[0], kind="stable")
-    return _Closure(*(column[order] for column in everything))
+    columns = [np.concatenate([getattr(one, name) for one in steps]) for name in ("src", "dst", "cost", "words")]
+    order = np.argsort(columns[0], kind="stable")
+    return _Closure(*(column[order] for column in columns))
 
 
-def joined_words(first: Ints, second: Ints, sequences: WordSequences) -> Ints:
-    """Rows of the concatenated sequences, new ones added to the table."""
+def joined_words(first: Ints, second: Ints, sequences: RowOfSequence) -> Ints:
+    """Rows of the concatenated sequences; new sequences are added to the table."""
     rows = np.where(first == 0, second, first)
     both = np.flatnonzero((first > 0) & (second > 0))
     if both.size:
@@ -153,8 +199,8 @@ def joined_words(first: Ints, second: Ints, sequences: WordSequences) -> Ints:
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Places (state, left, phone) of LG, by their sorted codes."""
+class _Contexts:
+    """Contexts (state of LG, left phone, phone) as sorted codes; a context's number is its index there."""
 
     codes: Ints
     num_phones: int
@@ -163,7 +209,7 @@ class _Places:
         return (state.astype(np.int64) * self.num_phones + left) * self.num_phones + phone
 
     def find(self, state: Ints, left: Ints, phone: Ints) -> Ints:
-        """Number of each place, which must be there."""
+        """The number of each context; all of them exist."""
         return np.searchsorted(self.codes, self.encode(state, left, phone))
 
     @property
@@ -179,194 +225,203 @@ class _Places:
         return self.codes % self.num_phones
 
 
-def _places(source: _Source, contexts: TriphoneTable) -> _Places:
-    """All places that a path may come to, by phone arcs and by the epsilons after them."""
-    number = contexts.num_phones
-    places = _Places(np.zeros(0, dtype=np.int64), number)
-    # Which phones come last at each state; before the first phone there is silence.
-    last = np.append(source.dst.astype(np.int64) * number + source.phone, source.start * number + SILENCE_ID)
-    last = np.unique(_followed(np.unique(last), number, source.closure))
-    which, arc = source.arcs_of(last // number)
-    phone = source.phone[arc]
-    left = contexts.left_class[phone, (last % number)[which]]
-    codes = np.unique(places.encode(source.dst[arc], left, phone))
-    return replace(places, codes=np.unique(_followed(codes, number**2, source.closure)))
+def _all_contexts(phone_arcs: _PhoneArcs, triphones: TriphoneTable) -> _Contexts:
+    """All contexts that a path may reach, by phone arcs and by the epsilons behind them."""
+    number = triphones.num_phones
+    contexts = _Contexts(np.zeros(0, dtype=np.int64), number)
+    # (state, phone read last) of all paths. Before the first phone there is silence.
+    last = np.append(
+        phone_arcs.dst.astype(np.int64) * number + phone_arcs.phone, phone_arcs.start * number + SILENCE_ID
+    )
+    last = np.unique(_through_epsilons(np.unique(last), number, phone_arcs.closure))
+    which, arc = phone_arcs.leaving(last // number)
+    phone = phone_arcs.phone[arc]
+    left = triphones.left_class[phone, (last % number)[which]]
+    codes = np.unique(contexts.encode(phone_arcs.dst[arc], left, phone))
+    return replace(contexts, codes=np.unique(_through_epsilons(codes, number**2, phone_arcs.closure)))
 
 
-def _followed(codes: Ints, size: int, closure: _Closure) -> Ints:
-    """Codes state * size + context of all that the states' epsilons lead to."""
+def _through_epsilons(codes: Ints, size: int, closure: _Closure) -> Ints:
+    """Codes state * size + rest, of all states that epsilons lead to from these states, with the same rest."""
     which, row = closure.of(codes // size)
     return closure.dst[row].astype(np.int64) * size + (codes % size)[which]
 
 
 @dataclass(frozen=True)
 class _Exits:
-    """Ways out of places: the next phone's arc, or the end. Ordered by place and triple."""
+    """Ways out of contexts: the next phone arc, or the end. Ordered by context and triple."""
 
-    place: Ints
+    context: Ints
     triple: Ints
-    """Row of the triphone table's pdfs that the place's phone puts out on this way."""
+    """Row of the triphone table's pdfs: the context's phone, with the next phone as its right neighbour."""
     cost: Floats
     arc: Ints
     """Phone arc of LG that is taken, -1 at the end."""
     target: Ints
-    """Place that it leads to, -1 at the end."""
+    """Context that it leads to, -1 at the end."""
 
 
-def _exits(source: _Source, contexts: TriphoneTable, places: _Places) -> _Exits:
-    state, left, phone = places.state, places.left, places.phone
-    place, arc = source.arcs_of(state)
-    following = source.phone[arc]
-    target = places.find(source.dst[arc], contexts.left_class[following, phone[place]], following)
-    ending = np.flatnonzero(np.isfinite(source.final[state]))
-    outside = np.full(ending.size, -1)
-    place = np.concatenate([place, ending])
+def _all_exits(phone_arcs: _PhoneArcs, triphones: TriphoneTable, contexts: _Contexts) -> _Exits:
+    state, left, phone = contexts.state, contexts.left, contexts.phone
+    context, arc = phone_arcs.leaving(state)
+    following = phone_arcs.phone[arc]
+    target = contexts.find(phone_arcs.dst[arc], triphones.left_class[following, phone[context]], following)
+    ending = np.flatnonzero(np.isfinite(phone_arcs.final[state]))
+    none = np.full(ending.size, -1)
+    context = np.concatenate([context, ending])
     right = np.concatenate([following, np.full(ending.size, SILENCE_ID)])
-    triple = contexts.triple[left[place], phone[place], right]
-    order = np.argsort(place * len(contexts.pdfs) + triple, kind="stable")
+    triple = triphones.triple(left[context], phone[context], right)
+    order = np.argsort(context * len(triphones.pdfs) + triple, kind="stable")
     return _Exits(
-        place[order].astype(np.int32),
+        context[order].astype(np.int32),
         triple[order].astype(np.int32),
-        np.concatenate([source.cost[arc], source.final[state[ending]]])[order],
-        np.concatenate([arc, outside])[order].astype(np.int32),
-        np.concatenate([target, outside])[order].astype(np.int32),
+        np.concatenate([phone_arcs.cost[arc], phone_arcs.final[state[ending]]])[order],
+        np.concatenate([arc, none])[order].astype(np.int32),
+        np.concatenate([target, none])[order].astype(np.int32),
     )
 
 
 @dataclass(frozen=True)
 class _Chains:
-    """HMM states of the exits: those of one place that begin alike share them.
+    """HMM states of the exits. Exits of one context that begin with the same pdfs share states.
 
-    One list a level, first pdf to last: `pdf` of each state, `above`, the state before it (the place, for the
-    first), and `cost`, the least of any exit beyond.
+    `pdf`, `parent` and `cost` are lists with one array per HMM state of a phone, first to last.
     """
 
     exits: _Exits
     pdf: list[Ints]
-    above: list[Ints]
+    parent: list[Ints]
+    """The state before this one: an index into the arrays of the level before, or the context at the first level."""
     cost: list[Floats]
-    of_exit: Ints
-    """Last state of each exit."""
+    """The least cost of the exits behind each state."""
+    last_state: Ints
+    """[exits]: the last state of each exit, an index into the arrays of the last level."""
 
     @staticmethod
-    def of(exits: _Exits, contexts: TriphoneTable) -> _Chains:
-        above, begins = exits.place, np.ones(exits.place.size, dtype=bool)
-        begins[1:] = exits.place[1:] != exits.place[:-1]
+    def of(exits: _Exits, triphones: TriphoneTable) -> _Chains:
+        parent, begins = exits.context, np.ones(exits.context.size, dtype=bool)
+        begins[1:] = exits.context[1:] != exits.context[:-1]
         pdf, parents, cost = [], [], []
         for level in range(NUM_STATES):
-            pdfs = contexts.pdfs[:, level][exits.triple]
+            pdfs = triphones.pdfs[:, level][exits.triple]
             begins[1:] |= pdfs[1:] != pdfs[:-1]
             first = np.flatnonzero(begins)
             pdf.append(pdfs[first])
-            parents.append(above[first])
+            parents.append(parent[first])
             cost.append(np.minimum.reduceat(exits.cost, first))
-            above = np.cumsum(begins, dtype=np.int32) - 1
-        return _Chains(exits, pdf, parents, cost, above)
+            parent = np.cumsum(begins, dtype=np.int32) - 1
+        return _Chains(exits, pdf, parents, cost, parent)
+
+    @cached_property
+    def offset(self) -> NDArray[np.int64]:
+        """[NUM_STATES + 1]: the first state of HCLG of each level, and the end. State 0 is the start."""
+        return np.cumsum([1, *(pdf.size for pdf in self.pdf)])
 
 
 @dataclass(frozen=True)
 class _Joins:
-    """Where chains go on: from a state of HCLG to a place, whose chains may begin."""
+    """From a state of HCLG to a context, where chains may begin."""
 
     src: Ints
-    place: Ints
+    context: Ints
     cost: Floats
     words: Ints
-
-    def through_epsilons(self, source: _Source, places: _Places, sequences: WordSequences) -> _Joins:
-        """Also to all places that LG's epsilons lead to, at the same phones."""
-        state, left, phone = places.state[self.place], places.left[self.place], places.phone[self.place]
-        which, row = source.closure.of(state)
-        return _Joins(
-            self.src[which],
-            places.find(source.closure.dst[row], left[which], phone[which]).astype(np.int32),
-            self.cost[which] + source.closure.cost[row],
-            joined_words(self.words[which], source.closure.words[row], sequences),
-        )
-
-
-def _assemble(
-    source: _Source,
-    contexts: TriphoneTable,
-    places: _Places,
-    chains: _Chains,
-    costs: PdfCosts,
-    sequences: WordSequences,
-) -> ExpandedArcs:
-    """Number the states (start, first states of all chains, second ones, ..., end) and join chains to chains."""
-    offset = np.cumsum([1, *(pdf.size for pdf in chains.pdf)])
-    joins = [_beginnings(source, contexts, places, sequences), _continuations(source, chains, offset)]
-    pieces = [*_chain_arcs(chains, costs, offset), _final_arcs(chains, offset)]
-    pieces += [
-        _joining_arcs(join.through_epsilons(source, places, sequences), places, chains, costs, offset) for join in joins
-    ]
-    arcs, cost, words = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    del pieces, joins
-    num_labels = len(costs.loop) + 2  # the end's -1 and epsilon's 0 among them
-    order = np.argsort(arcs[:, 0].astype(np.int64) * num_labels + arcs[:, 2], kind="stable")
-    return ExpandedArcs(arcs[order], cost[order], words[order], tuple(sequences))
 
 
 _Arcs = tuple[Ints, Floats, Ints]
 
 
 def _arcs(src: Ints, dst: Ints, label: Ints, cost: Floats, words: Ints | None = None) -> _Arcs:
-    """Arcs [A, 3], costs [A] and rows of words [A], no words unless given."""
+    """Arcs [A, 3], costs [A] and rows of words [A]; None: no words."""
     arcs = np.empty((src.size, 3), dtype=np.int32)
     for column, values in enumerate((src, dst, label)):
         arcs[:, column] = values
     return arcs, cost.astype(np.float32), np.zeros(src.size, dtype=np.int32) if words is None else words
 
 
-def _chain_arcs(chains: _Chains, costs: PdfCosts, offset: Ints) -> list[_Arcs]:
-    """Self-loops of all states, and the arcs from each chain's first state to its last."""
-    arcs = []
-    for level, (pdf, above, cost) in enumerate(zip(chains.pdf, chains.above, chains.cost, strict=True)):
-        states, label = offset[level] + np.arange(pdf.size), pdf_to_label(pdf)
-        arcs.append(_arcs(states, states, label, costs.loop[pdf]))
-        if level:
-            step = cost - chains.cost[level - 1][above] + costs.entry[pdf]
-            arcs.append(_arcs(offset[level - 1] + above, states, label, step))
-    return arcs
+@dataclass(frozen=True)
+class _Assembly:
+    """Numbers the states of HCLG and makes its arcs."""
 
+    phone_arcs: _PhoneArcs
+    triphones: TriphoneTable
+    contexts: _Contexts
+    chains: _Chains
+    costs: PdfCosts
+    sequences: RowOfSequence
 
-def _final_arcs(chains: _Chains, offset: Ints) -> _Arcs:
-    ends = np.flatnonzero(chains.exits.arc < 0)
-    last = chains.of_exit[ends]
-    cost = chains.exits.cost[ends] - chains.cost[-1][last]
-    return _arcs(offset[NUM_STATES - 1] + last, np.full_like(ends, offset[-1]), np.full_like(ends, FINAL_LABEL), cost)
+    def assemble(self) -> ExpandedArcs:
+        joins = [self._beginnings(), self._continuations()]
+        parts = [*self._chain_arcs(), self._final_arcs()]
+        parts += [self._joining_arcs(self._with_epsilons(join)) for join in joins]
+        arcs, cost, words = (np.concatenate(column) for column in zip(*parts, strict=True))
+        del parts, joins
+        num_labels = len(self.costs.loop) + 2  # FINAL_LABEL and 0 among them
+        order = np.argsort(arcs[:, 0].astype(np.int64) * num_labels + arcs[:, 2], kind="stable")
+        return ExpandedArcs(arcs[order], cost[order], words[order], tuple(self.sequences))
 
+    def _chain_arcs(self) -> list[_Arcs]:
+        """Self-loops of all states, and the arcs from each chain's first state to its last."""
+        chains, costs, arcs = self.chains, self.costs, []
+        for level, (pdf, parent, cost) in enumerate(zip(chains.pdf, chains.parent, chains.cost, strict=True)):
+            states, label = chains.offset[level] + np.arange(pdf.size), pdf_to_label(pdf)
+            arcs.append(_arcs(states, states, label, costs.loop[pdf]))
+            if level:
+                step = cost - chains.cost[level - 1][parent] + costs.entry[pdf]
+                arcs.append(_arcs(chains.offset[level - 1] + parent, states, label, step))
+        return arcs
 
-def _beginnings(source: _Source, contexts: TriphoneTable, places: _Places, sequences: WordSequences) -> _Joins:
-    """From the start to the first phones of an utterance."""
-    _, row = source.closure.of(np.array([source.start]))
-    which, arc = source.arcs_of(source.closure.dst[row])
-    phone = source.phone[arc]
-    return _Joins(
-        np.zeros(arc.size, dtype=np.int32),
-        places.find(source.dst[arc], contexts.left_class[phone, SILENCE_ID], phone).astype(np.int32),
-        source.closure.cost[row][which] + source.cost[arc],
-        joined_words(source.closure.words[row][which], source.words[arc], sequences),
-    )
+    def _final_arcs(self) -> _Arcs:
+        chains = self.chains
+        ends = np.flatnonzero(chains.exits.arc < 0)
+        last = chains.last_state[ends]
+        cost = chains.exits.cost[ends] - chains.cost[-1][last]
+        src, label = chains.offset[NUM_STATES - 1] + last, np.full_like(ends, FINAL_LABEL)
+        return _arcs(src, np.full_like(ends, chains.offset[-1]), label, cost)
 
+    def _beginnings(self) -> _Joins:
+        """From the start to the first phones of an utterance."""
+        phone_arcs, closure = self.phone_arcs, self.phone_arcs.closure
+        _, row = closure.of(np.array([phone_arcs.start]))
+        which, arc = phone_arcs.leaving(closure.dst[row])
+        phone = phone_arcs.phone[arc]
+        left = self.triphones.left_class[phone, SILENCE_ID]
+        return _Joins(
+            np.zeros(arc.size, dtype=np.int32),
+            self.contexts.find(phone_arcs.dst[arc], left, phone).astype(np.int32),
+            closure.cost[row][which] + phone_arcs.cost[arc],
+            joined_words(closure.words[row][which], phone_arcs.words[arc], self.sequences),
+        )
 
-def _continuations(source: _Source, chains: _Chains, offset: Ints) -> _Joins:
-    """From the last state of each chain to the phones that come next."""
-    exits = chains.exits
-    on = np.flatnonzero(exits.arc >= 0)
-    last = chains.of_exit[on]
-    return _Joins(
-        (offset[NUM_STATES - 1] + last).astype(np.int32),
-        exits.target[on],
-        exits.cost[on] - chains.cost[-1][last],
-        source.words[exits.arc[on]],
-    )
+    def _continuations(self) -> _Joins:
+        """From the last state of each chain to the phones that come next."""
+        chains, exits = self.chains, self.chains.exits
+        inner = np.flatnonzero(exits.arc >= 0)
+        last = chains.last_state[inner]
+        return _Joins(
+            (chains.offset[NUM_STATES - 1] + last).astype(np.int32),
+            exits.target[inner],
+            exits.cost[inner] - chains.cost[-1][last],
+            self.phone_arcs.words[exits.arc[inner]],
+        )
 
+    def _with_epsilons(self, joins: _Joins) -> _Joins:
+        """Also to the contexts that LG's epsilons lead to, with the same phones."""
+        contexts, closure = self.contexts, self.phone_arcs.closure
+        state, left, phone = (column[joins.context] for column in (contexts.state, contexts.left, contexts.phone))
+        which, row = closure.of(state)
+        return _Joins(
+            joins.src[which],
+            contexts.find(closure.dst[row], left[which], phone[which]).astype(np.int32),
+            joins.cost[which] + closure.cost[row],
+            joined_words(joins.words[which], closure.words[row], self.sequences),
+        )
 
-def _joining_arcs(joins: _Joins, places: _Places, chains: _Chains, costs: PdfCosts, offset: Ints) -> _Arcs:
-    """Arcs into every first state of the places that are joined to."""
-    first = np.searchsorted(chains.above[0], np.arange(places.codes.size + 1))
-    arc, chain = rows_of(first, joins.place)
-    pdf = chains.pdf[0][chain]
-    cost = joins.cost[arc] + chains.cost[0][chain] + costs.entry[pdf]
-    return _arcs(joins.src[arc], offset[0] + chain, pdf_to_label(pdf), cost, joins.words[arc])
+    def _joining_arcs(self, joins: _Joins) -> _Arcs:
+        """Arcs into every first state of the contexts that are joined to."""
+        chains = self.chains
+        first = np.searchsorted(chains.parent[0], np.arange(self.contexts.codes.size + 1))
+        arc, chain = rows_of(first, joins.context)
+        pdf = chains.pdf[0][chain]
+        cost = joins.cost[arc] + chains.cost[0][chain] + self.costs.entry[pdf]
+        return _arcs(joins.src[arc], chains.offset[0] + chain, pdf_to_label(pdf), cost, joins.words[arc])

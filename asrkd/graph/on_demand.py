@@ -1,9 +1,9 @@
-"""G walked word by word, determinised as far as it is walked.
+"""G, walked word by word and determinised on demand.
 
-A grammar with back-off arcs has several paths for the same words, and the decoding graph takes the best of them. So
-does this walk: its state is every state of G that the words so far may have led to, each with what it costs beyond
-the best (weighted determinisation by subsets: Mohri, Finite-State Transducers in Language and Speech Processing,
-1997, section 3.3). The cost of a sentence is then exactly what the decoding graph charges for its words.
+A grammar with back-off arcs has several paths for the same words, and the decoding graph takes the best of them. This
+walk does the same. Its state is the set of states of G that the words so far may have led to, each with its cost
+beyond the best one (weighted determinisation by subsets: Mohri, Finite-State Transducers in Language and Speech
+Processing, 1997, section 3.3). So the cost of a sentence equals the cost of its words in the decoding graph.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from asrkd.files import load_tensors, save_tensors
 from asrkd.graph.arrays import FstArrays
 
 KIND = "grammar"
-_DIGITS = 5  # of costs in nats: float32 sums of a sentence are good to about as many
+_DIGITS = 5  # of costs in nats; the float32 sum of a sentence has about as many
 
 Subset = tuple[tuple[int, float], ...]
 """(state, cost beyond the best) in order of the states."""
 
 
 class GrammarWalk:
-    """The walk over one G; what it has met it remembers."""
+    """The walk over one G. Every step that was taken once is cached."""
 
     def __init__(self, fst: FstArrays) -> None:
-        """`fst`: word labels in, back-off arcs known by their output of 0, as `grammar_fst` makes it."""
+        """`fst`: the G of `grammar_fst`, where back-off arcs have the output label 0."""
         self.fst = fst
         spoken = fst.olabel > 0
         self._num_labels = int(fst.olabel.max(initial=0)) + 1
@@ -47,24 +47,24 @@ class GrammarWalk:
         return self._normalised({self.fst.start: 0.0})
 
     def step(self, subset: Subset, label: int) -> tuple[float, Subset]:
-        """Cost of the word of that label, and the state after it; infinite and empty where G has no such word."""
-        found = self._steps.get((subset, label))
-        if found is None:
+        """The cost of a word and the state behind it; infinite and empty if G does not have the word."""
+        result = self._steps.get((subset, label))
+        if result is None:
             reached: dict[int, float] = {}
             for state, beyond in subset:
                 arc = self._arc(state, label)
                 if arc >= 0:
                     target, cost = int(self.fst.dst[arc]), beyond + float(self.fst.cost[arc])
                     reached[target] = min(cost, reached.get(target, math.inf))
-            found = self._steps[subset, label] = self._normalised(reached)
-        return found
+            result = self._steps[subset, label] = self._normalised(reached)
+        return result
 
     def end(self, subset: Subset) -> float:
-        """Cost of ending here."""
+        """The cost of ending in this state."""
         return min((beyond + float(self.fst.final[state]) for state, beyond in subset), default=math.inf)
 
     def cost(self, labels: list[int]) -> float:
-        """Cost of a sentence of words by their labels."""
+        """The cost of a sentence, given the labels of its words."""
         total, subset = self.start()
         for label in labels:
             cost, subset = self.step(subset, label)
@@ -73,12 +73,12 @@ class GrammarWalk:
 
     def _arc(self, state: int, label: int) -> int:
         key = state * self._num_labels + label
-        place = int(np.searchsorted(self._keys, key))
-        there = label < self._num_labels and place < len(self._keys) and self._keys[place] == key
-        return int(self._arcs[place]) if there else -1
+        index = int(np.searchsorted(self._keys, key))
+        exists = label < self._num_labels and index < len(self._keys) and self._keys[index] == key
+        return int(self._arcs[index]) if exists else -1
 
     def _normalised(self, reached: dict[int, float]) -> tuple[float, Subset]:
-        """The states that back-off arcs lead on to added, and the least cost taken off all."""
+        """The least cost, and the states with their costs beyond it, after following back-off arcs too."""
         waiting = list(reached)
         while waiting:
             state = waiting.pop()

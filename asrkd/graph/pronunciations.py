@@ -18,7 +18,7 @@ def phone_label(phone_id: int) -> int:
 
 
 def word_labels(lexicon: Lexicon) -> dict[str, int]:
-    """FST label of each word, from 1 in sorted order; the back-off symbol #0 has the one after the last."""
+    """FST label of each word, from 1 in sorted order; the back-off symbol #0 has the label after the last word."""
     return {word: label for label, word in enumerate(lexicon.words, start=1)}
 
 
@@ -28,9 +28,9 @@ def backoff_label(lexicon: Lexicon) -> int:
 
 
 def disambiguated(lexicon: Lexicon) -> list[tuple[str, Pronunciation, int]]:
-    """Each (word, pronunciation, n): n > 0 where the disambiguation symbol #n must follow, as in Kaldi.
+    """Each (word, pronunciation, n), as in Kaldi: n > 0 if the disambiguation symbol #n must follow the phones.
 
-    It must where another entry has the same phones or goes on from them: else L o G cannot be determinised.
+    It must if another entry has the same phones or begins with them. Otherwise L o G cannot be determinised.
     """
     entries = [(word, pron) for word in lexicon.words for pron in lexicon.prons[word]]
     times = Counter(pron for _, pron in entries)
@@ -45,10 +45,10 @@ def disambiguated(lexicon: Lexicon) -> list[tuple[str, Pronunciation, int]]:
 
 
 def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> FstArrays:
-    """Build L: phone labels in (phone_id + 1, then the disambiguation symbols), word labels out.
+    """L: input labels are phone_id + 1 and then the disambiguation symbols, output labels are word labels.
 
-    The symbols are #0 for backing off, #1, #2, ... after words, and a last one after silence. Variants of a word cost
-    nothing; silence comes before, between and after words with `silence_prob`.
+    The symbols are #0 for backing off, #1, #2, ... after words, and a last one after silence. All pronunciations of
+    a word cost nothing. Silence occurs before, between and after words with probability `silence_prob`.
     """
     entries = disambiguated(lexicon)
     num_symbols = 2 + max(n for _, _, n in entries)
@@ -84,7 +84,7 @@ class _Arcs:
         self.rows.append((src, dst, ilabel, olabel, cost))
 
     def add_word(self, chain: list[int], word_label: int, word_ends: dict[int, float]) -> None:
-        """A chain of arcs out of and back into the loop, the word on its first."""
+        """A chain of arcs from the state between words and back to it; the first arc has the word."""
         state, olabel = _BETWEEN_WORDS, word_label
         for label in chain[:-1]:
             self.add(state, self.next_state, label, olabel, 0.0)

@@ -1,1 +1,1 @@
-"""Topology, senone tree, alignments as data, priors."""
+"""HMM topology, senone tree, alignments, priors."""

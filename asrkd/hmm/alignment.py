@@ -1,4 +1,4 @@
-"""An alignment: each frame's phone, its state, and which phone of the utterance in turn that is."""
+"""An alignment: the phone and the HMM state of each frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,17 +16,12 @@ from torch import Tensor
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, load_tensors, save_tensors
-
-if TYPE_CHECKING:
-    from asrkd.features.store import FrameStore
-    from asrkd.hmm.tree import SenoneTree
-
-SILENCE_ID = 0
-NO_LABEL = -1
+from asrkd.hmm.topology import SILENCE_ID
+from asrkd.hmm.tree import SenoneTree
 
 
 class Segment(NamedTuple):
-    """One phone as spoken."""
+    """One phone as spoken, with its times in seconds."""
 
     phone: str
     start_sec: float
@@ -35,29 +30,32 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """Frames of N utterances, aligned.
-
-    utt_ids: N, in the store's order, those that aligned. offsets: [N+1] int64. phone_id: [T] int16, state:
-    [T] int8, segment: [T] int32, counting the utterance's phones from 0. phones: names, silence first.
-    store_fingerprint: the frame store aligned. log_like_rounds: acoustic and transition log-likelihood a
-    frame, one a round that led here. dropped: utt_id -> why it could not be aligned.
-    """
+    """The T frames of N utterances, aligned. ValueError where the lengths disagree or phone 0 is not silence."""
 
     utt_ids: tuple[str, ...]
+    """[N] the utterances that could be aligned, in the order of the frame store."""
     offsets: Tensor
+    """[N + 1] int64: utterance n has the frames offsets[n] to offsets[n + 1] - 1."""
     phone_id: Tensor
+    """[T] int16: index into `phones`."""
     state: Tensor
+    """[T] int8: HMM state of the phone, from 0."""
     segment: Tensor
+    """[T] int32: which phone of its utterance a frame belongs to, counted from 0."""
     phones: tuple[str, ...]
+    """Names of phones, silence first."""
     store_fingerprint: str
+    """Of the frame store that was aligned."""
     log_like_rounds: tuple[float, ...] = ()
+    """Acoustic and transition log-likelihood per frame (nats), one value per round of training."""
     rejected: Mapping[str, str] = field(default_factory=dict)
+    """utt_id -> why it could not be aligned."""
 
     def __post_init__(self) -> None:
         lengths = {self.phone_id.numel(), self.state.numel(), self.segment.numel(), int(self.offsets[-1])}
         if len(lengths) != 1 or self.offsets.numel() != len(self.utt_ids) + 1:
             raise ValueError(
-                f"alignment: expected a phone, state and segment a frame of {len(self.utt_ids)} utterances, "
+                f"alignment: expected a phone, state and segment per frame of {len(self.utt_ids)} utterances, "
                 f"found lengths {sorted(lengths)} and {self.offsets.numel()} offsets"
             )
         if self.phones[:1] != (SILENCE,):
@@ -69,12 +67,12 @@ class Alignment:
 
     @property
     def log_like_per_frame(self) -> float:
-        """Of the last round."""
+        """Log-likelihood per frame of the last round, nats."""
         return self.log_like_rounds[-1]
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the labels themselves and the frames that they are for."""
+        """Changes with the labels and with the frames that they are for."""
         labels = torch.stack([self.phone_id.int(), self.state.int(), self.segment]).numpy().tobytes()
         return fingerprint(
             [
@@ -86,11 +84,11 @@ class Alignment:
         )
 
     def segment_starts(self) -> Tensor:
-        """Frames [K] of this alignment where a phone begins, utterance after utterance."""
+        """Frames [K] int64 at which a phone begins, utterance after utterance."""
         return self._changes(self.segment)
 
     def visit_starts(self) -> Tensor:
-        """Frames [V] where an HMM state is entered."""
+        """Frames [V] int64 at which an HMM state is entered."""
         return self._changes(self.segment * torch.iinfo(torch.int8).max + self.state)
 
     def _changes(self, values: Tensor) -> Tensor:
@@ -100,7 +98,10 @@ class Alignment:
         return starts.nonzero().squeeze(1)
 
     def triphones(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Left neighbour, phone, right neighbour of each frame, [T] int64; silence beyond the ends."""
+        """Left neighbour, phone and right neighbour of each frame, [T] int64 each.
+
+        The neighbour beyond either end of an utterance is silence.
+        """
         starts = self.segment_starts()
         phone = self.phone_id[starts].long()
         first = torch.isin(starts, self.offsets)
@@ -119,26 +120,8 @@ class Alignment:
             )
         return tree.pdf_ids(*self.triphones(), self.state)
 
-    def frame_ids(self, store: FrameStore) -> Tensor:
-        """The store's frame id [T] of each aligned frame. InputError if another store was aligned."""
-        self._check_store(store)
-        return store.frame_ids(self.utt_ids)
-
-    def store_labels(self, store: FrameStore, tree: SenoneTree) -> Tensor:
-        """Senone of every frame of the store [len(store)] int64; NO_LABEL in utterances that were dropped."""
-        labels = torch.full((len(store),), NO_LABEL)
-        labels[self.frame_ids(store)] = self.pdf_ids(tree)
-        return labels
-
-    def _check_store(self, store: FrameStore) -> None:
-        if store.fingerprint != self.store_fingerprint:
-            raise InputError(
-                f"alignment: expected frame store {self.store_fingerprint}, which it was made on, "
-                f"found {store.fingerprint}"
-            )
-
     def span(self, utt_id: str) -> slice:
-        """Where an utterance's frames are in this alignment. InputError for one that is not in it."""
+        """The frames of one utterance. InputError for an utterance that is not in the alignment."""
         index = self._index.get(utt_id)
         if index is None:
             raise InputError(f"{utt_id}: not aligned ({self.rejected.get(utt_id, 'no such utterance')})")
@@ -149,10 +132,10 @@ class Alignment:
         return {utt_id: index for index, utt_id in enumerate(self.utt_ids)}
 
     def segments(self, utt_id: str, frame_shift_ms: float) -> list[Segment]:
-        """The phones of an utterance and their times.
+        """The phones of an utterance and their times. InputError for an utterance that is not in the alignment.
 
-        Frame t is centred on (t + 1/2) · shift, as Lhotse's features are (its windows are padded at the ends
-        rather than snipped), so a boundary before frame t, half-way between two centres, lies at t · shift.
+        Frame t is centred on (t + 1/2) · shift, because Lhotse pads the ends of an utterance instead of cutting them.
+        The boundary before frame t lies half-way between two centres, at t · shift.
         """
         span = self.span(utt_id)
         phone_id, segment = self.phone_id[span], self.segment[span]

@@ -1,19 +1,19 @@
-"""Log-priors of senones, subtracted from log-posteriors to make scaled log-likelihoods."""
+"""Log-priors of senones. Log-posteriors minus log-priors are scaled log-likelihoods."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-PRIOR_FLOOR = 1e-5  # of the probability mass; keeps a senone seen once or never from dominating the search
+PRIOR_FLOOR = 1e-5  # probability: without it a senone that was hardly ever seen would dominate the search
 
 
 def log_priors(pdf_ids: Tensor, num_pdfs: int, floor: float = PRIOR_FLOOR) -> Tensor:
     """Natural-log relative frequency of each senone in the training labels.
 
-    log p(x|s) = log p(s|x) - log p(s) + const (Bourlard and Morgan 1994). pdf_ids: [T] integers; returns [S]
-    float32 that sums to one in the exponential. Frequencies under `floor` are raised to it before
-    normalising.
+    log p(x|s) = log p(s|x) - log p(s) + const (Bourlard and Morgan 1994). pdf_ids: [T] integers -> [S] float32, with
+    exponentials that sum to one. Frequencies below `floor` are raised to it before normalising. ValueError for no
+    labels or labels out of range.
     """
     if pdf_ids.numel() == 0:
         raise ValueError("priors: expected at least one label, found none")

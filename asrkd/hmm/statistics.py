@@ -1,36 +1,33 @@
-"""Single-Gaussian statistics of triphone states: what a senone tree is grown on."""
+"""Single-Gaussian statistics of triphone states, on which a senone tree is grown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from asrkd.hmm.alignment import Alignment
-
-VARIANCE_FLOOR = 0.01  # of the variance of all frames, a dimension: keeps the likelihood of a small cluster finite
-CHUNK_FRAMES = 20000  # in float64 at once
+VARIANCE_FLOOR = 0.01  # share of the variance of all frames, per dimension: a small cluster's likelihood stays finite
+CHUNK_FRAMES = 20000  # converted to float64 at once
 LOG_TWO_PI_E = float(np.log(2.0 * np.pi) + 1.0)
 
 
 @dataclass(frozen=True)
 class TriphoneStats:
-    """Counts, sums and sums of squares of the frames of each triphone state seen.
-
-    keys: [K, 4] int64, (left, phone, right, state), rows unique and sorted.
-    count: [K], total: [K, D], squares: [K, D] float64. floor: [D] float64, the variance floor.
-    """
+    """Counts, sums and sums of squares of the frames of K triphone states. ValueError for other shapes."""
 
     keys: NDArray[np.int64]
+    """[K, 4]: (left, phone, right, state) of the triphone states that were seen, sorted, each once."""
     count: NDArray[np.float64]
+    """[K] frames."""
     total: NDArray[np.float64]
+    """[K, D] sums of the frames."""
     squares: NDArray[np.float64]
+    """[K, D] sums of the squares."""
     floor: NDArray[np.float64]
+    """[D] variance floor."""
 
     def __post_init__(self) -> None:
         num, dim = self.keys.shape[0], self.total.shape[1]
@@ -47,24 +44,16 @@ def log_likelihood(
 ) -> NDArray[np.float64]:
     """Log-likelihood of pooled frames under their own maximum-likelihood diagonal Gaussian (natural log).
 
-    -n/2 · Σ_d (log 2πe + log var_d); count [...], total and squares [..., D] -> [...]. An empty pool has 0.
-    Where a variance stands at the floor this leaves out the little that floor costs, as tree growers do.
+    -n/2 · Σ_d (log 2πe + log var_d); count [...], total and squares [..., D] -> [...]. No frames have 0. The formula
+    ignores what a floored variance costs, as tree building usually does.
     """
     safe = np.maximum(count, 1e-10)[..., None]
     variance = np.maximum(squares / safe - (total / safe) ** 2, floor)
     return -0.5 * count * (LOG_TWO_PI_E + np.log(variance)).sum(-1)
 
 
-def accumulate(alignment: Alignment, feats: Tensor) -> TriphoneStats:
-    """Statistics of each triphone state in an alignment; feats [T, D] are its frames, row for row."""
-    left, phone, right = alignment.triphones()
-    if feats.shape[0] != phone.numel():
-        raise ValueError(f"statistics: expected {phone.numel()} frames as aligned, found {feats.shape[0]}")
-    return accumulate_frames(left, phone, right, alignment.state, feats)
-
-
 def accumulate_frames(left: Tensor, phone: Tensor, right: Tensor, state: Tensor, feats: Tensor) -> TriphoneStats:
-    """Statistics of frames [T, D] by (left, phone, right, state), four integer vectors [T]."""
+    """Statistics of frames [T, D]; left, phone, right and state are integer vectors [T]."""
     columns = torch.stack([x.long() for x in (left, phone, right, state)], dim=1)
     base = int(columns.max()) + 1 if columns.numel() else 1
     code = ((columns[:, 0] * base + columns[:, 1]) * base + columns[:, 2]) * base + columns[:, 3]

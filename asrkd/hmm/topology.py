@@ -1,10 +1,10 @@
-"""Hidden Markov topology of a phone (three emitting states, left to right, no skips) and its transitions."""
+"""The HMM of a phone: three emitting states from left to right without skips, and their transitions."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,34 +14,32 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.files import tensor_digest
 
-if TYPE_CHECKING:
-    from asrkd.hmm.alignment import Alignment
-    from asrkd.hmm.tree import SenoneTree
-
+SILENCE_ID = 0  # silence is the first phone of every phone set
 NUM_STATES = 3  # of every phone, silence included: 30 ms is the shortest phone at a 10 ms frame shift
 EPSILON_LABEL = 0
-PRIOR_MEAN_FRAMES = 2.0  # frames in one state before anything is counted
-PRIOR_VISITS = 2.0  # weight of that belief, in visits to a state
+PRIOR_MEAN_FRAMES = 2.0  # prior mean of the frames per visit to a state
+PRIOR_VISITS = 2.0  # weight of that prior, in visits to a state
 
 
 PdfIds = TypeVar("PdfIds", int, Tensor, NDArray[np.integer[Any]])
 
 
 def pdf_to_label(pdf_id: PdfIds) -> PdfIds:
-    """FSA label of a pdf_id: one more, because label 0 is epsilon. The only place where labels are made."""
+    """FSA label of a pdf_id: one more, because label 0 is epsilon. No other function makes labels."""
     return pdf_id + 1
 
 
 @dataclass(frozen=True)
 class TransitionModel:
-    """Log-probabilities of staying in a state and of leaving it, one pair a pdf_id.
+    """Log-probabilities of staying in a state and of leaving it, one pair per pdf_id.
 
-    log_self_loop: [S] float32, natural log.
-    log_forward: [S] float32, natural log; the two exponentials sum to one.
+    ValueError for vectors of different lengths, or a pair that does not sum to one.
     """
 
     log_self_loop: Tensor
+    """[S] float32, natural log."""
     log_forward: Tensor
+    """[S] float32, natural log."""
 
     def __post_init__(self) -> None:
         if self.log_self_loop.dim() != 1 or self.log_self_loop.shape != self.log_forward.shape:
@@ -55,39 +53,33 @@ class TransitionModel:
 
     @property
     def num_pdfs(self) -> int:
+        """S."""
         return self.log_self_loop.numel()
 
     @staticmethod
     def uniform(num_pdfs: int, mean_frames: float = PRIOR_MEAN_FRAMES) -> TransitionModel:
-        """The same for every state: `mean_frames` expected frames a visit."""
+        """The same for every state: `mean_frames` expected frames per visit."""
         stay = 1.0 - 1.0 / mean_frames
         return TransitionModel(torch.full((num_pdfs,), math.log(stay)), torch.full((num_pdfs,), math.log(1.0 - stay)))
 
     @staticmethod
     def from_counts(frames: Tensor, visits: Tensor) -> TransitionModel:
-        """From frames spent in and visits made to each state [S], smoothed by a weak common belief."""
+        """From the frames and the visits of each state, [S] each, smoothed by a weak prior."""
         frames = frames.double() + PRIOR_VISITS * PRIOR_MEAN_FRAMES
         leave = (visits.double() + PRIOR_VISITS) / frames
         return TransitionModel((1.0 - leave).log().float(), leave.log().float())
 
-    @staticmethod
-    def estimate(alignment: Alignment, tree: SenoneTree) -> TransitionModel:
-        """Counted on an alignment: a visit of d frames to a state is d-1 self-loops and one way out."""
-        pdf_ids = alignment.pdf_ids(tree)
-        frames = torch.bincount(pdf_ids, minlength=tree.num_pdfs)
-        visits = torch.bincount(pdf_ids[alignment.visit_starts()], minlength=tree.num_pdfs)
-        return TransitionModel.from_counts(frames, visits)
-
     def digests(self) -> list[str]:
-        """What tells these transitions from others."""
+        """Change with any of the probabilities."""
         return [tensor_digest(part) for part in self.to_tensors().values()]
 
     def to_tensors(self) -> dict[str, Tensor]:
+        """Both vectors by name, to be saved."""
         return {"log_self_loop": self.log_self_loop, "log_forward": self.log_forward}
 
     @staticmethod
     def from_tensors(tensors: dict[str, Tensor]) -> TransitionModel:
-        """Back from `to_tensors`; InputError when a tensor is missing."""
+        """The model that `to_tensors` described. InputError when a tensor is missing."""
         try:
             return TransitionModel(tensors["log_self_loop"], tensors["log_forward"])
         except KeyError as missing:

@@ -1,8 +1,8 @@
 """Senone tree: which triphone states share a pdf.
 
-After Young, Odell and Woodland, *Tree-based state tying for high accuracy acoustic modelling* (1994), with
-the questions found by clustering as Kaldi's `build-tree` does. Each state of each phone has a tree of
-questions about its left and right neighbours; silence has none, so its states know no context.
+Source: Young, Odell and Woodland, *Tree-based state tying for high accuracy acoustic modelling* (1994). The questions
+come from clustering, as in Kaldi's `build-tree`. Each state of each phone has a tree of questions about its left and
+right neighbours. Silence asks none: its states are context-independent.
 """
 
 from __future__ import annotations
@@ -20,34 +20,24 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, read_json, write_json
-from asrkd.hmm.questions import SILENCE_ID, cluster_questions
-from asrkd.hmm.statistics import TriphoneStats, accumulate, accumulate_frames, log_likelihood
-from asrkd.hmm.topology import NUM_STATES
-
-__all__ = [
-    "SenoneTree",
-    "TreeOptions",
-    "accumulate",
-    "accumulate_frames",
-    "build_tree",
-    "least_leaves",
-    "require_leaves",
-]
+from asrkd.hmm.questions import cluster_questions
+from asrkd.hmm.statistics import TriphoneStats, log_likelihood
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
 
 LEFT, RIGHT = 0, 1  # the neighbour that a question is about
-LEAF = -1  # in place of the neighbour, at a node that asks nothing
+LEAF = -1  # `context` of a node that asks nothing
 
 
 @dataclass(frozen=True)
 class TreeOptions:
-    """How large a senone tree grows."""
+    """The size of a senone tree."""
 
     num_leaves: int = 300
-    """senones in all, silence's included; fewer where the data does not carry them"""
+    """senones in total, with those of silence; fewer if the data does not suffice"""
     min_count: float = 50.0
-    """frames that each side of a split must keep"""
+    """frames that each side of a split must have at least"""
     min_gain: float = 0.0
-    """log-likelihood (nats) that a split must gain"""
+    """log-likelihood (nats) that a split must gain at least"""
 
     def __post_init__(self) -> None:
         if self.num_leaves < 1 or self.min_count <= 0:
@@ -58,38 +48,48 @@ class TreeOptions:
 
 @dataclass(frozen=True, eq=False)
 class SenoneTree:
-    """Trees of all states as flat arrays; node `phone · NUM_STATES + state` is a state's root.
+    """The trees of all states as flat arrays.
 
-    phones: names, silence first. questions: [Q, P] bool, the phone sets asked about. context: [nodes], LEFT,
-    RIGHT or LEAF. question: [nodes], row of `questions` (at a leaf: its pdf_id). yes, no: [nodes], the
-    children.
+    The first nodes are the roots: state s of phone p has the root p · NUM_STATES + s. With two phones, SIL and A, the
+    roots are the nodes 0 to 5, and the three states of A have the roots 3, 4 and 5. If root 3 asks whether its left
+    neighbour is in the set of row 1 of `questions`, then context[3] = LEFT and question[3] = 1. Its children are the
+    first nodes behind the roots: yes[3] = 6 and no[3] = 7. Both are leaves: context[6] = LEAF, and question[6] is
+    the pdf_id of that leaf.
     """
 
     phones: tuple[str, ...]
+    """[P] names, silence first."""
     questions: NDArray[np.bool_]
+    """[Q, P]: the phone sets that are asked about."""
     context: NDArray[np.int64]
+    """[nodes]: LEFT, RIGHT or LEAF."""
     question: NDArray[np.int64]
+    """[nodes]: row of `questions`; at a leaf its pdf_id."""
     yes: NDArray[np.int64]
+    """[nodes]: the child where the neighbour is in the set; 0 at a leaf."""
     no: NDArray[np.int64]
+    """[nodes]: the child where it is not; 0 at a leaf."""
     log_likelihood_gain: float = field(default=0.0)
+    """Log-likelihood (nats) that the splits gained on the statistics."""
 
     @cached_property
     def num_pdfs(self) -> int:
+        """Number of leaves."""
         return int((self.context == LEAF).sum())
 
     @property
     def is_monophone(self) -> bool:
-        """Whether no question is asked, of any phone."""
+        """Whether the tree asks no question at all."""
         return bool((self.context == LEAF).all())
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of everything that decides a pdf_id: phones and trees, not the gain."""
+        """Changes with everything that a pdf_id depends on: phones and trees, but not the gain."""
         return fingerprint({name: value for name, value in self._as_json().items() if name != "log_likelihood_gain"})
 
     @staticmethod
     def monophone(phones: tuple[str, ...]) -> SenoneTree:
-        """One pdf a state of a phone, whatever its neighbours: pdf_id = phone · NUM_STATES + state."""
+        """One pdf per state of a phone, for all neighbours: pdf_id = phone · NUM_STATES + state."""
         num_pdfs = len(phones) * NUM_STATES
         none = np.zeros(num_pdfs, dtype=np.int64)
         return SenoneTree(
@@ -104,8 +104,8 @@ class SenoneTree:
     def pdf_ids(self, left: Tensor, phone: Tensor, right: Tensor, state: Tensor) -> Tensor:
         """pdf_id of triphone states: four integer tensors of one shape -> int64 of that shape.
 
-        The neighbours at the ends of an utterance are silence. A triphone never seen in training answers the
-        questions like any other. ValueError for ids out of range.
+        The neighbour beyond either end of an utterance is silence. A triphone that was never seen in training answers
+        the questions like any other. ValueError for ids out of range.
         """
         arrays = [np.asarray(x).astype(np.int64).ravel() for x in (left, phone, right, state)]
         for name, values, limit in zip(
@@ -118,14 +118,14 @@ class SenoneTree:
         return torch.from_numpy(self._walk(node, neighbours)).reshape(torch.as_tensor(phone).shape)
 
     def _walk(self, node: NDArray[np.int64], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Answer one question a step, for all items that have not come to a leaf."""
+        """Answer one question per step, for all items that have not reached a leaf."""
         active = np.flatnonzero(self.context[node] != LEAF)
         while active.size:
-            here = node[active]
-            asked = neighbours[self.context[here], active]
-            answer = self.questions[self.question[here], asked]
-            node[active] = here = np.where(answer, self.yes[here], self.no[here])
-            active = active[self.context[here] != LEAF]
+            current = node[active]
+            asked = neighbours[self.context[current], active]
+            answer = self.questions[self.question[current], asked]
+            node[active] = current = np.where(answer, self.yes[current], self.no[current])
+            active = active[self.context[current] != LEAF]
         return self.question[node]
 
     def save(self, path: Path | str) -> None:
@@ -138,9 +138,10 @@ class SenoneTree:
         content = read_json(path)
         try:
             phones = tuple(content["phones"])
+            phone_ids = {name: phone_id for phone_id, name in enumerate(phones)}
             questions = np.zeros((len(content["questions"]), len(phones)), dtype=bool)
             for row, members in zip(questions, content["questions"], strict=True):
-                row[[phones.index(name) for name in members]] = True
+                row[[phone_ids[name] for name in members]] = True
             nodes = {name: np.asarray(content[name], dtype=np.int64) for name in ("context", "question", "yes", "no")}
             tree = SenoneTree(phones, questions, **nodes, log_likelihood_gain=content["log_likelihood_gain"])
             expected = content["fingerprint"]
@@ -164,7 +165,7 @@ class SenoneTree:
 
 @dataclass(frozen=True)
 class _Split:
-    """The best question at a node: what it gains and the rows of the statistics on either side."""
+    """The best question at a node: its gain, and the rows of the statistics on either side."""
 
     gain: float
     context: int
@@ -189,10 +190,10 @@ def require_leaves(options: TreeOptions, phones: Sequence[str]) -> None:
 
 
 def build_tree(stats: TriphoneStats, phones: tuple[str, ...], options: TreeOptions) -> SenoneTree:
-    """Grow the trees of all states together, always by the split that gains most likelihood.
+    """Grow the trees of all states together; each step makes the split that gains most likelihood.
 
-    Stops at `num_leaves`, or when no split keeps `min_count` frames on both sides and gains more than
-    `min_gain`. States never seen keep one leaf. InputError as by `require_leaves`.
+    It stops at `num_leaves`, or when no split has `min_count` frames on both sides and gains more than `min_gain`.
+    States that were never seen have one leaf. InputError as by `require_leaves`.
     """
     require_leaves(options, phones)
     num_roots = least_leaves(len(phones))
@@ -221,14 +222,14 @@ def build_tree(stats: TriphoneStats, phones: tuple[str, ...], options: TreeOptio
         num_leaves += 1
         gain += split.gain
     asked = np.asarray(question)
-    asked[np.asarray(context) == LEAF] = np.arange(num_leaves)  # at a leaf the question's place holds the pdf_id
+    asked[np.asarray(context) == LEAF] = np.arange(num_leaves)
     return SenoneTree(phones, questions, np.asarray(context), asked, np.asarray(yes), np.asarray(no), gain)
 
 
 def _best_split(
     stats: TriphoneStats, rows: NDArray[np.int64], questions: NDArray[np.bool_], options: TreeOptions
 ) -> _Split | None:
-    """The question that gains most at a node with these rows of the statistics, if any may be asked."""
+    """The question that gains most at a node with these rows of the statistics; None if none may be asked."""
     count, total, squares = stats.count[rows], stats.total[rows], stats.squares[rows]
     if count.sum() < 2 * options.min_count:
         return None
@@ -236,8 +237,8 @@ def _best_split(
     best: _Split | None = None
     for context in (LEFT, RIGHT):
         neighbour = stats.keys[rows, 0 if context == LEFT else 2]
-        asked = questions[:, neighbour].astype(np.float64)  # [Q, rows]
-        yes_count, yes_total, yes_squares = asked @ count, asked @ total, asked @ squares
+        is_yes = questions[:, neighbour].astype(np.float64)  # [Q, rows]
+        yes_count, yes_total, yes_squares = is_yes @ count, is_yes @ total, is_yes @ squares
         no_count = count.sum() - yes_count
         no_total, no_squares = total.sum(0) - yes_total, squares.sum(0) - yes_squares
         gains = log_likelihood(yes_count, yes_total, yes_squares, stats.floor) - whole
@@ -245,6 +246,6 @@ def _best_split(
         gains[np.minimum(yes_count, no_count) < options.min_count] = -np.inf
         index = int(gains.argmax())
         if gains[index] > max(options.min_gain, best.gain if best else 0.0):
-            inside = questions[index, neighbour]
-            best = _Split(float(gains[index]), context, index, rows[inside], rows[~inside])
+            yes = questions[index, neighbour]
+            best = _Split(float(gains[index]), context, index, rows[yes], rows[~yes])
     return best

@@ -1,1 +1,1 @@
-"""Language: phones, lexicon, n-gram model, subword units."""
+"""Language: phones, lexicon, pronunciations of unknown words, subword units, n-gram models."""

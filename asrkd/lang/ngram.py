@@ -1,6 +1,6 @@
 """N-gram language models: modified Kneser-Ney estimation, the ARPA format, probabilities and perplexity.
 
-Probabilities are log10 here, as in ARPA files. Everywhere else in asrkd a log is natural.
+Logs of probabilities have base 10 here, as in ARPA files. All other logs in asrkd are natural.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from asrkd.data.textfile import read_lines
 from asrkd.errors import InputError
-from asrkd.files import atomic_file
+from asrkd.files import atomic_file, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +26,15 @@ UNK = "<unk>"
 
 Ngram = tuple[str, ...]
 
-# What KenLM's lmplz takes with --discount_fallback: discounts of n-grams counted once, twice, three times or
-# more.
+# The defaults of KenLM's lmplz --discount_fallback: discounts of n-grams counted once, twice, three times or more.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-# ARPA has no minus infinity: -99 is its customary "never" (`<s>` is never predicted).
+# ARPA has no minus infinity; -99 is used for events that never happen (`<s>` is never predicted).
 NEVER_LOG10 = -99.0
-# Enough that single precision readers lose nothing.
-_DIGITS = 9
+_DIGITS = 9  # enough for a reader in single precision
 
 
 class Entry(NamedTuple):
-    """One n-gram's line of an ARPA file."""
+    """The numbers of an n-gram in an ARPA file, log10."""
 
     log10_prob: float
     log10_backoff: float
@@ -45,14 +42,11 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class NgramModel:
-    """A back-off n-gram model, as an ARPA file holds it.
-
-    `tables[n - 1]` maps an n-gram, its words joined by single spaces, to its log10 probability and the log10
-    back-off weight of the history that it is (0.0 where the file gives none). Source: Katz 1987, as in ARPA
-    files.
-    """
+    """A back-off n-gram model (Katz 1987), as in an ARPA file."""
 
     tables: tuple[dict[str, Entry], ...]
+    """`tables[n - 1]` maps an n-gram, as words joined by single spaces, to its log10 probability, and to the log10
+    back-off weight of this n-gram as a history (0.0 if the file has none)."""
 
     @property
     def order(self) -> int:
@@ -61,7 +55,7 @@ class NgramModel:
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:
-        """The words it can predict, without `<s>`, `</s>` and `<unk>`."""
+        """The words that it predicts, without `<s>`, `</s>` and `<unk>`."""
         return frozenset(self.tables[0]) - {BOS, EOS, UNK}
 
     def ngrams(self, order: int) -> Iterator[tuple[Ngram, Entry]]:
@@ -72,8 +66,8 @@ class NgramModel:
     def log10_prob(self, history: Sequence[str], word: str) -> float:
         """log10 p(word | history), by back-off. A word outside the model counts as `<unk>`.
 
-        `history` is oldest word first, and starts with `<s>` where the sentence does; words too old for the
-        order are ignored. Minus infinity for a word outside a model that has no `<unk>`.
+        `history` begins with the oldest word, or with `<s>` at the start of a sentence; words beyond the order of the
+        model are ignored. Minus infinity for an unknown word if the model has no `<unk>`.
         """
         word = self._known(word)
         context = [self._known(old) for old in history[max(0, len(history) - self.order + 1) :]]
@@ -92,7 +86,7 @@ class NgramModel:
         return word if word in self.tables[0] else UNK
 
     def score(self, sentence: Sequence[str]) -> float:
-        """log10 probability of a sentence of words, from `<s>` to `</s>`, both added here."""
+        """log10 probability of a sentence of words; `<s>` and `</s>` are added."""
         return sum(score for _, score in self._predictions(sentence))
 
     def _predictions(self, sentence: Sequence[str]) -> Iterator[tuple[str, float]]:
@@ -103,8 +97,8 @@ class NgramModel:
     def perplexity(self, sentences: Iterable[Sequence[str]], include_oov: bool = False) -> float:
         """10 to the mean negative log10 probability of the words and sentence ends.
 
-        Words outside the vocabulary are left out of the mean unless `include_oov`: state `oov_rate` beside
-        it. InputError if there is nothing to predict.
+        Words outside the vocabulary do not count unless `include_oov`, so report `oov_rate` too. InputError if there
+        is nothing to predict.
         """
         total, count = 0.0, 0
         for sentence in sentences:
@@ -117,16 +111,16 @@ class NgramModel:
         return 10.0 ** (-total / count)
 
     def oov_rate(self, sentences: Iterable[Sequence[str]]) -> float:
-        """Fraction of the running words that are outside the vocabulary; 0.0 of no words."""
+        """Fraction of the running words that are outside the vocabulary; 0.0 if there are no words."""
         words = [word for sentence in sentences for word in sentence]
         return sum(word not in self.vocabulary for word in words) / len(words) if words else 0.0
 
     def write_arpa(self, path: Path | str) -> None:
-        """Write an ARPA file, gzip if its name ends in .gz; equal models give equal bytes."""
+        """Write an ARPA file, with gzip if its name ends in .gz. Equal models give equal bytes."""
         path = Path(path)
         with atomic_file(path) as beside:
             if path.suffix == ".gz":
-                # No time stamp and no name in the header: the same model gives the same bytes.
+                # Without a time stamp and a name in the header, equal models give equal bytes.
                 with beside.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
                     file.writelines(line.encode() for line in self._arpa_lines())
             else:
@@ -141,7 +135,7 @@ class NgramModel:
             yield f"\n\\{n}-grams:\n"
             for key in sorted(table):
                 prob, backoff = table[key]
-                # The highest order is nobody's history, so it has no back-off weight.
+                # The longest n-grams are no histories, so they have no back-off weight.
                 weight = f"\t{_arpa_number(backoff)}" if n < self.order and backoff != 0.0 else ""
                 yield f"{_arpa_number(prob)}\t{key}{weight}\n"
         yield "\n\\end\\\n"
@@ -157,24 +151,24 @@ def _arpa_number(log10: float) -> str:
 def estimate_kneser_ney(
     sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str] | None = None
 ) -> NgramModel:
-    """Interpolated modified Kneser-Ney (Chen and Goodman 1999; the estimates of KenLM's lmplz).
+    """Interpolated modified Kneser-Ney (Chen and Goodman 1999); the same estimates as KenLM's lmplz.
 
         p(w | h) = (a(hw) - D_n(a(hw))) / sum_v a(hv)  +  gamma(h) p(w | h minus its first word)
         gamma(h) = sum_v D_n(a(hv)) / sum_v a(hv)
 
-    a() is the count for the longest n-grams and those that begin with `<s>`, for the others the number of
-    different words seen before them. Unigrams are interpolated with the uniform distribution over the
-    vocabulary, `</s>` and `<unk>`. The weight of unseen words is just gamma(h), so backing off in the ARPA
-    model gives the interpolated probabilities themselves.
+    a() is the count of the longest n-grams and of those that begin with `<s>`. For the others it is the number of
+    different words seen before them. Unigrams are interpolated with the uniform distribution over the vocabulary,
+    `</s>` and `<unk>`. The weight of unseen words is gamma(h), so backing off in the ARPA model gives the
+    interpolated probabilities.
 
-    D_n(1), D_n(2), D_n(3 and more) come from how many n-grams have the counts 1 to 4 (equation 26). Small
-    texts, such as a few hundred sentences over a hundred words, have none of some of these, or too many;
-    where that is so, or a discount would not lie in 0 < D_n(k) <= k, that whole order takes
-    FALLBACK_DISCOUNTS, as lmplz does when told to (it does without a count of 4, taking off all of 3).
+    D_n(1), D_n(2), D_n(3 and more) follow from the numbers of n-grams with the counts 1 to 4 (equation 26). In small
+    texts, such as a few hundred sentences over a hundred words, one of these numbers may be 0, or a discount may be
+    outside 0 < D_n(k) <= k. That order then gets FALLBACK_DISCOUNTS, as with --discount_fallback of lmplz. (If only
+    the count 4 does not occur, lmplz subtracts all of 3 instead.)
 
-    `vocabulary` is what can be predicted (`<s>`, `</s>`, `<unk>` aside): words of it that the sentences lack
-    get the uniform share, words of the sentences that it lacks are counted as `<unk>`. None: the words of
-    the sentences. InputError if there is no sentence, or if one contains `<s>`, `</s>` or `<unk>`.
+    `vocabulary` is the set of words that can be predicted, without `<s>`, `</s>` and `<unk>`. Its words that are not
+    in the sentences get the uniform share; words of the sentences that are not in it count as `<unk>`. None: the
+    words of the sentences. InputError if there is no sentence, or if one contains `<s>`, `</s>` or `<unk>`.
     """
     if order < 1:
         raise InputError(f"language model: expected an order of 1 or more, found {order}")
@@ -184,15 +178,16 @@ def estimate_kneser_ney(
         words = frozenset(ngram[0] for ngram in counts[0]) - {BOS, EOS, UNK}
 
     probs: list[dict[Ngram, float]] = []
-    gammas: list[dict[Ngram, float]] = []  # gammas[n] of the histories of n words
-    # Order 0 is the uniform distribution: the history of a unigram is empty, and so is what it backs off to.
+    gammas: list[dict[Ngram, float]] = []  # gammas[n]: of the histories of n words
+    # A unigram backs off to the uniform distribution.
     uniform = 1.0 / (len(words) + 2)
     for n, table in enumerate(counts, start=1):
         discounts = _discounts(table.values(), n)
         share, gamma = _discounted(table, discounts)
         if n == 1:
-            seen = {(word,): 0.0 for word in (*words, EOS, UNK)}
-            probs.append({w: share.get(w, 0.0) + gamma.get((), 1.0) * uniform for w in seen})
+            # Sorted: the order of a set of strings differs between processes.
+            unigrams = [(word,) for word in (*sorted(words), EOS, UNK)]
+            probs.append({w: share.get(w, 0.0) + gamma.get((), 1.0) * uniform for w in unigrams})
         else:
             probs.append({g: p + gamma[g[:-1]] * probs[-1][g[1:]] for g, p in share.items()})
         gammas.append(gamma)
@@ -201,7 +196,7 @@ def estimate_kneser_ney(
 
 
 def _raw_counts(sentences: Iterable[Sequence[str]], order: int, words: frozenset[str] | None) -> list[Counter[Ngram]]:
-    """Counts of the n-grams of each order; `<s>` alone is never predicted, so it is not counted."""
+    """Counts of the n-grams of each order; the unigram `<s>` is not counted, because it is never predicted."""
     counts: list[Counter[Ngram]] = [Counter() for _ in range(order)]
     number = 0
     for number, sentence in enumerate(sentences, start=1):
@@ -218,7 +213,7 @@ def _raw_counts(sentences: Iterable[Sequence[str]], order: int, words: frozenset
 
 
 def _adjusted_counts(raw: list[Counter[Ngram]]) -> list[Counter[Ngram]]:
-    """Counts as they are in the highest order and after `<s>`, else of different left neighbours."""
+    """Counts in the highest order and after `<s>`; otherwise the number of different left neighbours."""
     adjusted: list[Counter[Ngram]] = []
     for n, table in enumerate(raw[:-1], start=1):
         lower = Counter({ngram: count for ngram, count in table.items() if ngram[0] == BOS})
@@ -228,15 +223,15 @@ def _adjusted_counts(raw: list[Counter[Ngram]]) -> list[Counter[Ngram]]:
 
 
 def _discounts(counts: Iterable[int], order: int) -> tuple[float, float, float]:
-    """D(1), D(2) and D(3 and more) of one order: Chen and Goodman 1999, equation 26, or the fall-back."""
+    """D(1), D(2) and D(3 and more) of one order: Chen and Goodman 1999, equation 26, or the fallback."""
     t = Counter(count for count in counts if count <= 4)
     if all(t[k] > 0 for k in (1, 2, 3, 4)):
         y = t[1] / (t[1] + 2.0 * t[2])
-        found = (1 - 2 * y * t[2] / t[1], 2 - 3 * y * t[3] / t[2], 3 - 4 * y * t[4] / t[3])
-        if all(0.0 < d <= k for k, d in enumerate(found, start=1)):
-            return found
+        estimated = (1 - 2 * y * t[2] / t[1], 2 - 3 * y * t[3] / t[2], 3 - 4 * y * t[4] / t[3])
+        if all(0.0 < d <= k for k, d in enumerate(estimated, start=1)):
+            return estimated
     log.info(
-        "%d-grams: too few counts of 1 to 4 (%s) to estimate discounts; taking %s",
+        "%d-grams: too few counts of 1 to 4 (%s) to estimate discounts; using %s",
         order,
         ", ".join(str(t[k]) for k in (1, 2, 3, 4)),
         FALLBACK_DISCOUNTS,
@@ -247,7 +242,7 @@ def _discounts(counts: Iterable[int], order: int) -> tuple[float, float, float]:
 def _discounted(
     counts: Counter[Ngram], discounts: tuple[float, float, float]
 ) -> tuple[dict[Ngram, float], dict[Ngram, float]]:
-    """Each n-gram's discounted relative frequency, and the mass gamma each history sets aside."""
+    """The discounted relative frequency of each n-gram, and the mass gamma that each history reserves."""
     totals: Counter[Ngram] = Counter()
     removed: dict[Ngram, float] = {}
     for ngram, count in counts.items():
@@ -275,8 +270,8 @@ def _as_model(probs: list[dict[Ngram, float]], gammas: list[dict[Ngram, float]])
 def read_arpa(path: Path | str) -> NgramModel:
     """Read an ARPA file, plain or gzip.
 
-    InputError naming file and line on a wrong count, a line that is not an n-gram, a probability above 1, a
-    word that is no unigram, or a missing `<s>` or `</s>`; on bad encoding; and on a file that ends early.
+    InputError, naming file and line, for a wrong count, a line that is not an n-gram, a probability above 1, a word
+    that is not a unigram, a missing `<s>` or `</s>`, a bad encoding, or a file that ends early.
     """
     lines = read_lines(path)
     position, counts = _read_header(path, lines)
@@ -298,7 +293,7 @@ def read_arpa(path: Path | str) -> NgramModel:
 
 def _read_header(path: Path | str, lines: list[str]) -> tuple[int, list[int]]:
     position = 0
-    # ARPA lets any text stand before \data\.
+    # The format allows any text before \data\.
     while position < len(lines) and lines[position].strip() != "\\data\\":
         position += 1
     if position == len(lines):
@@ -353,7 +348,7 @@ def _read_section(
         words = fields[1 : n + 1]
         well_formed = len(words) == n and len(fields) <= n + 2 and prob <= 0.0 and not math.isnan(backoff)
         if not well_formed or (unigrams is not None and any(word not in unigrams for word in words)):
-            raise InputError(f"{path}:{number + 1}: {_what_is_wrong(fields, n, unigrams)}")
+            raise InputError(f"{path}:{number + 1}: {_why_refused(fields, n, unigrams)}")
         key = " ".join(words)
         if key in table:
             raise InputError(f"{path}:{number + 1}: {n}-gram {key!r} is there twice")
@@ -361,8 +356,8 @@ def _read_section(
     return len(lines), table
 
 
-def _what_is_wrong(fields: list[str], n: int, unigrams: dict[str, Entry] | None) -> str:
-    """The reason an n-gram's line was refused; apart from the reading loop, which is run a million times."""
+def _why_refused(fields: list[str], n: int, unigrams: dict[str, Entry] | None) -> str:
+    """Why the line of an n-gram is refused. Not part of the reading loop, which runs a million times."""
     shape = f"expected log10 probability, {n} words and at most a back-off weight"
     if not n + 1 <= len(fields) <= n + 2:
         return f"{shape}, found {' '.join(fields)!r}"

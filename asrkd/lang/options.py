@@ -13,31 +13,31 @@ class LangOptions:
     """Modelling units, lexicon and language model."""
 
     units: Literal["phones", "subword"] = "phones"
-    """What acoustic models tell apart: phones of a lexicon, or SentencePiece pieces of the training text."""
+    """Units of the acoustic models: phones of a lexicon, or SentencePiece pieces of the training text."""
     lexicon: str | None = None
-    """Dictionary file (lexicon.txt or CMU format), or "cmudict"; none: the corpus's own. With phones only."""
+    """Dictionary file (lexicon.txt or CMU format), or "cmudict"; default: the corpus's own. For phones only."""
     arpa: str | None = None
-    """N-gram model to decode with: ARPA (may be gzip) or Sphinx binary; none: estimated from the training text."""
-    mix: float = 0.0
-    """Weight of the model estimated from the training text in a mixture with `arpa`, and with `rescore_arpa`; 0: not
-    mixed."""
+    """N-gram model for decoding: ARPA (may be gzip) or Sphinx binary; default: estimated from the training text."""
+    interpolation_weight: float = 0.0
+    """Weight (0 to 1) of the model of the training text, which is interpolated with `arpa` and with `rescore_arpa`; 0:
+    no interpolation."""
     prune: float = 0.0
-    """Leave out n-grams of `arpa` whose loss raises the perplexity by less than this fraction (Stolcke 1998), e.g.
+    """Remove n-grams of `arpa` that each change the perplexity by less than this fraction (Stolcke 1998), e.g.
     1e-7."""
     max_words: int | None = None
-    """Words of `arpa` to decode with, the likeliest ones; none: all of them."""
+    """Decode only the most probable words of `arpa`, this many; default: all of them."""
     max_unpronounced: float = 0.1
-    """Fraction of these words that may be left out for want of a pronunciation before the run stops."""
+    """Fraction of these words that may have no pronunciation; the run stops if more have none."""
     rescore_arpa: str | None = None
-    """Larger n-gram model, of the same words, that rescores the lattices; none: they are not rescored."""
+    """Larger n-gram model of the same words that rescores the lattices; default: no rescoring."""
     order: int = 3
     """Longest n-gram of an estimated language model, in words."""
     vocab_size: int = 80
-    """SentencePiece pieces to learn, `<unk>` and the mark of word beginnings included; with subword only."""
+    """Number of SentencePiece pieces, with `<unk>` and the word-start mark; for subword units only."""
     samples: int = 1
-    """Pronunciations of a word: its best segmentation and others drawn at random; with subword only."""
+    """Pronunciations per word: the best segmentation, and others drawn at random; for subword units only."""
     seed: int = 0
-    """Seed of the drawn segmentations; with subword only."""
+    """Seed of the drawn segmentations; for subword units only."""
 
     def __post_init__(self) -> None:
         for name in ("order", "vocab_size", "samples"):
@@ -46,7 +46,7 @@ class LangOptions:
                 raise InputError(f"lang.{name}: expected 1 or more, found {value}")
         if self.max_words is not None and self.max_words < 1:
             raise InputError(f"lang.max_words: expected 1 or more, found {self.max_words}")
-        for name in ("mix", "prune", "max_unpronounced"):
+        for name in ("interpolation_weight", "prune", "max_unpronounced"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"lang.{name}: expected 0 to 1, found {value}")

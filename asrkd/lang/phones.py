@@ -1,4 +1,4 @@
-"""Phone names: silence, the ARPAbet of the CMU dictionary, and the names a phone may not take."""
+"""Phone names: the ARPAbet of the CMU dictionary, and names that are reserved."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _RESERVED = re.compile(r"#\d+|<.*>")
 
 
 def remove_stress(phone: str) -> str:
-    """`AH0` -> `AH`. Only ARPAbet phones lose their digit: in other phone sets it is part of the name."""
+    """`AH0` -> `AH`, for ARPAbet phones only: in other phone sets the digit is part of the name."""
     if phone[-1:] in STRESS_DIGITS and phone[:-1] in ARPABET:
         return phone[:-1]
     return phone
 
 
 def is_reserved(symbol: str) -> bool:
-    """Whether `symbol` may be no phone of a word: silence, a disambiguation symbol, `<eps>` and its like."""
+    """Whether `symbol` cannot be a phone of a word: silence, a disambiguation symbol, or one such as `<eps>`."""
     return symbol == SILENCE or _RESERVED.fullmatch(symbol) is not None

@@ -1,9 +1,9 @@
-"""N-gram models in the binary form of CMU Sphinx, such as the English one of Debian's pocketsphinx-en-us.
+"""N-gram models in the binary format of CMU Sphinx, such as the English model of Debian's pocketsphinx-en-us.
 
-Sphinx's own converter to ARPA stops at that file (sphinxbase 0.8+5prealpha: an assertion on the number of bigrams),
-so it is read here. The form is that of sphinxbase's lm_trie.c, a trie after KenLM's (Heafield 2011): little-endian,
-the n-grams from the last word backwards, fields packed bit by bit, probabilities of bigrams and longer as numbers of
-65,536 bins. Logs have base 1.0001.
+Sphinx's own converter to ARPA fails on that file (sphinxbase 0.8+5prealpha: an assertion on the number of bigrams).
+The format is that of sphinxbase's lm_trie.c, a trie after KenLM's (Heafield 2011). It is little-endian. N-grams are
+stored from the last word to the first, with fields packed bit by bit. Probabilities of bigrams and longer n-grams are
+indices into 65,536 bins. Logs have base 1.0001.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LOG10_BASE = math.log10(1.0001)
 BIN_BITS = 16
 _BINS = 1 << BIN_BITS
 _UNIGRAM = np.dtype([("prob", "<f4"), ("backoff", "<f4"), ("next", "<u4")])
-# What sphinxbase leaves after each packed array, so that reading eight bytes never passes its end.
+# sphinxbase adds these after each packed array, so that eight bytes can be read at any index of the array.
 _PADDING_BYTES = 8
 
 Ints = NDArray[np.int64]
 
 
 def is_sphinx_lm(path: Path | str) -> bool:
-    """Whether the file begins as Sphinx's binary models do."""
+    """Whether the file begins like Sphinx's binary models. InputError if it is missing."""
     try:
         with open(path, "rb") as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -40,9 +40,9 @@ def is_sphinx_lm(path: Path | str) -> bool:
 
 
 def read_sphinx_lm(path: Path | str) -> NgramModel:
-    """Read a model; its words, lower case in Sphinx, become upper case as they are everywhere here.
+    """Read a model. Its words, lower-case in Sphinx, become upper-case as in all lexica of asrkd.
 
-    InputError if the file is something else, is cut short, or has words that differ in case alone.
+    InputError if the file is something else or is cut short, or if two words differ only in case.
     """
     if not is_sphinx_lm(path):
         raise InputError(f"{path}: expected a binary language model of Sphinx, found something else")
@@ -61,8 +61,11 @@ def read_sphinx_lm(path: Path | str) -> NgramModel:
 
 
 class _Level:
-    """The n-grams of one order in the trie's order: word ids [count, n] in reading order, log10 prob and back-off
-    [count], and where the longer n-grams of each begin [count + 1]."""
+    """The n-grams of one order, in the order of the trie.
+
+    words: [count, n] word ids, first word first. prob, backoff: [count] log10. next: [count + 1], where the longer
+    n-grams of each begin.
+    """
 
     def __init__(self, words: Ints, prob: NDArray[np.float64], backoff: NDArray[np.float64], next_: Ints) -> None:
         self.words, self.prob, self.backoff, self.next = words, prob, backoff, next_
@@ -74,7 +77,7 @@ class _Level:
 
 
 class _Reader:
-    """Takes one field after the other out of the file's bytes."""
+    """Reads one field after the other from the bytes of the file."""
 
     def __init__(self, path: Path | str, content: bytes) -> None:
         self.path, self.content, self.position = path, content, len(MAGIC)
@@ -83,28 +86,28 @@ class _Reader:
         end = self.position + kind.itemsize * count
         if end > len(self.content):
             raise InputError(f"{self.path}: expected at least {end} bytes, found {len(self.content)}")
-        found = np.frombuffer(self.content, kind, count, self.position)
+        values = np.frombuffer(self.content, kind, count, self.position)
         self.position = end
-        return found
+        return values
 
     def bins(self) -> NDArray[np.float64]:
         return self.take(np.dtype("<f4"), _BINS).astype(np.float64) * LOG10_BASE
 
     def level(self, counts: Sequence[int], n: int, bins: Sequence[NDArray[np.float64]], shorter: _Level) -> _Level:
-        """The n-grams below those of `shorter`: word, bins of back-off and probability, start of the longer ones."""
+        """The n-grams below those of `shorter`. Fields: word, bins of back-off and probability, first longer n-gram."""
         longest = n == len(counts)
         word_bits = counts[0].bit_length()
         widths = [word_bits, BIN_BITS] if longest else [word_bits, BIN_BITS, BIN_BITS, counts[n].bit_length()]
         entry_bits = sum(widths)
         num_bytes = ((1 + counts[n - 1]) * entry_bits + 7) // 8 + _PADDING_BYTES
         packed = self.take(np.dtype("u1"), num_bytes)
-        # Fewer are in use than the header counts where sphinxbase counted a blank twice.
+        # The header's count may be too large: sphinxbase counts blanks twice.
         used = int(shorter.next[-1])
         if used > counts[n - 1]:
             raise InputError(f"{self.path}: expected {counts[n - 1]} {n}-grams, found {used}")
         starts = np.cumsum([0, *widths])
         fields = [
-            _unpacked(packed, np.arange(used + (not longest)) * entry_bits + start, width)
+            _unpack(packed, np.arange(used + (not longest)) * entry_bits + start, width)
             for start, width in zip(starts, widths, strict=False)
         ]
         children = np.diff(shorter.next)
@@ -133,12 +136,12 @@ class _Reader:
         return upper
 
 
-def _unpacked(packed: NDArray[np.uint8], bit: Ints, width: int) -> Ints:
-    """Numbers of `width` bits (at most 57), each beginning at a bit of the packed bytes."""
+def _unpack(packed: NDArray[np.uint8], bit: Ints, width: int) -> Ints:
+    """Numbers of `width` bits (at most 57), each beginning at the given bit of the packed bytes."""
     byte = bit >> 3
     value = np.zeros(len(bit), dtype=np.uint64)
-    for place in range(8):
-        value |= packed[byte + place].astype(np.uint64) << np.uint64(8 * place)
+    for offset in range(8):
+        value |= packed[byte + offset].astype(np.uint64) << np.uint64(8 * offset)
     value = (value >> (bit & 7).astype(np.uint64)) & np.uint64((1 << width) - 1)
     return value.astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Subword units for a language without a dictionary: pieces for phones, segmentations for pronunciations."""
+"""Subword units for a language without a dictionary: pieces as phones, segmentations as pronunciations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from asrkd.lang.lexicon import Lexicon, Pronunciation, require_none
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
 
-# SentencePiece's mark of a word's beginning, U+2581.
+# SentencePiece's word-start mark, U+2581.
 WORD_START = "▁"
-# Ours of a piece that begins inside a word: no piece's name then equals "SIL", "#1" or "<eps>".
+# Prefix of units inside words, so that no unit is called "SIL", "#1" or "<eps>".
 INSIDE_WORD = "+"
-# Segmentations considered when sampling (the l of Kudo 2018); words here have few more that are worth having.
+# Segmentations that are considered in sampling (the l of Kudo 2018); few words have more that matter.
 NBEST_SIZE = 64
 
 _UNKNOWN_ID = 0
@@ -39,12 +39,11 @@ class VocabSizeError(InputError):
 
 
 def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) -> Path:
-    """Learn pieces with the unigram model of Kudo (2018); write and return the path `<out_prefix>.model`.
+    """Learn pieces with the unigram model of Kudo (2018); write `<out_prefix>.model` and return its path.
 
-    `texts` are lines of words; pieces never cross from word to word. `vocab_size` counts the pieces, every
-    character of the text, the mark of a word's beginning and `<unk>` among them. The same text gives the
-    same bytes. InputError if there is no text, or naming the least or the largest vocabulary that it has
-    pieces for.
+    `texts` are lines of words; a piece never spans two words. `vocab_size` is the number of pieces, with every
+    character of the text, the word-start mark and `<unk>`. The same text gives the same bytes. InputError if there is
+    no text, or if `vocab_size` is too small or too large for it; the message names the limit.
     """
     import sentencepiece
 
@@ -53,15 +52,15 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
         raise InputError("subword units: expected training text, found none")
     marked = next((word for word in words if WORD_START in word), None)
     if marked is not None:
-        raise InputError(f"subword units: word {marked!r} holds U+2581, which SentencePiece keeps for itself")
+        raise InputError(f"subword units: word {marked!r} contains U+2581, which SentencePiece reserves")
     least = len(set("".join(words))) + 2
     if vocab_size < least:
-        message = f"{least - 2} characters, the mark of a word's beginning and <unk>"
+        message = f"{least - 2} characters, the word-start mark and <unk>"
         raise VocabSizeError(f"lang.vocab_size is {vocab_size}, expected at least {least}: {message}", least)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            # A word a line: lines over 4192 bytes would be left out without an error.
+            # One word per line: SentencePiece skips lines over 4192 bytes without an error.
             sentence_iterator=iter(words),
             model_writer=model,
             model_type="unigram",
@@ -95,20 +94,19 @@ def subword_lexicon(
     model: Path | str,
     num_samples: int = 1,
     seed: int = 0,
-    on_unknown: Literal["error", "leave-out"] = "error",
+    on_unknown: Literal["error", "exclude"] = "error",
 ) -> Lexicon:
-    """The lexicon whose phones are pieces and whose pronunciations are segmentations, the likeliest first.
+    """A lexicon with pieces as phones and segmentations as pronunciations; the most probable one comes first.
 
-    The other `num_samples` - 1 are drawn without replacement from the likeliest NBEST_SIZE, by the model's
-    own probabilities; a word with fewer segmentations has fewer. A word's draw depends on `seed` and the
-    word alone.
+    The other `num_samples` - 1 segmentations of a word are drawn without replacement from the NBEST_SIZE most probable
+    ones, by the probabilities of the model. A word with fewer segmentations gets fewer. The draws for a word depend
+    on `seed` and the word only.
 
-    A piece that begins a word is named with SentencePiece's mark (`▁SI`), one inside with a plus (`+X`). A
-    mark that is a piece by itself has no sound of its own and joins the piece behind it: a word's first
-    unit, a spelled letter above all, is then never the same as within words. So there may be more units than
-    pieces.
+    A unit at the start of a word has SentencePiece's mark (`▁SI`), a unit inside a word has a plus (`+X`). If the mark
+    is a piece of its own, it is joined to the next piece, because it has no sound. So the first unit of a word, such
+    as a spelled letter, always differs from units inside words, and there may be more units than pieces.
 
-    InputError, or with `on_unknown="leave-out"` no entry, for words with characters that the pieces lack;
+    InputError for words with characters that no piece has; with `on_unknown="exclude"` they are not in the lexicon.
     InputError if the model is missing or damaged.
     """
     if num_samples < 1:
@@ -122,7 +120,7 @@ def subword_lexicon(
         else:
             prons[word] = _segmentations(processor, word, num_samples, seed)
     if on_unknown == "error":
-        require_none(unknown, f"{model} (characters that its pieces lack)")
+        require_none(unknown, f"{model} (characters that no piece has)")
     return Lexicon(prons)
 
 
@@ -142,18 +140,18 @@ def _segmentations(
 ) -> tuple[Pronunciation, ...]:
     log_probs: dict[Pronunciation, float] = {}
     for ids in processor.nbest_encode(word, nbest_size=NBEST_SIZE, out_type=int):
-        pron = _named(processor.id_to_piece(ids))
+        pron = _units(processor.id_to_piece(ids))
         log_prob = float(sum(processor.get_score(i) for i in ids))
-        # `▁` + `S` and `▁S` have become one: their probabilities add.
+        # `▁` + `S` and `▁S` are the same unit, so their probabilities add.
         log_probs[pron] = float(np.logaddexp(log_probs.get(pron, -math.inf), log_prob))
     best, *others = sorted(log_probs, key=lambda pron: (-log_probs[pron], pron))
     rng = random.Random(f"{seed} {word}")
-    # Drawing without replacement is taking the largest of log-probability plus Gumbel noise.
+    # The largest values of log-probability plus Gumbel noise are a draw without replacement.
     noisy = {pron: log_probs[pron] - math.log(rng.expovariate(1.0)) for pron in others}
     return (best, *sorted(others, key=lambda pron: -noisy[pron])[: num_samples - 1])
 
 
-def _named(pieces: list[str]) -> Pronunciation:
-    """A word's pieces as phones: a lone mark joins the piece behind it, all but the first take a `+`."""
+def _units(pieces: list[str]) -> Pronunciation:
+    """Units of the pieces of a word: a single mark is joined to the next piece, all but the first get a `+`."""
     first, *others = [WORD_START + pieces[1], *pieces[2:]] if pieces[0] == WORD_START else pieces
     return (first, *(INSIDE_WORD + piece for piece in others))

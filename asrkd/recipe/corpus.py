@@ -10,8 +10,8 @@ from typing import Any
 
 from asrkd.data.manifests import audio_files, content_fingerprint, load_split, save_split
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.data.validate import first_few, validate
-from asrkd.errors import InputError
+from asrkd.data.validate import validate
+from asrkd.errors import InputError, name_some
 from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions, corpus_options
@@ -151,7 +151,8 @@ def _require_whole(corpus: Corpus, splits: Mapping[str, CorpusSplit], options: S
             faults = _known_rejects(splits[name], corpus.speakers.get(name, ()))
             raise InputError(
                 f"{options.corpus_dir}: expected {expected} utterances in {name}, found {found}: is the copy whole? "
-                f"(--max-bad {options.max_bad:g} may be missing)" + (f": {first_few(faults)}" if faults else "")
+                f"(--max-bad {options.max_bad:g} may be missing)"
+                + (f": {name_some(faults, separator='; ')}" if faults else "")
             )
     for name, split in splits.items():
         _require_speech(name, split, options)
@@ -162,7 +163,8 @@ def _require_speech(name: str, split: CorpusSplit, options: SpeechOptions) -> No
     if split.missing_share > options.max_bad:
         raise InputError(
             f"{options.corpus_dir}: expected at most {options.max_bad:.1%} of the speech of {name} to be missing "
-            f"(--max-bad), found {split.missing_share:.1%}: {first_few(split.missing)}: is the copy whole?"
+            f"(--max-bad), found {split.missing_share:.1%}: {name_some(split.missing, separator='; ')}: "
+            "is the copy whole?"
         )
     for line in split.missing:
         print(f"   not whole: {line}", flush=True)

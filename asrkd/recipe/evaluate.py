@@ -19,7 +19,8 @@ from asrkd.decode.search import SEARCH_RESULTS
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, read_json, tensor_digest, write_json
-from asrkd.graph import DecodingGraph, build_hclg
+from asrkd.graph.build import build_hclg
+from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
+from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
@@ -31,9 +32,8 @@ from asrkd.files import (
     tensor_digest,
     write_json,
 )
-from asrkd.hmm.alignment import NO_LABEL
+from asrkd.hmm.estimate import accumulate_stats, estimate_transitions
 from asrkd.hmm.priors import log_priors
-from asrkd.hmm.statistics import accumulate
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree, require_leaves
 from asrkd.lang.lexicon import Lexicon
@@ -141,7 +141,7 @@ class LabelMaker:
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str) -> Round:
         """Train a network on an alignment's labels and realign with it."""
-        labels = alignment.store_labels(self.store, tree)
+        labels = store_labels(alignment, self.store, tree)
         frame_ids = (labels != NO_LABEL).nonzero().squeeze(1)
         model = AcousticDnn(self.inputs.dim, tree.num_pdfs, self.options.teacher, seed=self.options.seed)
         folder = self.scratch / name
@@ -158,13 +158,13 @@ class LabelMaker:
             precision_file=RunFolders(self.options.exp_dir).precision_choices,
         )
         write_json(folder / PRECISION_FILE, {"precision": result.precision})
-        save_hmm(folder, tree, log_priors(labels[frame_ids], tree.num_pdfs), TransitionModel.estimate(alignment, tree))
+        save_hmm(folder, tree, log_priors(labels[frame_ids], tree.num_pdfs), estimate_transitions(alignment, tree))
         task = RealignTask(self.features, self.lexicon_file, folder, self.options.context, self.options.realign)
         return Round(name, folder, realign(task, self.options, self.scratch / CACHE_FILE, f"realign {name}"))
 
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
         feats = cepstra(self.store, alignment.utt_ids)
-        return build_tree(accumulate(alignment, feats), self.lexicon.phones, self.options.tree)
+        return build_tree(accumulate_stats(alignment, feats), self.lexicon.phones, self.options.tree)
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
     log_prior = log_priors(alignment.pdf_ids(tree), tree.num_pdfs)
-    save_hmm(out_dir, tree, log_prior, TransitionModel.estimate(alignment, tree))
+    save_hmm(out_dir, tree, log_prior, estimate_transitions(alignment, tree))
     alignment.save(out_dir / ALIGNMENT_FILE)
     _copy_aligner(done.aligner, out_dir / ALIGNER_FOLDER)
     write_json(out_dir / ROUNDS_FILE, rows)

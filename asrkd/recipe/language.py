@@ -6,17 +6,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
-from asrkd.lang.interpolation import mix
+from asrkd.lang.interpolation import interpolate
 from asrkd.lang.lexicon import Lexicon, build_lexicon, is_arpabet, require_guessable
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
-
-NUM_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class LexiconSource:
     def build(self, words: Collection[str], guess: bool = True) -> tuple[Lexicon, list[str]]:
         """Lexicon of the words, and the words whose pronunciation is a guess. A word without either is excluded."""
         if self.lang.units == "subword":
-            return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="leave-out"), []
-        return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="leave-out")
+            return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="exclude"), []
+        return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="exclude")
 
     def require_guessable(self, sentences: Sequence[Sequence[str]], max_bad: float) -> None:
         """InputError if more of the sentences than `max_bad` have words without a pronunciation or a guess."""
@@ -60,7 +58,7 @@ def decoding_language(
     lang = source.lang
     if lang.arpa is None:
         return lexicon, estimate_kneser_ney(train_text, lang.order, vocabulary=lexicon.words)
-    whole = _mixed(lang.arpa, train_text, lang)
+    whole = _interpolated(lang.arpa, train_text, lang)
     if whole.vocabulary.isdisjoint(lexicon.words):
         raise InputError(
             f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
@@ -77,7 +75,7 @@ def decoding_language(
 def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> NgramModel:
     """The model of `lang.rescore_arpa` for the words of decoding, interpolated like that one."""
     assert lang.rescore_arpa is not None
-    whole = _mixed(lang.rescore_arpa, train_text, lang)
+    whole = _interpolated(lang.rescore_arpa, train_text, lang)
     _require_words(lang.rescore_arpa, whole.vocabulary, decoding)
     return restrict(whole, decoding.vocabulary)
 
@@ -85,7 +83,7 @@ def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, deco
 def require_rescorable(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> None:
     """InputError, naming some, if words of decoding are missing from `lang.rescore_arpa`: before anything trains."""
     if lang.rescore_arpa is not None and lang.rescore_arpa != lang.arpa:
-        spoken = _spoken(train_text) if lang.mix else frozenset()
+        spoken = _spoken(train_text) if lang.interpolation_weight else frozenset()
         _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).vocabulary | spoken, decoding)
 
 
@@ -93,7 +91,7 @@ def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> No
     missing = sorted(decoding.vocabulary - known)
     if missing:
         raise InputError(
-            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {_named(missing)} "
+            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {name_some(missing)} "
             "(--lang.rescore-arpa None: no rescoring)"
         )
 
@@ -102,12 +100,12 @@ def _spoken(train_text: Sequence[Sequence[str]]) -> frozenset[str]:
     return frozenset(word for sentence in train_text for word in sentence)
 
 
-def _mixed(path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
+def _interpolated(path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
     whole = read_language_model(path)
-    if not lang.mix:
+    if not lang.interpolation_weight:
         return whole
     words = whole.vocabulary | _spoken(train_text)
-    return mix(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.mix)
+    return interpolate(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.interpolation_weight)
 
 
 def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[tuple[str, ...], ...]]:
@@ -121,9 +119,5 @@ def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOpti
     if len(missing) > lang.max_unpronounced * len(words):
         raise InputError(
             f"{lang.arpa}: expected words of the lexicon, all but {lang.max_unpronounced:.1%} of them "
-            f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {_named(missing)}"
+            f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {name_some(missing)}"
         )
-
-
-def _named(words: Sequence[str]) -> str:
-    return ", ".join(words[:NUM_NAMED]) + (f" and {len(words) - NUM_NAMED} more" if len(words) > NUM_NAMED else "")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from asrkd.align import Alignment
+from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.distil.compression import Rows
 from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
@@ -19,7 +20,6 @@ from asrkd.errors import InputError
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
-from asrkd.hmm.alignment import NO_LABEL
 from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import DevSet, HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
@@ -68,7 +68,7 @@ class LabelledFrames:
         """All utterances of a held-out split, with those that no lexicon can align. No frames are in memory."""
         store, alignment, tree = _aligned(RunFolders(options.exp_dir), split)
         inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
-        return cls(store, inputs, alignment.store_labels(store, tree), tree.num_pdfs, tree.fingerprint)
+        return cls(store, inputs, store_labels(alignment, store, tree), tree.num_pdfs, tree.fingerprint)
 
     @classmethod
     def _open(cls, split: str, options: SpeechOptions, in_memory: slice | None) -> LabelledFrames:
@@ -97,7 +97,7 @@ def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor,
     store, alignment, tree = _aligned(folders, split)
     if alignment.rejected:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
-    return store, alignment.store_labels(store, tree), tree
+    return store, store_labels(alignment, store, tree), tree
 
 
 def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:

@@ -110,7 +110,7 @@ def write_recipe(
     than `max_bad` of the utterances without audio, words or speaker.
     """
     folder = _new_folder(name, out)
-    corpora = _absolute(replace(corpora, pieces_dir=Path("data") / name / "pieces"))
+    corpora = _absolute(replace(corpora, segments_dir=Path("data") / name / "segments"))
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
     splits = prepare_user_corpus(base, corpora, only_probe=True)
     sampling_rate = _sampling_rate(splits)
@@ -154,7 +154,7 @@ def _new_folder(name: str, out: Path | None) -> Path:
 
 def _absolute(corpora: UserCorpusOptions) -> UserCorpusOptions:
     """The options with full paths of the manifests: a recipe can run in any folder, and writes its outputs there."""
-    given = {field.name: getattr(corpora, field.name) for field in fields(corpora) if field.name != "pieces_dir"}
+    given = {field.name: getattr(corpora, field.name) for field in fields(corpora) if field.name != "segments_dir"}
     paths: dict[str, Any] = {name: value.absolute() for name, value in given.items() if isinstance(value, Path)}
     return replace(corpora, **paths)
 
@@ -187,7 +187,7 @@ def _units(lexicon: str | None, texts: Sequence[Sequence[str]], hours: float, ma
         vocab_size, num_units = _subword_units(texts, choose_vocab_size(hours))
         return f'units="subword", vocab_size={vocab_size}', num_units
     require_guessable(texts, lexicon, max_bad)
-    spoken, _ = build_lexicon({word for text in texts for word in text}, lexicon, on_unknown="leave-out")
+    spoken, _ = build_lexicon({word for text in texts for word in text}, lexicon, on_unknown="exclude")
     name = lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())
     return f"lexicon={name!r}", len(spoken.phones)
 

@@ -15,7 +15,7 @@ from asrkd.distil.compression import StoreOptions
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.features.fbank import FeatureOptions
-from asrkd.graph import GraphOptions
+from asrkd.graph.build import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions
@@ -160,8 +160,8 @@ class SpeechOptions:
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
         require_set_by_run(self)
-        if self.lang.mix and self.lang.arpa is None and self.lang.rescore_arpa is None:
-            raise InputError("--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with, found neither")
+        if self.lang.interpolation_weight and self.lang.arpa is None and self.lang.rescore_arpa is None:
+            raise InputError("--lang.interpolation-weight: expected --lang.arpa or --lang.rescore-arpa, found neither")
         if self.lang.max_words is not None and self.lang.arpa is None:
             raise InputError("--lang.max-words: expected --lang.arpa to take words of, found none")
         _ = self.task_executor

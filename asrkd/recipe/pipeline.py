@@ -322,7 +322,7 @@ def _rescoring_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]
     lm = options.lang
     if lm.rescore_arpa is None:
         return {}
-    values = {"order": lm.order, "interpolation": lm.mix}
+    values = {"order": lm.order, "interpolation_weight": lm.interpolation_weight}
     return {"lang": values, "rescore_arpa": _file_stamp(lm.rescore_arpa, corpus.where_model)}
 
 

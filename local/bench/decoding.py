@@ -24,7 +24,7 @@ from bench import Table, finished_run, main, one_core, verdict
 from torch import Tensor
 
 from asrkd.decode import DecodeOptions, Hypotheses, Searcher, decode
-from asrkd.graph import DecodingGraph
+from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.recipe.evaluate import DecodeTask, Run, open_graph, tuned
 from asrkd.recipe.options import options_of_run
 from asrkd.scoring.words import wer

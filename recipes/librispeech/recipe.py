@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from asrkd.data.corpora.librispeech import WHERE_TO_GET, prepare_librispeech, read_of_librispeech
+from asrkd.data.corpora.librispeech import WHERE_TO_GET, librispeech_files, prepare_librispeech
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.options import LibrispeechSpeechOptions
 from asrkd.recipe.pipeline import main
@@ -16,7 +16,7 @@ DEBIAN_LM = "/usr/share/pocketsphinx/model/en-us/en-us.lm.bin"
 CORPUS = Corpus(
     name="librispeech",
     prepare=prepare_librispeech,
-    read=read_of_librispeech,
+    read=librispeech_files,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
     where=WHERE_TO_GET,

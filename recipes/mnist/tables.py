@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from asrkd.errors import name_some
 from asrkd.report.spread import mean_and_deviation
 from asrkd.report.tables import MISSING, Row, Table, count, duration, magnitude, number, number_plain, present
 from recipes.mnist.claim_tests import tally
@@ -15,7 +16,6 @@ from recipes.mnist.score import TUNED_ON_EVAL
 
 HEADLINE = ("teacher", "baseline", "distilled")
 ROLES = {"teacher": "teacher", "baseline": "baseline", "distilled": "distilled"}
-NAMES_SHOWN = 5
 SPREAD_HEADERS = ("mean", "± sd", "best", "worst")
 
 
@@ -106,10 +106,8 @@ def trainings_table(results: Row) -> Table:
 
 
 def _training_row(training: Row) -> tuple[str, ...]:
-    names = training["networks"]
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return (
-        ", ".join(names[:NAMES_SHOWN]) + more,
+        name_some(training["networks"]),
         training["optimizer"],
         number_plain(training["learning_rate"]),
         f"{training['schedule']}, warm-up {number_plain(training['warmup_fraction'])}",

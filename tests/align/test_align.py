@@ -19,10 +19,12 @@ from asrkd.align.cepstra import cepstra, dct_matrix, deltas
 from asrkd.align.flat_start import FlatStartOptions, flat_start, spread_states
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import TrainingGraphs, training_graph
+from asrkd.align.labels import NO_LABEL, frame_ids, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES, Aligner, ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
-from asrkd.hmm.alignment import NO_LABEL, Alignment
+from asrkd.hmm.alignment import Alignment
+from asrkd.hmm.estimate import estimate_transitions
 from asrkd.hmm.statistics import accumulate_frames
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree, TreeOptions, build_tree
@@ -93,13 +95,13 @@ class TestAlignment:
 
     def test_labels_of_a_store_leave_out_what_was_dropped(self, make_store: MakeStore) -> None:
         store = make_store([(u, "C", torch.randn(n, 2)) for u, n in (("w", 4), ("u", 8), ("v", 3))])
-        labels = hand_made().store_labels(store, SenoneTree.monophone(PHONES))
+        labels = store_labels(hand_made(), store, SenoneTree.monophone(PHONES))
         assert labels.tolist() == [NO_LABEL] * 4 + [0, 1, 3, 4, 5, 6, 6, 8, 9, 10, 11]
 
     def test_another_store_and_another_tree_are_refused(self, make_store: MakeStore) -> None:
         other = make_store([("u", "C", torch.randn(8, 2))], "other")  # type: ignore[call-arg]
         with pytest.raises(InputError, match="fingerprint of other"):
-            hand_made().frame_ids(other)
+            frame_ids(hand_made(), other)
         with pytest.raises(InputError, match="senone tree"):
             hand_made().pdf_ids(SenoneTree.monophone(("SIL", "X")))
 
@@ -501,14 +503,14 @@ class TestRealSpeech:
         at_ends = torch.stack([alignment.phone_id[first] == 0, alignment.phone_id[last] == 0])
         assert not alignment.rejected
         assert at_ends.float().mean() > 0.95
-        energy = speech_store.feats[alignment.frame_ids(speech_store)].mean(1)
+        energy = speech_store.feats[frame_ids(alignment, speech_store)].mean(1)
         silence = alignment.phone_id == 0
         assert energy[silence].mean() < energy[~silence].mean() - 0.8
 
     def test_realigning_with_a_tree_of_this_speech(self, alignment: Alignment, speech_store: FrameStore) -> None:
         """A grown tree's senones explain the speech better than monophones do, and agree on most of it."""
         feats = cepstra(speech_store)
-        frames = alignment.frame_ids(speech_store)
+        frames = frame_ids(alignment, speech_store)
         columns = (*alignment.triphones(), alignment.state)
         tree = build_tree(accumulate_frames(*columns, feats[frames]), alignment.phones, TreeOptions(160, 40))
         lexicon = Lexicon({word: ((word,),) for word in alignment.phones[1:]})
@@ -520,7 +522,7 @@ class TestRealSpeech:
         aligner = Aligner(
             lexicon,
             tree,
-            TransitionModel.estimate(alignment, tree),
+            estimate_transitions(alignment, tree),
             lambda utt_id: senones.log_likelihoods(feats[slice(*speech_store.span(utt_id))]),
         )
         realigned = viterbi(TrainingCorpus.build(speech_store, lexicon, tree.phones, as_words), aligner)

@@ -128,7 +128,7 @@ def test_stretches_of_a_recording_become_files_of_their_own(
     if form == "kaldi":
         (kaldi / "wav.scp").write_text("tape kaldi/long.wav\nquiet kaldi/ann-1.wav\n")
         (kaldi / "segments").write_text("".join(f"{utt_id} tape {a} {b}\n" for utt_id, (a, b) in places.items()))
-        options = UserCorpusOptions(Path("kaldi"), pieces_dir=Path("pieces"))
+        options = UserCorpusOptions(Path("kaldi"), segments_dir=Path("segments"))
     else:
         source = AudioSource("file", [0], "long.wav")
         recording = Recording("tape", [source], RATE, len(long), len(long) / RATE)
@@ -138,9 +138,9 @@ def test_stretches_of_a_recording_become_files_of_their_own(
             SupervisionSegment(utt_id, "tape", a, b - a, text="go", speaker=utt_id.split("-")[0])
             for utt_id, (a, b) in places.items()
         ).to_file(tmp_path / "s.jsonl")
-        options = UserCorpusOptions(Path("r.jsonl"), Path("s.jsonl"), pieces_dir=Path("pieces"))
+        options = UserCorpusOptions(Path("r.jsonl"), Path("s.jsonl"), segments_dir=Path("segments"))
     probed = prepare_user_corpus(kaldi, options, only_probe=True)
-    assert not (tmp_path / "pieces").exists()
+    assert not (tmp_path / "segments").exists()
     splits = prepare_user_corpus(kaldi, options)
     found = {recording.id: recording for split in splits.values() for recording in split.recordings}
     assert found.keys() == {*places, "quiet"}
@@ -152,9 +152,9 @@ def test_stretches_of_a_recording_become_files_of_their_own(
     for utt_id, (start, end) in places.items():
         expected = long[round(start * RATE) : round(end * RATE)].astype(np.float32) / 32768
         assert np.array_equal(read_samples(found[utt_id])[0], expected)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "pieces").iterdir()}
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "segments").iterdir()}
     prepare_user_corpus(kaldi, options)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "pieces").iterdir()} == written
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "segments").iterdir()} == written
 
 
 def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path
     recording = Recording("x", [AudioSource("command", [0], f"touch {tmp_path / 'ran'}")], RATE, 8000, 0.5)
     RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
     SupervisionSet.from_segments([]).to_file(tmp_path / "s.jsonl")
-    with pytest.raises(InputError, match=r"r.jsonl: x: expected one file as it is, found a command"):
+    with pytest.raises(InputError, match=r"r.jsonl: x: expected one unchanged file, found a command"):
         prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl"))
     assert not (tmp_path / "ran").exists()
 
@@ -175,7 +175,7 @@ def test_speakers_who_are_learnt_and_judged_are_told(
     test = write_kaldi(tmp_path / "test", ("zoe",))
     edit(test / "utt2spk", "zoe-1 zoe", "zoe-1 bob")
     prepare_user_corpus(kaldi, UserCorpusOptions(kaldi, test_recordings=test), only_probe=True)
-    assert caplog.messages == ["1 speakers of test are trained on too: bob"]
+    assert caplog.messages == ["1 speakers of test are in train too: bob"]
 
 
 def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_stretch_that_runs_over_ends_with_its_recording(kaldi: Path) -> None:
         ("text", "bob-2 go bob", "bob-1 go bob", r"text:4: expected one line of bob-1, found two"),
         ("wav.scp", "bob-2 bob-2.wav\n", "", r"wav.scp: expected a recording bob-2 of bob-2, found none"),
         ("utt2spk", "eve-2 eve\n", "eve-2 eve\nzoe-1 zoe\n", r"wav.scp: expected a recording zoe-1 of zoe-1"),
-        ("segments", "bob-2 bob-2 0 -1\n", "", r"segments: expected a stretch of a recording for bob-2, found none"),
+        ("segments", "bob-2 bob-2 0 -1\n", "", r"segments: expected a segment of a recording for bob-2, found none"),
     ],
 )
 def test_a_bad_line_of_a_kaldi_directory_is_named(kaldi: Path, file: str, old: str, new: str, message: str) -> None:
@@ -264,7 +264,7 @@ def test_a_stretch_that_is_none_is_dropped_and_named(kaldi: Path, start: str, en
     splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi), only_probe=True)
     rejected = [fault for split in splits.values() for fault in split.rejected]
     assert [fault.utt_id for fault in rejected] == ["bob-2"]
-    assert "expected a stretch of the 0.50 s" in rejected[0].reason
+    assert "expected a segment of the 0.50 s" in rejected[0].reason
 
 
 def test_an_utt_id_too_long_for_a_file_name_is_refused(kaldi: Path) -> None:

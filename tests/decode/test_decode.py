@@ -27,7 +27,8 @@ from asrkd.decode import DecodeOptions, Hypotheses, Lattices, Scales, Searcher, 
 from asrkd.decode.compact import UtteranceLattice, compact  # noqa: E402
 from asrkd.decode.search import SEARCH_RESULTS  # noqa: E402
 from asrkd.errors import InputError  # noqa: E402
-from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
+from asrkd.graph.build import GraphOptions, build_hclg  # noqa: E402
+from asrkd.graph.decoding_graph import DecodingGraph  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402

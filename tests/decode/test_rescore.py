@@ -19,7 +19,7 @@ from test_decode import OPTIONS, TWO_JOBS, Task, best_total, decoded
 from asrkd.decode import DecodeOptions, Hypotheses, Scales
 from asrkd.decode.rescore import Grammars, Rescorer, rescore
 from asrkd.errors import InputError
-from asrkd.graph import build_hclg
+from asrkd.graph.build import build_hclg
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels

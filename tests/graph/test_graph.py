@@ -18,9 +18,9 @@ k2 = pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
 from asrkd.errors import InputError  # noqa: E402 - after the check for k2
-from asrkd.graph import DecodingGraph, GraphOptions, build_hclg  # noqa: E402
 from asrkd.graph.arrays import from_kaldifst, sorted_by_source, to_kaldifst  # noqa: E402
-from asrkd.graph.decoding_graph import FINAL_LABEL  # noqa: E402
+from asrkd.graph.build import GraphOptions, build_hclg  # noqa: E402
+from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph  # noqa: E402
 from asrkd.graph.grammar import grammar_fst  # noqa: E402
 from asrkd.graph.pronunciations import backoff_label, disambiguated, word_labels  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
@@ -80,7 +80,7 @@ def test_arrays_survive_the_way_through_openfst(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(states, states, labels, labels, costs), max_size=20))
     final = data.draw(st.lists(st.sampled_from([0.0, 1.5, math.inf]), min_size=num_states, max_size=num_states))
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 5
-    fst = sorted_by_source(*columns, final=final, start=data.draw(states))
+    fst = sorted_by_source(columns, final, start=data.draw(states))
     back = from_kaldifst(to_kaldifst(fst))
     assert back.start == fst.start
     for name in ("src", "dst", "ilabel", "olabel", "cost", "final"):

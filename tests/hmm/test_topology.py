@@ -9,6 +9,7 @@ import torch
 
 from asrkd.errors import InputError
 from asrkd.hmm.alignment import Alignment
+from asrkd.hmm.estimate import estimate_transitions
 from asrkd.hmm.priors import log_priors
 from asrkd.hmm.topology import PRIOR_MEAN_FRAMES, PRIOR_VISITS, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
@@ -34,7 +35,7 @@ def test_transitions_are_counted_on_the_alignment() -> None:
         ("u", "v"), torch.tensor([0, 6, 12]), torch.ones(12, dtype=torch.int16), state,
         torch.zeros(12, dtype=torch.int32), PHONES, "store",
     )  # fmt: skip
-    transitions = TransitionModel.estimate(alignment, SenoneTree.monophone(PHONES))
+    transitions = estimate_transitions(alignment, SenoneTree.monophone(PHONES))
     leave = (2 + PRIOR_VISITS) / (6 + PRIOR_VISITS * PRIOR_MEAN_FRAMES)
     assert transitions.log_forward[3].item() == pytest.approx(math.log(leave), abs=1e-6)
     assert transitions.log_self_loop[3].item() == pytest.approx(math.log(1 - leave), abs=1e-6)

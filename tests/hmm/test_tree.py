@@ -87,6 +87,38 @@ def test_clustering_finds_the_kinds_of_phones(stats: TriphoneStats) -> None:
     assert {frozenset([phone]) for phone in range(len(PHONES))} <= sets
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_clustering_merges_the_pair_that_loses_least(seed: int) -> None:
+    """The questions are those of a plain search over all pairs at each step."""
+    generator = torch.Generator().manual_seed(seed)
+    columns = [torch.randint(12, (3000,), generator=generator) for _ in range(3)]
+    state = torch.randint(NUM_STATES, (3000,), generator=generator)
+    mean = torch.randn(12, 5, generator=generator)
+    stats = accumulate_frames(*columns, state, mean[columns[1]] + torch.randn(3000, 5, generator=generator))
+    expected = {frozenset([phone]) for phone in range(12)}
+    for states in (range(NUM_STATES), [0], [NUM_STATES - 1]):
+        used = np.isin(stats.keys[:, 3], states)
+        sets = [frozenset([phone]) for phone in range(1, 12)]
+
+        def likelihood(members: frozenset[int], used: np.ndarray = used) -> float:
+            rows = used & np.isin(stats.keys[:, 1], list(members))
+            sums = (values[rows].sum(0) for values in (stats.count, stats.total, stats.squares))
+            return float(log_likelihood(*sums, stats.floor))
+
+        while len(sets) > 2:
+            first, second = min(
+                itertools.combinations(sets, 2),
+                key=lambda pair: likelihood(pair[0]) + likelihood(pair[1]) - likelihood(pair[0] | pair[1]),
+            )
+            sets = [one for one in sets if one not in (first, second)] + [first | second]
+            expected.add(first | second)
+    everything = frozenset(range(12))
+    found = {frozenset(np.flatnonzero(row).tolist()) for row in cluster_questions(stats, 12)}
+    assert {frozenset((one, everything - one)) for one in found} == {
+        frozenset((one, everything - one)) for one in expected
+    }
+
+
 def test_tree_recovers_the_context_that_matters(tree: SenoneTree) -> None:
     for vowel in VOWELS:
         after = [one(tree, left, vowel, right, 0) for left in range(7) for right in range(7)]

@@ -115,5 +115,5 @@ def test_build_lexicon_lists_guesses() -> None:
     lexicon, guessed = build_lexicon(["CALL", "KUBERNETES", "VOICE-MAILER"], "cmudict", g2p=pronounce)
     assert guessed == ["KUBERNETES", "VOICE-MAILER"]
     assert lexicon.prons["VOICE-MAILER"] == (pronounce("VOICE-MAILER"),)
-    lexicon, guessed = build_lexicon(["CALL", "B2B"], "cmudict", g2p=pronounce, on_unknown="leave-out")
+    lexicon, guessed = build_lexicon(["CALL", "B2B"], "cmudict", g2p=pronounce, on_unknown="exclude")
     assert (lexicon.words, guessed) == (("CALL",), [])

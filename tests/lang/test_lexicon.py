@@ -173,7 +173,7 @@ def test_unknown_words_are_an_error_or_left_out(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="ZED"):
         build_lexicon(["A", "ZED"], source, g2p=no_guess)
-    lexicon, guessed = build_lexicon(["A", "ZED"], source, g2p=no_guess, on_unknown="leave-out")
+    lexicon, guessed = build_lexicon(["A", "ZED"], source, g2p=no_guess, on_unknown="exclude")
     assert (lexicon.words, guessed) == (("A",), [])
 
 
@@ -198,7 +198,7 @@ def test_a_few_utterances_may_have_words_that_other_phones_cannot_guess(tmp_path
     with pytest.raises(InputError, match=r"found 1 of 3: 1 words are missing \(GO\).*other phones \(ʃ\)"):
         require_guessable(sentences, source, max_bad=0.3)
     require_guessable(sentences, source, max_bad=0.4)
-    lexicon, guessed = build_lexicon(["CHAT", "GO"], source, g2p=lambda word: ["G"], on_unknown="leave-out")
+    lexicon, guessed = build_lexicon(["CHAT", "GO"], source, g2p=lambda word: ["G"], on_unknown="exclude")
     assert (lexicon.words, guessed) == (("CHAT",), [])
 
 

@@ -218,6 +218,12 @@ def test_vocabulary_wider_and_narrower_than_the_text() -> None:
     assert narrow.oov_rate(text) == pytest.approx(2 / 6)
 
 
+def test_words_of_a_set_are_in_one_order() -> None:
+    """A process orders a set of strings in its own way; what is hashed of a model must not depend on that."""
+    model = estimate_kneser_ney([["B", "A"]], 2, vocabulary=frozenset("ZYXWVUTSRQPONMLKJIHGFEDCBA"))
+    assert list(model.tables[0]) == [*"ABCDEFGHIJKLMNOPQRSTUVWXYZ", EOS, UNK, BOS]
+
+
 def test_words_outside_are_counted_apart() -> None:
     model = estimate_kneser_ney([["A", "B"], ["B"]], 2)
     assert model.oov_rate([["A", "X"], ["B", "Y"]]) == 0.5

@@ -112,7 +112,7 @@ def test_bad_text_is_refused(tmp_path: Path) -> None:
 def test_unseen_characters_are_an_error_or_left_out(model: Path) -> None:
     with pytest.raises(InputError, match=r"units.model .*no pronunciation for 1 of the words: ÉTÉ"):
         subword_lexicon(["THE", "ÉTÉ"], model)
-    assert subword_lexicon(["THE", "ÉTÉ"], model, on_unknown="leave-out").words == ("THE",)
+    assert subword_lexicon(["THE", "ÉTÉ"], model, on_unknown="exclude").words == ("THE",)
     # Unseen words of seen characters are segmented.
     assert spelled(subword_lexicon(["NOTBASIC"], model).prons["NOTBASIC"][0]) == "NOTBASIC"
 
@@ -134,7 +134,7 @@ def test_the_default_options_fit_real_text(
     options = LangOptions(units="subword")
     texts = [" ".join(one.words) for one in utterances if one.split == "train"]
     model = train_pieces(texts, options.vocab_size, tmp_path / "pieces")
-    spelt = subword_lexicon(lexicon.words, model, options.samples, options.seed, on_unknown="leave-out")
+    spelt = subword_lexicon(lexicon.words, model, options.samples, options.seed, on_unknown="exclude")
     if speech_corpus == "an4":  # digits and spelled letters are frequent
         assert set(spelt.words) == set(lexicon.words)
         # A digit is a unit, and so is a spelled letter, apart from the letter within words.

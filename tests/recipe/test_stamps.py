@@ -213,7 +213,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "lang.lexicon": {"lang.lexicon": "{tmp}/file"},
     "lang.arpa": {"lang.arpa": "{tmp}/file"},
     "lang.rescore_arpa": {"lang.rescore_arpa": "{tmp}/file"},
-    "lang.mix": {"lang.mix": 0.5, "lang.arpa": "{tmp}/file"},
+    "lang.interpolation_weight": {"lang.interpolation_weight": 0.5, "lang.arpa": "{tmp}/file"},
     "lang.max_words": {"lang.max_words": 9, "lang.arpa": "{tmp}/file"},
     "lang.units": {"lang.units": "subword"},
     "features.cmvn": {"features.cmvn": "none"},

@@ -91,7 +91,10 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--features.frame-shift-ms=0"], "features.frame_shift_ms: expected a positive number, found 0"),
         (["--tune.acoustic-scales"], "--tune.acoustic-scales: expected at least one, found none"),
         (["--stage=13"], "expected 0 to 12"),
-        (["--lang.mix=0.3"], "--lang.mix: expected --lang.arpa or --lang.rescore-arpa to mix with"),
+        (
+            ["--lang.interpolation-weight=0.3"],
+            "--lang.interpolation-weight: expected --lang.arpa or --lang.rescore-arpa, found neither",
+        ),
         (["--lang.max-words=9"], "--lang.max-words: expected --lang.arpa to take words of, found none"),
     ],
 )

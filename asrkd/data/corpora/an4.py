@@ -1,6 +1,6 @@
-"""CMU AN4 (Census): people spelling names, addresses and numbers, 1991; 948 training and 130 test utterances.
+"""CMU AN4 (Census, 1991): people spell names, addresses and numbers; 948 training and 130 test utterances.
 
-Speech of 74 training speakers, seven of them held out for tuning, and of 10 test speakers. Source: Acero,
+The speech is of 74 training speakers, seven of whom are held out for tuning, and of 10 test speakers. Source: Acero,
 Acoustical and Environmental Robustness in Automatic Speech Recognition, 1993.
 """
 
@@ -16,10 +16,11 @@ from lhotse import Recording, RecordingSet, SupervisionSet
 from asrkd.data.audio import AudioError, make_supervision, probe
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.splits import CorpusSplit, Rejected
+from asrkd.data.transcripts import read_table
 from asrkd.errors import InputError
 
 NUM_DEV_SPEAKERS = 7
-AUDIO_SUFFIXES = (".flac", ".wav", ".sph")  # in order of preference, should one utterance have several
+AUDIO_SUFFIXES = (".flac", ".wav", ".sph")  # in order of preference, if an utterance has several
 WHERE_TO_GET = (
     "AN4 is free: git clone https://github.com/cmusphinx/an4, or an4_sphere.tar.gz from "
     "http://www.speech.cs.cmu.edu/databases/an4/; give its folder (with wav/ and etc/ in it) as --corpus-dir"
@@ -32,7 +33,7 @@ SENTENCE_MARKS = ("<s>", "</s>", "<sil>")
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the corpus says of one utterance; `recording` or `text` is None where it says nothing."""
+    """One utterance; `recording` or `text` is None if the corpus does not have it."""
 
     utt_id: str
     speaker: str
@@ -44,17 +45,17 @@ class _Entry:
 def prepare_an4(corpus_dir: Path | str | None, num_dev_speakers: int = NUM_DEV_SPEAKERS) -> dict[str, CorpusSplit]:
     """Manifests of AN4's train, dev and test: FLAC, WAV or SPHERE audio under wav/, transcripts under etc/.
 
-    dev is all that `num_dev_speakers` of the training speakers said (`dev_speakers` chooses them); test
-    speakers are in test alone. A transcript without audio, or with audio that has no readable header, is
-    among its part's `rejected`; audio without a transcript is a recording without a supervision. InputError
-    if the layout is not AN4's.
+    dev is the speech of `num_dev_speakers` of the training speakers, chosen by `dev_speakers`; test speakers are only
+    in test. A transcript without audio, or with audio without a readable header, is in the `rejected` of its split.
+    Audio without a transcript is a recording without a supervision. InputError if the layout is not AN4's, or a
+    transcript cannot be read.
     """
     root = _find_root(corpus_dir)
     train, test = _read_part(root, *TRAIN), _read_part(root, *TEST)
     speakers = {entry.speaker for entry in train}
     shared = sorted(speakers & {entry.speaker for entry in test})
     if shared:
-        raise InputError(f"{root}: expected test speakers in test alone, found {', '.join(shared)} in both")
+        raise InputError(f"{root}: expected test speakers only in test, found {', '.join(shared)} in both")
     dev = dev_speakers(speakers, num_dev_speakers)
     return {
         "train": _split(entry for entry in train if entry.speaker not in dev),
@@ -64,13 +65,13 @@ def prepare_an4(corpus_dir: Path | str | None, num_dev_speakers: int = NUM_DEV_S
 
 
 def dev_speakers(speakers: Iterable[str], num_dev_speakers: int = NUM_DEV_SPEAKERS) -> set[str]:
-    """The training speakers held out by `held_out_speakers`; an AN4 speaker's name begins with f or m."""
+    """The training speakers that `held_out_speakers` chooses; the name of a female speaker begins with f."""
     names = set(speakers)
     return held_out_speakers(names, num_dev_speakers, women={name for name in names if name.startswith("f")})
 
 
 def _find_root(corpus_dir: Path | str | None) -> Path:
-    """The folder that holds wav/ and etc/: `corpus_dir` itself or an4/ in it."""
+    """The folder with wav/ and etc/: `corpus_dir` or its an4/."""
     if corpus_dir is None:
         raise InputError(f"--corpus-dir: expected the folder of AN4, found none given. {WHERE_TO_GET}")
     for root in (Path(corpus_dir), Path(corpus_dir) / "an4"):
@@ -91,7 +92,7 @@ def _read_part(root: Path, audio_folder: str, transcript_file: str) -> list[_Ent
 
 
 def _entry(utt_id: str, path: Path | None, text: str | None, transcript_file: Path) -> _Entry:
-    # an251-fash-b: recording, speaker, take; the folder says the same and is believed first
+    # an251-fash-b: recording, speaker, take. The folder is named after the speaker too, and has priority.
     speaker = path.parent.name if path else [*utt_id.split("-"), "unknown"][1]
     if path is None:
         fault = f"missing audio: {transcript_file.name} has a transcript for it"
@@ -116,24 +117,19 @@ def _find_audio(folder: Path) -> dict[str, Path]:
 
 def _read_transcripts(path: Path) -> dict[str, str]:
     """Upper-case words by utt_id, from lines of `<s> WORDS </s> (utt_id)`."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected AN4's transcripts, found no such file. {WHERE_TO_GET}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, found byte {error.start} to be none") from None
-    texts: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        match = TRANSCRIPT.fullmatch(line.strip())
-        if match is None:
-            raise InputError(f"{path}:{number}: expected words and (utt_id), found {line.strip()[:60]!r}")
-        if match["utt_id"] in texts:
-            raise InputError(f"{path}:{number}: expected one transcript of {match['utt_id']}, found two")
-        words = [word for word in match["text"].split() if word not in SENTENCE_MARKS]
-        texts[match["utt_id"]] = " ".join(words).upper()
-    return texts
+    if not path.is_file():
+        raise InputError(f"{path}: expected AN4's transcripts, found no such file. {WHERE_TO_GET}")
+    return read_table(path, _parse_transcript)
+
+
+def _parse_transcript(line: str) -> tuple[str, str] | None:
+    if not line.strip():
+        return None
+    match = TRANSCRIPT.fullmatch(line.strip())
+    if match is None:
+        raise ValueError("words and (utt_id)")
+    words = [word for word in match["text"].split() if word not in SENTENCE_MARKS]
+    return match["utt_id"], " ".join(words).upper()
 
 
 def _split(entries: Iterable[_Entry]) -> CorpusSplit:

@@ -1,6 +1,6 @@
-"""LibriSpeech: books read aloud, 960 hours and small parts of them (Panayotov et al., ICASSP 2015; openslr 12, 31).
+"""LibriSpeech: 960 hours of books read aloud, in parts (Panayotov et al., ICASSP 2015; openslr 12 and 31).
 
-A part is a folder of its name: PART/SPEAKER/CHAPTER/*.flac with a *.trans.txt in each chapter.
+A part is a folder with the name of the part: PART/SPEAKER/CHAPTER/*.flac, with a *.trans.txt in each chapter.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lhotse import RecordingSet, SupervisionSet
@@ -17,8 +18,9 @@ from lhotse.recipes.librispeech import MINI_LIBRISPEECH, parse_utterance
 from asrkd.data.audio import AudioError, probe
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.splits import PART_KEY, CorpusSplit, Rejected
-from asrkd.data.textfile import read_lines
+from asrkd.data.transcripts import read_table
 from asrkd.errors import InputError
+from asrkd.files import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -29,25 +31,25 @@ WHERE_TO_GET = (
 TRAIN_960 = ("train-clean-100", "train-clean-360", "train-other-500")
 MINI_DEV_SPEAKERS = 2
 READERS_FILE = "SPEAKERS.TXT"
-ROUNDING_MINUTES = 0.1  # SPEAKERS.TXT has minutes to two places, each the sum of some chapters
+ROUNDING_MINUTES = 0.1  # the minutes of SPEAKERS.TXT are sums of rounded chapters, with two decimals
 SEC_PER_MINUTE = 60.0
 
 
 @dataclass(frozen=True)
 class LibrispeechOptions:
-    """Which parts of LibriSpeech are learnt, tuned on and decoded."""
+    """The parts of LibriSpeech for training, tuning and testing."""
 
     parts: tuple[str, ...] = ("train-clean-100",)
-    """Training parts, by their folders; train-960 stands for the three of all 960 hours."""
+    """Folders of the training parts; train-960 stands for the three parts of all 960 hours."""
     dev_parts: tuple[str, ...] = ()
-    """Parts that scales are tuned on; none: dev-clean, or with the mini set training speakers that are held out."""
+    """Parts for tuning the scales; default: dev-clean, and for the mini set speakers held out of training."""
     test_parts: tuple[str, ...] = ()
-    """Parts that are decoded and reported; none: test-clean and test-other, or with the mini set dev-clean-2."""
+    """Parts for testing; default: test-clean and test-other, and for the mini set dev-clean-2."""
     test_speakers: tuple[str, ...] = ()
-    """Speakers of the training parts who are not trained on but decoded and reported, instead of test parts."""
+    """Speakers of the training parts that are used for testing and not for training, instead of test parts."""
     num_dev_speakers: int = 0
-    """Training speakers held out for tuning, instead of dev parts (by SHA-256 of their names, women in proportion);
-    0: two with the mini set, else none."""
+    """Number of training speakers held out for tuning, instead of dev parts; chosen by SHA-256 of their names, women in
+    proportion. 0: two for the mini set, otherwise none."""
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -58,7 +60,7 @@ class LibrispeechOptions:
             raise InputError("--corpora: expected --corpora.dev-parts or --corpora.num-dev-speakers, found both")
 
     def resolved(self) -> LibrispeechOptions:
-        """The same with every part and number named."""
+        """The same options with every default filled in."""
         is_mini = set(self.parts) <= set(MINI_LIBRISPEECH)
         parts = tuple(dict.fromkeys(p for part in self.parts for p in (TRAIN_960 if part == "train-960" else (part,))))
         test_parts = self.test_parts or (("dev-clean-2",) if is_mini else ("test-clean", "test-other"))
@@ -72,8 +74,8 @@ class LibrispeechOptions:
         )
 
 
-def read_of_librispeech(corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()) -> list[Path]:
-    """The parts and tables that `prepare_librispeech` reads."""
+def librispeech_files(corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()) -> list[Path]:
+    """The folders and files that `prepare_librispeech` reads."""
     root, chosen = _find_root(corpus_dir), options.resolved()
     return [root / name for name in (*chosen.parts, *chosen.dev_parts, *chosen.test_parts, READERS_FILE)]
 
@@ -81,14 +83,13 @@ def read_of_librispeech(corpus_dir: Path | str, options: LibrispeechOptions = Li
 def prepare_librispeech(
     corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()
 ) -> dict[str, CorpusSplit]:
-    """Manifests of the chosen parts; every utterance's part stands in its supervision.
+    """Manifests of the chosen parts. A supervision has the part of its utterance under PART_KEY.
 
-    Transcripts without audio, audio without a transcript and audio that cannot be read are among their split's
-    `rejected`, so that a partial download is told; Lhotse's `prepare_librispeech` leaves out the first two in silence
-    and stops at the third, which is why its `parse_utterance` is called here instead. Readers of whom SPEAKERS.TXT has
-    more minutes than the folder are among `missing`: the mini set's parts are not in that table. InputError for a part
-    that is missing, one without utterances, a speaker's folder without any, a named speaker who is not there, or speech
-    that would be in two splits.
+    Transcripts without audio, audio without a transcript and unreadable audio are in the `rejected` of their split, so
+    that a partial download is reported. (Lhotse's `prepare_librispeech` skips the first two without a message and stops
+    at the third, so only its `parse_utterance` is used.) Readers with fewer minutes than in SPEAKERS.TXT are in
+    `missing`; that table does not have the parts of the mini set. InputError for a missing part, a part or a speaker's
+    folder without utterances, a chosen speaker that does not exist, or speech that would be in two splits.
     """
     chosen = options.resolved()
     root = _find_root(corpus_dir)
@@ -102,14 +103,14 @@ def prepare_librispeech(
     _warn_of_unlisted(root, readers, (*chosen.parts, *chosen.dev_parts, *chosen.test_parts))
     women = {reader.name for reader in readers if reader.is_woman}
     dev_speakers = held_out_speakers(speakers - set(chosen.test_speakers), chosen.num_dev_speakers, women=women)
-    kept_apart = {*chosen.test_speakers, *dev_speakers}
+    held_out = {*chosen.test_speakers, *dev_speakers}
     dev = _joined(_read_part(root, part) for part in chosen.dev_parts)
     test = _joined(_read_part(root, part) for part in chosen.test_parts)
     _require_other_speakers(root, "dev", dev, "trained on", train)
     _require_other_speakers(root, "test", test, "trained on", train)
     _require_other_speakers(root, "test", test, "tuned on", dev)
     splits = {
-        "train": _split(entry for utt_id, entry in train.items() if _speaker(utt_id) not in kept_apart),
+        "train": _split(entry for utt_id, entry in train.items() if _speaker(utt_id) not in held_out),
         "dev": _split([*dev.values(), *_of_speakers(train, dev_speakers)]),
         "test": _split([*test.values(), *_of_speakers(train, set(chosen.test_speakers))]),
     }
@@ -122,7 +123,7 @@ def prepare_librispeech(
 
 @dataclass(frozen=True)
 class _Entry:
-    """One utterance of a part: its line of the transcripts, or why it cannot be used."""
+    """One utterance of a part: its transcript, or why it cannot be used."""
 
     utt_id: str
     part: Path
@@ -133,7 +134,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A line of SPEAKERS.TXT: all that one reader said in one part."""
+    """A line of SPEAKERS.TXT: one reader in one part."""
 
     name: str
     is_woman: bool
@@ -142,43 +143,48 @@ class _Reader:
 
 
 def _find_root(corpus_dir: Path | str) -> Path:
-    """The folder that holds the parts: `corpus_dir` itself or LibriSpeech/ in it."""
+    """The folder with the parts: `corpus_dir` or its LibriSpeech/."""
     inner = Path(corpus_dir) / "LibriSpeech"
     return inner if inner.is_dir() else Path(corpus_dir)
 
 
 def _read_part(root: Path, part: str) -> dict[str, _Entry]:
-    """Every utterance of a part in order of utt_id."""
+    """Every utterance of a part, in order of utt_id."""
     folder = root / part
     if Path(part).name != part or not folder.is_dir():
-        there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folder"
-        raise InputError(f"{folder}: expected a part of LibriSpeech, found no such folder but {there}. {WHERE_TO_GET}")
+        names = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folder"
+        raise InputError(f"{folder}: expected a part of LibriSpeech, found no such folder but {names}. {WHERE_TO_GET}")
     audio = {path.stem: path for path in sorted(folder.glob("*/*/*.flac"))}
     lines = _transcripts(folder)
-    found = {*audio, *lines}
-    if not found:
+    utt_ids = {*audio, *lines}
+    if not utt_ids:
         raise InputError(f"{folder}: expected SPEAKER/CHAPTER/*.flac, found none. {WHERE_TO_GET}")
-    speakers = {_speaker(utt_id) for utt_id in found}
+    speakers = {_speaker(utt_id) for utt_id in utt_ids}
     for speaker in sorted(path.name for path in folder.iterdir() if path.is_dir()):
         if speaker not in speakers:
             raise InputError(f"{folder / speaker}: expected utterances of this speaker, found none (partial download?)")
-    return {utt_id: _entry(utt_id, folder, audio, lines) for utt_id in sorted(found)}
+    return {utt_id: _entry(utt_id, folder, audio, lines) for utt_id in sorted(utt_ids)}
 
 
 def _transcripts(folder: Path) -> dict[str, str]:
     """Lines of `utt_id WORDS` by utt_id."""
     lines: dict[str, str] = {}
     for path in sorted(folder.glob("*/*/*.trans.txt")):
-        for number, line in enumerate(read_lines(path), start=1):
-            utt_id, _, text = line.strip().partition(" ")
-            if not utt_id:
-                continue
-            if not utt_id.startswith(f"{path.parent.parent.name}-{path.parent.name}-") or not text.strip():
-                raise InputError(f"{path}:{number}: expected SPEAKER-CHAPTER-NUMBER and words, found {line[:60]!r}")
-            if utt_id in lines:
-                raise InputError(f"{path}:{number}: expected one transcript of {utt_id}, found two")
-            lines[utt_id] = f"{utt_id} {text.upper()}"
+        chapter = read_table(path, partial(_parse_transcript, f"{path.parent.parent.name}-{path.parent.name}-"))
+        for utt_id in chapter.keys() & lines.keys():
+            raise InputError(f"{path}: expected one transcript of {utt_id}, found another in this folder")
+        lines |= chapter
     return lines
+
+
+def _parse_transcript(prefix: str, line: str) -> tuple[str, str] | None:
+    """`prefix`: what every utt_id of the chapter begins with."""
+    utt_id, _, text = line.strip().partition(" ")
+    if not utt_id:
+        return None
+    if not utt_id.startswith(prefix) or not text.strip():
+        raise ValueError("SPEAKER-CHAPTER-NUMBER and words")
+    return utt_id, f"{utt_id} {text.upper()}"
 
 
 def _entry(utt_id: str, part: Path, audio: Mapping[str, Path], lines: Mapping[str, str]) -> _Entry:
@@ -225,7 +231,7 @@ def _speaker(utt_id: str) -> str:
 
 
 def _read_readers(path: Path) -> list[_Reader]:
-    """LibriSpeech's own table of `ID | SEX | SUBSET | MINUTES | NAME`; none where it is missing."""
+    """LibriSpeech's table of `ID | SEX | SUBSET | MINUTES | NAME`; empty if it is missing."""
     if not path.is_file():
         return []
     readers = []
@@ -241,18 +247,18 @@ def _read_readers(path: Path) -> list[_Reader]:
 
 
 def _warn_of_unlisted(root: Path, readers: Sequence[_Reader], parts: Sequence[str]) -> None:
-    """Say of which parts nobody can tell whether a reader is missing."""
-    untold = sorted(set(parts) - {reader.part for reader in readers})
-    if untold:
+    """Warn of parts whose readers are not in the table."""
+    unlisted = sorted(set(parts) - {reader.part for reader in readers})
+    if unlisted:
         logger.warning(
-            "%s: no readers of %s, so that those who are missing cannot be told", root / READERS_FILE, ", ".join(untold)
+            "%s: no readers of %s, so missing readers cannot be found", root / READERS_FILE, ", ".join(unlisted)
         )
 
 
 def _with_missing(
     split: CorpusSplit, entries: Mapping[str, _Entry], parts: Sequence[str], readers: Sequence[_Reader]
 ) -> CorpusSplit:
-    """The split with what `entries` of these parts lack of the readers' minutes."""
+    """The split, with the minutes of the readers of these parts that are not in `entries`."""
     found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for utt_id, entry in entries.items():
         found[entry.part.name, _speaker(utt_id)] += entry.duration_sec / SEC_PER_MINUTE
@@ -272,7 +278,7 @@ def _with_missing(
 
 
 def _require_other_speakers(root: Path, part: str, entries: Iterable[str], use: str, others: Iterable[str]) -> None:
-    """InputError where somebody speaks in utterances of both."""
+    """InputError if a speaker is in the utterances of both."""
     shared = sorted({_speaker(utt_id) for utt_id in entries} & {_speaker(utt_id) for utt_id in others})
     if shared:
         raise InputError(f"{root}: expected {part} speakers that are not {use}, found {shared[0]} in both")

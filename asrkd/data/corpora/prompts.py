@@ -1,23 +1,23 @@
 """Asterisk's English voice prompts: one speaker, 8 kHz, some 25 minutes.
 
-The corpus is one folder into which two Debian packages are unpacked: asterisk-core-sounds-en-wav (audio) and
-asterisk-core-sounds-en (core-sounds-en.txt.gz, the transcripts). A prompt's name is its path without suffix:
-digits/1, vm-goodbye.
+The corpus is one folder with two unpacked Debian packages: asterisk-core-sounds-en-wav has the audio and
+asterisk-core-sounds-en the transcripts (core-sounds-en.txt.gz). The name of a prompt is its path without suffix, such
+as digits/1 or vm-goodbye.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from asrkd.data.audio import AudioError, make_supervision, probe
 from asrkd.data.splits import CorpusSplit, Rejected
+from asrkd.data.transcripts import read_table
 from asrkd.errors import InputError
 
 TEST_FRACTION = 0.2
@@ -31,7 +31,7 @@ WHERE_TO_GET = (
     "(local/fetch_prompts.sh does) and give it as --corpus-dir"
 )
 
-# Why a prompt is left out: keys of CorpusSplit.left_out.
+# Rules that exclude prompts: keys of CorpusSplit.excluded.
 TONE = "tone"
 BRACKETED = "bracketed text"
 EMPTY = "empty transcript"
@@ -41,10 +41,10 @@ BRACKETS = re.compile(r"\[[^\]]*\]|\([^)]*\)|<[^>]*>")
 TONE_WORDS = re.compile(r"\b(tones?|beeps?)\b", re.IGNORECASE)
 LONG_NUMBER = re.compile(r"\d\d|\d\.\d")  # 500, 1234, 28.8, H.323: five hundred, or five oh oh?
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
-SIGNS = {"*": "STAR", "#": "POUND"}  # as the voice calls them wherever it is written out
+SIGNS = {"*": "STAR", "#": "POUND"}  # as in the prompts whose transcripts spell them out
 JOINED_PREFIXES = ("RE", "DE", "UN")  # re-enter is one word, call-forward two
 CAPITALS = re.compile(r"\b[A-Z]{2,}\b")  # abbreviations, in the transcript's own case: PBX, USB
-SPOKEN_AS_WORDS = ("DAHDI", "IAX", "SIP")  # by the length of their recordings
+SPOKEN_AS_WORDS = ("DAHDI", "IAX", "SIP")  # their recordings are too short for single letters
 HOST_NAME = re.compile(r"\bwww(\.\w+)+", re.IGNORECASE)
 WORD = re.compile(r"[A-Z]+(?:'[A-Z]+)*'?")
 MISSPELT = {
@@ -64,10 +64,10 @@ def prepare_prompts(
 ) -> dict[str, CorpusSplit]:
     """Manifests of the prompts' train, dev and test; utt_id is the name with "/" as "-".
 
-    `split_of` chooses the split by the name alone. Tones, bracketed text, empty transcripts and long numbers
-    are left out and counted, each in the split its name belongs to. A transcript without audio, or with
-    unreadable audio, is among the split's `rejected`; audio without a transcript is a recording without a
-    supervision. InputError if the folder does not hold the prompts.
+    `split_of` chooses the split by the name only. Tones, bracketed text, empty transcripts and long numbers are
+    excluded, and counted in the split of their name. A transcript without audio, or with unreadable audio, is in the
+    `rejected` of its split. Audio without a transcript is a recording without a supervision. InputError if the folder
+    does not contain the prompts, or their transcripts cannot be read.
     """
     root = _find_root(corpus_dir)
     texts = read_transcripts(_find_transcripts(root))
@@ -79,20 +79,23 @@ def prepare_prompts(
 
 
 def split_of(name: str, test_fraction: float = TEST_FRACTION, dev_fraction: float = DEV_FRACTION) -> str:
-    """train, dev or test, by the SHA-256 of a prompt's name as a fraction of 1: no other prompt matters."""
+    """train, dev or test, by the SHA-256 of a prompt's name as a fraction of 1, whatever other prompts there are.
+
+    InputError if the fractions are not below 1 together.
+    """
     if min(test_fraction, dev_fraction) < 0 or test_fraction + dev_fraction >= 1:
         raise InputError(
             "fractions of the prompts: expected test and dev below 1 together, "
             f"found {test_fraction} and {dev_fraction}"
         )
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    if place < test_fraction:
+    fraction = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    if fraction < test_fraction:
         return "test"
-    return "dev" if place < test_fraction + dev_fraction else "train"
+    return "dev" if fraction < test_fraction + dev_fraction else "train"
 
 
 def why_excluded(text: str) -> str | None:
-    """The rule that leaves a prompt out; None if its transcript is speech."""
+    """The rule that excludes a prompt; None if its transcript is speech."""
     spoken = BRACKETS.sub(" ", text)
     if not spoken.strip() and text.strip():
         return TONE if TONE_WORDS.search(text) else BRACKETED
@@ -102,9 +105,9 @@ def why_excluded(text: str) -> str | None:
 
 
 def normalise_text(text: str) -> str:
-    """Upper-case words of A-Z and inner apostrophes, as they are spoken: notes in brackets are not.
+    """The spoken words in upper case, of letters A-Z and inner apostrophes, without notes in brackets.
 
-    Digits one by one, * and # by name, abbreviations letter by letter (p.m. as P M, PBX as P B X).
+    Digits are read one by one, * and # by name, abbreviations letter by letter (p.m. as P M, PBX as P B X).
     """
     text = BRACKETS.sub(" ", text).replace("’", "'")
     text = HOST_NAME.sub(lambda match: _spelt_host(match[0]), text)
@@ -119,18 +122,20 @@ def normalise_text(text: str) -> str:
 
 
 def read_transcripts(path: Path) -> dict[str, str]:
-    """Text as written, by name, from lines of `name: text`; lines that start with ; are comments."""
-    texts: dict[str, str] = {}
-    for number, line in enumerate(_read_lines(path), start=1):
-        if not line.strip() or line.lstrip().startswith(";"):
-            continue
-        name, colon, text = line.partition(":")
-        if not colon:
-            raise InputError(f"{path}:{number}: expected `name: text`, found {line.strip()[:60]!r}")
-        if name.strip() in texts:
-            raise InputError(f"{path}:{number}: expected one transcript of {name.strip()}, found two")
-        texts[name.strip()] = text.strip()
-    return texts
+    """Unchanged texts by name, from lines of `name: text`; lines that start with ; are comments.
+
+    InputError if the file cannot be read, naming the line for a bad line and for a second text of a name.
+    """
+    return read_table(path, _parse_transcript)
+
+
+def _parse_transcript(line: str) -> tuple[str, str] | None:
+    if not line.strip() or line.lstrip().startswith(";"):
+        return None
+    name, colon, text = line.partition(":")
+    if not colon:
+        raise ValueError("`name: text`")
+    return name.strip(), text.strip()
 
 
 def _split(names: list[str], texts: Mapping[str, str], paths: Mapping[str, Path]) -> CorpusSplit:
@@ -168,17 +173,6 @@ def _spelt_host(host: str) -> str:
     return " ".join([*first, *(f"dot {part}" for part in others)])
 
 
-def _read_lines(path: Path) -> Iterator[str]:
-    try:
-        data = path.read_bytes()
-        text = gzip.decompress(data) if path.suffix == ".gz" else data
-        yield from text.decode("utf-8").splitlines()
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: expected the prompts' transcripts, found it unreadable ({error})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, found byte {error.start} to be none") from None
-
-
 def _find_root(corpus_dir: Path | str | None) -> Path:
     if corpus_dir is None:
         raise InputError(f"--corpus-dir: expected the prompts' folder, found none given; {WHERE_TO_GET}")
@@ -189,9 +183,9 @@ def _find_root(corpus_dir: Path | str | None) -> Path:
 
 def _find_transcripts(root: Path) -> Path:
     for name in TRANSCRIPT_FILES:
-        found = sorted(root.rglob(name))
-        if found:
-            return found[0]
+        paths = sorted(root.rglob(name))
+        if paths:
+            return paths[0]
     expected = " or ".join(TRANSCRIPT_FILES)
     raise InputError(f"{root}: expected {expected} in it, found neither; {WHERE_TO_GET}")
 

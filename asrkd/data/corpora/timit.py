@@ -1,19 +1,20 @@
-"""TIMIT: 630 speakers of American English read ten sentences each, and people marked every phone (LDC93S1).
+"""TIMIT: 630 speakers of American English read ten sentences each; every phone is marked by hand (LDC93S1).
 
-Split: all 462 training speakers; 50 of the test speakers for tuning; the 24 of the core test. The two sentences that
-everybody reads (SA) are left out, as is usual: they would make test sentences known, and their phones too frequent.
+Splits: all 462 training speakers, 50 of the test speakers for tuning, and the 24 speakers of the core test. The two
+sentences that all speakers read (SA) are excluded, as is usual: test sentences would be known from training, and
+their phones would be too frequent.
 
-Phones: TIMIT's own 61 become the 48 that are trained and the 39 that are scored (Lee and Hon, *Speaker-independent
-phone recognition using hidden Markov models*, 1989). A glottal stop (q) belongs to neither. Pauses (h#, pau) are
-silence; closures are phones of the 48 (CL, VCL, EPI) and silence among the 39.
+Phones: TIMIT's 61 phones are mapped to 48 for training and 39 for scoring (Lee and Hon, *Speaker-independent phone
+recognition using hidden Markov models*, 1989). The glottal stop (q) is in neither set. Pauses (h#, pau) are silence.
+Closures are phones of the 48 (CL, VCL, EPI) and silence in the 39.
 
-A text here is its phones, each a word, without the pauses: as everywhere, silence may come before, between and after
-words, so that the aligner finds the pauses by itself and the marks of people stay what it is compared with. These
-are the supervision's alignment "phone": phones of the 48, SIL for a pause, Q where there was a glottal stop.
+A text consists of phones as words, without pauses. The aligner finds the pauses, because silence may occur before,
+between and after words, and its times are compared with the marks. The marks are the supervision's alignment "phone":
+phones of the 48, SIL for a pause, Q for a glottal stop.
 
-The tables of phones and speakers are Lhotse's. Its `prepare_timit` is not called, for it wants the layout
-data/TRAIN/*/*/*.WAV in upper case alone, keeps the SA sentences, warns of a missing file without its name, and stops
-with a traceback at a damaged one.
+The tables of phones and speakers are Lhotse's. Its `prepare_timit` is not used. It needs the layout
+data/TRAIN/*/*/*.WAV in upper case, includes the SA sentences, does not name a missing file, and stops with a traceback
+at a damaged file.
 """
 
 from __future__ import annotations
@@ -30,38 +31,39 @@ from asrkd.data.audio import AudioError, make_supervision, probe
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
+from asrkd.files import read_lines
 
-SAMPLING_RATE = 16000  # Hz; the marks count samples
+SAMPLING_RATE = 16000  # Hz; the times of the marks are in samples
 GLOTTAL_STOP = "Q"
 NUM_UTTERANCES: Mapping[str, int] = {"train": 3696, "dev": 400, "test": 192}
-"""Of the whole corpus, without SA."""
+"""Utterances of the whole corpus, without SA."""
 WHERE_TO_GET = "TIMIT is licensed by the Linguistic Data Consortium as LDC93S1; give the folder of its TRAIN and TEST"
 
-# Why an utterance is left out: keys of CorpusSplit.left_out.
+# Rules that exclude utterances: keys of CorpusSplit.excluded.
 DIALECT = "dialect sentence (SA), read by every speaker"
 OTHER_SPEAKER = "test speaker of neither dev nor core test"
 
 AUDIO, MARKS = "WAV", "PHN"
-AUDIO_AGAIN = "WAV.WAV"  # some copies have a second one, recoded; it is taken where it is the only one
+RECODED_AUDIO = "WAV.WAV"  # some copies have a recoded second file; it is used if it is the only one
 
 
 def _phones(number: int) -> dict[str, str]:
-    """TIMIT's 61 phones as one of `number`; the glottal stop as none."""
+    """TIMIT's phone -> its phone in the set of `number` phones."""
     return {ours.upper(): theirs.upper() for ours, theirs in get_phonemes(number).items() if ours != "sil"}
 
 
 TO_48: Mapping[str, str] = _phones(48) | {GLOTTAL_STOP: GLOTTAL_STOP}
-"""A phone of TIMIT's 61 -> as it is trained; Q stays, as what is no phone of the 48."""
+"""A phone of TIMIT's 61 -> the phone of the 48 that is trained. Q, which is none of them, stays Q."""
 TO_39: Mapping[str, str] = {TO_48[ours]: scored for ours, scored in _phones(39).items() if ours != GLOTTAL_STOP}
-"""A phone of the 48 -> as it is scored."""
+"""A phone of the 48 -> the phone of the 39 that is scored."""
 DEV_SPEAKERS, CORE_TEST_SPEAKERS = (frozenset(name.upper() for name in names) for names in get_speakers())
 
 
 def prepare_timit(corpus_dir: Path | str | None) -> dict[str, CorpusSplit]:
     """Manifests of TIMIT's train, dev and core test, from TRAIN/DR1/FCJF0/SX37.WAV and .PHN in either case.
 
-    A recording without marks, marks without a recording, files that cannot be read and speakers without utterances are
-    among their part's `rejected`. InputError if the layout is not TIMIT's.
+    A recording without marks, marks without a recording, unreadable files and speakers without utterances are in the
+    `rejected` of their split. InputError if the layout is not TIMIT's.
     """
     train, test = (_find_utterances(folder) for folder in _find_parts(corpus_dir))
     others = test.keys() - DEV_SPEAKERS - CORE_TEST_SPEAKERS
@@ -77,18 +79,18 @@ def prepare_timit(corpus_dir: Path | str | None) -> dict[str, CorpusSplit]:
 
 
 def reference_phones(supervision: SupervisionSegment) -> list[str]:
-    """What was said as Kaldi's TIMIT recipe scores it: phones of the 48 with the pauses, without glottal stops."""
+    """The reference as in Kaldi's TIMIT recipe: phones of the 48, with pauses and without glottal stops."""
     return [item.symbol for item in supervision.alignment["phone"] if item.symbol != GLOTTAL_STOP]
 
 
 def read_marks(path: Path) -> list[AlignmentItem]:
     """Phones of the 48, SIL and Q with their times, from lines of `first_sample end_sample phone`.
 
-    InputError, naming file and line, for what is no such line, times out of order, and an unknown phone.
+    InputError, naming file and line, for a bad line, times out of order, and an unknown phone.
     """
     items: list[AlignmentItem] = []
     before = 0
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -104,13 +106,6 @@ def read_marks(path: Path) -> list[AlignmentItem]:
     return items
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected ASCII, found byte {error.start} to be none") from None
-
-
 Utterances = Mapping[str, Mapping[str, Path]]
 """Sentence (SX37) -> kind of file (WAV, PHN) -> path."""
 
@@ -122,18 +117,18 @@ def _find_parts(corpus_dir: Path | str | None) -> tuple[Path, Path]:
     root = Path(corpus_dir)
     if not root.is_dir():
         raise InputError(f"{root}: expected the folder of TIMIT, found no such folder. {WHERE_TO_GET}")
-    partly = ""
+    only = ""
     for folder in (root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))):
         parts = {path.name.upper(): path for path in folder.glob("*") if path.is_dir()}
         if {"TRAIN", "TEST"} <= parts.keys():
             return parts["TRAIN"], parts["TEST"]
-        partly = partly or ", ".join({"TRAIN", "TEST"} & parts.keys())
-    found = f"{partly} alone" if partly else "neither"
+        only = only or ", ".join({"TRAIN", "TEST"} & parts.keys())
+    found = f"only {only}" if only else "neither"
     raise InputError(f"{root}: expected TIMIT's TRAIN and TEST, found {found}. {WHERE_TO_GET}")
 
 
 def _find_utterances(part: Path) -> dict[str, dict[str, dict[str, Path]]]:
-    """Speaker -> sentence -> kind of file -> path; speakers without files too. InputError if there is no speaker."""
+    """Speaker -> sentence -> kind of file -> path, also for speakers without files. InputError without a speaker."""
     speakers: dict[str, dict[str, dict[str, Path]]] = {}
     for folder in sorted(part.glob("*/*")):
         if not folder.is_dir():
@@ -141,7 +136,7 @@ def _find_utterances(part: Path) -> dict[str, dict[str, dict[str, Path]]]:
         sentences = speakers.setdefault(folder.name.upper(), {})
         for path in sorted(folder.iterdir()):
             sentence, _, kind = path.name.upper().partition(".")
-            if kind in (AUDIO, AUDIO_AGAIN, MARKS):
+            if kind in (AUDIO, RECODED_AUDIO, MARKS):
                 sentences.setdefault(sentence, {})[kind] = path
     if not speakers:
         raise InputError(f"{part}: expected speakers' folders such as DR1/FCJF0, found none. {WHERE_TO_GET}")
@@ -181,5 +176,5 @@ def _split(speakers: Mapping[str, Utterances]) -> CorpusSplit:
 
 
 def _recording(utt_id: str, files: Mapping[str, Path]) -> Recording:
-    path = files.get(AUDIO) or files.get(AUDIO_AGAIN)
+    path = files.get(AUDIO) or files.get(RECODED_AUDIO)
     return probe(path or files[MARKS].with_suffix(f".{AUDIO}"), utt_id)

@@ -143,14 +143,14 @@ def test_a_bad_line_of_a_transcript_is_named(tmp_path: Path, line: str, message:
 def test_transcripts_in_another_encoding_are_refused(tmp_path: Path):
     root = make_an4(tmp_path / "an4")
     (root / "etc/an4_test.transcription").write_bytes("CAFÉ (an251-fcaw-b)\n".encode("latin-1"))
-    with pytest.raises(InputError, match="expected UTF-8"):
+    with pytest.raises(InputError, match=r"transcription:1: expected UTF-8"):
         prepare_an4(root)
 
 
 def test_a_test_speaker_among_the_training_speakers_is_refused(tmp_path: Path):
     root = make_an4(tmp_path / "an4")
     write_audio(root / "wav/an4_clstk/fcaw/an777-fcaw-b.wav", 3)
-    with pytest.raises(InputError, match="test speakers in test alone, found fcaw in both"):
+    with pytest.raises(InputError, match="test speakers only in test, found fcaw in both"):
         prepare_an4(root)
 
 

@@ -251,7 +251,12 @@ def models(small_librispeech: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     small, large = models
     where = ["--corpus-dir", str(small_librispeech), "--exp-dir", str(tmp_path / "exp")]
-    lang = [f"--lang.arpa={small}", f"--lang.rescore-arpa={large}", "--lang.prune=1e-9", "--lang.mix=0.3"]
+    lang = [
+        f"--lang.arpa={small}",
+        f"--lang.rescore-arpa={large}",
+        "--lang.prune=1e-9",
+        "--lang.interpolation-weight=0.3",
+    ]
     done = run_recipe(*where, *TINY, *lang)
     assert done.returncode == 0, done.stderr[-2000:]
     results = read_json(tmp_path / "exp" / "results.json")

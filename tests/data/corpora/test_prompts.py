@@ -178,7 +178,7 @@ def test_a_bad_transcript_file_is_named(tmp_path: Path, content: bytes, message:
 def test_a_cut_off_transcript_file_is_named(tmp_path: Path):
     path = tmp_path / "core-sounds-en.txt.gz"
     path.write_bytes(gzip.compress(b"hello: Hello.\n" * 100)[:20])
-    with pytest.raises(InputError, match="found it unreadable"):
+    with pytest.raises(InputError, match="expected gzip, found a damaged one"):
         read_transcripts(path)
 
 
