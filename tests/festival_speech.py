@@ -72,16 +72,16 @@ def available_voices() -> list[str]:
 def sentences(number: int, seed: int = 0) -> list[str]:
     """Different sentences of six to ten words, no two neighbours alike."""
     draw = random.Random(seed)
-    made: dict[str, None] = {}
-    while len(made) < number:
+    result: dict[str, None] = {}
+    while len(result) < number:
         words = [draw.choice(DETERMINERS), draw.choice(ADJECTIVES), draw.choice(NOUNS), draw.choice(COMMANDS)]
         words += [draw.choice(DETERMINERS), draw.choice(NOUNS)]
         if draw.random() < 0.6:
             words += [draw.choice(PREPOSITIONS), draw.choice(DETERMINERS), draw.choice(NOUNS)]
         if draw.random() < 0.4:
             words.append(draw.choice(ADVERBS))
-        made[" ".join(words)] = None
-    return list(made)
+        result[" ".join(words)] = None
+    return list(result)
 
 
 def speak(texts: list[str], voice: str, folder: Path, stretch: float = 1.0) -> list[Spoken]:

@@ -18,7 +18,7 @@ SAMPLING_RATE = 16000
 
 
 def copy_mini_set(source: Path, root: Path) -> Path:
-    """`root`/PART with so many utterances of each speaker of the mini set as SPEAKERS says, the shortest ones."""
+    """`root`/PART with the shortest utterances of each speaker of the mini set, as many as in SPEAKERS."""
     for speaker, number in SPEAKERS.items():
         found = sorted((source / PART / speaker).rglob("*.ogg"), key=lambda path: (path.stat().st_size, path.name))
         for path in found[:number]:

@@ -1,4 +1,4 @@
-"""A small folder laid out as TIMIT is: SPHERE audio with TIMIT's header, .PHN, .WRD and .TXT beside it."""
+"""A small folder in TIMIT's layout: SPHERE audio with TIMIT's header, and .PHN, .WRD and .TXT files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_rows(path: Path, rows: list[tuple[int, int, str]]) -> None:
 
 
 def speaker_folders(root: Path) -> list[Path]:
-    """Folders of every speaker, made here."""
+    """New folders, one for every speaker."""
     folders = [
         root / part / region / speaker
         for part, regions in (("TRAIN", TRAIN), ("TEST", TEST))
@@ -71,9 +71,9 @@ def make_spoken_tree(root: Path, scratch: Path) -> Path:
     texts = sentences(len(folders) * len(SENTENCES))
     for number, folder in enumerate(folders):
         mine = texts[number * len(SENTENCES) : (number + 1) * len(SENTENCES)]
-        beside = scratch / folder.name
-        beside.mkdir()
-        for sentence, spoken in zip(SENTENCES, speak(mine, voice, beside, 0.9 + 0.05 * (number % 5)), strict=True):
+        speech_dir = scratch / folder.name
+        speech_dir.mkdir()
+        for sentence, spoken in zip(SENTENCES, speak(mine, voice, speech_dir, 0.9 + 0.05 * (number % 5)), strict=True):
             write_spoken(folder / sentence, spoken)
     return root
 
@@ -90,10 +90,10 @@ def words_of(spoken: Spoken) -> list[tuple[int, int, str]]:
     """Words with their samples; between pauses no word comes twice in a row."""
     ends = [0, *(round(end_sec * SAMPLING_RATE) for _, end_sec, _ in spoken.phones)]
     rows = []
-    for word, of_word in itertools.groupby(range(len(spoken.phones)), key=lambda place: spoken.phones[place][2]):
-        places = list(of_word)
+    for word, of_word in itertools.groupby(range(len(spoken.phones)), key=lambda index: spoken.phones[index][2]):
+        indices = list(of_word)
         if word is not None:
-            rows.append((ends[places[0]], ends[places[-1] + 1], word.lower()))
+            rows.append((ends[indices[0]], ends[indices[-1] + 1], word.lower()))
     return rows
 
 
@@ -101,10 +101,10 @@ def marks_of(spoken: Spoken, num_samples: int) -> list[tuple[int, int, str]]:
     """TIMIT's phones with their samples: h# at the ends, stops as closure and release."""
     rows = []
     start = 0
-    for place, (phone, end_sec, _) in enumerate(spoken.phones):
+    for index, (phone, end_sec, _) in enumerate(spoken.phones):
         end = min(round(end_sec * SAMPLING_RATE), num_samples)
         if phone == PAUSE:
-            rows.append((start, end, "h#" if place in (0, len(spoken.phones) - 1) else "pau"))
+            rows.append((start, end, "h#" if index in (0, len(spoken.phones) - 1) else "pau"))
         elif phone in CLOSURES:
             middle = start + round(CLOSURE_SHARE * (end - start))
             rows += [(start, middle, CLOSURES[phone]), (middle, end, phone)]

@@ -118,5 +118,5 @@ def _copy_segment(path: Path, start_sec: float, end_sec: float, copy: Path) -> N
         samples = file.read(last - first, dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32")
         if not np.isfinite(samples).all():
             raise AudioError(f"expected finite samples at {start_sec:g} to {end_sec:g} s of {path}, found others")
-        with atomic_file(copy) as beside:
-            soundfile.write(beside, samples, file.samplerate, format="FLAC", subtype=subtype)
+        with atomic_file(copy) as tmp_path:
+            soundfile.write(tmp_path, samples, file.samplerate, format="FLAC", subtype=subtype)

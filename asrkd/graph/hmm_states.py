@@ -9,7 +9,7 @@ it is built directly here:
 * An exit is a way out of a context: the next phone arc, or the end.
 * A chain is the HMM states of an exit. Exits of one context that begin with the same pdfs share these states, so
   that HCLG is as deterministic as LG.
-* Behind the last state of a chain begin the chains of the context that its exit leads to.
+* The last state of a chain has arcs to the first states of the context that is the target of its exit.
 
 All arcs into a state have the same pdf, and the state loops on that pdf. Disambiguation symbols are no longer needed
 after determinisation. They are epsilons here, and are followed at once instead of becoming arcs.
@@ -33,7 +33,7 @@ neighbours, so the left phone of an A is always 0.
        1         (2, 0, A)            19 = (2 · 3 + 0) · 3 + 1
        2         (2, A, B)            23 = (2 · 3 + 1) · 3 + 2
 
-    exit   context   next    pdfs    cost   leads to
+    exit   context   next    pdfs    cost   target
      0        0      arc 1   3 4 5   0.5    context 1
      1        0      arc 2   3 4 5   0.25   context 2
      2        1      end     3 4 5   0      end
@@ -114,7 +114,7 @@ def expand(lg: FstArrays, tree: SenoneTree, costs: PdfCosts, num_words: int) -> 
 
 @dataclass(frozen=True)
 class _Closure:
-    """The states that epsilons alone lead to from each state of LG, the state itself included, ordered by `src`."""
+    """The states that each state of LG reaches by epsilons only, itself included; ordered by `src`."""
 
     src: Ints
     dst: Ints
@@ -127,7 +127,7 @@ class _Closure:
         return np.searchsorted(self.src, np.arange(int(self.src[-1]) + 2))
 
     def of(self, states: Ints) -> tuple[Ints, Ints]:
-        """(which of `states`, row of this closure) of all that they lead to."""
+        """(which of `states`, row of this closure) of all that they reach."""
         return rows_of(self.first, states)
 
 
@@ -242,7 +242,7 @@ def _all_contexts(phone_arcs: _PhoneArcs, triphones: TriphoneTable) -> _Contexts
 
 
 def _through_epsilons(codes: Ints, size: int, closure: _Closure) -> Ints:
-    """Codes state * size + rest, of all states that epsilons lead to from these states, with the same rest."""
+    """Codes state * size + rest: with the same rest, all states that are reached by epsilons."""
     which, row = closure.of(codes // size)
     return closure.dst[row].astype(np.int64) * size + (codes % size)[which]
 
@@ -258,7 +258,7 @@ class _Exits:
     arc: Ints
     """Phone arc of LG that is taken, -1 at the end."""
     target: Ints
-    """Context that it leads to, -1 at the end."""
+    """Context behind it, -1 at the end."""
 
 
 def _all_exits(phone_arcs: _PhoneArcs, triphones: TriphoneTable, contexts: _Contexts) -> _Exits:
@@ -406,7 +406,7 @@ class _Assembly:
         )
 
     def _with_epsilons(self, joins: _Joins) -> _Joins:
-        """Also to the contexts that LG's epsilons lead to, with the same phones."""
+        """The same joins, and those to the contexts that are reached by epsilons, with the same phones."""
         contexts, closure = self.contexts, self.phone_arcs.closure
         state, left, phone = (column[joins.context] for column in (contexts.state, contexts.left, contexts.phone))
         which, row = closure.of(state)

@@ -63,14 +63,6 @@ class GrammarWalk:
         """The cost of ending in this state."""
         return min((beyond + float(self.fst.final[state]) for state, beyond in subset), default=math.inf)
 
-    def cost(self, labels: list[int]) -> float:
-        """The cost of a sentence, given the labels of its words."""
-        total, subset = self.start()
-        for label in labels:
-            cost, subset = self.step(subset, label)
-            total += cost
-        return total + self.end(subset)
-
     def _arc(self, state: int, label: int) -> int:
         key = state * self._num_labels + label
         index = int(np.searchsorted(self._keys, key))

@@ -16,7 +16,6 @@ from asrkd.files import tensor_digest
 
 SILENCE_ID = 0  # silence is the first phone of every phone set
 NUM_STATES = 3  # of every phone, silence included: 30 ms is the shortest phone at a 10 ms frame shift
-EPSILON_LABEL = 0
 PRIOR_MEAN_FRAMES = 2.0  # prior mean of the frames per visit to a state
 PRIOR_VISITS = 2.0  # weight of that prior, in visits to a state
 

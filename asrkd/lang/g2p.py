@@ -55,9 +55,9 @@ def pronounce(word: str) -> tuple[str, ...]:
     """The most probable phones of an English word, ARPAbet without stress; case does not matter.
 
     Accents are removed. Parts that are joined by anything but an apostrophe are pronounced one after the other. A part
-    without a vowel letter is spelled out. Measured phone error rates: 7.9% on 1,000 words of the CMU dictionary, most
-    of which the network was trained on, and 22.5% on the 57 words, mostly names, that were added to the dictionary
-    later.
+    without a vowel letter is spelled out. Measured phone error rates: 7.9% on 1,000 words of the CMU dictionary (most
+    of them are in the training data of the network), and 22.5% on the 57 words, mostly names, that were added to the
+    dictionary later.
 
     InputError for a word without letters or with digits, which could be read in several ways, and where the network
     does not stop.

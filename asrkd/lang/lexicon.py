@@ -77,7 +77,7 @@ class Lexicon:
 
     def save(self, path: Path | str) -> None:
         """Write Kaldi's lexicon.txt, one line `WORD PHONE PHONE ...` per pronunciation."""
-        with atomic_file(Path(path)) as beside, beside.open("w", encoding="utf-8") as file:
+        with atomic_file(Path(path)) as tmp_path, tmp_path.open("w", encoding="utf-8") as file:
             for word in self.words:
                 file.writelines(f"{word} {' '.join(pron)}\n" for pron in self.prons[word])
 

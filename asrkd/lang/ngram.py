@@ -58,11 +58,6 @@ class NgramModel:
         """The words that it predicts, without `<s>`, `</s>` and `<unk>`."""
         return frozenset(self.tables[0]) - {BOS, EOS, UNK}
 
-    def ngrams(self, order: int) -> Iterator[tuple[Ngram, Entry]]:
-        """Every n-gram of that order, sorted by its words."""
-        table = self.tables[order - 1]
-        return ((tuple(key.split(" ")), table[key]) for key in sorted(table))
-
     def log10_prob(self, history: Sequence[str], word: str) -> float:
         """log10 p(word | history), by back-off. A word outside the model counts as `<unk>`.
 
@@ -85,11 +80,8 @@ class NgramModel:
     def _known(self, word: str) -> str:
         return word if word in self.tables[0] else UNK
 
-    def score(self, sentence: Sequence[str]) -> float:
-        """log10 probability of a sentence of words; `<s>` and `</s>` are added."""
-        return sum(score for _, score in self._predictions(sentence))
-
     def _predictions(self, sentence: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """Each word of a sentence and `</s>`, with its log10 probability."""
         padded = [BOS, *sentence, EOS]
         for i in range(1, len(padded)):
             yield padded[i], self.log10_prob(padded[max(0, i - self.order + 1) : i], padded[i])
@@ -118,13 +110,13 @@ class NgramModel:
     def write_arpa(self, path: Path | str) -> None:
         """Write an ARPA file, with gzip if its name ends in .gz. Equal models give equal bytes."""
         path = Path(path)
-        with atomic_file(path) as beside:
+        with atomic_file(path) as tmp_path:
             if path.suffix == ".gz":
                 # Without a time stamp and a name in the header, equal models give equal bytes.
-                with beside.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
+                with tmp_path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
                     file.writelines(line.encode() for line in self._arpa_lines())
             else:
-                with beside.open("w", encoding="utf-8", newline="\n") as file:
+                with tmp_path.open("w", encoding="utf-8", newline="\n") as file:
                     file.writelines(self._arpa_lines())
 
     def _arpa_lines(self) -> Iterator[str]:

@@ -76,8 +76,8 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
     except RuntimeError as error:
         raise _size_error(vocab_size, str(error)) from None
     path = Path(f"{out_prefix}.model")
-    with atomic_file(path) as beside:
-        beside.write_bytes(model.getvalue())
+    with atomic_file(path) as tmp_path:
+        tmp_path.write_bytes(model.getvalue())
     return path
 
 

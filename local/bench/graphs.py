@@ -28,12 +28,12 @@ from asrkd.recipe.labels import load_hmm
 from asrkd.workflow.child_process import run_in_subprocess
 
 SECONDS_GOAL, GIGABYTES_GOAL = 90.0, 2.0
-BYTES_AN_ARC = 20  # three numbers, a score and a row of words
+BYTES_PER_ARC = 20  # three numbers, a score and a row of words
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the graph is made of."""
+    """Senones, language model and words of the graph."""
 
     exp_dir: Path | None = None
     """folder of a finished run, whose senones are used"""
@@ -57,7 +57,7 @@ def prepare(options: Options, exp: Path, out: Path) -> None:
 
 
 def build(exp: Path, folder: Path) -> None:
-    """The graph from both files, by one thread, and what it took."""
+    """Build the graph from both files with one thread, and measure it."""
     torch.set_num_threads(1)
     tree, transitions, _ = load_hmm(exp / "tree")
     start = time.perf_counter()
@@ -65,14 +65,14 @@ def build(exp: Path, folder: Path) -> None:
     graph = build_hclg(lexicon, folder / "lm.arpa", tree, transitions, GraphOptions())
     graph.save(folder / "graph.safetensors")
     seconds = time.perf_counter() - start
-    found = {
+    measured = {
         "seconds": seconds,
         "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         "words": len(lexicon.words),
         "states": graph.num_states,
         "arcs": graph.num_arcs,
     }
-    (folder / "found.json").write_text(json.dumps(found))
+    (folder / "measured.json").write_text(json.dumps(measured))
 
 
 def measure(options: Options) -> Table:
@@ -84,22 +84,22 @@ def measure(options: Options) -> Table:
         folder = Path(name)
         run_in_subprocess(lambda: prepare(options, exp, folder))
         run_in_subprocess(lambda: build(exp, folder))
-        found = json.loads((folder / "found.json").read_text())
+        measured = json.loads((folder / "measured.json").read_text())
         ngrams = [len(table) for table in read_arpa(folder / "lm.arpa").tables]
     row = (
-        f"{found['words']:,}", f"{sum(ngrams):,}", f"{found['states']:,}", f"{found['arcs']:,}",
-        f"{found['seconds']:.1f}", f"{found['gigabytes']:.2f}",
+        f"{measured['words']:,}", f"{sum(ngrams):,}", f"{measured['states']:,}", f"{measured['arcs']:,}",
+        f"{measured['seconds']:.1f}", f"{measured['gigabytes']:.2f}",
     )  # fmt: skip
     return Table(
         "HCLG from an ARPA file and a lexicon to a saved graph, one thread",
         ("words", "n-grams", "states", "arcs", "s", "GB"),
         [row],
         (
-            f"Floor: the graph itself is {found['arcs'] * BYTES_AN_ARC / 1e9:.2f} GB.",
-            f"Goals: {SECONDS_GOAL:g} s: {verdict(found['seconds'], SECONDS_GOAL, False)}; "
-            f"{GIGABYTES_GOAL:g} GB: {verdict(found['gigabytes'], GIGABYTES_GOAL, False)}.",
+            f"Floor: the graph itself is {measured['arcs'] * BYTES_PER_ARC / 1e9:.2f} GB.",
+            f"Goals: {SECONDS_GOAL:g} s: {verdict(measured['seconds'], SECONDS_GOAL, False)}; "
+            f"{GIGABYTES_GOAL:g} GB: {verdict(measured['gigabytes'], GIGABYTES_GOAL, False)}.",
         ),
-        found,
+        measured,
     )
 
 

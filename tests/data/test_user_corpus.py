@@ -116,18 +116,18 @@ def test_named_dev_and_test_leave_all_speakers_to_training(kaldi: Path, tmp_path
 
 
 @pytest.mark.parametrize(("form", "subtype"), [("kaldi", "FLOAT"), ("lhotse", "PCM_16")])
-def test_stretches_of_a_recording_become_files_of_their_own(
+def test_segments_of_a_recording_are_copied_to_separate_files(
     kaldi: Path, tmp_path: Path, form: str, subtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`quiet` is a recording of which no table speaks."""
+    """`quiet` is a recording that is in no other table."""
     monkeypatch.chdir(tmp_path)
     long = noise(99, 4.0)
     soundfile.write(kaldi / "long.wav", long / 32768, RATE, subtype=subtype)
     starts = {f"{speaker}-{n}": 0.5 * i + 0.1 * n for i, speaker in enumerate(SPEAKERS) for n in (1, 2)}
-    places = {utt_id: (start, start + 0.2) for utt_id, start in starts.items()}
+    times = {utt_id: (start, start + 0.2) for utt_id, start in starts.items()}
     if form == "kaldi":
         (kaldi / "wav.scp").write_text("tape kaldi/long.wav\nquiet kaldi/ann-1.wav\n")
-        (kaldi / "segments").write_text("".join(f"{utt_id} tape {a} {b}\n" for utt_id, (a, b) in places.items()))
+        (kaldi / "segments").write_text("".join(f"{utt_id} tape {a} {b}\n" for utt_id, (a, b) in times.items()))
         options = UserCorpusOptions(Path("kaldi"), segments_dir=Path("segments"))
     else:
         source = AudioSource("file", [0], "long.wav")
@@ -136,20 +136,20 @@ def test_stretches_of_a_recording_become_files_of_their_own(
         RecordingSet.from_recordings([recording, quiet]).to_file(tmp_path / "r.jsonl")
         SupervisionSet.from_segments(
             SupervisionSegment(utt_id, "tape", a, b - a, text="go", speaker=utt_id.split("-")[0])
-            for utt_id, (a, b) in places.items()
+            for utt_id, (a, b) in times.items()
         ).to_file(tmp_path / "s.jsonl")
         options = UserCorpusOptions(Path("r.jsonl"), Path("s.jsonl"), segments_dir=Path("segments"))
     probed = prepare_user_corpus(kaldi, options, only_probe=True)
     assert not (tmp_path / "segments").exists()
     splits = prepare_user_corpus(kaldi, options)
     found = {recording.id: recording for split in splits.values() for recording in split.recordings}
-    assert found.keys() == {*places, "quiet"}
+    assert found.keys() == {*times, "quiet"}
     assert all(Path(recording.sources[0].source).is_absolute() for recording in found.values())
     for recording in [one for split in probed.values() for one in split.recordings]:
         assert recording.num_samples == found[recording.id].num_samples
     rejected = [one for split in splits.values() for one in validate(split, RATE, max_bad=0.999)[1]]
     assert [str(fault) for fault in rejected] == ["quiet: missing transcript: it has audio only"]
-    for utt_id, (start, end) in places.items():
+    for utt_id, (start, end) in times.items():
         expected = long[round(start * RATE) : round(end * RATE)].astype(np.float32) / 32768
         assert np.array_equal(read_samples(found[utt_id])[0], expected)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "segments").iterdir()}
@@ -169,7 +169,7 @@ def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path
     assert not (tmp_path / "ran").exists()
 
 
-def test_speakers_who_are_learnt_and_judged_are_told(
+def test_speakers_in_both_train_and_test_are_reported(
     kaldi: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     test = write_kaldi(tmp_path / "test", ("zoe",))
@@ -190,7 +190,7 @@ def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> N
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
-def test_a_stretch_that_runs_over_ends_with_its_recording(kaldi: Path) -> None:
+def test_a_segment_that_ends_too_late_ends_with_its_recording(kaldi: Path) -> None:
     rows = [row.split()[0] for row in (kaldi / "utt2spk").read_text().splitlines()]
     text = "".join(f"{utt_id} {utt_id} 0 {'-1' if utt_id != 'bob-2' else '0.9'}\n" for utt_id in rows)
     (kaldi / "segments").write_text(text)
@@ -257,7 +257,7 @@ def test_a_recording_that_is_there_twice_is_named(kaldi: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("start", "end"), [("nan", "0.4"), ("0", "nan"), ("0.1", "inf"), ("-1", "0.4"), ("0.3", "0.2")]
 )
-def test_a_stretch_that_is_none_is_dropped_and_named(kaldi: Path, start: str, end: str) -> None:
+def test_a_segment_outside_its_recording_is_rejected_and_named(kaldi: Path, start: str, end: str) -> None:
     rows = [row.split()[0] for row in (kaldi / "utt2spk").read_text().splitlines()]
     text = "".join(f"{utt_id} {utt_id} 0 {'-1' if utt_id != 'bob-2' else end}\n" for utt_id in rows)
     (kaldi / "segments").write_text(text.replace("bob-2 bob-2 0", f"bob-2 bob-2 {start}"))
@@ -410,7 +410,7 @@ def test_init_without_a_lexicon_sizes_units_and_tree_for_the_text(
     assert f" {num_units} units" in printed
 
 
-def test_many_units_get_more_leaves_than_their_hours_alone(kaldi: Path, tmp_path: Path) -> None:
+def test_many_units_get_more_leaves_than_for_their_hours_only(kaldi: Path, tmp_path: Path) -> None:
     """A script of 120 characters: more units than 300 leaves have states for."""
     letters = [chr(code) for code in range(0x4E00, 0x4E00 + 120)]
     rng = np.random.default_rng(0)

@@ -56,20 +56,29 @@ def bigram() -> NgramModel:
     return estimate_kneser_ney([line.split() for line in text], 2, vocabulary=LEXICON.words)
 
 
+def cost_of(walk: GrammarWalk, labels: list[int]) -> float:
+    """The cost of a sentence of words by their labels."""
+    total, subset = walk.start()
+    for label in labels:
+        cost, subset = walk.step(subset, label)
+        total += cost
+    return total + walk.end(subset)
+
+
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_a_walk_costs_what_the_best_way_through_the_model_does(order: int) -> None:
     model = estimate_kneser_ney([line.split() for line in TEXT], order, vocabulary=LEXICON.words)
     walk = walk_of(model)
     for words in peer.sentences(LEXICON.words, 3):
         expected = -peer.best_backoff(model, words)
-        assert walk.cost([LABELS[word] for word in words]) == pytest.approx(expected, abs=1e-4)
+        assert cost_of(walk, [LABELS[word] for word in words]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_saved_walk_costs_the_same_and_a_strange_word_is_impossible(bigram: NgramModel, tmp_path: Path) -> None:
     walk = walk_of(bigram)
     walk.save(tmp_path / "g.safetensors")
     loaded = GrammarWalk.load(tmp_path / "g.safetensors")
-    assert loaded.cost([1, 2, 1]) == walk.cost([1, 2, 1])
+    assert cost_of(loaded, [1, 2, 1]) == cost_of(walk, [1, 2, 1])
     assert walk.step(walk.start()[1], 99) == (np.inf, ())
     with pytest.raises(InputError, match="no such file"):
         GrammarWalk.load(tmp_path / "h.safetensors")

@@ -26,7 +26,7 @@ from asrkd.graph.pronunciations import backoff_label, disambiguated, word_labels
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.lexicon import Lexicon  # noqa: E402
-from asrkd.lang.ngram import Entry, NgramModel, estimate_kneser_ney  # noqa: E402
+from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel, estimate_kneser_ney  # noqa: E402
 
 pytestmark = pytest.mark.k2
 
@@ -48,7 +48,7 @@ def graph_and_parts(
 
 
 def best_score_in_graph(graph: DecodingGraph, words: tuple[str, ...]) -> float:
-    """Best score of any path that puts out exactly these words, -inf if there is none (Bellman and Ford)."""
+    """Best score of any path that emits exactly these words, -inf if there is none (Bellman and Ford)."""
     wanted = [graph.words.index(word) for word in words]
     rows = {sequence: row for row, sequence in enumerate(graph.word_sequences)}
     arcs = np.column_stack([graph.arcs.numpy(), graph.words_on_arc.numpy()])
@@ -115,7 +115,9 @@ def test_grammar_gives_the_language_models_probability(order: int) -> None:
                 state, step = arcs[state, label]
                 cost += step
         cost += fst.final[state]
-        assert -cost == pytest.approx(model.score(words) * math.log(10), abs=1e-4)
+        padded = [BOS, *words, EOS]
+        expected = sum(model.log10_prob(padded[:i], padded[i]) for i in range(1, len(padded)))
+        assert -cost == pytest.approx(expected * math.log(10), abs=1e-4)
 
 
 def test_back_off_weight_of_an_unextended_history_counts() -> None:
@@ -166,7 +168,7 @@ def test_arcs_are_sorted_and_free_of_epsilons() -> None:
     assert graph.num_pdfs == tree.num_pdfs
 
 
-def test_words_without_pronunciation_are_left_out_and_named() -> None:
+def test_words_without_pronunciation_are_excluded_and_named() -> None:
     lexicon = LEXICON.restrict(["A", "AM", "ME", "TO"])
     model = language_model()
     tree = SenoneTree.monophone(lexicon.phones)
@@ -194,10 +196,12 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert (loaded.words, loaded.num_pdfs, loaded.excluded) == (graph.words, graph.num_pdfs, graph.excluded)
 
 
-def test_fingerprint_follows_what_it_was_made_from() -> None:
-    made = {graph_and_parts(0, options)[0].fingerprint for options in (GraphOptions(), GraphOptions(silence_prob=0.4))}
-    made |= {graph_and_parts(seed, GraphOptions())[0].fingerprint for seed in (0, 1)}
-    assert len(made) == 3
+def test_fingerprint_changes_with_the_parts_of_the_graph() -> None:
+    fingerprints = {
+        graph_and_parts(0, options)[0].fingerprint for options in (GraphOptions(), GraphOptions(silence_prob=0.4))
+    }
+    fingerprints |= {graph_and_parts(seed, GraphOptions())[0].fingerprint for seed in (0, 1)}
+    assert len(fingerprints) == 3
 
 
 def test_parts_that_do_not_belong_together_are_refused() -> None:

@@ -25,7 +25,7 @@ NUM_ROOTS = len(PHONES) * NUM_STATES
 FRAMES_EACH = 20
 
 
-def draw_frames(seed: int, leave_out: tuple[int, int, int] | None = None) -> tuple[Tensor, ...]:
+def draw_frames(seed: int, excluded: tuple[int, int, int] | None = None) -> tuple[Tensor, ...]:
     """Frames of all triphones; a vowel's first state leans on whether a stop or a nasal comes before it.
 
     A phone's own mean sets its kind (vowel, stop, nasal) far apart, so that questions can be found.
@@ -33,7 +33,7 @@ def draw_frames(seed: int, leave_out: tuple[int, int, int] | None = None) -> tup
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for left, phone, right, state in itertools.product(range(7), range(7), range(7), range(NUM_STATES)):
-        if (left, phone, right) != leave_out:
+        if (left, phone, right) != excluded:
             rows += [(left, phone, right, state)] * FRAMES_EACH
     left, phone, right, state = torch.tensor(rows).t()
     kind = torch.tensor([0, 1, 1, 2, 2, 3, 3])
@@ -152,7 +152,7 @@ def test_gain_is_the_likelihood_of_leaves_less_that_of_roots(stats: TriphoneStat
 
 def test_unseen_triphone_answers_the_questions_like_its_kin() -> None:
     unseen = (3, 1, 5)  # K A N
-    tree = build_tree(accumulate_frames(*draw_frames(0, leave_out=unseen)), PHONES, TreeOptions(NUM_ROOTS + 4, 10))
+    tree = build_tree(accumulate_frames(*draw_frames(0, excluded=unseen)), PHONES, TreeOptions(NUM_ROOTS + 4, 10))
     assert one(tree, *unseen, 0) == one(tree, 4, 1, 5, 0)  # as after T, the other stop
     assert one(tree, *unseen, 0) != one(tree, 6, 1, 5, 0)
 

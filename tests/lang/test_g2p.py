@@ -1,4 +1,4 @@
-"""Guessed pronunciations: offline, ARPAbet without stress, and as good as the docstring says."""
+"""Predicted pronunciations: offline, ARPAbet without stress, with the documented error rates."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def test_words_with_hyphens_are_joined_from_what_the_dictionary_has(tmp_path: Pa
     assert many[0] == ("R", "IY") * 5
 
 
-def test_unknown_words_are_an_error_or_left_out(tmp_path: Path) -> None:
+def test_unknown_words_are_an_error_or_excluded(tmp_path: Path) -> None:
     source = write(tmp_path / "d", "A AH\n")
     with pytest.raises(InputError, match=r"d: no pronunciation for 1 of the words: ZED"):
         build_lexicon(["A", "ZED"], source)

@@ -54,7 +54,7 @@ def test_nothing_to_prune_changes_nothing() -> None:
 
 
 def test_the_threshold_is_the_loss_in_perplexity_by_hand() -> None:
-    """One bigram A B beside unigrams: leaving it out costs p(A) times the divergence of p(. | A) from what is left."""
+    """One bigram A B and unigrams: its removal costs p(A) times the divergence of p(. | A) from the new p(. | A)."""
     unigrams = {"A": 0.4, "B": 0.3, EOS: 0.3}
     explicit, share = 0.6, 0.4 / 0.7  # p(B | A), and the back-off weight that leaves 0.4 to A and </s>
     tables: tuple[dict[str, Entry], ...] = (
@@ -86,13 +86,13 @@ def test_any_model_stays_a_distribution(sentences: list[list[str]], threshold: f
 
 def test_restricting_keeps_probabilities_of_the_words_that_stay() -> None:
     whole = model()
-    kept = restrict(whole, ["A", "C"])
-    assert kept.vocabulary == {"A", "C"}
-    assert kept.log10_prob((BOS, "A"), "C") == whole.log10_prob((BOS, "A"), "C")
-    assert not [key for table in kept.tables for key in table if "B" in key.split()]
+    restricted = restrict(whole, ["A", "C"])
+    assert restricted.vocabulary == {"A", "C"}
+    assert restricted.log10_prob((BOS, "A"), "C") == whole.log10_prob((BOS, "A"), "C")
+    assert not [key for table in restricted.tables for key in table if "B" in key.split()]
 
 
-def test_likeliest_words() -> None:
+def test_top_words() -> None:
     whole = model(1, ["A A A A B B C"])
     assert top_words(whole, 2) == {"A", "B"}
     assert top_words(whole, None) == {"A", "B", "C"}

@@ -92,8 +92,8 @@ def test_what_is_no_whole_model_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "twice.bin").write_bytes(content.replace(b"it's\0", b"GO\0go"))
     with pytest.raises(InputError, match=r"twice.bin: expected"):
         read_sphinx_lm(tmp_path / "twice.bin")
-    place = len(MAGIC) + 1 + 4 * 4 + 3 * 4 * BINS + 2 * 12 - 4  # where the bigrams of the second unigram begin
-    (tmp_path / "falling.bin").write_bytes(content[:place] + b"\1" + content[place + 1 :])
+    index = len(MAGIC) + 1 + 4 * 4 + 3 * 4 * BINS + 2 * 12 - 4  # where the bigrams of the second unigram begin
+    (tmp_path / "falling.bin").write_bytes(content[:index] + b"\1" + content[index + 1 :])
     with pytest.raises(InputError, match=r"falling.bin: expected a trie of 2-grams, found a damaged one"):
         read_sphinx_lm(tmp_path / "falling.bin")
     (tmp_path / "other.bin").write_text("\\data\\")

@@ -57,7 +57,7 @@ def test_no_unit_has_a_reserved_name(model: Path, tmp_path: Path) -> None:
     assert Lexicon.load(tmp_path / "lexicon.txt").prons == lexicon.prons
 
 
-def test_the_likeliest_segmentation_comes_first(model: Path) -> None:
+def test_the_most_probable_segmentation_comes_first(model: Path) -> None:
     one = subword_lexicon(WORDS, model)
     several = subword_lexicon(WORDS, model, num_samples=5, seed=3)
     assert all(len(prons) == 1 for prons in one.prons.values())
@@ -65,7 +65,7 @@ def test_the_likeliest_segmentation_comes_first(model: Path) -> None:
     assert one.prons["ANYTHING"] == ((f"{WORD_START}ANY", f"{INSIDE_WORD}THING"),)
 
 
-def test_draws_depend_on_seed_and_word_alone(model: Path) -> None:
+def test_draws_depend_on_seed_and_word_only(model: Path) -> None:
     lexicon = subword_lexicon(WORDS, model, num_samples=3, seed=7)
     assert subword_lexicon(WORDS, model, num_samples=3, seed=7).fingerprint == lexicon.fingerprint
     assert subword_lexicon(WORDS[::-2], model, num_samples=3, seed=7).prons == lexicon.restrict(WORDS[::-2]).prons
@@ -109,7 +109,7 @@ def test_bad_text_is_refused(tmp_path: Path) -> None:
         train_pieces(["A \u2581B"], 40, tmp_path / "units")
 
 
-def test_unseen_characters_are_an_error_or_left_out(model: Path) -> None:
+def test_unseen_characters_are_an_error_or_excluded(model: Path) -> None:
     with pytest.raises(InputError, match=r"units.model .*no pronunciation for 1 of the words: ÉTÉ"):
         subword_lexicon(["THE", "ÉTÉ"], model)
     assert subword_lexicon(["THE", "ÉTÉ"], model, on_unknown="exclude").words == ("THE",)

@@ -93,7 +93,7 @@ def prepare_librispeech(
     """
     chosen = options.resolved()
     root = _find_root(corpus_dir)
-    _require_apart({"parts": chosen.parts, "dev-parts": chosen.dev_parts, "test-parts": chosen.test_parts})
+    _require_disjoint({"parts": chosen.parts, "dev-parts": chosen.dev_parts, "test-parts": chosen.test_parts})
     train = _joined(_read_part(root, part) for part in chosen.parts)
     speakers = {_speaker(utt_id) for utt_id in train}
     missing = sorted(set(chosen.test_speakers) - speakers)
@@ -259,18 +259,18 @@ def _with_missing(
     split: CorpusSplit, entries: Mapping[str, _Entry], parts: Sequence[str], readers: Sequence[_Reader]
 ) -> CorpusSplit:
     """The split, with the minutes of the readers of these parts that are not in `entries`."""
-    found: defaultdict[tuple[str, str], float] = defaultdict(float)
+    minutes: defaultdict[tuple[str, str], float] = defaultdict(float)
     for utt_id, entry in entries.items():
-        found[entry.part.name, _speaker(utt_id)] += entry.duration_sec / SEC_PER_MINUTE
+        minutes[entry.part.name, _speaker(utt_id)] += entry.duration_sec / SEC_PER_MINUTE
     expected = [reader for reader in readers if reader.part in parts]
-    short = [one for one in expected if found[one.part, one.name] < one.minutes - ROUNDING_MINUTES]
+    short = [one for one in expected if minutes[one.part, one.name] < one.minutes - ROUNDING_MINUTES]
     if not short:
         return split
-    missing = sum(one.minutes - found[one.part, one.name] for one in short)
+    missing = sum(one.minutes - minutes[one.part, one.name] for one in short)
     return replace(
         split,
         missing=tuple(
-            f"{one.part}, reader {one.name}: {found[one.part, one.name]:.2f} of {one.minutes:.2f} minutes"
+            f"{one.part}, reader {one.name}: {minutes[one.part, one.name]:.2f} of {one.minutes:.2f} minutes"
             for one in short
         ),
         missing_share=missing / sum(one.minutes for one in expected),
@@ -284,7 +284,7 @@ def _require_other_speakers(root: Path, part: str, entries: Iterable[str], use: 
         raise InputError(f"{root}: expected {part} speakers that are not {use}, found {shared[0]} in both")
 
 
-def _require_apart(parts: Mapping[str, tuple[str, ...]]) -> None:
+def _require_disjoint(parts: Mapping[str, tuple[str, ...]]) -> None:
     seen: dict[str, str] = {}
     for option, names in parts.items():
         for name in names:

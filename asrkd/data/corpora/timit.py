@@ -154,7 +154,7 @@ def _split(speakers: Mapping[str, Utterances]) -> CorpusSplit:
         spoken = {name: files for name, files in sentences.items() if not _is_dialect(name)}
         excluded[DIALECT] += len(sentences) - len(spoken)
         if not spoken:
-            rejected.append(Rejected(speaker, "speaker without utterances (SA aside)"))
+            rejected.append(Rejected(speaker, "speaker without utterances other than SA"))
         for sentence, files in sorted(spoken.items()):
             utt_id = f"{speaker}-{sentence}"
             try:

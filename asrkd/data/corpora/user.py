@@ -71,7 +71,7 @@ def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
 
 def user_corpus_audio(base: Path, options: UserCorpusOptions) -> list[Path]:
     """The audio files that the manifests name. InputError as in `prepare_user_corpus`."""
-    segments = (one for source in _sources(options) for one in _located(_read(*source), source[0], base))
+    segments = (one for source in _sources(options) for one in _with_absolute_paths(_read(*source), source[0], base))
     return sorted({segment.path for segment in segments})
 
 
@@ -82,7 +82,7 @@ def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool
     `only_probe` no segment of a recording is copied; the result is for checks only. InputError if a manifest cannot
     be read, has audio behind a command or URL, has an utterance twice, or has too few speakers to hold some out.
     """
-    train, dev, test = (_located(_read(*source), source[0], base) for source in _sources(options))
+    train, dev, test = (_with_absolute_paths(_read(*source), source[0], base) for source in _sources(options))
     if not test:
         train, test = _hold_out(train, options.num_test_speakers, "test")
     if not dev:
@@ -130,7 +130,7 @@ def _read(recordings: Path | None, supervisions: Path | None) -> list[Segment]:
     return _read_manifests(recordings, supervisions)
 
 
-def _located(segments: list[Segment], manifest: Path | None, base: Path) -> list[Segment]:
+def _with_absolute_paths(segments: list[Segment], manifest: Path | None, base: Path) -> list[Segment]:
     """The segments with absolute paths; a file that does not exist gets its path in the folder of the manifest."""
     if manifest is None:
         return segments
@@ -150,7 +150,9 @@ def _read_manifests(recordings: Path, supervisions: Path) -> list[Segment]:
             raise InputError(f"{recordings}: expected one recording {recording.id}, found two")
         kinds = {source.type for source in recording.sources}
         if kinds != {"file"} or len(recording.sources) != 1 or recording.transforms:
-            raise InputError(f"{recordings}: {recording.id}: expected one unchanged file, found {_kind(recording)}")
+            raise InputError(
+                f"{recordings}: {recording.id}: expected one unchanged file, found {_source_of(recording)}"
+            )
     segments, used = [], set()
     for one in _load(SupervisionSet, SupervisionSegment, supervisions):
         if one.recording_id not in by_id:
@@ -167,7 +169,7 @@ def _read_manifests(recordings: Path, supervisions: Path) -> list[Segment]:
     return sorted(segments, key=lambda segment: segment.utt_id)
 
 
-def _kind(recording: Recording) -> str:
+def _source_of(recording: Recording) -> str:
     sources = recording.sources
     if len(sources) != 1:
         return f"{len(sources)} sources"

@@ -71,7 +71,7 @@ def test_a_folder_that_holds_an4_will_do(tmp_path: Path):
     assert len(prepare_an4(tmp_path, 2)["test"].recordings) == 2
 
 
-def test_dev_speakers_are_in_dev_alone(tmp_path: Path):
+def test_dev_speakers_are_only_in_dev(tmp_path: Path):
     splits = prepare_an4(make_an4(tmp_path / "an4"), num_dev_speakers=3)
     speakers = {name: {s.speaker for s in split.supervisions} for name, split in splits.items()}
     assert speakers["dev"] == dev_speakers(TRAIN_SPEAKERS, 3)
@@ -96,7 +96,7 @@ def test_holding_out_every_speaker_is_refused(tmp_path: Path):
         prepare_an4(make_an4(tmp_path / "an4"), num_dev_speakers=6)
 
 
-def test_faults_are_kept_with_their_utterance(tmp_path: Path):
+def test_faults_are_reported_with_their_utterance(tmp_path: Path):
     root = make_an4(tmp_path / "an4")
     folder = root / "wav/an4test_clstk/fcaw"
     (folder / "an251-fcaw-b.wav").unlink()
@@ -111,7 +111,7 @@ def test_faults_are_kept_with_their_utterance(tmp_path: Path):
     assert test.num_utterances == 3
 
 
-def test_no_folder_says_where_to_get_the_corpus(tmp_path: Path):
+def test_without_a_folder_the_message_names_a_source(tmp_path: Path):
     for corpus_dir in (None, tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"github\.com/cmusphinx/an4"):
             prepare_an4(corpus_dir)

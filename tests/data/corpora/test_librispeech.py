@@ -35,7 +35,7 @@ pytestmark = pytest.mark.k2
 
 ROOT = Path(__file__).resolve().parents[3]
 TEST_PARTS = {"easy": "7312", "hard": "669"}
-"""Made-up test parts, and the speaker of each."""
+"""Invented test parts, and the speaker of each."""
 MINI = LibrispeechOptions(parts=(PART,), test_speakers=("7312", "669"))
 TINY = [
     *("--corpora.parts", PART, "--corpora.test-parts", *TEST_PARTS),
@@ -50,7 +50,7 @@ TINY = [
 
 
 def write_part(root: Path, part: str, speakers: str, num_utterances: int = 2) -> None:
-    """Noise and made-up words in LibriSpeech's layout, a chapter a speaker."""
+    """Noise and invented words in LibriSpeech's layout, one chapter per speaker."""
     for speaker in speakers.split():
         chapter = root / part / speaker / "77"
         chapter.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_a_missing_part_is_named_and_those_that_are_there(made_up: Path) -> None
         prepare_librispeech(made_up, LibrispeechOptions(parts=("../secret",)))
 
 
-def test_a_partial_download_is_told_by_utterance(made_up: Path) -> None:
+def test_a_partial_download_is_reported_by_utterance(made_up: Path) -> None:
     chapter = made_up / "train-clean-100" / "11" / "77"
     (chapter / "11-77-0000.flac").unlink()
     (made_up / "train-clean-100" / "12" / "77" / "12-77.trans.txt").unlink()
@@ -120,7 +120,7 @@ def test_a_partial_download_is_told_by_utterance(made_up: Path) -> None:
     assert splits["train"].num_utterances == 8
 
 
-def test_a_partial_download_that_leaves_no_trace_is_told_by_reader(made_up: Path, tmp_path: Path) -> None:
+def test_a_partial_download_without_a_trace_is_reported_by_reader(made_up: Path, tmp_path: Path) -> None:
     """Two utterances of half a second, or 0.0167 minutes, are there of each reader."""
     table = [(reader, "train-clean-100", 0.02) for reader in ("11", "12")]
     table += [("13", "train-clean-100", 10.02), ("15", "train-clean-100", 9.98), ("22", "dev-other", 8.0)]
@@ -281,7 +281,7 @@ def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_pa
 
 
 def require_same_rescoring_on_any_executor(exp_dir: Path) -> None:
-    """Other processes, which are sent paths and lattices alone, make the same of them."""
+    """Other processes, which get only paths and lattices, give the same results."""
     options = options_of_run(exp_dir)
     task = DecodeTask(Run("distilled", 0, ("students/distilled",)), "test", options.decode, options)
     first, here = decode_split(task, "test", exp_dir.parent)

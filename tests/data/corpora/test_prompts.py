@@ -51,7 +51,7 @@ def make_prompts(root: Path, prompts: dict[str, str] | None = None, zipped: bool
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_spoken_prompts_are_kept_and_the_others_counted(tmp_path: Path, zipped: bool):
+def test_spoken_prompts_are_used_and_the_others_counted(tmp_path: Path, zipped: bool):
     splits = prepare_prompts(make_prompts(tmp_path, zipped=zipped))
     texts = {s.id: s.text for split in splits.values() for s in split.supervisions}
     assert texts == {"hello": "HELLO", "digits-1": "ONE", "vm-press": "PRESS ONE OR STAR", "letters-at": "AT"}
@@ -115,7 +115,7 @@ def test_rules(text: str, rule: str | None):
     assert why_excluded(text) == rule
 
 
-def test_the_split_depends_on_the_name_alone():
+def test_the_split_depends_on_the_name_only():
     names = [f"prompt-{n}" for n in range(5000)]
     parts = [split_of(name) for name in names]
     assert parts == [split_of(name) for name in names]

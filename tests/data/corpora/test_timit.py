@@ -54,7 +54,7 @@ TINY = [
     *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),
     *("--tune.acoustic-scales", "0.2", "0.4", "--tune.insertion-scores", "0.0", "3.0"),
 ]
-WHOLE = "--max-bad=0.999"  # of 4,288 utterances a small tree lacks nearly all
+WHOLE = "--max-bad=0.999"  # nearly all of the 4,288 utterances are missing in a small tree
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_61_phones_become_48_and_39() -> None:
     assert {"DX", "SIL"} <= set(TO_39.values())
 
 
-def test_the_lexicon_says_each_phone_of_the_48_as_itself(corpus: Corpus) -> None:
+def test_each_phone_of_the_48_is_a_word_of_itself(corpus: Corpus) -> None:
     prons = Lexicon.load(corpus.dictionary(Path())).prons
     assert set(prons) == TO_39.keys() - {"SIL"}
     assert all(variants == ((phone,),) for phone, variants in prons.items())
@@ -136,7 +136,7 @@ def test_the_parts_have_their_speakers_and_no_sa(tree: Path, lower: bool) -> Non
     assert np.array_equal(samples[0] * 32768, np.frombuffer(audio.read_bytes()[HEADER_BYTES:], "<i2"))
 
 
-def test_a_recoded_copy_of_the_audio_is_taken_where_it_is_the_only_one(tree: Path) -> None:
+def test_a_recoded_copy_of_the_audio_is_used_if_it_is_the_only_one(tree: Path) -> None:
     folder = next(tree.rglob("MDAB0"))
     shutil.copy(folder / "SX37.WAV", folder / "SX37.WAV.wav")
     (folder / "SX127.WAV").rename(folder / "SX127.WAV.wav")
@@ -145,7 +145,7 @@ def test_a_recoded_copy_of_the_audio_is_taken_where_it_is_the_only_one(tree: Pat
     assert names == {"SX37": "SX37.WAV", "SX127": "SX127.WAV.wav"}
 
 
-def test_lhotse_prepares_the_same_but_for_what_the_module_says(tree: Path) -> None:
+def test_lhotse_prepares_the_same_except_as_documented(tree: Path) -> None:
     from lhotse.recipes.timit import prepare_timit as prepare_as_lhotse
 
     tree.rename(tree.parent / "data")
@@ -195,7 +195,7 @@ def test_bad_marks_are_named(tree: Path, line: str, message: str) -> None:
     assert fault.utt_id == "MDAB0-SX37" and str(path) in fault.reason
 
 
-def test_damaged_and_missing_files_are_dropped_with_their_reason(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
+def test_damaged_and_missing_files_are_rejected_with_their_reason(tree: Path, corpus: Corpus, tmp_path: Path) -> None:
     folder = next(tree.rglob("FELC0"))
     (folder / "SX37.WAV").unlink()
     (folder / "SX127.PHN").unlink()
@@ -208,7 +208,7 @@ def test_damaged_and_missing_files_are_dropped_with_their_reason(tree: Path, cor
     run_manifests(corpus, options)
     files = [RunFolders(options.exp_dir).manifests(split) / "rejected.json" for split in SPLITS]
     rejected = {row["utt_id"]: row["reason"] for file in files for row in read_json(file)}
-    assert rejected.pop("MMDB1") == "speaker without utterances (SA aside)"
+    assert rejected.pop("MMDB1") == "speaker without utterances other than SA"
     assert {
         utt_id.removeprefix("FELC0-"): reason.split(":")[0].split(" in ")[0] for utt_id, reason in rejected.items()
     } == {
@@ -246,7 +246,7 @@ def test_speakers_who_are_missing_are_named(tree: Path, corpus: Corpus, tmp_path
     with pytest.raises(InputError) as refused:
         prepare_corpus(small, {}, SpeechOptions(corpus_dir=tree), tmp_path)
     assert "expected 18 utterances in dev, found 7: is the copy whole?" in str(refused.value)
-    named = "FCMH0: speaker without files; FAKS0: speaker without utterances (SA aside); MMDB1-SI1027: unreadable"
+    named = "FCMH0: speaker without files; FAKS0: speaker without utterances other than SA; MMDB1-SI1027: unreadable"
     assert f"may be missing): {named}" in str(refused.value)
 
 
