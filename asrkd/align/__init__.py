@@ -2,7 +2,7 @@
 
 from asrkd.align.cepstra import cepstra
 from asrkd.align.flat_start import FlatStartOptions, flat_start
-from asrkd.align.graphs import TrainingGraphs, training_graph
+from asrkd.align.graphs import TrainingGraphs
 from asrkd.align.viterbi import Aligner, ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
 from asrkd.hmm.alignment import Alignment, Segment
 
@@ -17,6 +17,5 @@ __all__ = [
     "ViterbiOptions",
     "cepstra",
     "flat_start",
-    "training_graph",
     "viterbi",
 ]

@@ -197,19 +197,6 @@ class CompiledGraphs:
         return fsa
 
 
-def training_graph(
-    words: Sequence[str],
-    lexicon: Lexicon,
-    tree: SenoneTree,
-    transitions: TransitionModel | None = None,
-    silence_prob: float = SILENCE_PROB,
-) -> k2.Fsa:
-    """The training graph of one utterance: labels pdf_id+1, `hmm_state` instance · NUM_STATES + state."""
-    transitions = transitions or TransitionModel.uniform(tree.num_pdfs)
-    graphs = TrainingGraphs.build([" ".join(words)], lexicon, tree.phones, silence_prob)
-    return graphs.compile(tree, transitions).fsa_vec(0, 1)[0]
-
-
 def _prons(lexicon: Lexicon, word: str) -> tuple[tuple[str, ...], ...]:
     try:
         return lexicon.prons[word]

@@ -124,7 +124,6 @@ class PosteriorStore(StoredTargets):
         self.num_classes: int = index["num_classes"]
         self.frames_fingerprint: str = index["frames_fingerprint"]
         self.classes_fingerprint: str = index["classes_fingerprint"]
-        self._utt_index = {utt_id: position for position, utt_id in enumerate(self.utt_ids)}
 
     @classmethod
     def open(cls, path: Path | str) -> PosteriorStore:
@@ -161,13 +160,6 @@ class PosteriorStore(StoredTargets):
         ):
             if expected != found:
                 raise InputError(f"posterior store {self.fingerprint}: expected {what} {expected}, found {found}")
-
-    def utt_targets(self, utt_id: str, temperature: float) -> SoftTargets:
-        """Targets of every frame of an utterance."""
-        if utt_id not in self._utt_index:
-            raise InputError(f"{utt_id}: not in posterior store {self.fingerprint}")
-        begin, end = self.offsets[self._utt_index[utt_id] :][:2].tolist()
-        return self.targets(torch.arange(begin, end), temperature)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from asrkd.align.cepstra import cepstra, dct_matrix, deltas
 from asrkd.align.flat_start import FlatStartOptions, flat_start, spread_states
 from asrkd.align.gaussians import DiagonalMixtures
-from asrkd.align.graphs import TrainingGraphs, training_graph
+from asrkd.align.graphs import TrainingGraphs
 from asrkd.align.labels import NO_LABEL, frame_ids, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES, Aligner, ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
 from asrkd.errors import InputError
@@ -261,7 +261,8 @@ class TestViterbi:
         pytest.importorskip("k2")
         tree = contextual_tree()
         words = ["AB", "C", "AB"]
-        graph = training_graph(words, LEXICON, tree)
+        graphs = TrainingGraphs.build([" ".join(words)], LEXICON, PHONES)
+        graph = graphs.compile(tree, TransitionModel.uniform(tree.num_pdfs)).fsa_vec(0, 1)[0]
         arcs = graph.arcs.values()[:, :3].tolist()
         after: dict[int, list[tuple[int, int]]] = {}
         for source, target, label in arcs:

@@ -121,14 +121,6 @@ def test_bytes_a_frame_are_what_the_file_takes(tmp_path):
     assert num_bytes == 94 * 100
 
 
-def test_utterances_are_found_by_name(tmp_path):
-    store = write(tmp_path / "s")
-    assert torch.equal(store.utt_targets("b-2", 1.0).probs, store.targets(torch.tensor([40]), 1.0).probs)
-    assert store.utt_targets("c-3", 1.0).probs.shape == (59, 28)
-    with pytest.raises(InputError, match="d-4: not in posterior store"):
-        store.utt_targets("d-4", 1.0)
-
-
 def test_a_temperature_that_is_not_stored_is_refused(tmp_path):
     geometric = write(tmp_path / "g", StoreOptions(temperatures=(1.0, 2.0)))
     with pytest.raises(InputError, match=r"geometric mean is stored at, \(1.0, 2.0\), found 3.0"):

@@ -19,7 +19,7 @@ from asrkd.errors import InputError
 from asrkd.files import save_tensors
 from asrkd.workflow import local_pool
 from asrkd.workflow.cache import Codec, ResultCache
-from asrkd.workflow.executor import SERIAL, Executor, in_order
+from asrkd.workflow.executor import SERIAL, Executor, in_order, one_thread
 
 KINDS = ("serial", "two processes", "spawned processes", "dask")
 NUMBERS = Codec(lambda number: {"number": np.asarray([number])}, lambda arrays: int(arrays["number"][0]))
@@ -51,8 +51,8 @@ def matrices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_executor_gives_the_same_bits(kind: str, matrices: Path, tmp_path: Path) -> None:
     task = Products(matrices)
-    torch.set_num_threads(1)
-    expected = [task.open()(number) for number in range(12)]
+    with one_thread():
+        expected = [task.open()(number) for number in range(12)]
     with started(kind, tmp_path) as executor:
         found = list(in_order(executor.map(task, range(12))))
     assert [one.tobytes() for one in found] == [one.tobytes() for one in expected]
