@@ -230,9 +230,14 @@ def _require_input(stamps: Stamps, by_name: Mapping[str, Step], name: str, neede
 
 
 def _first_stale_stage(stamps: Stamps, by_name: Mapping[str, Step], name: str) -> int:
-    """The first stage that must run for a stale step: its own, or one of a stale step that it reads."""
-    stale = [before for before in by_name[name].inputs if stamps.stale(before) is not None]
-    return min([by_name[name].stage, *(_first_stale_stage(stamps, by_name, before) for before in stale)])
+    """The first stage that must run for a stale step: its own, or that of a stale step that it depends on."""
+    stale, waiting = {name}, [name]
+    while waiting:
+        inputs = by_name[waiting.pop()].inputs
+        found = [before for before in inputs if before not in stale and stamps.stale(before) is not None]
+        stale.update(found)
+        waiting += found
+    return min(by_name[one].stage for one in stale)
 
 
 @contextmanager
