@@ -169,8 +169,8 @@ def _build_state(training: _Training, ranks: ProcessGroup, device: torch.device,
     step_generators = [generator for one in generators for generator in (one.augmentation, one.dropout)]
     return TrainingState(
         model=model,
-        network=compile_model(model, ranks) if options.compile else ranks.wrap(model),
         average=copy.deepcopy(model).eval() if options.average_decay else None,
+        network=compile_model(model, ranks) if options.compile else ranks.wrap(model),
         optimizer=make_optimizer(model, options, use_cuda_graph),
         data=sharded,
         dev=data.dev,
