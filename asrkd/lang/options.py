@@ -43,10 +43,14 @@ class LangOptions:
         for name in ("order", "vocab_size", "samples"):
             value = getattr(self, name)
             if value < 1:
-                raise InputError(f"lang.{name}: expected 1 or more, found {value}")
+                raise InputError(f"{_option(name)}: expected 1 or more, found {value}")
         if self.max_words is not None and self.max_words < 1:
-            raise InputError(f"lang.max_words: expected 1 or more, found {self.max_words}")
+            raise InputError(f"--lang.max-words: expected 1 or more, found {self.max_words}")
         for name in ("interpolation_weight", "prune", "max_unpronounced"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise InputError(f"lang.{name}: expected 0 to 1, found {value}")
+                raise InputError(f"{_option(name)}: expected 0 to 1, found {value}")
+
+
+def _option(name: str) -> str:
+    return f"--lang.{name.replace('_', '-')}"

@@ -56,7 +56,7 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
     least = len(set("".join(words))) + 2
     if vocab_size < least:
         message = f"{least - 2} characters, the word-start mark and <unk>"
-        raise VocabSizeError(f"lang.vocab_size is {vocab_size}, expected at least {least}: {message}", least)
+        raise VocabSizeError(f"--lang.vocab-size is {vocab_size}, expected at least {least}: {message}", least)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -84,9 +84,9 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
 def _size_error(vocab_size: int, message: str) -> InputError:
     if largest := re.search(r"value <= (\d+)", message):
         return VocabSizeError(
-            f"lang.vocab_size is {vocab_size}, this text allows at most {largest[1]}", int(largest[1])
+            f"--lang.vocab-size is {vocab_size}, this text allows at most {largest[1]}", int(largest[1])
         )
-    return InputError(f"subword units: SentencePiece refused lang.vocab_size {vocab_size}: {message}")
+    return InputError(f"subword units: SentencePiece refused --lang.vocab-size {vocab_size}: {message}")
 
 
 def subword_lexicon(
@@ -110,7 +110,7 @@ def subword_lexicon(
     InputError if the model is missing or damaged.
     """
     if num_samples < 1:
-        raise InputError(f"subword units: expected lang.samples of 1 or more, found {num_samples}")
+        raise InputError(f"subword units: expected --lang.samples of 1 or more, found {num_samples}")
     processor = _load(model)
     prons: dict[str, tuple[Pronunciation, ...]] = {}
     unknown: list[str] = []

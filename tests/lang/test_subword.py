@@ -88,9 +88,9 @@ def test_the_same_text_gives_the_same_bytes(model: Path, tmp_path: Path) -> None
 
 
 def test_impossible_sizes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"vocab_size is 5, expected at least (\d+)"):
+    with pytest.raises(InputError, match=r"--lang.vocab-size is 5, expected at least (\d+)"):
         train_pieces(TEXT, 5, tmp_path / "units")
-    with pytest.raises(InputError, match=r"vocab_size is 5000, this text allows at most \d+") as caught:
+    with pytest.raises(InputError, match=r"--lang.vocab-size is 5000, this text allows at most \d+") as caught:
         train_pieces(TEXT, 5000, tmp_path / "units")
     largest = int(str(caught.value).rsplit(" ", 1)[1])
     with pytest.raises(InputError, match=f"at most {largest}"):
