@@ -23,8 +23,9 @@ from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
-from asrkd.workflow.executor import SERIAL, Executor, Task
+from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.memory import keep_freed_memory
+from asrkd.workflow.task import Task
 
 ScoreFn = Callable[[str], Tensor]
 """utt_id -> acoustic scores [T, S]: log-likelihoods up to a constant per frame."""

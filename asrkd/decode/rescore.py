@@ -26,7 +26,8 @@ from asrkd.decode.search import Hypotheses
 from asrkd.files import fingerprint
 from asrkd.graph.on_demand import GrammarWalk, Subset
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
-from asrkd.workflow.executor import SERIAL, Executor, Task
+from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.task import Task
 
 _Pair = tuple[Subset, Subset]
 """States of the old and the new grammar."""

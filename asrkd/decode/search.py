@@ -23,8 +23,9 @@ from asrkd.errors import InputError, require_finite_scores
 from asrkd.files import read_json, write_json
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
-from asrkd.workflow.executor import SERIAL, Executor, Task
+from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.memory import keep_freed_memory
+from asrkd.workflow.task import Task
 
 if TYPE_CHECKING:
     import k2

@@ -20,7 +20,8 @@ from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource, take_rows
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished
-from asrkd.workflow.executor import SERIAL, Executor, Task, in_order
+from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.task import Task, in_order
 
 # Version of the files and of a row's layout. A store of another format is refused.
 FORMAT = 3

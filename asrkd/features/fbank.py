@@ -25,7 +25,8 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import fingerprint
-from asrkd.workflow.executor import SERIAL, Executor, in_order, one_thread
+from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.task import in_order, one_thread
 
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: a dead mel band must not grow into noise
 MS_PER_SEC = 1000.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from asrkd.errors import InputError
 from asrkd.workflow import provenance
-from asrkd.workflow.executor import require_same_code
+from asrkd.workflow.futures_pool import require_same_code
 
 CONNECT_SEC = 10
 WORKERS_SEC = 60

@@ -15,15 +15,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from asrkd.errors import InputError
-from asrkd.workflow.executor import IN_FLIGHT, one_thread
-
-if TYPE_CHECKING:
-    from asrkd.workflow.executor import Task
+from asrkd.workflow.task import IN_FLIGHT, Task, one_thread
 
 logger = logging.getLogger(__name__)
 

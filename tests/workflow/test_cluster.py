@@ -21,7 +21,9 @@ from loopback_cluster import Cluster, cluster
 
 from asrkd.errors import InputError
 from asrkd.workflow.cluster import require_workers
-from asrkd.workflow.executor import Executor, in_order, map_on, require_same_code
+from asrkd.workflow.executor import Executor
+from asrkd.workflow.futures_pool import map_on, require_same_code
+from asrkd.workflow.task import in_order
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = [number**2 for number in range(40)]

@@ -19,7 +19,8 @@ from asrkd.errors import InputError
 from asrkd.files import save_tensors
 from asrkd.workflow import local_pool
 from asrkd.workflow.cache import Codec, ResultCache
-from asrkd.workflow.executor import SERIAL, Executor, in_order, one_thread
+from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.task import in_order, one_thread
 
 KINDS = ("serial", "two processes", "spawned processes", "dask")
 NUMBERS = Codec(lambda number: {"number": np.asarray([number])}, lambda arrays: int(arrays["number"][0]))

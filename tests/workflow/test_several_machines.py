@@ -37,7 +37,8 @@ from asrkd.recipe.labels import RealignTask, load_hmm
 from asrkd.recipe.networks import LabelledFrames, PosteriorTask, open_ensemble, teacher_folders
 from asrkd.recipe.options import options_of_run
 from asrkd.recipe.trained import trained_precision
-from asrkd.workflow.executor import SERIAL, Executor, one_thread
+from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.task import one_thread
 
 pytestmark = [pytest.mark.k2, pytest.mark.slow]
 
