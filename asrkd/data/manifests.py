@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,12 +9,11 @@ from typing import Any, TypedDict
 from lhotse import Recording, RecordingSet, SupervisionSet
 
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.files import fingerprint, read_json, write_json
+from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
 
 RECORDINGS_FILE = "recordings.jsonl.gz"
 SUPERVISIONS_FILE = "supervisions.jsonl.gz"
 SPLIT_FILE = "split.json"
-_BLOCK_BYTES = 1 << 20
 
 
 class AudioFile(TypedDict):
@@ -26,7 +24,8 @@ class AudioFile(TypedDict):
     mtime_ns: int
     ctime_ns: int
     """Time of the last change, which no program sets: copies of two corpora can have equal modification times."""
-    sha256: str
+    fingerprint: str
+    """Of the contents."""
 
 
 def save_split(split: CorpusSplit, folder: Path) -> None:
@@ -66,13 +65,13 @@ def audio_files(recordings: Iterable[Recording], known: Mapping[str, AudioFile])
         stat = path.stat()
         before = known.get(recording.id)
         same = is_unchanged(path, before)
-        sha256 = before["sha256"] if before is not None and same else _sha256(path)
+        content = before["fingerprint"] if before is not None and same else file_fingerprint(path)
         files[recording.id] = AudioFile(
             path=str(path),
             bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
             ctime_ns=stat.st_ctime_ns,
-            sha256=sha256,
+            fingerprint=content,
         )
     return files
 
@@ -96,13 +95,5 @@ def content_fingerprint(split: CorpusSplit, audio: Mapping[str, AudioFile], reje
     for one in sorted(split.supervisions, key=lambda supervision: str(supervision.id)):
         marks = {name: [list(item) for item in items] for name, items in (one.alignment or {}).items()}
         described = [str(one.id), str(one.speaker), one.text, one.start, one.duration, one.custom, marks]
-        rows.append([*described, lengths[one.recording_id], audio[one.recording_id]["sha256"]])
+        rows.append([*described, lengths[one.recording_id], audio[one.recording_id]["fingerprint"]])
     return fingerprint([rows, sorted(one.utt_id for one in rejected), split.excluded])
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

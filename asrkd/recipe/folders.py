@@ -12,6 +12,7 @@ LEXICON_FILE = "lexicon.txt"
 PIECES_NAME = "pieces"
 ARPA_FILE = "lm.arpa"
 STORE_FOLDER = "store"
+ALIGNMENT_FILE = "alignment.safetensors"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class RunFolders:
     def alignment(self, split: str) -> Path:
         """Final alignment of a split."""
         folder = self.tree if split == "train" else self.exp_dir / "labels" / split
-        return folder / "alignment.safetensors"
+        return folder / ALIGNMENT_FILE
 
     @property
     def precision_choices(self) -> Path:

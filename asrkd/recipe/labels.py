@@ -41,7 +41,7 @@ from asrkd.nnet import HardTargets, TrainOptions, train
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import LEXICON_FILE, RunFolders
+from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, RunFolders
 from asrkd.recipe.lang import held_out_lexicon
 from asrkd.recipe.options import ContextOptions, SpeechOptions
 from asrkd.workflow.cache import ResultCache
@@ -51,7 +51,6 @@ TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
 CACHE_FILE = "aligned.sqlite"
-ALIGNMENT_FILE = "alignment.safetensors"
 ALIGNER_FOLDER = "aligner"
 PRECISION_FILE = "precision.json"
 MONO = "mono"
