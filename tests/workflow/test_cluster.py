@@ -168,7 +168,7 @@ def test_a_worker_that_joins_late_with_other_code_is_refused(
 ) -> None:
     """Asked before the first item, both were as this process; opening the task asks again."""
     executor = Executor(1, "dask", two_workers.address)
-    monkeypatch.setattr("asrkd.workflow.executor.provenance.code", lambda: {"asrkd": "another"})
+    monkeypatch.setattr("asrkd.workflow.futures_pool.provenance.code", lambda: {"asrkd": "another"})
     monkeypatch.setattr("asrkd.workflow.cluster.require_workers", lambda client, address: None)
     with pytest.raises(InputError, match=r"worker .*, process \d+: expected asrkd another, as here, found"):
         results(executor, Squares(tmp_path))
