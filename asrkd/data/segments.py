@@ -34,6 +34,8 @@ class Segment:
     speaker: str
     text: str | None
     """None: there is no transcript."""
+    channel: int | None = None
+    """The channel of the file that it is spoken on, from 0; None: the file has one channel."""
 
 
 def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) -> CorpusSplit:
