@@ -33,6 +33,13 @@ FINAL_LABEL = -1  # k2's label of the arcs into the final state
 OUTSIDE = -1  # in place of an HMM state: before the first, after the last
 
 
+class _Variants(NamedTuple):
+    """The pronunciations of a word and their log-probabilities."""
+
+    prons: tuple[tuple[str, ...], ...]
+    log_probs: tuple[float, ...]
+
+
 class _PhoneNetwork:
     """Phones of many utterances as one directed acyclic graph, built word by word."""
 
@@ -47,17 +54,15 @@ class _PhoneNetwork:
         self.starts: list[tuple[int, float]] = []
         self.ends: list[tuple[int, float]] = []
 
-    def add(self, utt: int, prons_of_words: Sequence[tuple[tuple[str, ...], ...]]) -> None:
+    def add(self, utt: int, variants_of_words: Sequence[_Variants]) -> None:
         """Append one utterance: silence? word silence? word … silence?"""
         silence = self._add_nodes(utt, [SILENCE_ID])
         self.starts.append((silence, self._log_silence))
         exits = [(silence, 0.0)]
         before_first = True
-        for prons in prons_of_words:
-            variants = self._to_ids(prons)
-            log_variant = -math.log(len(variants))
+        for prons, log_variants in variants_of_words:
             lasts = []
-            for ids in variants:
+            for ids, log_variant in zip(self._to_ids(prons), log_variants, strict=True):
                 first = self._add_nodes(utt, ids)
                 for source, weight in exits:
                     self._connect(source, first, weight + log_variant)
@@ -137,7 +142,7 @@ class TrainingGraphs:
         """
         network = _PhoneNetwork({phone: index for index, phone in enumerate(phones)}, silence_prob)
         for utt, text in enumerate(texts):
-            network.add(utt, [_prons(lexicon, word) for word in text.split()])
+            network.add(utt, [_variants(lexicon, word) for word in text.split()])
         return _expand(network, len(texts), len(phones), with_context)
 
     def compile(self, tree: SenoneTree, transitions: TransitionModel) -> CompiledGraphs:
@@ -197,11 +202,15 @@ class CompiledGraphs:
         return fsa
 
 
-def _prons(lexicon: Lexicon, word: str) -> tuple[tuple[str, ...], ...]:
-    try:
-        return lexicon.prons[word]
-    except KeyError:
-        raise InputError(f"word {word}: not in the lexicon") from None
+def _variants(lexicon: Lexicon, word: str) -> _Variants:
+    """Pronunciations with probabilities that sum to one: the sum of a word's path weights must not depend on whether
+    the lexicon states probabilities. The best path does not depend on the sum."""
+    if word not in lexicon.prons:
+        raise InputError(f"word {word}: not in the lexicon")
+    prons, probs = lexicon.prons[word], lexicon.probs.get(word)
+    if probs is None:
+        return _Variants(prons, (-math.log(len(prons)),) * len(prons))
+    return _Variants(prons, tuple(math.log(prob / sum(probs)) for prob in probs))
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,9 @@ def disambiguated(lexicon: Lexicon) -> list[tuple[str, Pronunciation, int]]:
 def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> FstArrays:
     """L: input labels are phone_id + 1 and then the disambiguation symbols, output labels are word labels.
 
-    The symbols are #0 for backing off, #1, #2, ... after words, and a last one after silence. All pronunciations of
-    a word cost nothing. Silence occurs before, between and after words with probability `silence_prob`.
+    The symbols are #0 for backing off, #1, #2, ... after words, and a last one after silence. A pronunciation costs
+    the negated log of its probability, which is not normalised, as in Kaldi's make_lexicon_fst.py; without
+    probabilities it costs nothing. Silence occurs before, between and after words with probability `silence_prob`.
     """
     entries = disambiguated(lexicon)
     num_symbols = 2 + max(n for _, _, n in entries)
@@ -65,9 +66,11 @@ def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> FstArrays:
     for state, cost in word_ends.items():
         arcs.add(_START, state, 0, 0, cost)
     arcs.add(_BETWEEN_WORDS, _BETWEEN_WORDS, symbols[0], backoff_label(lexicon), 0.0)
-    for word, pron, n in entries:
+    # Not -log(1), which is -0.0: the graph of a lexicon without probabilities has cost 0.0.
+    costs = [0.0 - math.log(prob) for word in lexicon.words for prob in lexicon.probs_of(word)]
+    for (word, pron, n), cost in zip(entries, costs, strict=True):
         chain = [phone_label(phone_ids[phone]) for phone in pron] + ([symbols[n]] if n else [])
-        arcs.add_word(chain, labels[word], word_ends)
+        arcs.add_word(chain, labels[word], word_ends, cost)
     final = [NO_FINAL] * arcs.next_state
     final[_BETWEEN_WORDS] = 0.0
     return from_rows(arcs.rows, final)
@@ -83,12 +86,12 @@ class _Arcs:
     def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
         self.rows.append((src, dst, ilabel, olabel, cost))
 
-    def add_word(self, chain: list[int], word_label: int, word_ends: dict[int, float]) -> None:
-        """A chain of arcs from the state between words and back to it; the first arc has the word."""
-        state, olabel = _BETWEEN_WORDS, word_label
+    def add_word(self, chain: list[int], word_label: int, word_ends: dict[int, float], word_cost: float) -> None:
+        """A chain of arcs from the state between words and back to it; the first arc has the word and its cost."""
+        state, olabel, cost = _BETWEEN_WORDS, word_label, word_cost
         for label in chain[:-1]:
-            self.add(state, self.next_state, label, olabel, 0.0)
-            state, olabel = self.next_state, 0
+            self.add(state, self.next_state, label, olabel, cost)
+            state, olabel, cost = self.next_state, 0, 0.0
             self.next_state += 1
-        for end, cost in word_ends.items():
-            self.add(state, end, chain[-1], olabel, cost)
+        for end, end_cost in word_ends.items():
+            self.add(state, end, chain[-1], olabel, cost + end_cost)

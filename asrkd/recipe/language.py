@@ -66,7 +66,7 @@ def decoding_language(
         )
     words = top_words(whole, lang.max_words)
     found, _ = source.build(words, guess=False)
-    decoded = Lexicon({**_with_phones_of(lexicon, found), **lexicon.prons})
+    decoded = found.restrict_phones(lexicon.phones).updated(lexicon)
     _require_pronounced(words, decoded, lang)
     pruned = prune_by_entropy(whole, lang.prune) if lang.prune else whole
     return decoded, restrict(pruned, words & decoded.prons.keys())
@@ -106,12 +106,6 @@ def _interpolated(path: Path | str, train_text: Sequence[Sequence[str]], lang: L
         return whole
     words = whole.vocabulary | _spoken(train_text)
     return interpolate(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.interpolation_weight)
-
-
-def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Entries of `other` whose every phone is in `lexicon`."""
-    heard = set(lexicon.phones)
-    return {word: prons for word, prons in other.prons.items() if all(heard.issuperset(pron) for pron in prons)}
 
 
 def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions) -> None:

@@ -45,7 +45,23 @@ def test_reads_gzip_and_byte_order_mark(tmp_path: Path) -> None:
         ("A AH\nB SIL B\n", r"lex:2: SIL is reserved"),
         ("A #1\n", r"lex:1: #1 is reserved"),
         ("A <eps>\n", r"lex:1: <eps> is reserved"),
-        ("A 1.0 AH\n", r"lex:1: .*lexiconp"),
+        ("A 1.0\n", r"lex:1: word A has no pronunciation"),
+        ("A AH 1\n", r"lex:1: expected phones of word A, found the number 1"),
+        ("A 1 AH 2\n", r"lex:1: expected phones of word A, found the number 2"),
+        ("A AH\nB 1\n", r"lex:2: expected phones of word B, found the number 1"),
+        ("A AH\nB 0.5 B\n", r"lex:2: expected no numbers behind word B, as on line 1, found '0.5'"),
+        ("A 1.0 AH\nB B\n", r"lex:2: expected 1 number behind word B, as on line 1, found 'B'"),
+        ("A 1 AH\nB nan B\n", r"lex:2: expected 1 number behind word B, as on line 1, found 'nan'"),
+        ("A 1 .1 1 1 AH\nB 1 B\n", r"lex:2: expected 4 numbers behind word B, as on line 1, found '1 B'"),
+        ("A 0.5 0.5 AH\n", r"lex:1: expected .* one probability, or four numbers .* found 2 numbers"),
+        ("A 1.5 AH\n", r"lex:1: expected a probability above 0 and of at most 1 for word A, found 1.5$"),
+        ("A 0 AH\n", r"lex:1: expected a probability above 0"),
+        ("A 1e-400 AH\n", r"lex:1: expected a probability above 0"),
+        ("A -0.7 AH\n", r"lex:1: expected a probability above 0 .* found -0.7 \(a logarithm\?\)"),
+        ("A 0,5 AH\n", r"lex:1: expected a number such as 0.5 behind word A, found 0,5"),
+        ("A 50% AH\n", r"lex:1: expected a number such as 0.5"),
+        ("A 1/2 AH\n", r"lex:1: expected a number such as 0.5"),
+        ("A 1 -1 1 1 AH\n", r"lex:1: expected numbers of at least 0 behind word A"),
         ("\n;;; nothing\n", r"lex: expected lines"),
         ("A AH\nB QQ\n", r"lex:2: unknown phone QQ in word B"),
     ],
@@ -53,6 +69,74 @@ def test_reads_gzip_and_byte_order_mark(tmp_path: Path) -> None:
 def test_refuses_by_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Lexicon.load(write(tmp_path / "lex", text), inventory=ARPABET)
+
+
+@pytest.mark.parametrize("one", ["1", "1.0", "1.", "1e0", "1.0e+00"])
+def test_probabilities_of_one_are_as_none(tmp_path: Path, one: str) -> None:
+    plain = Lexicon.load(write(tmp_path / "lexicon.txt", "A AH\nA EY\n1 W AH N\n!SIL SIL\n"))
+    text = f"A {one} AH\nA\t{one}\tEY\n1 {one} W AH N\n!SIL {one} SIL\n"
+    stated = Lexicon.load(write(tmp_path / "lexiconp.txt", text), inventory=ARPABET)
+    assert stated == plain and stated.fingerprint == plain.fingerprint
+    stated.save(tmp_path / "saved.txt")
+    assert (tmp_path / "saved.txt").read_text() == "1 W AH N\nA AH\nA EY\n"
+
+
+def test_reads_probabilities(tmp_path: Path) -> None:
+    """The most probable pronunciation comes first: alignments begin with it."""
+    text = "# by hand\n## by CMU\n;;; too\na 1e-05 AH # rare\na(2) 1 EY\nb\t.25\tB IY\n"
+    lexicon = Lexicon.load(write(tmp_path / "lexiconp.txt", text))
+    assert lexicon.prons == {"A": (("EY",), ("AH",)), "B": (("B", "IY"),)}
+    assert lexicon.probs == {"A": (1.0, 1e-05), "B": (0.25,)}
+    plain = Lexicon(lexicon.prons)
+    assert plain.probs_of("A") == (1.0, 1.0)
+    assert lexicon.fingerprint != plain.fingerprint
+    assert lexicon.fingerprint != Lexicon(lexicon.prons, {"A": (1.0, 1e-04), "B": (0.25,)}).fingerprint
+    lexicon.save(tmp_path / "saved.txt")
+    assert Lexicon.load(tmp_path / "saved.txt") == lexicon
+    assert lexicon.restrict(["B"]) == Lexicon({"B": (("B", "IY"),)}, {"B": (0.25,)})
+    assert lexicon.restrict_phones(["AH", "EY"]).probs == {"A": (1.0, 1e-05)}
+    assert lexicon.updated(Lexicon({"A": (("AH",),)})).probs == {"B": (0.25,)}
+
+
+def test_probabilities_of_silence_are_read_and_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The Montreal Forced Aligner's dictionaries and Kaldi's lexiconp_silprob.txt."""
+    path = write(tmp_path / "mfa.dict", "a\t0.5\t0.2\t1.3\t0.9\tAH0\nb\t1\t0\t1\t1\tB IY1\n")
+    lexicon = Lexicon.load(path)
+    assert lexicon.prons == {"A": (("AH0",),), "B": (("B", "IY1"),)}
+    assert lexicon.probs == {"A": (0.5,)}
+    Lexicon.load(path)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"{path}: the probabilities of silence of 2 entries (a, b) are not used; silence is as probable behind every "
+        "word (--graph.silence-prob)"
+    ], "once, although several steps read the file"
+
+
+def test_of_two_probabilities_of_a_pronunciation_the_larger_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lexicon = Lexicon.load(write(tmp_path / "lexiconp.txt", "may 0.5 M\nMay 0.25 M\nb 1 B\nb 1 B\n"))
+    assert lexicon.probs == {"MAY": (0.5,)}
+    assert "1 words (MAY) have a pronunciation twice with different probabilities" in caplog.text
+
+
+def test_build_has_the_probabilities_of_the_dictionary(tmp_path: Path) -> None:
+    """Of pronunciations that differ in stress alone the larger; of parts of a word with a hyphen the product."""
+    source = write(tmp_path / "lexiconp.txt", "RE 0.5 R IY1\nRE 0.25 R IY0\nRE 1 R EY\nDO 0.5 D UW\n")
+    lexicon, _ = build_lexicon(["RE", "RE-DO"], source)
+    assert lexicon.prons["RE"] == (("R", "EY"), ("R", "IY"))
+    assert lexicon.probs == {"RE": (1.0, 0.5), "RE-DO": (0.5, 0.25)}
+
+
+def test_many_parts_of_a_word_take_no_time(tmp_path: Path) -> None:
+    source = write(tmp_path / "lexicon.txt", "RE R IY\nRE R EY\n")
+    lexicon, _ = build_lexicon(["-".join(["RE"] * 40)], source)
+    assert [len(pron) for pron in lexicon.prons["-".join(["RE"] * 40)]] == [80] * 8
+
+
+def test_refuses_probabilities_that_do_not_fit_in_memory() -> None:
+    for probs in ({"A": (0.0,)}, {"A": (1.5,)}, {"A": (0.5, 0.5)}, {"B": (0.5,)}, {"A": (float("nan"),)}):
+        with pytest.raises(InputError, match="probability"):
+            Lexicon({"A": (("AH",),)}, probs)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
