@@ -79,12 +79,15 @@ def pronunciations(words: Sequence[str], lexicon: Lexicon, silence_prob: float) 
     """Every phone sequence of a sentence, optional silences included, and its log-probability."""
     phone_id = {phone: index for index, phone in enumerate(lexicon.phones)}
     gaps = [False, True] if silence_prob > 0 else [False]
-    for variants in itertools.product(*(lexicon.prons[word] for word in words)):
+    variants_of = [list(zip(lexicon.prons[word], lexicon.probs_of(word), strict=True)) for word in words]
+    for variants in itertools.product(*variants_of):
+        log_variants = sum(math.log(prob) for _, prob in variants)
         for silences in itertools.product(gaps, repeat=len(words) + 1):
             phones = [SIL] if silences[0] else []
-            for pron, silence in zip(variants, silences[1:], strict=True):
+            for (pron, _), silence in zip(variants, silences[1:], strict=True):
                 phones += [phone_id[phone] for phone in pron] + ([SIL] if silence else [])
-            yield phones, sum(math.log(silence_prob if silence else 1 - silence_prob) for silence in silences)
+            log_silences = sum(math.log(silence_prob if silence else 1 - silence_prob) for silence in silences)
+            yield phones, log_variants + log_silences
 
 
 def state_pdfs(phones: Sequence[int], tree: SenoneTree) -> list[int]:

@@ -257,6 +257,18 @@ class TestViterbi:
             assert torch.equal(alignment.pdf_ids(tree)[span], torch.from_numpy(chain(phones, tree)[path]))
         assert alignment.log_like_per_frame == pytest.approx(total / sum(lengths.values()), abs=1e-5)
 
+    def test_probable_pronunciations_weigh_more(self) -> None:
+        """Weights of the first arcs: silence, then the two variants of AB, whose probabilities are made to sum to 1."""
+        half = math.log(0.5)
+        for lexicon, variants in (
+            (LEXICON, (0.5, 0.5)),
+            (Lexicon(LEXICON.prons, {"AB": (1.0, 0.25)}), (0.8, 0.2)),
+            (Lexicon(LEXICON.prons, {"AB": (0.3, 0.3)}), (0.5, 0.5)),
+        ):
+            graphs = TrainingGraphs.build(["AB"], lexicon, PHONES)
+            first = graphs.weight[graphs.source == 0].tolist()
+            assert sorted(first) == pytest.approx(sorted([half, *(half + math.log(prob) for prob in variants)]))
+
     def test_graph_holds_exactly_the_ways_to_say_the_words(self) -> None:
         pytest.importorskip("k2")
         tree = contextual_tree()

@@ -22,7 +22,7 @@ from asrkd.graph.arrays import from_kaldifst, sorted_by_source, to_kaldifst  # n
 from asrkd.graph.build import GraphOptions, build_hclg  # noqa: E402
 from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph  # noqa: E402
 from asrkd.graph.grammar import grammar_fst  # noqa: E402
-from asrkd.graph.pronunciations import backoff_label, disambiguated, word_labels  # noqa: E402
+from asrkd.graph.pronunciations import backoff_label, disambiguated, pronunciation_fst, word_labels  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
 from asrkd.lang.lexicon import Lexicon  # noqa: E402
@@ -87,6 +87,13 @@ def test_arrays_survive_the_way_through_openfst(data: st.DataObject) -> None:
         np.testing.assert_array_equal(getattr(back, name), getattr(fst, name))
 
 
+def test_probabilities_of_one_leave_l_as_it_is() -> None:
+    ones = Lexicon.of({word: dict.fromkeys(prons, 1.0) for word, prons in LEXICON.prons.items()})
+    assert pronunciation_fst(ones, 0.5).digest() == pronunciation_fst(LEXICON, 0.5).digest()
+    assert not np.signbit(pronunciation_fst(LEXICON, 0.0).cost).any(), "-0.0 would be another graph to the bit"
+    assert pronunciation_fst(PROBABLE, 0.5).digest() != pronunciation_fst(LEXICON, 0.5).digest()
+
+
 def test_disambiguation_marks_homophones_and_prefixes() -> None:
     assert disambiguated(LEXICON) == [
         ("A", ("AH",), 1),
@@ -135,24 +142,31 @@ def test_back_off_weight_of_an_unextended_history_counts() -> None:
     assert not math.isfinite(fst.final[fst.start])
 
 
+PROBABLE = Lexicon(LEXICON.prons, {"A": (0.9, 1e-05), "TWO": (0.3,), "ME": (0.5,)})
+
+
 @pytest.mark.parametrize(
-    ("seed", "order", "options"),
+    ("seed", "order", "options", "lexicon"),
     [
-        (0, 3, GraphOptions()),
-        (1, 2, GraphOptions(self_loop_scale=1.0)),
-        (2, 1, GraphOptions(silence_prob=0.0)),
-        (3, 3, GraphOptions(silence_prob=0.2, self_loop_scale=0.0)),
+        (0, 3, GraphOptions(), LEXICON),
+        (1, 2, GraphOptions(self_loop_scale=1.0), LEXICON),
+        (2, 1, GraphOptions(silence_prob=0.0), LEXICON),
+        (3, 3, GraphOptions(silence_prob=0.2, self_loop_scale=0.0), LEXICON),
+        (4, 3, GraphOptions(silence_prob=0.2), PROBABLE),
+        (5, 2, GraphOptions(silence_prob=0.0), PROBABLE),
     ],
 )
-def test_every_sentence_has_the_score_of_its_parts(seed: int, order: int, options: GraphOptions) -> None:
-    graph, tree, transitions, model = graph_and_parts(seed, options, order)
+def test_every_sentence_has_the_score_of_its_parts(
+    seed: int, order: int, options: GraphOptions, lexicon: Lexicon
+) -> None:
+    graph, tree, transitions, model = graph_and_parts(seed, options, order, lexicon)
     leave, _ = peer.leave_and_stay(transitions, options)
     for words in peer.sentences(LEXICON.words, 2):
         if not words:
             continue  # the graph has a path of no frame for it, which no utterance takes
         in_parts = max(
             log_prob + leave[peer.state_pdfs(phones, tree)].sum()
-            for phones, log_prob in peer.pronunciations(words, LEXICON, options.silence_prob)
+            for phones, log_prob in peer.pronunciations(words, lexicon, options.silence_prob)
         )
         expected = in_parts + peer.best_backoff(model, words)
         num_arcs = NUM_STATES * 8
