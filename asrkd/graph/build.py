@@ -26,6 +26,11 @@ from asrkd.lang.ngram import NgramModel, read_arpa
 
 log = logging.getLogger(__name__)
 
+# States of the deterministic LG, at most, by those of L o G: it mostly has fewer. Determinisation of an FST that is not
+# determinisable never ends (Mohri 1997, section 3.4); disambiguation symbols should rule that out.
+STATES_FACTOR = 4
+MIN_STATES = 10_000
+
 
 @dataclass(frozen=True)
 class GraphOptions:
@@ -91,8 +96,13 @@ def lexicon_and_grammar(lexicon: FstArrays, grammar: FstArrays) -> FstArrays:
     kaldifst.arcsort(left, "olabel")
     kaldifst.arcsort(right, "ilabel")
     lg = kaldifst.compose(left, right)
-    # The log semiring, as in Kaldi: the weights out of a state then sum to one, and the search prunes better.
-    kaldifst.determinize_star(lg, use_log=True)
+    most = MIN_STATES + STATES_FACTOR * lg.num_states
+    try:
+        # The log semiring, as in Kaldi: the weights out of a state then sum to one, and the search prunes better.
+        kaldifst.determinize_star(lg, max_states=most, use_log=True)
+    except RuntimeError as error:
+        message = f"graph: expected a lexicon and language model that are deterministic within {most:,} states"
+        raise InputError(f"{message}, found more ({str(error).splitlines()[-1]})") from None
     kaldifst.minimize_encoded(lg)
     return from_kaldifst(lg)
 

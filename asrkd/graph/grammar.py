@@ -33,11 +33,11 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
 
     G has a state for each history that some n-gram extends. A history without such an n-gram has no state. Its
     back-off weight is part of the arcs that would enter it; that is exact, because every word that follows backs
-    off. InputError if the model has none of the words, or if no sentence can end.
+    off. InputError if the model has none of the words, if no sentence can end, or if a number is not finite.
     """
     states = _states(model, word_labels)
-    if NO_HISTORY not in states or word_labels.keys().isdisjoint(model.vocabulary):
-        raise InputError("language model: expected words of the lexicon, found none of them")
+    if NO_HISTORY not in states or word_labels.keys().isdisjoint(model.possible_words):
+        raise InputError("language model: expected words of the lexicon with a probability above 0, found none of them")
     arcs = _Arcs()
     final = np.full(len(states), NO_FINAL)
 
@@ -57,7 +57,7 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
         label = word_labels[word]
         arcs.add(states[history], target, label, label, cost - log10_prob * LN10)
     if not math.isfinite(final[states[NO_HISTORY]]):
-        raise InputError(f"language model: expected a unigram {EOS}, found none")
+        raise InputError(f"language model: expected a unigram {EOS} with a probability above 0, found none")
     for history, state in states.items():
         if history:
             target, cost = enter(_shorter(history))
@@ -66,8 +66,11 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
     if cost:  # No n-gram extends <s>, and no arc enters it that could carry the cost of backing off.
         arcs.add(len(final), start, backoff_label, 0, cost)
         start, final = len(final), np.append(final, NO_FINAL)
+    fst = arcs.fst(final, start)
+    if not np.isfinite(fst.cost).all() or np.isnan(final).any() or (final == -NO_FINAL).any():
+        raise InputError("language model: expected finite probabilities and back-off weights, found NaN or infinity")
     excluded = tuple(sorted(model.vocabulary - word_labels.keys()))
-    return Grammar(arcs.fst(final, start), excluded)
+    return Grammar(fst, excluded)
 
 
 class _Arcs:

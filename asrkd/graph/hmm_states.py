@@ -171,7 +171,8 @@ class _PhoneArcs:
 
 
 def _closure(epsilons: FstArrays, sequences: RowOfSequence) -> _Closure:
-    """All paths of epsilon arcs. LG has no cycle of them."""
+    """All paths of epsilon arcs. ValueError if LG has a cycle of them, where paths have no end."""
+    _require_acyclic(epsilons)
     first = np.searchsorted(epsilons.src, np.arange(epsilons.num_states + 1))
     states, none = np.arange(epsilons.num_states, dtype=np.int32), np.zeros(epsilons.num_states, dtype=np.int32)
     step = _Closure(states, states, none.astype(np.float32), none)
@@ -184,6 +185,17 @@ def _closure(epsilons: FstArrays, sequences: RowOfSequence) -> _Closure:
     columns = [np.concatenate([getattr(one, name) for one in steps]) for name in ("src", "dst", "cost", "words")]
     order = np.argsort(columns[0], kind="stable")
     return _Closure(*(column[order] for column in columns))
+
+
+def _require_acyclic(epsilons: FstArrays) -> None:
+    src, dst = epsilons.src, epsilons.dst
+    while src.size:
+        # Arcs out of a state that no arc enters are in no cycle; those of a cycle remain.
+        entered = np.bincount(dst, minlength=epsilons.num_states) > 0
+        inner = entered[src]
+        if inner.all():
+            raise ValueError(f"expected no cycle of epsilons in LG, found one through state {src[0]} or a later one")
+        src, dst = src[inner], dst[inner]
 
 
 def joined_words(first: Ints, second: Ints, sequences: RowOfSequence) -> Ints:

@@ -30,9 +30,14 @@ class GrammarWalk:
     """The walk over one G. Every step that was taken once is cached."""
 
     def __init__(self, fst: FstArrays) -> None:
-        """`fst`: the G of `grammar_fst`, where back-off arcs have the output label 0."""
+        """`fst`: the G of `grammar_fst`, where back-off arcs have the output label 0 and lead to earlier states.
+
+        ValueError if one does not: a walk along a cycle of them might not end.
+        """
         self.fst = fst
         spoken = fst.olabel > 0
+        if not (spoken | (fst.dst < fst.src)).all():
+            raise ValueError("expected back-off arcs to earlier states, found a back-off arc to a later one")
         self._num_labels = int(fst.olabel.max(initial=0)) + 1
         keys = fst.src[spoken].astype(np.int64) * self._num_labels + fst.olabel[spoken]
         order = np.argsort(keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from asrkd.lang.ngram import BOS, NEVER_LOG10, Entry, NgramModel
+from asrkd.lang.ngram import BOS, NEVER_LOG10, Entry, NgramModel, power_of_ten
 from asrkd.lang.pruning import MIN_LEFT, by_history, explicit_and_lower
 
 
@@ -35,9 +35,12 @@ def _log10_prob(first: NgramModel, second: NgramModel, weight: float, key: str) 
     if key == BOS:
         return NEVER_LOG10
     *history, word = key.split(" ")
-    probs = [10.0 ** model.log10_prob(history, word) if word in model.tables[0] else 0.0 for model in (first, second)]
+    probs = [
+        power_of_ten(model.log10_prob(history, word)) if word in model.tables[0] else 0.0 for model in (first, second)
+    ]
     total = (1.0 - weight) * probs[0] + weight * probs[1]
-    return math.log10(total) if total > 0.0 else NEVER_LOG10
+    # At most 0: rounding, or a model that does not sum to one, may give more.
+    return min(max(math.log10(total), NEVER_LOG10), 0.0) if total > 0.0 else NEVER_LOG10
 
 
 def _set_backoffs(model: NgramModel) -> None:

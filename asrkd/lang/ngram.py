@@ -28,9 +28,15 @@ Ngram = tuple[str, ...]
 
 # The defaults of KenLM's lmplz --discount_fallback: discounts of n-grams counted once, twice, three times or more.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-# ARPA has no minus infinity; -99 is used for events that never happen (`<s>` is never predicted).
+# ARPA has no minus infinity; -99 is used for events that never happen (`<s>` is never predicted). Files with -inf, or
+# with less than -99, are read as -99: sums and products of such numbers stay finite.
 NEVER_LOG10 = -99.0
+# Larger back-off weights are damage: the largest that `asrkd.lang.pruning` computes are about 6.
+MAX_LOG10_BACKOFF = 99.0
+# Powers of ten below and above are 0 and an error in double precision.
+_MAX_EXPONENT = 300.0
 _DIGITS = 9  # enough for a reader in single precision
+_MAX_COUNT_DIGITS = 18  # Python refuses to read integers of thousands of digits
 
 
 class Entry(NamedTuple):
@@ -38,6 +44,11 @@ class Entry(NamedTuple):
 
     log10_prob: float
     log10_backoff: float
+
+
+def power_of_ten(log10: float) -> float:
+    """10 to the power of `log10`: never 0, infinite or an error, even for a sum of several numbers of -99 or 99."""
+    return float(10.0 ** min(max(log10, -_MAX_EXPONENT), _MAX_EXPONENT))
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ class NgramModel:
     def vocabulary(self) -> frozenset[str]:
         """The words that it predicts, without `<s>`, `</s>` and `<unk>`."""
         return frozenset(self.tables[0]) - {BOS, EOS, UNK}
+
+    @cached_property
+    def possible_words(self) -> frozenset[str]:
+        """The words of the vocabulary with a probability above zero."""
+        return frozenset(word for word in self.vocabulary if self.tables[0][word].log10_prob > NEVER_LOG10)
 
     def log10_prob(self, history: Sequence[str], word: str) -> float:
         """log10 p(word | history), by back-off. A word outside the model counts as `<unk>`.
@@ -100,7 +116,7 @@ class NgramModel:
                     count += 1
         if count == 0:
             raise InputError("perplexity: expected at least one sentence, found none")
-        return 10.0 ** (-total / count)
+        return power_of_ten(-total / count) if math.isfinite(total) else math.inf
 
     def oov_rate(self, sentences: Iterable[Sequence[str]]) -> float:
         """Fraction of the running words that are outside the vocabulary; 0.0 if there are no words."""
@@ -128,8 +144,10 @@ class NgramModel:
             for key in sorted(table):
                 prob, backoff = table[key]
                 # The longest n-grams are no histories, so they have no back-off weight.
-                weight = f"\t{_arpa_number(backoff)}" if n < self.order and backoff != 0.0 else ""
-                yield f"{_arpa_number(prob)}\t{key}{weight}\n"
+                has_weight = n < self.order and backoff != 0.0
+                weight = f"\t{_arpa_number(min(backoff, MAX_LOG10_BACKOFF))}" if has_weight else ""
+                # A sum of probabilities may exceed one by a rounding error.
+                yield f"{_arpa_number(min(prob, 0.0))}\t{key}{weight}\n"
         yield "\n\\end\\\n"
 
 
@@ -262,8 +280,9 @@ def _as_model(probs: list[dict[Ngram, float]], gammas: list[dict[Ngram, float]])
 def read_arpa(path: Path | str) -> NgramModel:
     """Read an ARPA file, plain or gzip.
 
-    InputError, naming file and line, for a wrong count, a line that is not an n-gram, a probability above 1, a word
-    that is not a unigram, a missing `<s>` or `</s>`, a bad encoding, or a file that ends early.
+    A number below -99, such as -inf, is read as -99. InputError, naming file and line, for a wrong count, a line that
+    is not an n-gram, NaN, a probability above 1, a back-off weight above MAX_LOG10_BACKOFF, a word that is not a
+    unigram, a missing `<s>` or `</s>`, a bad encoding, or a file that ends early.
     """
     lines = read_lines(path)
     position, counts = _read_header(path, lines)
@@ -301,7 +320,8 @@ def _read_header(path: Path | str, lines: list[str]) -> tuple[int, list[int]]:
             position -= 1
             break
         order, _, count = line[len("ngram ") :].partition("=")
-        if order.strip() != str(len(counts) + 1) or not count.strip().isdecimal():
+        well_formed = count.strip().isdecimal() and len(count.strip()) <= _MAX_COUNT_DIGITS
+        if order.strip() != str(len(counts) + 1) or not well_formed:
             raise InputError(f"{path}:{position}: expected ngram {len(counts) + 1}=COUNT, found {line!r}")
         counts.append(int(count))
     if not counts:
@@ -338,13 +358,14 @@ def _read_section(
         except ValueError:
             prob = math.nan
         words = fields[1 : n + 1]
-        well_formed = len(words) == n and len(fields) <= n + 2 and prob <= 0.0 and not math.isnan(backoff)
+        # Comparisons with NaN are false.
+        well_formed = len(words) == n and len(fields) <= n + 2 and prob <= 0.0 and backoff <= MAX_LOG10_BACKOFF
         if not well_formed or (unigrams is not None and any(word not in unigrams for word in words)):
             raise InputError(f"{path}:{number + 1}: {_why_refused(fields, n, unigrams)}")
         key = " ".join(words)
         if key in table:
             raise InputError(f"{path}:{number + 1}: {n}-gram {key!r} is there twice")
-        table[key] = Entry(prob, 0.0 if last else backoff)
+        table[key] = Entry(max(prob, NEVER_LOG10), 0.0 if last else max(backoff, NEVER_LOG10))
     return len(lines), table
 
 
@@ -353,12 +374,13 @@ def _why_refused(fields: list[str], n: int, unigrams: dict[str, Entry] | None) -
     shape = f"expected log10 probability, {n} words and at most a back-off weight"
     if not n + 1 <= len(fields) <= n + 2:
         return f"{shape}, found {' '.join(fields)!r}"
-    for name, field in (("probability", fields[0]), ("back-off weight", [*fields, "0"][n + 1])):
+    numbers = (("probability", fields[0], 0.0), ("back-off weight", [*fields, "0"][n + 1], MAX_LOG10_BACKOFF))
+    for name, field, most in numbers:
         try:
             value = float(field)
         except ValueError:
             return f"{shape}, found {field!r} for the {name}"
-        if math.isnan(value) or (name == "probability" and value > 0.0):
-            return f"expected a log10 {name}{' of at most 0' if name == 'probability' else ''}, found {field}"
+        if not value <= most:
+            return f"expected a log10 {name} of at most {most:g}, found {field}"
     unknown = next(word for word in fields[1 : n + 1] if unigrams is not None and word not in unigrams)
     return f"word {unknown} is no unigram"

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from asrkd.lang.ngram import BOS, EOS, UNK, Entry, NgramModel
+from asrkd.lang.ngram import BOS, EOS, UNK, Entry, NgramModel, power_of_ten
 
 LN10 = math.log(10.0)
 # Histories whose n-grams leave less probability than this to all other words are not pruned: it is rounding error.
@@ -73,7 +73,7 @@ def _prunable(model: NgramModel, history: str, ngrams: Sequence[str], threshold:
     left_lower = 1.0 - sum(lower)
     if left_lower < MIN_LEFT:
         return
-    left = 10.0 ** _backoff(model, history) * left_lower
+    left = power_of_ten(_backoff(model, history)) * left_lower
     log_weight = math.log(left / left_lower)
     p_history = _history_prob(model, history.split(" "))
     bound = math.log1p(threshold)
@@ -88,8 +88,8 @@ def explicit_and_lower(model: NgramModel, history: str, ngrams: Sequence[str]) -
     """p(w | h), as stored, and p(w | h without its oldest word), by backing off, of each n-gram of a history."""
     shorter = history.split(" ")[1:]
     table = model.tables[len(shorter) + 1]
-    explicit = [10.0 ** table[key].log10_prob for key in ngrams]
-    return explicit, [10.0 ** model.log10_prob(shorter, key.rpartition(" ")[2]) for key in ngrams]
+    explicit = [power_of_ten(table[key].log10_prob) for key in ngrams]
+    return explicit, [power_of_ten(model.log10_prob(shorter, key.rpartition(" ")[2])) for key in ngrams]
 
 
 def _backoff(model: NgramModel, history: str) -> float:
@@ -102,7 +102,7 @@ def _history_prob(model: NgramModel, words: Sequence[str]) -> float:
     total = model.log10_prob([], EOS if words[0] == BOS else words[0])
     for i in range(1, len(words)):
         total += model.log10_prob(words[:i], words[i])
-    return 10.0**total
+    return power_of_ten(total)
 
 
 def _with_backoffs(model: NgramModel, remaining: Sequence[dict[str, Entry]]) -> NgramModel:
@@ -115,11 +115,11 @@ def _with_backoffs(model: NgramModel, remaining: Sequence[dict[str, Entry]]) -> 
             if entry is None:
                 continue
             explicit, lower = explicit_and_lower(model, history, ngrams)
-            left = 10.0**entry.log10_backoff * max(1.0 - sum(lower), MIN_LEFT)
+            left = power_of_ten(entry.log10_backoff) * max(1.0 - sum(lower), MIN_LEFT)
             left += sum(p for key, p in zip(ngrams, explicit, strict=True) if key not in remaining[n - 1])
             shorter = history.split(" ")[1:]
             words = [key.rpartition(" ")[2] for key in ngrams if key in remaining[n - 1]]
-            left_lower = 1.0 - sum(10.0 ** pruned.log10_prob(shorter, word) for word in words)
+            left_lower = 1.0 - sum(power_of_ten(pruned.log10_prob(shorter, word)) for word in words)
             if left_lower >= MIN_LEFT:
                 tables[n - 2][history] = Entry(entry.log10_prob, math.log10(left / left_lower))
     return pruned

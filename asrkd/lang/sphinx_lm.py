@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrkd.errors import InputError
-from asrkd.lang.ngram import Entry, NgramModel
+from asrkd.lang.ngram import BOS, EOS, MAX_LOG10_BACKOFF, NEVER_LOG10, Entry, NgramModel
 
 MAGIC = b"Trie Language Model"
 LOG10_BASE = math.log10(1.0001)
@@ -42,7 +42,7 @@ def is_sphinx_lm(path: Path | str) -> bool:
 def read_sphinx_lm(path: Path | str) -> NgramModel:
     """Read a model. Its words, lower-case in Sphinx, become upper-case as in all lexica of asrkd.
 
-    InputError if the file is something else or is cut short, or if two words differ only in case.
+    InputError if the file is something else, damaged or cut short, or if two words differ only in case.
     """
     if not is_sphinx_lm(path):
         raise InputError(f"{path}: expected a binary language model of Sphinx, found something else")
@@ -57,7 +57,7 @@ def read_sphinx_lm(path: Path | str) -> NgramModel:
     levels = [_Level.unigrams(unigrams)]
     for n in range(2, len(counts) + 1):
         levels.append(reader.level(counts, n, bins[2 * (n - 2) :], levels[-1]))
-    return _model(levels, reader.words(counts[0]))
+    return _model(path, levels, reader.words(counts[0]))
 
 
 class _Level:
@@ -129,6 +129,9 @@ class _Reader:
             raise InputError(f"{self.path}: expected words in UTF-8, found byte 0x{block[error.start]:02x}") from None
         if len(words) != count:
             raise InputError(f"{self.path}: expected {count} words, found {len(words)}")
+        bad = next((word for word in words if word.split() != [word]), None)
+        if bad is not None:
+            raise InputError(f"{self.path}: expected words without spaces, found {bad!r}")
         upper = [word if word.startswith("<") else word.upper() for word in words]
         if len(set(upper)) != count:
             twice = next(word for word, number in Counter(upper).items() if number > 1)
@@ -146,10 +149,25 @@ def _unpack(packed: NDArray[np.uint8], bit: Ints, width: int) -> Ints:
     return value.astype(np.int64)
 
 
-def _model(levels: Sequence[_Level], words: Sequence[str]) -> NgramModel:
+def _model(path: Path | str, levels: Sequence[_Level], words: Sequence[str]) -> NgramModel:
     tables = []
-    for level in levels:
+    for n, level in enumerate(levels, start=1):
         keys = (" ".join([words[word] for word in ngram]) for ngram in level.words.tolist())
-        entries = map(Entry, level.prob.tolist(), level.backoff.tolist())
-        tables.append(dict(zip(keys, entries, strict=True)))
+        prob = _at_most(level.prob, 0.0, f"{path}: expected log10 probabilities of {n}-grams")
+        backoff = _at_most(level.backoff, MAX_LOG10_BACKOFF, f"{path}: expected log10 back-off weights of {n}-grams")
+        table = dict(zip(keys, map(Entry, prob.tolist(), backoff.tolist()), strict=True))
+        if len(table) != len(prob):
+            raise InputError(f"{path}: expected every {n}-gram once, found {len(prob) - len(table)} twice")
+        tables.append(table)
+    for word in (BOS, EOS):
+        if word not in tables[0]:
+            raise InputError(f"{path}: expected a unigram {word}, found none")
     return NgramModel(tuple(tables))
+
+
+def _at_most(values: NDArray[np.float64], most: float, expected: str) -> NDArray[np.float64]:
+    """The values, with -99 for smaller ones, as in ARPA files; InputError if one is larger than `most` or NaN."""
+    bad = values[~(values <= most)]
+    if bad.size:
+        raise InputError(f"{expected} of at most {most:g}, found {bad[0]:g}")
+    return np.maximum(values, NEVER_LOG10)

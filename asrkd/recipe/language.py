@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ def decoding_language(
             f"but such as {min(whole.vocabulary, default='none')} (words are upper case here)"
         )
     words = top_words(whole, lang.max_words)
+    impossible = sorted(words - whole.possible_words)
+    if impossible:
+        log.warning(
+            "%s: %d words have probability 0 (-99 or less) and cannot be recognised: %s",
+            lang.arpa,
+            len(impossible),
+            name_some(impossible),
+        )
     found, _ = source.build(words, guess=False)
     decoded = found.restrict_phones(lexicon.phones).updated(lexicon)
     _require_pronounced(words, decoded, lang)
@@ -76,7 +87,7 @@ def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, deco
     """The model of `lang.rescore_arpa` for the words of decoding, interpolated like that one."""
     assert lang.rescore_arpa is not None
     whole = _interpolated(lang.rescore_arpa, train_text, lang)
-    _require_words(lang.rescore_arpa, whole.vocabulary, decoding)
+    _require_words(lang.rescore_arpa, whole.possible_words, decoding)
     return restrict(whole, decoding.vocabulary)
 
 
@@ -84,14 +95,16 @@ def require_rescorable(train_text: Sequence[Sequence[str]], lang: LangOptions, d
     """InputError, naming some, if words of decoding are missing from `lang.rescore_arpa`: before anything trains."""
     if lang.rescore_arpa is not None and lang.rescore_arpa != lang.arpa:
         spoken = _spoken(train_text) if lang.interpolation_weight else frozenset()
-        _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).vocabulary | spoken, decoding)
+        _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).possible_words | spoken, decoding)
 
 
 def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> None:
-    missing = sorted(decoding.vocabulary - known)
+    # A word of probability 0 in the larger model is missing there too: each path of a lattice with it would vanish.
+    missing = sorted(decoding.possible_words - known)
     if missing:
         raise InputError(
-            f"{path}: expected every word that is decoded with, found {len(missing)} missing: {name_some(missing)} "
+            f"{path}: expected every word that is decoded with, and a probability above 0 of it, found {len(missing)} "
+            f"missing: {name_some(missing)} "
             "(--lang.rescore-arpa None: no rescoring)"
         )
 

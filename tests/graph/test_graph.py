@@ -18,10 +18,12 @@ k2 = pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
 from asrkd.errors import InputError  # noqa: E402 - after the check for k2
-from asrkd.graph.arrays import from_kaldifst, sorted_by_source, to_kaldifst  # noqa: E402
-from asrkd.graph.build import GraphOptions, build_hclg  # noqa: E402
+from asrkd.graph.arrays import from_kaldifst, from_rows, sorted_by_source, to_kaldifst  # noqa: E402
+from asrkd.graph.build import GraphOptions, build_hclg, lexicon_and_grammar, pdf_costs  # noqa: E402
 from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph  # noqa: E402
 from asrkd.graph.grammar import grammar_fst  # noqa: E402
+from asrkd.graph.hmm_states import expand  # noqa: E402
+from asrkd.graph.on_demand import GrammarWalk  # noqa: E402
 from asrkd.graph.pronunciations import backoff_label, disambiguated, pronunciation_fst, word_labels  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
@@ -216,6 +218,51 @@ def test_fingerprint_changes_with_the_parts_of_the_graph() -> None:
     }
     fingerprints |= {graph_and_parts(seed, GraphOptions())[0].fingerprint for seed in (0, 1)}
     assert len(fingerprints) == 3
+
+
+@pytest.mark.parametrize("prob", ["-inf", "-Infinity", "-1e400", "-99", "-150"])
+@pytest.mark.parametrize("backoff", ["-0.3", "-inf", "-1e400", "-99", "99"])
+def test_graphs_of_infinite_weights_end(tmp_path: Path, prob: str, backoff: str) -> None:
+    """A word of probability 0 is no path of the graph; a back-off weight of 0 is a very large cost, never infinity."""
+    (tmp_path / "lm.arpa").write_text(
+        "\\data\\\nngram 1=5\nngram 2=4\n\\1-grams:\n"
+        f"-99 <s> {backoff}\n-1 </s>\n-0.5 A {backoff}\n-0.5 ME {backoff}\n{prob} TO {backoff}\n"
+        f"\\2-grams:\n-0.5 <s> A\n{prob} A ME\n-0.1 ME A\n-0.1 ME TO\n\\end\\\n"
+    )
+    tree = SenoneTree.monophone(LEXICON.phones)
+    graph = build_hclg(LEXICON, tmp_path / "lm.arpa", tree, TransitionModel.uniform(tree.num_pdfs))
+    assert torch.isfinite(graph.scores).all()
+    assert math.isfinite(best_score_in_graph(graph, ("A", "ME", "A")))
+    assert best_score_in_graph(graph, ("TO",)) == -math.inf
+
+
+@pytest.mark.parametrize(("prob", "backoff"), [(-0.3, math.inf), (-0.3, -math.inf), (-0.3, math.nan), (math.nan, -0.3)])
+def test_weights_that_are_not_finite_are_refused_in_memory(prob: float, backoff: float) -> None:
+    """They make determinisation spin for ever."""
+    table = {"<s>": Entry(-99.0, -0.5), "A": Entry(-0.3, backoff), "</s>": Entry(-0.4, 0.0)}
+    model = NgramModel((table, {"A A": Entry(prob, 0.0), "<s> A": Entry(-0.1, 0.0)}))
+    with pytest.raises(InputError, match="expected finite probabilities and back-off weights"):
+        grammar_fst(model, {"A": 1}, 2)
+
+
+def test_determinisation_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two loops of one phone and different costs: the difference of their costs grows with every turn."""
+    rows = [(0, 1, 1, 1, 0.0), (0, 2, 1, 2, 0.0), (1, 1, 1, 0, 1.0), (2, 2, 1, 0, 2.0)]
+    twins = from_rows([*rows, (1, 3, 2, 0, 0.0), (2, 3, 3, 0, 0.0)], [math.inf] * 3 + [0.0])
+    words = from_rows([(0, 0, 1, 1, 0.0), (0, 0, 2, 2, 0.0)], [0.0])
+    monkeypatch.setattr("asrkd.graph.build.MIN_STATES", 500)
+    with pytest.raises(InputError, match=r"deterministic within 516 states, found more \(.*passed 516 states"):
+        lexicon_and_grammar(twins, words)
+
+
+def test_cycles_of_epsilons_are_refused() -> None:
+    tree = SenoneTree.monophone(LEXICON.phones)
+    lg = from_rows([(0, 1, 2, 1, 0.0), (1, 2, 99, 0, 0.5), (2, 1, 99, 0, 0.5)], [math.inf, 0.0, math.inf])
+    costs = pdf_costs(TransitionModel.uniform(tree.num_pdfs), GraphOptions())
+    with pytest.raises(ValueError, match="expected no cycle of epsilons"):
+        expand(lg, tree, costs, 1)
+    with pytest.raises(ValueError, match="expected back-off arcs to earlier states"):
+        GrammarWalk(from_rows([(0, 1, 3, 0, 0.0), (1, 0, 3, 0, 0.0), (0, 0, 1, 1, 0.5)], [0.0, 0.0]))
 
 
 def test_parts_that_do_not_belong_together_are_refused() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from real_speech import Utterance
 
 from asrkd.errors import InputError
+from asrkd.lang.interpolation import interpolate
 from asrkd.lang.ngram import (
     BOS,
     EOS,
@@ -26,6 +27,7 @@ from asrkd.lang.ngram import (
     estimate_kneser_ney,
     read_arpa,
 )
+from asrkd.lang.pruning import prune_by_entropy
 
 Sentences = list[list[str]]
 
@@ -361,7 +363,15 @@ def test_reads_what_other_tools_write(tmp_path: Path) -> None:
         ("-0.8\tB", "0.8\tB", r"lm:10: expected a log10 probability of at most 0, found 0.8"),
         ("-0.8\tB", "nan\tB", r"lm:10: expected a log10 probability of at most 0, found nan"),
         ("-0.8\tB", "-0.8\tB\tC", r"lm:10: .* found 'C' for the back-off"),
-        ("-0.8\tB", "-0.8\tB\tnan", r"lm:10: expected a log10 back-off weight, found nan"),
+        ("-0.8\tB", "-0.8\tB\tnan", r"lm:10: expected a log10 back-off weight of at most 99, found nan"),
+        ("-0.8\tB", "-0.8\tB\tinf", r"lm:10: expected a log10 back-off weight of at most 99, found inf"),
+        ("-0.8\tB", "-0.8\tB\tInfinity", r"lm:10: expected a log10 back-off weight of at most 99, found Infinity"),
+        ("-0.8\tB", "-0.8\tB\t1e400", r"lm:10: expected a log10 back-off weight of at most 99, found 1e400"),
+        ("-0.8\tB", "-0.8\tB\t99.5", r"lm:10: expected a log10 back-off weight of at most 99, found 99.5"),
+        ("-0.8\tB", "inf\tB", r"lm:10: expected a log10 probability of at most 0, found inf"),
+        ("-0.8\tB", "1e400\tB", r"lm:10: expected a log10 probability of at most 0, found 1e400"),
+        ("-0.8\tB", "-0.8\tNEW YORK", r"lm:10: .* found 'YORK' for the back-off"),
+        ("ngram 1=4", "ngram 1=" + "9" * 5000, r"lm:3: expected ngram 1=COUNT"),
         ("-0.8\tB", "-0.8\tA", r"lm:10: 1-gram 'A' is there twice"),
         ("<s> A", "<s> C", r"lm:13: word C is no unigram"),
         ("<s> A", "<s> A B", r"lm:13: .*found 'B' for the back-off"),
@@ -377,6 +387,53 @@ def test_bad_arpa_is_named_by_file_and_line(tmp_path: Path, old: str, new: str, 
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(InputError, match=message):
         read_arpa(path)
+
+
+@pytest.mark.parametrize("never", ["-inf", "-Inf", "-infinity", "-1e400", "-99", "-123.4"])
+def test_minus_infinity_is_read_as_minus_99(tmp_path: Path, never: str) -> None:
+    path = tmp_path / "lm"
+    path.write_text(GOOD.replace("-0.8\tB", f"{never}\tB\t{never}"))
+    model = read_arpa(path)
+    assert model.tables[0]["B"] == Entry(-99.0, -99.0)
+    assert model.vocabulary == {"A", "B"} and model.possible_words == {"A"}
+    model.write_arpa(path)
+    assert "-99\tB\t-99\n" in path.read_text()
+    assert read_arpa(path) == model
+
+
+def test_a_probability_above_one_by_rounding_is_written_as_one(tmp_path: Path) -> None:
+    table = {"A": Entry(1e-12, 0.0), BOS: Entry(-99.0, 0.0), EOS: Entry(-1.0, 0.0)}
+    NgramModel((table,)).write_arpa(tmp_path / "lm")
+    assert read_arpa(tmp_path / "lm").tables[0]["A"] == Entry(0.0, 0.0)
+
+
+numbers = st.sampled_from(["-inf", "-99", "-1e400", "-400", "-30", "-0.5", "-1e-9", "0"])
+
+
+@given(
+    probs=st.lists(numbers, min_size=7, max_size=7), backoffs=st.lists(numbers | st.just("99"), min_size=5, max_size=5)
+)
+@settings(max_examples=150, deadline=None)
+def test_extreme_numbers_are_pruned_interpolated_and_written(
+    tmp_path_factory: pytest.TempPathFactory, probs: list[str], backoffs: list[str]
+) -> None:
+    """Models that do not sum to one, with -inf and large weights: every result is a model that can be read again."""
+    path = tmp_path_factory.mktemp("lm") / "lm"
+    unigrams = zip(probs, (BOS, EOS, "A", "B"), (backoffs[0], "0", *backoffs[1:]), strict=False)
+    bigrams = zip(probs[4:], ("<s> A", "A B"), backoffs[3:], strict=False)
+    lines = [[" ".join(row) for row in rows] for rows in (unigrams, bigrams)]
+    header = ["\\data\\", "ngram 1=4", "ngram 2=2", "ngram 3=1"]
+    trigrams = ["\\3-grams:", f"{probs[6]} <s> A B", "\\end\\", ""]
+    path.write_text("\n".join([*header, "\\1-grams:", *lines[0], "\\2-grams:", *lines[1], *trigrams]))
+    model = read_arpa(path)
+    other = estimate_kneser_ney([["A", "B"], ["B", "C"]], 3)
+    for made in (prune_by_entropy(model, 1e-7), interpolate(model, other, 0.5), interpolate(other, model, 1e-9)):
+        made.write_arpa(path)
+        again = read_arpa(path)
+        assert again.perplexity([["A", "B", "A"]]) > 0
+        assert all(
+            entry.log10_prob <= 0 and abs(entry.log10_backoff) <= 99 for t in again.tables for entry in t.values()
+        )
 
 
 def test_bad_encoding_and_truncation_are_named(tmp_path: Path) -> None:

@@ -103,6 +103,31 @@ def test_what_is_no_whole_model_is_refused(model: Path, tmp_path: Path) -> None:
         read_sphinx_lm(tmp_path / "nowhere.bin")
 
 
+def test_numbers_of_a_damaged_model_are_refused_and_minus_infinity_is_99(model: Path, tmp_path: Path) -> None:
+    content = model.read_bytes()
+    first = len(MAGIC) + 1 + 4 * 4  # the first bin: the probability of `<s> go`
+    unigrams = first + 3 * 4 * BINS
+    for where, value, message in (
+        (first, np.inf, "log10 probabilities of 2-grams of at most 0, found inf"),
+        (first, np.nan, "log10 probabilities of 2-grams of at most 0, found nan"),
+        (first, 1e30, "log10 probabilities of 2-grams of at most 0, found 4"),
+        (unigrams + 4, np.inf, "log10 back-off weights of 1-grams of at most 99, found inf"),
+    ):
+        (tmp_path / "bad.bin").write_bytes(content[:where] + np.float32(value).tobytes() + content[where + 4 :])
+        with pytest.raises(InputError, match=f"bad.bin: expected {message}"):
+            read_sphinx_lm(tmp_path / "bad.bin")
+    for value in (-np.inf, -1e9):
+        (tmp_path / "never.bin").write_bytes(content[:first] + np.float32(value).tobytes() + content[first + 4 :])
+        assert read_sphinx_lm(tmp_path / "never.bin").tables[1]["<s> GO"].log10_prob == -99.0
+    for old, new, message in (
+        (b"go\0", b"g \0", "words without spaces, found 'g '"),
+        (b"<s>", b"<z>", "a unigram <s>"),
+    ):
+        (tmp_path / "names.bin").write_bytes(content.replace(old, new))
+        with pytest.raises(InputError, match=f"names.bin: expected {message}"):
+            read_sphinx_lm(tmp_path / "names.bin")
+
+
 @pytest.mark.slow
 def test_debians_model_is_read_as_sphinx_reads_it() -> None:
     if not DEBIAN.is_file() or shutil.which("sphinx_lm_eval") is None:

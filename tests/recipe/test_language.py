@@ -1,0 +1,57 @@
+"""Language models that decode and rescore: what they lack is named before anything trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asrkd.errors import InputError
+from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.options import LangOptions
+from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable, rescoring_model
+
+TEXT = [["A", "B"], ["B"]]
+
+
+def arpa(path: Path, probs: dict[str, str]) -> str:
+    unigrams = "".join(f"{prob} {word}\n" for word, prob in {"<s>": "-99", "</s>": "-0.5", **probs}.items())
+    path.write_text(f"\\data\\\nngram 1={len(probs) + 2}\n\n\\1-grams:\n{unigrams}\n\\end\\\n")
+    return str(path)
+
+
+def lexicon(path: Path) -> Path:
+    path.write_text("A 0.5 AH\nA 1 EY\nB 1 B IY\nC 0.25 S IY\nX 1 K S\n")
+    return path
+
+
+def test_words_of_probability_zero_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lang = LangOptions(arpa=arpa(tmp_path / "lm", {"A": "-0.5", "B": "-inf", "C": "-0.5"}), max_unpronounced=0.5)
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), lang)
+    training, _ = source.build({"A", "B"})
+    assert training.probs == {"A": (1.0, 0.5)}
+    decoded, ngram = decoding_language(TEXT, training, source)
+    assert "1 words have probability 0 (-99 or less) and cannot be recognised: B" in caplog.text
+    assert ngram.possible_words == {"A"}
+    assert decoded == training, "C has a phone that was never trained"
+
+
+def test_probabilities_of_words_of_the_language_model(tmp_path: Path) -> None:
+    lang = LangOptions(arpa=arpa(tmp_path / "lm", {"A": "-0.5", "C": "-0.5"}))
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), lang)
+    training = Lexicon({"A": (("EY",),), "SEE": (("S", "IY"),)}, {"SEE": (0.75,)})
+    decoded, _ = decoding_language(TEXT, training, source)
+    assert decoded.probs == {"C": (0.25,), "SEE": (0.75,)}, "of A those of the training lexicon, which are 1"
+
+
+def test_a_rescoring_model_needs_a_probability_of_each_word(tmp_path: Path) -> None:
+    """Paths with the others would vanish from the lattices, in the worst case all paths."""
+    lang = LangOptions(
+        arpa=arpa(tmp_path / "small", {"A": "-0.5", "B": "-0.5", "C": "-inf"}),
+        rescore_arpa=arpa(tmp_path / "large", {"A": "-0.5", "B": "-inf"}),
+    )
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), lang)
+    _, ngram = decoding_language(TEXT, source.build({"A", "B", "C"})[0], source)
+    for check in (require_rescorable, rescoring_model):
+        with pytest.raises(InputError, match=r"large: expected .* a probability above 0 of it, found 1 missing: B"):
+            check(TEXT, lang, ngram)
