@@ -81,6 +81,21 @@ def train_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) 
     return path
 
 
+def train_nearest_pieces(texts: Iterable[str], vocab_size: int, out_prefix: Path | str) -> int:
+    """`train_pieces` with the nearest size to `vocab_size` that the text allows; returns that size.
+
+    A small text has few pieces. A script with many characters, such as Chinese, needs a piece for each. InputError as
+    by `train_pieces`, but for sizes.
+    """
+    lines = list(texts)
+    try:
+        train_pieces(lines, vocab_size, out_prefix)
+    except VocabSizeError as error:
+        train_pieces(lines, error.nearest, out_prefix)
+        return error.nearest
+    return vocab_size
+
+
 def _size_error(vocab_size: int, message: str) -> InputError:
     if largest := re.search(r"value <= (\d+)", message):
         return VocabSizeError(

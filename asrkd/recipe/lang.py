@@ -16,7 +16,7 @@ from asrkd.hmm.tree import require_leaves
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.options import LangOptions
-from asrkd.lang.subword import train_pieces
+from asrkd.lang.subword import train_nearest_pieces
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, RunFolders
 from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable
@@ -53,7 +53,7 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     """Pronunciations of the training text's words, and of the vocabulary where the task has a closed one."""
     text = sentences(RunFolders(options.exp_dir), "train")
     if options.lang.units == "subword":
-        train_pieces([" ".join(sentence) for sentence in text], options.lang.vocab_size, out_dir / PIECES_NAME)
+        _learn_pieces([" ".join(sentence) for sentence in text], options.lang.vocab_size, out_dir / PIECES_NAME)
     source = lexicon_source(corpus, options, out_dir)
     source.require_guessable(text, options.max_bad)
     spoken = {word for sentence in text for word in sentence}
@@ -65,6 +65,14 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     if guessed:
         named = ", ".join(guessed[:NUM_NAMED]) + (", ..." if len(guessed) > NUM_NAMED else "")
         print(f"   {len(guessed)} words without a pronunciation were given one: {named}", flush=True)
+
+
+def _learn_pieces(lines: list[str], vocab_size: int, out_prefix: Path) -> None:
+    size = train_nearest_pieces(lines, vocab_size, out_prefix)
+    if size != vocab_size:
+        print(
+            f"   {size} subword pieces, the nearest to --lang.vocab-size {vocab_size} that the text allows", flush=True
+        )
 
 
 def make_lm(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:

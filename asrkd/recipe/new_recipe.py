@@ -17,7 +17,7 @@ from asrkd.data.validate import MAX_BAD, validate
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir
 from asrkd.lang.lexicon import CMUDICT, build_lexicon, require_guessable
-from asrkd.lang.subword import VocabSizeError, subword_lexicon, train_pieces
+from asrkd.lang.subword import subword_lexicon, train_nearest_pieces
 from asrkd.recipe.sizes import Sizes, choose_sizes, choose_vocab_size
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -199,11 +199,8 @@ def _subword_units(texts: Sequence[Sequence[str]], vocab_size: int) -> tuple[int
     """
     lines = [" ".join(text) for text in texts]
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            model = train_pieces(lines, vocab_size, Path(folder) / "pieces")
-        except VocabSizeError as error:
-            vocab_size = error.nearest
-            model = train_pieces(lines, vocab_size, Path(folder) / "pieces")
+        vocab_size = train_nearest_pieces(lines, vocab_size, Path(folder) / "pieces")
+        model = Path(folder) / "pieces.model"
         return vocab_size, len(subword_lexicon({word for text in texts for word in text}, model).phones)
 
 

@@ -39,6 +39,7 @@ from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.decoding_tables import scales_at_grid_end
 from asrkd.scoring.boundaries import boundary_errors, joined
+from asrkd.scoring.characters import CharacterErrors, is_unspaced
 from asrkd.scoring.frames import FrameMetrics
 from asrkd.scoring.provenance import RunProvenance
 from asrkd.scoring.results import (
@@ -75,6 +76,8 @@ class Scored:
     """Of all utterances."""
     by_set: dict[str, WordErrors]
     """Errors of each part of the test set, also before rescoring where there is rescoring."""
+    characters: dict[str, CharacterErrors] | None
+    """Character errors, as `by_set`; None where the corpus scores no words."""
     rtf: dict[str, float]
     """Real-time factors, as `by_set`."""
     parameters: int
@@ -99,10 +102,26 @@ class Scored:
             load_frame_metrics(saved),
             scoring.errors(refs, hypotheses.words),
             by_set,
+            _characters({name: words for name, (words, _) in passes.items()}, refs, scoring, parts),
             {f"{part}{name}": rtf for name, (_, rtf) in passes.items() for part in parts},
             saved["parameters"],
             saved["macs_per_frame"],
         )
+
+
+def _characters(
+    passes: Mapping[str, Mapping[str, Sequence[str]]],
+    refs: Mapping[str, Sequence[str]],
+    scoring: Scoring,
+    parts: Parts,
+) -> dict[str, CharacterErrors] | None:
+    by_set = {}
+    for name, words in passes.items():
+        counted = scoring.character_errors(refs, words)
+        if counted is None:
+            return None
+        by_set |= {f"{part}{name}": counted.of_utterances(utt_ids) for part, utt_ids in parts.items()}
+    return by_set
 
 
 def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOptions, out_dir: Path) -> None:
@@ -130,6 +149,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
         variant=options.lang.units,
         unit=corpus.scoring.unit,
+        unspaced=corpus.scoring.unit == "word" and is_unspaced(word for words in refs.values() for word in words),
         seeds=seed_rows(metrics, range(options.students.seeds)),
         confusions={name: _confusions(first[name].errors) for name in ("ensemble", "distilled") if name in first},
         worst_utterances=_worst(first, _recognisable(RunFolders(exp_dir), corpus.scoring)),
@@ -193,6 +213,7 @@ def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Studen
         one.frames,
         one.by_set,
         one.rtf,
+        one.characters,
         **extra,
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lhotse import SupervisionSegment
 
+from asrkd.scoring.characters import CharacterErrors, cer
 from asrkd.scoring.words import WordErrors, utterance_errors, wer
 
 
@@ -42,6 +43,14 @@ class Scoring:
     def errors(self, refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> WordErrors:
         """Errors of recognised words, utt_id -> words, against folded references."""
         return wer(refs, {utt_id: self.fold(words) for utt_id, words in hyps.items()}, self.optional)
+
+    def character_errors(
+        self, refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]
+    ) -> CharacterErrors | None:
+        """The same in characters; None where the unit has no characters."""
+        if self.unit != "word":
+            return None
+        return cer(refs, {utt_id: self.fold(words) for utt_id, words in hyps.items()})
 
     def count_errors(self, ref: Sequence[str], hyp: Sequence[str]) -> int:
         """The same of one utterance, as a number."""

@@ -12,6 +12,7 @@ Of a system (its name starts with baseline, distilled, ensemble or teacher, or `
     frame_accuracy, frame_accuracy_ci95  on the test set; ci95 is [low, high], bootstrap over utterances
     cross_entropy, cross_entropy_ci95    on the test set, nats per frame
     wer             {percent, ins, del, sub, words, ci95}, or {test set: such} for several sets
+    cer             {percent, ins, del, sub, characters, ci95}, or {test set: such}; shown if `unspaced`
     rtf             a number, or {test set: number}
     description     a few words, such as "4x512, no dropout"
     git_sha, code, device, finished  of its training: revision, digest of the sources, device, UTC date in ISO 8601;
@@ -22,6 +23,7 @@ Of a system (its name starts with baseline, distilled, ensemble or teacher, or `
 Of the run, all optional:
     variant         names the run where RESULTS.md shows several, such as "phones" and "subword"
     unit            what wer counts: "word" (default), or "phone", and it is called PER
+    unspaced        whether the texts are of a script without spaces: tables then show `cer` with `wer`
     comparisons     rows {a, b, metric, delta, ci95, p, test_set?}; delta = a - b, of wer in percent points
     gap_recovered   {metric: value}; a value is a number, null, or {value, ci95, reason}; without ci95, the gap is
                     shown as not determined

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from asrkd.report.systems import error_unit, metrics
+from asrkd.report.systems import error_unit, metrics, shows_characters
 from asrkd.report.tables import Row, Table, keyed_table
 
 
 def glossary_table(results: Row) -> Table:
     """Terms of a speech report and their meaning."""
     unit, rate = error_unit(results), metrics(results)["wer"].label
+    characters = "character error rate: the same in characters (Unicode code points), words joined without spaces"
     meanings = {
         rate: f"{unit} error rate: insertions, deletions and substitutions, in percent of the reference's {unit}s",
+        **({"CER": characters} if shows_characters(results) else {}),
         "frame accuracy": "share of the test set's frames whose most probable senone is the aligned one",
         "CE": "cross-entropy: mean of −log p(aligned senone) over frames, in nats; lower is better",
         "CI, 95% interval": "bootstrap interval over utterances (Bisani and Ney 2004); of a difference: paired",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from asrkd.report.spread import mean_and_deviation
 from asrkd.report.systems import (
     METRICS,
+    cer,
     comparison_verdict,
     error_unit,
     finite,
@@ -14,6 +15,7 @@ from asrkd.report.systems import (
     metrics,
     role,
     rtf,
+    shows_characters,
     test_sets,
     wer,
 )
@@ -29,7 +31,8 @@ def systems_table(results: Row) -> Table:
     for name, system in results["systems"].items():
         scored = [test_set for test_set in sets if wer(system, test_set)] or sets[:1]
         for position, test_set in enumerate(scored):
-            rows.append(_system_row(name, system, test_set, first=position == 0))
+            rate = cer(system, test_set) if shows_characters(results) else None
+            rows.append(_system_row(name, system, test_set, rate, first=position == 0))
             roles.append(role(name, system))
             strong.append(name == "distilled")
     headers = (
@@ -37,6 +40,7 @@ def systems_table(results: Row) -> Table:
         "test set",
         f"{metrics(results)['wer'].label} %",
         "95% interval",
+        "CER %",
         "frame acc. %",
         "CE nats/frame",
         "ins",
@@ -49,11 +53,11 @@ def systems_table(results: Row) -> Table:
         "description",
     )
     note = "A student that was trained from several seeds is shown with its first." if results.get("seeds") else ""
-    table = Table("Systems", headers, tuple(rows), "llrrrrrrrrrrrl", tuple(roles), tuple(strong), note)
+    table = Table("Systems", headers, tuple(rows), "llrrrrrrrrrrrrl", tuple(roles), tuple(strong), note)
     return table.without({"test set"} if len(sets) == 1 else ()).without_empty_columns()
 
 
-def _system_row(name: str, system: Row, test_set: str, first: bool) -> tuple[str, ...]:
+def _system_row(name: str, system: Row, test_set: str, character_rate: float | None, first: bool) -> tuple[str, ...]:
     errors = wer(system, test_set)
     counts = (errors.insertions, errors.deletions, errors.substitutions, errors.words) if errors else (None,) * 4
     return (
@@ -61,6 +65,7 @@ def _system_row(name: str, system: Row, test_set: str, first: bool) -> tuple[str
         test_set,
         number(errors.percent, 2) if errors else MISSING,
         span(errors.ci95, 2) if errors else MISSING,
+        number(character_rate, 2),
         number(system.get("frame_accuracy"), 2, 100) if first else "",
         number(system.get("cross_entropy"), 4) if first else "",
         *map(count, counts),

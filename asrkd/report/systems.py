@@ -170,6 +170,16 @@ def wer(system: Mapping[str, Any], test_set: str) -> Wer | None:
     return Wer(percent, insertions, deletions, substitutions, words, interval(errors.get("ci95")))
 
 
+def cer(system: Mapping[str, Any], test_set: str) -> float | None:
+    """Character error rate in percent on a test set, None where it was not counted."""
+    return finite(_by_set(system.get("cer")).get(test_set, {}).get("percent"))
+
+
+def shows_characters(results: Mapping[str, Any]) -> bool:
+    """Whether tables have the character error rate: for texts of a script without spaces, where words mean little."""
+    return bool(results.get("unspaced"))
+
+
 def rtf(system: Mapping[str, Any], test_set: str) -> float | None:
     """Real-time factor of decoding a test set."""
     value = system.get("rtf")
@@ -207,7 +217,10 @@ def flags(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[bool, ...]:
 
 
 def _wer_by_set(system: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    errors = system.get("wer")
+    return _by_set(system.get("wer"))
+
+
+def _by_set(errors: Mapping[str, Any] | None) -> Mapping[str, Mapping[str, Any]]:
     if not errors:
         return {}
     return {ONLY_TEST_SET: errors} if "percent" in errors else errors

@@ -28,13 +28,13 @@ class UtteranceMetric:
     """A ratio of sums over utterances: value = scale * sum(numerator) / sum(denominator)."""
 
     name: str
-    """Key in results.json: wer, frame_accuracy or cross_entropy."""
+    """Key in results.json: wer, cer, frame_accuracy or cross_entropy."""
     utt_ids: tuple[str, ...]
     """Utterance of each row. Two systems are compared only over the same utterances."""
     numerator: NDArray[np.float64]
-    """Word errors, correct frames or summed cross-entropy (nats) per utterance, float64 [N]."""
+    """Word or character errors, correct frames or summed cross-entropy (nats) per utterance, float64 [N]."""
     denominator: NDArray[np.float64]
-    """Words or frames per utterance, float64 [N]."""
+    """Words, characters or frames per utterance, float64 [N]."""
     scale: float = 1.0
     """100 for a percentage."""
     higher_is_better: bool = False

@@ -15,6 +15,7 @@ from asrkd.scoring.bootstrap import (
     interval,
     mean_over_seeds,
 )
+from asrkd.scoring.characters import CharacterErrors
 from asrkd.scoring.frames import FrameMetrics
 from asrkd.scoring.provenance import RunProvenance
 from asrkd.scoring.words import WordErrors, worst_utterances
@@ -36,21 +37,27 @@ def system_entry(
     frames: FrameMetrics,
     errors: Mapping[str, WordErrors],
     rtf: Mapping[str, float],
+    characters: Mapping[str, CharacterErrors] | None = None,
     seed: int = 0,
     **extra: Any,
 ) -> dict[str, Any]:
     """An entry of `systems`.
 
-    `errors` and `rtf` are by test set. A single test set is written without its name. `frames` are those of the first
-    test set, which contains the others. `extra` (description, history, ...) is added unchanged. ValueError if `errors`
-    and `rtf` have different test sets.
+    `errors`, `rtf` and `characters` are by test set. A single test set is written without its name. `frames` are those
+    of the first test set, which contains the others. Without `characters` the entry has no `cer`. `extra` (description,
+    history, ...) is added unchanged. ValueError if they have different test sets.
     """
-    if set(errors) != set(rtf):
-        raise ValueError(f"expected wer and rtf on the same test sets, found {sorted(errors)} and {sorted(rtf)}")
-    word_errors: Any = {name: counted.as_json(seed=seed) for name, counted in errors.items()}
-    factors: Any = dict(rtf)
-    if len(errors) == 1:
-        (word_errors,), (factors,) = word_errors.values(), factors.values()
+    by_set: dict[str, Mapping[str, Any]] = {
+        "wer": {name: counted.as_json(seed=seed) for name, counted in errors.items()},
+        "cer": {name: counted.as_json(seed=seed) for name, counted in (characters or {}).items()},
+        "rtf": rtf,
+    }
+    if characters is None:
+        del by_set["cer"]
+    for key, values in by_set.items():
+        if set(errors) != set(values):
+            sets = f"found {sorted(errors)} and {sorted(values)}"
+            raise ValueError(f"expected wer and {key} on the same test sets, {sets}")
     return {
         "parameters": parameters,
         "macs_per_frame": macs_per_frame,
@@ -58,8 +65,7 @@ def system_entry(
         "frame_accuracy_ci95": list(interval(frames.accuracy, seed=seed)),
         "cross_entropy": frames.cross_entropy.value,
         "cross_entropy_ci95": list(interval(frames.cross_entropy, seed=seed)),
-        "wer": word_errors,
-        "rtf": factors,
+        **{key: next(iter(values.values())) if len(errors) == 1 else dict(values) for key, values in by_set.items()},
         **extra,
     }
 

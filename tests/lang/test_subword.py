@@ -10,7 +10,7 @@ from real_speech import Utterance
 from asrkd.errors import InputError
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.phones import SILENCE, is_reserved
-from asrkd.lang.subword import INSIDE_WORD, WORD_START, subword_lexicon, train_pieces
+from asrkd.lang.subword import INSIDE_WORD, WORD_START, subword_lexicon, train_nearest_pieces, train_pieces
 
 pytest.importorskip("sentencepiece")
 
@@ -142,3 +142,21 @@ def test_the_default_options_fit_real_text(
         assert spelt.prons["B"] == ((f"{WORD_START}B",),)
     assert 60 < len(spelt.phones) < 110
     assert all(spelled(pron) == word for word, prons in spelt.prons.items() for pron in prons)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_script_of_many_characters_gets_the_nearest_size(tmp_path: Path, split: bool) -> None:
+    """Chinese: more characters than pieces were asked for, or so few words that there are fewer pieces."""
+    many = "".join(chr(0x4E00 + number) for number in range(300))
+    for text, asked, expected in ((many, 80, 302), ("你好今天天气", 80, None)):
+        sentences = [text[start : start + 6] for start in range(0, len(text), 3)]
+        lines = [" ".join(one) if split else one for one in sentences]
+        size = train_nearest_pieces(lines, asked, tmp_path / "pieces")
+        assert size == expected or (expected is None and size < asked)
+        assert train_nearest_pieces(lines, size, tmp_path / "again") == size
+        assert (tmp_path / "again.model").read_bytes() == (tmp_path / "pieces.model").read_bytes()
+        words = sorted({word for line in lines for word in line.split()})
+        lexicon = subword_lexicon(words, tmp_path / "pieces.model")
+        assert lexicon.words == tuple(words), "every word has a pronunciation"
+        if split:
+            assert lexicon.prons == {word: ((WORD_START + word,),) for word in words}, "units are the characters"

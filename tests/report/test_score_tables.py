@@ -12,7 +12,8 @@ from sample_run import comparison, minimal
 
 from asrkd.files import read_json, write_json
 from asrkd.report import print_table, write_results_md
-from asrkd.report.score_tables import comparisons_table
+from asrkd.report.glossary import glossary_table
+from asrkd.report.score_tables import comparisons_table, systems_table
 from asrkd.report.tables import duration, magnitude
 
 
@@ -137,3 +138,14 @@ class TestPhones:
     def test_marks_have_their_table_on_the_page(self, results: dict[str, Any], tmp_path: Path) -> None:
         _, page = rendered({**minimal(results), "boundaries": {"dev": self.MARKS}}, {}, tmp_path)
         assert cell(page.tables["Boundaries against marks by hand"], "dev", "within 20 ms, %") == "65.3"
+
+
+def test_character_error_rates_are_shown_for_texts_without_spaces(results: dict[str, Any]) -> None:
+    systems = {name: {**one, "cer": {"percent": 5.0 + i}} for i, (name, one) in enumerate(results["systems"].items())}
+    results = {**results, "systems": systems}
+    assert "CER %" not in systems_table(results).headers
+    shown = systems_table({**results, "unspaced": True})
+    assert [row[shown.headers.index("CER %")] for row in shown.rows][:2] == ["5.00", "6.00"]
+    assert shown.headers.index("CER %") == shown.headers.index("WER %") + 2
+    terms = [[row[0] for row in glossary_table({**results, "unspaced": flag}).rows] for flag in (True, False)]
+    assert ["CER" in of_table for of_table in terms] == [True, False]

@@ -12,6 +12,7 @@ pytest.importorskip("kaldialign")
 
 from asrkd.errors import InputError
 from asrkd.scoring.bootstrap import UtteranceMetric, compare, interval
+from asrkd.scoring.characters import cer
 from asrkd.scoring.frames import frame_metrics
 from asrkd.scoring.provenance import RunProvenance
 from asrkd.scoring.results import (
@@ -35,7 +36,8 @@ def test_results_have_the_agreed_keys() -> None:
         [(utt, torch.log_softmax(torch.randn(4, 3), 1)) for utt in REFS],
         {utt: torch.zeros(4) for utt in REFS},
     )
-    entry = system_entry(1000, 900, frames, {"test": errors}, {"test": 0.05}, description="4x512")
+    characters = {"test": cer(REFS, HYPS)}
+    entry = system_entry(1000, 900, frames, {"test": errors}, {"test": 0.05}, characters, description="4x512")
     runs = {
         "baseline": [system_metrics(frames, errors)] * 2,
         "distilled": [system_metrics(frames, errors)] * 2,
@@ -54,8 +56,10 @@ def test_results_have_the_agreed_keys() -> None:
     system = results["systems"]["baseline"]
     assert set(system) == {
         "parameters", "macs_per_frame", "frame_accuracy", "frame_accuracy_ci95", "cross_entropy", "cross_entropy_ci95",
-        "wer", "rtf", "description",
+        "wer", "cer", "rtf", "description",
     }  # fmt: skip
+    assert set(system["cer"]) == {"percent", "ins", "del", "sub", "characters", "ci95"}
+    assert "cer" not in system_entry(1000, 900, frames, {"test": errors}, {"test": 0.05})
     assert system["frame_accuracy_ci95"] == list(interval(frames.accuracy))
     assert system["cross_entropy_ci95"] == list(interval(frames.cross_entropy))
     assert set(system["wer"]) == {"percent", "ins", "del", "sub", "words", "ci95"}
