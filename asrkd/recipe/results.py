@@ -115,7 +115,7 @@ def _characters(
     scoring: Scoring,
     parts: Parts,
 ) -> dict[str, CharacterErrors] | None:
-    by_set = {}
+    by_set: dict[str, CharacterErrors] = {}
     for name, words in passes.items():
         counted = scoring.character_errors(refs, words)
         if counted is None:
