@@ -110,7 +110,7 @@ def _ogg_fault(path: Path) -> str | None:
             has_data = not flags & OGG_FIRST_PAGE
             position += OGG_HEADER.size + num_segments + sum(file.read(num_segments))
             file.seek(position)
-    return f"truncated audio: expected a page that ends at byte {position}, found {size} bytes" * (position > size) or None
+    return f"truncated audio: expected a page up to byte {position}, found {size} bytes" if position > size else None
 
 
 @dataclass(frozen=True)

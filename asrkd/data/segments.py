@@ -142,7 +142,8 @@ def _channel_of(segment: Segment, header: AudioHeader) -> int | None:
         return None
     if not 0 <= segment.channel < header.num_channels:
         raise AudioError(
-            f"expected channel {segment.channel} (the first is 0) in {segment.path}, found {header.num_channels} channels"
+            f"expected channel {segment.channel} (the first is 0) in {segment.path}, "
+            f"found {header.num_channels} channels"
         )
     return segment.channel if header.num_channels > 1 else None
 
