@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
@@ -23,6 +24,7 @@ from asrkd.data.audio import (
     read_header,
     read_part,
 )
+from asrkd.data.ffmpeg import container_of, decode
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
@@ -110,7 +112,7 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
 def _recording(segment: Segment, sources: dict[Path, _Source], segments_dir: Path | None) -> Recording:
     """The manifest entry of one utterance. AudioError if its audio is missing, unreadable or too short."""
     path = segment.path
-    source = sources.setdefault(path, _Source(path))
+    source = sources.setdefault(path, _Source(path, segments_dir))
     header, whole = source.header, source.recording
     channel = _channel_of(segment, header)
     end_sec = whole.duration if segment.end_sec is None else segment.end_sec
@@ -126,11 +128,14 @@ def _recording(segment: Segment, sources: dict[Path, _Source], segments_dir: Pat
         raise AudioError(f"expected one channel, or an utterance that names its channel, found {header.num_channels}")
     first = round(segment.start_sec * header.sampling_rate)
     last = header.num_samples if is_whole else min(round(end_sec * header.sampling_rate), header.num_samples)
+    if first == last:
+        raise AudioError(
+            f"too short: expected a sample at {segment.start_sec:g} to {end_sec:g} s of {path}, found none"
+        )
     if segments_dir is None:
         return make_recording(replace(header, num_channels=1, num_samples=last - first), path, segment.utt_id)
-    stat = path.stat()
-    made_of = [COPY_FORMAT, path.resolve(), stat.st_size, stat.st_mtime_ns, first, last, channel]
-    copy = segments_dir / f"{segment.utt_id}.{fingerprint(made_of)}.{COPY_FORMATS[_copy_subtype(header)].lower()}"
+    suffix = COPY_FORMATS[_copy_subtype(header)].lower()
+    copy = segments_dir / f"{segment.utt_id}.{source.fingerprint(first, last, channel)}.{suffix}"
     if not copy.is_file():
         _copy_segment(source, first, last, channel, copy)
     return probe(copy, segment.utt_id)
@@ -151,27 +156,59 @@ def _channel_of(segment: Segment, header: AudioHeader) -> int | None:
 class _Source:
     """A file that segments are cut from. What is known of it is read once."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @cached_property
-    def _read(self) -> AudioHeader | AudioError:
-        try:
-            return read_header(self.path)
-        except AudioError as error:
-            return error
+    def __init__(self, named: Path, segments_dir: Path | None) -> None:
+        self.named, self._segments_dir = named, segments_dir
 
     @property
     def header(self) -> AudioHeader:
         """AudioError, the same each time, if the file has none."""
-        if isinstance(self._read, AudioError):
-            raise self._read
-        return self._read
+        return self._header_and_path[0]
+
+    @property
+    def path(self) -> Path:
+        """The file with the samples: the named one, or what ffmpeg made of it."""
+        return self._header_and_path[1]
 
     @property
     def recording(self) -> Recording:
         """The manifest entry of the whole file."""
-        return make_recording(self.header, self.path, self.path.stem)
+        return make_recording(self.header, self.path, self.named.stem)
+
+    @property
+    def _header_and_path(self) -> tuple[AudioHeader, Path]:
+        if isinstance(self._read, AudioError):
+            raise self._read
+        return self._read
+
+    @cached_property
+    def _read(self) -> tuple[AudioHeader, Path] | AudioError:
+        try:
+            return read_header(self.named), self.named
+        except AudioError as error:
+            if container_of(self.named) is None:
+                return error
+        try:
+            return self._decoded()
+        except AudioError as error:
+            return error
+
+    def _decoded(self) -> tuple[AudioHeader, Path]:
+        """The header of what ffmpeg makes of the file; without a folder for copies, nothing else remains."""
+        if self._segments_dir is None:
+            with TemporaryDirectory() as folder:
+                decode(self.named, Path(folder, "decoded.flac"))
+                return read_header(Path(folder, "decoded.flac")), self.named
+        decoded = self._segments_dir / f"decoded.{self.fingerprint()}.flac"
+        if not decoded.is_file():
+            decoded.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(decoded) as tmp_path:
+                decode(self.named, tmp_path)
+        return read_header(decoded), decoded
+
+    def fingerprint(self, *cut: int | None) -> str:
+        """Names a copy: changes with the file, with what is cut out of it, and with the code that copies."""
+        stat = self.named.stat()
+        return fingerprint([COPY_FORMAT, self.named.resolve(), stat.st_size, stat.st_mtime_ns, *cut])
 
     @cached_property
     def scale(self) -> float:
