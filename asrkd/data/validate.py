@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,10 +14,13 @@ import numpy as np
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from tqdm import tqdm
 
-from asrkd.data.audio import AudioError, read_samples
+from asrkd.data.audio import AudioError, read_scaled
 from asrkd.data.manifests import AudioFile, is_unchanged
+from asrkd.data.resample import can_resample
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError, name_some
+
+logger = logging.getLogger(__name__)
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
 MAX_BAD = 0.01
@@ -35,15 +40,38 @@ def validate(
 ) -> tuple[CorpusSplit, list[Rejected]]:
     """The good utterances of a split called `name`, and the bad ones with the reason of each.
 
-    Bad is: missing, unreadable or truncated audio, another sampling rate than `sampling_rate` (Hz), more than
-    one channel, a transcript without audio, audio without a transcript, an empty transcript, less than
+    Bad is: missing, unreadable or truncated audio, a sampling rate that cannot be resampled to `sampling_rate` (Hz),
+    more than one channel, a transcript without audio, audio without a transcript, an empty transcript, less than
     MIN_DURATION_SEC, NaN or infinite samples, silence. All audio is read but that of utterances whose file is
     `known` to be good and unchanged; without `read_audio` none is. InputError naming the first few if more than
     `max_bad` of the split's utterances are bad.
     """
     bad = _check_split(split, name, sampling_rate, num_jobs, known, read_audio)
     _refuse_too_many(bad, split.num_utterances, name, max_bad)
-    return _without(split, bad), bad
+    good = _without(split, bad)
+    _report_rates(good.recordings, sampling_rate, name)
+    return good, bad
+
+
+def _report_rates(recordings: Iterable[Recording], sampling_rate: int, name: str) -> None:
+    """Report the utterances that are resampled; a lower rate has nothing in the upper bands."""
+    rates = Counter(recording.sampling_rate for recording in recordings)
+    others = {rate: number for rate, number in sorted(rates.items()) if rate != sampling_rate}
+    if not others:
+        return
+    part = f"{name}: " if name else ""
+    counts = ", ".join(f"{number} from {rate} Hz" for rate, number in others.items())
+    logger.warning(
+        "%s%d of %d utterances are resampled to %d Hz (--features.sampling-rate): %s",
+        *(part, sum(others.values()), sum(rates.values()), sampling_rate, counts),
+    )
+    lower = {rate: number for rate, number in others.items() if rate < sampling_rate}
+    if lower:
+        logger.warning(
+            "%s%d utterances have a lower sampling rate than %d Hz: their mel bands above %d Hz are empty. "
+            "--features.sampling-rate %d computes no such bands",
+            *(part, sum(lower.values()), sampling_rate, min(lower) // 2, min(lower)),
+        )
 
 
 def _refuse_too_many(rejected: list[Rejected], num_utterances: int, name: str, max_bad: float) -> None:
@@ -90,8 +118,15 @@ def _check_split(
 def _sample_errors(to_read: list[Recording], name: str, num_jobs: int) -> dict[str, str]:
     """utt_id -> fault of the samples."""
     with ThreadPoolExecutor(num_jobs) as pool:  # libsndfile and numpy release the interpreter
-        checked = tqdm(pool.map(_sample_error, to_read), total=len(to_read), desc=f"check {name}".strip(), unit="utt")
-        return {recording.id: reason for recording, reason in zip(to_read, checked, strict=True) if reason}
+        checks = pool.map(_check_samples, to_read)
+        checked = list(tqdm(checks, total=len(to_read), desc=f"check {name}".strip(), unit="utt"))
+    scaled = [recording.id for recording, (_, scale) in zip(to_read, checked, strict=True) if scale != 1.0]
+    if scaled:
+        logger.warning(
+            "%s%d of %d utterances have floating-point samples in an integer's range; they are scaled to ±1: %s",
+            *(f"{name}: " if name else "", len(scaled), len(to_read), name_some(scaled)),
+        )
+    return {recording.id: reason for recording, (reason, _) in zip(to_read, checked, strict=True) if reason}
 
 
 def _manifest_error(
@@ -110,21 +145,29 @@ def _manifest_error(
         return "empty transcript"
     if not supervisions[0].speaker:
         return "no speaker given"
-    if recording.sampling_rate != sampling_rate:
-        return f"expected a sampling rate of {sampling_rate} Hz, found {recording.sampling_rate} Hz"
+    if not can_resample(recording.sampling_rate, sampling_rate):
+        return (
+            f"expected a sampling rate that can be resampled to {sampling_rate} Hz, "
+            f"found {recording.sampling_rate} Hz: they have no large common divisor; resample the file with sox"
+        )
     if recording.num_channels != 1:
-        return f"expected one channel, found {recording.num_channels}"
+        return f"expected one channel, or an utterance that names its channel, found {recording.num_channels}"
     if recording.duration < MIN_DURATION_SEC:
         return f"too short: expected at least {MIN_DURATION_SEC:g} s, found {recording.duration:.3f} s"
     return None
 
 
-def _sample_error(recording: Recording) -> str | None:
-    """The fault of the samples; None if there is none."""
+def _check_samples(recording: Recording) -> tuple[str | None, float]:
+    """The fault of the samples (None if there is none), and the number that they are divided by when they are read."""
     try:
-        samples = read_samples(recording)
+        samples, scale = read_scaled(recording)
     except AudioError as error:
-        return str(error)
+        return str(error), 1.0
+    return _sample_error(samples), scale
+
+
+def _sample_error(samples: np.ndarray) -> str | None:
+    """The fault of samples [channels, num_samples]; None if there is none."""
     if not np.isfinite(samples).all():
         return f"expected finite samples, found {np.count_nonzero(~np.isfinite(samples))} NaN or infinite"
     deviation = float(samples.std(dtype=np.float64))

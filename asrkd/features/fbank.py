@@ -1,7 +1,8 @@
 """Log-mel features through Lhotse, normalised per speaker, into a frame store.
 
 Windows are centred (`snip_edges` false): frame t is centred at (t + ½)·shift and stands for the time from t·shift to
-(t+1)·shift. An utterance of n samples has n / shift frames, rounded. The edges are mirrored.
+(t+1)·shift. An utterance of n samples has n / shift frames, rounded. The edges are mirrored. Audio of another sampling
+rate is resampled first, so that n is then ceil(n · rate of the features / rate of the audio).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_samples
+from asrkd.data.resample import can_resample, resample
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore, Utterance
@@ -44,7 +46,7 @@ class FeatureOptions:
     frame_shift_ms: float = 10.0
     """From one frame to the next, ms."""
     sampling_rate: int = 16000
-    """Sampling rate that the audio must have, Hz."""
+    """Sampling rate of the features, Hz; audio of another rate is resampled."""
     low_freq_hz: float = 20.0
     """Lower edge of the lowest mel band, Hz."""
     high_freq_hz: float = -400.0
@@ -60,6 +62,13 @@ class FeatureOptions:
         for name in ("num_mel_bins", "frame_length_ms", "frame_shift_ms", "sampling_rate"):
             if getattr(self, name) <= 0:
                 raise InputError(f"features.{name}: expected a positive number, found {getattr(self, name)}")
+        shift = self.sampling_rate * self.frame_shift_ms / MS_PER_SEC
+        if abs(shift - round(shift)) > 1e-6 or round(shift) < 1:
+            raise InputError(
+                f"features.sampling_rate: expected a whole number of samples in a frame shift of "
+                f"{self.frame_shift_ms:g} ms, found {shift:g} at {self.sampling_rate} Hz, which would drift: "
+                "give 16000 or 8000, and the audio is resampled"
+            )
         if self.cmvn not in ("speaker", "utterance", "none"):
             raise InputError(f"cmvn: expected speaker, utterance or none, found {self.cmvn}")
 
@@ -86,14 +95,13 @@ def compute_features(
     speaker `sp0.9-<speaker>`: its spectrum is moved, so the speaker's own mean and variance would not fit it.
 
     Raises:
-        InputError: by utt_id, for audio that cannot be read or has another sampling rate, and for features that are
-            not finite.
+        InputError: by utt_id, for audio that cannot be read or resampled, and for features that are not finite.
     """
     extractions = _extractions(split, options)
     described = {
         "options": options,
         "lhotse": lhotse.__version__,
-        "utterances": [[one.utt_id, one.speaker, one.text, one.recording.num_samples] for one in extractions],
+        "utterances": [_describe(one, options.sampling_rate) for one in extractions],
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
     return FrameStore.resume_write(
@@ -102,6 +110,13 @@ def compute_features(
         metadata,
         fingerprint(described),
     )
+
+
+def _describe(one: _Extraction, sampling_rate: int) -> list[Any]:
+    """What decides an utterance's features, its samples apart."""
+    described = [one.utt_id, one.speaker, one.text, one.recording.num_samples]
+    rate = one.recording.sampling_rate
+    return described if rate == sampling_rate else [*described, rate]
 
 
 def make_fbank(options: FeatureOptions) -> Fbank:
@@ -132,9 +147,9 @@ def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extractio
         if supervision.recording_id not in recordings:
             raise InputError(f"{supervision.id}: expected audio for its transcript, found none")
         recording = recordings[supervision.recording_id]
-        if recording.sampling_rate != options.sampling_rate:
+        if not can_resample(recording.sampling_rate, options.sampling_rate):
             raise InputError(
-                f"{supervision.id}: expected a sampling rate of {options.sampling_rate} Hz, "
+                f"{supervision.id}: expected a sampling rate that can be resampled to {options.sampling_rate} Hz, "
                 f"found {recording.sampling_rate} Hz"
             )
         return _Extraction(
@@ -193,9 +208,11 @@ def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
         samples = read_samples(one.recording)
     except AudioError as error:
         raise InputError(f"{one.utt_id}: {error}") from None
+    sampling_rate = fbank.config.sampling_rate
+    samples = resample(samples, one.recording.sampling_rate, sampling_rate)
     if one.speed_factor != 1.0:
-        samples = Speed(one.speed_factor)(samples, one.recording.sampling_rate)
-    feats: np.ndarray = fbank.extract(samples, one.recording.sampling_rate)
+        samples = Speed(one.speed_factor)(samples, sampling_rate)
+    feats: np.ndarray = fbank.extract(samples, sampling_rate)
     # Here, because one bad utterance would spoil all of its speaker's when they are normalised.
     if not np.isfinite(feats).all():
         raise InputError(f"{one.utt_id}: expected finite features, found NaN or infinity")

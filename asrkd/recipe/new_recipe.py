@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import sys
@@ -20,9 +21,13 @@ from asrkd.lang.lexicon import CMUDICT, build_lexicon, require_guessable
 from asrkd.lang.subword import subword_lexicon, train_nearest_pieces
 from asrkd.recipe.sizes import Sizes, choose_sizes, choose_vocab_size
 
+logger = logging.getLogger(__name__)
+
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 LONGEST_NAME = 60
 SECONDS_PER_HOUR = 3600
+RATE_MULTIPLE = 100  # Hz: a whole number of samples in 10 ms
+USUAL_RATES = (16000, 8000)  # Hz, of speech
 
 _RECIPE = '''"""{title}: written by `asrkd init`. It holds values alone; run.sh --help-all lists every option."""
 
@@ -170,12 +175,24 @@ def _arguments(corpora: UserCorpusOptions) -> str:
 
 
 def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
-    """The rate of most recordings; validation rejects the others. InputError where no recording can be read."""
+    """The rate of most recordings, or the one below it that features can have; audio of other rates is resampled.
+
+    InputError where no recording can be read.
+    """
     rates = [recording.sampling_rate for split in splits.values() for recording in split.recordings]
     if not rates:
         faults = [fault for split in splits.values() for fault in split.rejected]
         raise InputError(f"corpus: expected readable audio, found none: {faults[0] if faults else 'no utterances'}")
-    return max(sorted(set(rates)), key=rates.count)
+    rate = max(sorted(set(rates)), key=rates.count)
+    if rate % RATE_MULTIPLE == 0:
+        return rate
+    lower = next((one for one in USUAL_RATES if one < rate), rate - rate % RATE_MULTIPLE)
+    logger.warning(
+        "most recordings have %d Hz, at which a frame shift is no whole number of samples: "
+        "the recipe resamples to %d Hz",
+        *(rate, lower),
+    )
+    return lower
 
 
 def _units(lexicon: str | None, texts: Sequence[Sequence[str]], hours: float, max_bad: float) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asrkd import config
+from asrkd.data.segments import COPY_FORMAT
 from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint
@@ -52,6 +53,7 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
         "files": listing,
         "corpus_dir": _real_path(options.corpus_dir or Path()),
         "corpora": [_with_real_paths(one) for one in corpus_options(options)],
+        **({"segment_copies": COPY_FORMAT} if corpus.files else {}),  # those of earlier code are not used
         **limits,
     }
     steps = [Step(0, "corpus", prepare, decides)]

@@ -145,7 +145,8 @@ def audio_uri(audio: bytes | str | Path, utt_id: str) -> str:
     data = audio if isinstance(audio, bytes) else _read_audio(Path(audio), utt_id)
     media_type = next((kind for magic, kind in PLAYED_AS_IS if data.startswith(magic)), None)
     if media_type is None:
-        data, media_type = _as_flac(data, utt_id), "audio/flac"
+        read = _decode_bytes(audio, utt_id) if isinstance(audio, bytes) else _decode_file(Path(audio), utt_id)
+        data, media_type = _as_flac(*read), "audio/flac"
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
@@ -156,17 +157,35 @@ def _read_audio(path: Path, utt_id: str) -> bytes:
         raise InputError(f"{utt_id}: cannot read its audio for the report: {path} ({error.strerror})") from None
 
 
-def _as_flac(data: bytes, utt_id: str) -> bytes:
+def _decode_file(path: Path, utt_id: str) -> tuple[Any, int]:
+    """Samples int16 as the features were computed from them, and the sampling rate."""
+    import numpy as np
+
+    from asrkd.data.audio import AudioError, probe, read_samples
+
+    try:
+        recording = probe(path, utt_id)
+        samples = read_samples(recording).T * 2.0**15
+    except AudioError as error:
+        raise InputError(f"{utt_id}: expected audio for the report: {error}") from None
+    return np.round(samples).clip(-(2**15), 2**15 - 1).astype(np.int16), recording.sampling_rate
+
+
+def _decode_bytes(data: bytes, utt_id: str) -> tuple[Any, int]:
     import soundfile  # comes with lhotse; pages without audio do not need it
 
     try:
-        samples: Any
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             # libsndfile scales integers to full scale, but truncates floating-point samples of ±1 to 0.
             samples = file.read(dtype="float64" if file.subtype in ("FLOAT", "DOUBLE") else "int16")
-            sampling_rate = file.samplerate
+            return samples, file.samplerate
     except soundfile.LibsndfileError as error:
         raise InputError(f"{utt_id}: expected audio for the report, found bytes {data[:4]!r} ({error})") from None
+
+
+def _as_flac(samples: Any, sampling_rate: int) -> bytes:
+    import soundfile
+
     flac = io.BytesIO()
     soundfile.write(flac, samples, sampling_rate, format="FLAC", subtype="PCM_16")
     return flac.getvalue()

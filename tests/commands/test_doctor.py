@@ -83,7 +83,7 @@ def test_torchaudio_goes_with_its_torch(torchaudio: str, torch: str, status: str
         ("numpy", "2.4.6", "2.13.0+cpu", "ok"),
         ("lhotse", "1.32.1", "1.13.1", "ok"),
         ("lhotse", "1.33.0", "1.13.1", "warn"),
-        ("lhotse", "1.29.0", "1.13.1", "warn"),
+        ("lhotse", "1.30.3", "1.13.1", "warn"),
     ],
 )
 def test_ranges_of_numpy_and_lhotse(name: str, version: str, torch: str, status: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrkd.data.audio import AudioError, make_supervision, probe
+from asrkd.data.audio import AudioError, make_supervision, probe, read_scaled
 from asrkd.data.manifests import audio_files, content_fingerprint
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import validate
@@ -98,14 +98,45 @@ def test_wav_with_other_chunks_is_whole(tmp_path: Path):
     assert probe(path, "tagged").num_samples == 801
 
 
-def test_wrong_sampling_rate(tmp_path: Path):
-    pair = utterance(tmp_path, "bad", rate=8000)
-    assert reason_for(tmp_path, pair) == "expected a sampling rate of 16000 Hz, found 8000 Hz"
+def test_other_sampling_rates_are_counted_and_resampled(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    rates = {"a": RATE, "b": 22050, "c": 22050, "d": 44100, "e": 8000}
+    split = split_of([utterance(tmp_path, name, noise(rate), rate=rate) for name, rate in rates.items()])
+    good, rejected = validate(split, RATE, "train")
+    assert rejected == [] and list(good.recordings.ids) == list(rates)
+    assert caplog.messages == [
+        "train: 4 of 5 utterances are resampled to 16000 Hz (--features.sampling-rate): "
+        "1 from 8000 Hz, 2 from 22050 Hz, 1 from 44100 Hz",
+        "train: 1 utterances have a lower sampling rate than 16000 Hz: their mel bands above 4000 Hz are empty. "
+        "--features.sampling-rate 8000 computes no such bands",
+    ]
+
+
+def test_a_rate_that_cannot_be_resampled_is_refused(tmp_path: Path):
+    reason = reason_for(tmp_path, utterance(tmp_path, "bad", rate=22049))
+    assert reason.startswith("expected a sampling rate that can be resampled to 16000 Hz, found 22049 Hz")
 
 
 def test_stereo(tmp_path: Path):
     pair = utterance(tmp_path, "bad", np.stack([noise(), noise(seed=1)], axis=1))
-    assert reason_for(tmp_path, pair) == "expected one channel, found 2"
+    assert reason_for(tmp_path, pair) == "expected one channel, or an utterance that names its channel, found 2"
+
+
+def test_floats_in_an_integers_range_are_reported_and_scaled(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    dither = np.random.default_rng(0).integers(-2, 3, 8000)
+    dither[17] = 18
+    pairs = [
+        utterance(tmp_path, "int16"),
+        utterance(tmp_path, "float", noise() / 32768, subtype="FLOAT"),
+        utterance(tmp_path, "scaled", noise().astype(np.float32), subtype="FLOAT"),
+        utterance(tmp_path, "silent", dither.astype(np.float32), subtype="FLOAT"),
+    ]
+    _, rejected = validate(split_of(pairs), RATE, "train", max_bad=0.5)
+    assert [fault.utt_id for fault in rejected] == ["silent"]
+    assert rejected[0].reason.startswith("silence only: expected above -75 dB of full scale")
+    assert caplog.messages == [
+        "train: 2 of 4 utterances have floating-point samples in an integer's range; they are scaled to ±1: "
+        "scaled, silent"
+    ]
 
 
 def test_empty_transcript(tmp_path: Path):
@@ -183,7 +214,7 @@ def test_audio_that_is_known_and_unchanged_is_not_read_again(tmp_path: Path, mon
     changed = Path(known["b"]["path"])
     os.utime(changed, ns=(0, known["b"]["mtime_ns"] + 1))
     read = []
-    monkeypatch.setattr("asrkd.data.validate._sample_error", lambda recording: read.append(recording.id))
+    monkeypatch.setattr("asrkd.data.validate.read_scaled", lambda one: read.append(one.id) or read_scaled(one))
     validate(split, RATE, known=known)
     assert read == ["b"]
 

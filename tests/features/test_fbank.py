@@ -17,6 +17,7 @@ from lhotse.augmentation import Speed
 from real_speech import Utterance
 
 from asrkd.data.audio import make_supervision, probe, read_samples
+from asrkd.data.resample import resample
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features import fbank as features
@@ -178,6 +179,7 @@ MORTAL_EXTRACTION = """
 import os, signal, sys
 from lhotse import RecordingSet, SupervisionSet
 from asrkd.workflow import append_store
+from asrkd.data.resample import resample
 from asrkd.data.splits import CorpusSplit
 from asrkd.features.fbank import FeatureOptions, compute_features
 from asrkd.workflow.executor import Executor
@@ -243,11 +245,54 @@ def test_a_fault_names_the_utterance_and_leaves_nothing(tmp_path: Path, num_jobs
     assert not (tmp_path / "store").exists()
 
 
-def test_another_sampling_rate_names_the_utterance(tmp_path: Path):
-    split = make_split(tmp_path, {"u1": "bob"}, rate=8000)
-    with pytest.raises(InputError, match="u1: expected a sampling rate of 16000 Hz, found 8000 Hz"):
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_another_sampling_rate_is_resampled_and_does_not_drift(tmp_path: Path, rate: int):
+    """A click a second: in the frame of its time, to the last of 20 seconds."""
+    samples = np.random.default_rng(0).normal(size=20 * rate) * 1e-4
+    samples[rate // 2 :: rate] = 0.5
+    soundfile.write(tmp_path / "u1.wav", samples, rate)
+    recording = probe(tmp_path / "u1.wav", "u1")
+    split = CorpusSplit(
+        RecordingSet.from_recordings([recording]),
+        SupervisionSet.from_segments([make_supervision(recording, "bob", "GO")]),
+    )
+    feats = compute_features(split, RAW, tmp_path / "store").utt("u1").numpy()
+    assert len(feats) == 2000
+    energy = feats[:, :20].mean(1)  # below the half of 8 kHz
+    for second in range(20):
+        frame = 100 * second + 50  # the click is where this frame begins
+        assert energy[frame - 5 : frame + 5].argmax() in (4, 5)
+
+
+def test_resampled_speech_has_the_features_of_speech_at_that_rate(tmp_path: Path):
+    wide = speechlike(44100, 3).astype(np.float32)[None]
+    low = resample(wide, 44100, 16000)
+    for name, samples, rate in (("wide", wide, 44100), ("low", low, 16000)):
+        soundfile.write(tmp_path / f"{name}.wav", samples[0], rate, subtype="FLOAT")
+    recordings = [probe(tmp_path / f"{name}.wav", name) for name in ("low", "wide")]
+    split = CorpusSplit(
+        RecordingSet.from_recordings(recordings),
+        SupervisionSet.from_segments(make_supervision(r, "bob", "GO") for r in recordings),
+    )
+    store = compute_features(split, RAW, tmp_path / "store", Executor(1))
+    assert torch.equal(store.utt("low"), store.utt("wide"))
+    faster = compute_features(split, replace(RAW, speed_factors=(1.1,)), tmp_path / "faster")
+    assert torch.equal(faster.utt("sp1.1-low"), faster.utt("sp1.1-wide"))
+
+
+def test_a_rate_that_cannot_be_resampled_names_the_utterance(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob"}, rate=8009)
+    with pytest.raises(InputError, match="u1: expected a sampling rate that can be resampled to 16000 Hz, found 8009"):
         compute_features(split, RAW, tmp_path / "store")
-    assert len(compute_features(split, FeatureOptions(sampling_rate=8000), tmp_path / "store")) == 50
+
+
+@pytest.mark.parametrize(("rate", "shift_ms"), [(22050, 10.0), (11025, 10.0), (16000, 10.03), (16000, 0.01)])
+def test_a_frame_shift_of_no_whole_number_of_samples_is_refused(rate: int, shift_ms: float):
+    with pytest.raises(
+        InputError, match=r"features.sampling_rate: expected a whole number of samples in a frame shift"
+    ):
+        FeatureOptions(sampling_rate=rate, frame_shift_ms=shift_ms)
+    FeatureOptions(sampling_rate=22050, frame_shift_ms=20.0)
 
 
 def test_bad_options_are_refused():

@@ -51,6 +51,12 @@ class TestAudio:
         assert np.abs(samples).max() > 0.01
         assert np.allclose(soundfile.read(io.BytesIO(flac))[0], samples, atol=1e-4)
 
+    def test_floats_in_the_range_of_integers_are_not_clipped(self, tmp_path: Path) -> None:
+        samples, sampling_rate = soundfile.read(io.BytesIO(wav_bytes()), dtype="int16")
+        path = tmp_path / "a.wav"
+        soundfile.write(path, samples.astype(np.float32), sampling_rate, subtype="FLOAT")
+        assert audio_uri(path, "a") == audio_uri(wav_bytes(), "a")
+
     @pytest.mark.parametrize("content", [None, b"NIST_1A\n   1024\n", b"RIFF but cut", b""])
     def test_unusable_file_is_named_with_its_utterance(self, tmp_path: Path, content: bytes | None) -> None:
         path = tmp_path / "a.wav"
