@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,6 +27,7 @@ from asrkd.workflow.steps import STAMP_FILE
 # Frames by which a dump may be shorter or longer: toolkits differ in the windows at the ends of an utterance.
 LENGTH_TOLERANCE = 2
 MAX_LENGTH_TOLERANCE = 5
+Ends = Literal["at the end", "at both ends", "at the start"]
 SUBSAMPLING = {2: "half", 3: "a third", 4: "a quarter", 6: "a sixth"}
 # Of a teacher that is right more often than it is sure, by this factor, posteriors are too flat.
 MAX_UNDERCONFIDENCE = 2.0
@@ -69,6 +69,8 @@ class ExternalTeacher:
     kind: Kind
     frames: TrainingFrames
     length_tolerance: int
+    ends: Ends = "at the end"
+    """Where utterances of another length have frames too few or too many."""
 
     @classmethod
     def open(cls, path: Path, kind: Kind, frames: TrainingFrames, length_tolerance: int) -> ExternalTeacher:
@@ -89,12 +91,11 @@ class ExternalTeacher:
             )
         return cls(path, values, kind, frames, length_tolerance)
 
-    def read(self, position: int) -> tuple[Logits, int]:
-        """The posteriors of an utterance, by its position in the frames, and how many frames too many the file has.
+    def read(self, position: int) -> Logits:
+        """The posteriors of an utterance, by its position in the frames, as many frames as the file has.
 
-        InputError if the matrix has another shape or if its values are not of the declared kind. Up to
-        `length_tolerance` missing frames are repeated ones, half of them at each end, an odd one at the last; as many
-        frames too many are removed there.
+        InputError if the matrix has another shape, but for `length_tolerance`, or if its values are not of the declared
+        kind.
         """
         utt_id, (begin, end) = self.frames.utterances.utt_ids[position], self.frames.span(position)
         values = self.values[utt_id]
@@ -102,12 +103,7 @@ class ExternalTeacher:
         if values.dtype.kind != "f" or values.ndim != 2:
             raise InputError(f"{where}: expected a matrix of floats, found {values.dtype} {list(values.shape)}")
         self._check_shape(values.shape, end - begin, where)
-        too_many = len(values) - (end - begin)
-        if too_many:
-            at_start = int(too_many / 2)  # towards zero
-            rows = np.arange(end - begin) + at_start
-            values = values[rows.clip(0, len(values) - 1)]
-        return to_logits(values, self.kind, self.frames.log_prior, where), too_many
+        return to_logits(values, self.kind, self.frames.log_prior, where)
 
     def _check_shape(self, shape: tuple[int, ...], num_frames: int, where: str) -> None:
         num_found, num_columns = shape
@@ -126,6 +122,18 @@ class ExternalTeacher:
         if num_columns != num_classes:
             more = ": remove the column that is no senone, e.g. of a blank" if num_columns == num_classes + 1 else ""
             raise InputError(f"{where}: expected {num_classes} classes (senones), found {num_columns}{more}")
+
+
+def fitted(rows: Tensor, num_frames: int, ends: Ends) -> Tensor:
+    """Rows of an utterance as `num_frames`: missing ones are copies of the nearest, those too many are removed.
+
+    At both ends, half of them are at each, and an odd one is at the end.
+    """
+    too_many = len(rows) - num_frames
+    if not too_many:
+        return rows
+    at_start = {"at the end": 0, "at both ends": int(too_many / 2), "at the start": too_many}[ends]  # int: towards zero
+    return rows[(torch.arange(num_frames) + at_start).clamp(0, len(rows) - 1)]
 
 
 def _hint_at_ids(missing: Sequence[str], unknown: Sequence[str]) -> str:
@@ -161,11 +169,13 @@ class TeacherReport:
     confidence: float
     """Mean posterior of the top class."""
     num_shorter: int
-    """Utterances in which frames at the ends were repeated."""
+    """Utterances in which frames at an end were repeated."""
     num_longer: int
-    """Utterances from which frames at the ends were removed."""
+    """Utterances from which frames at an end were removed."""
+    ends: Ends
+    """At which end: that of the greatest frame accuracy."""
     num_floored: int
-    """Posteriors of zero, now the smallest positive number of the file's type."""
+    """Posteriors of zero, now small ones."""
     num_values: int
     digest: str
     """SHA-256 of the logits."""
@@ -175,14 +185,14 @@ class TeacherReport:
         notes = []
         if self.num_shorter or self.num_longer:
             notes.append(
-                f"{self.num_shorter} utterances have too few frames and {self.num_longer} too many; frames at their "
-                "ends were repeated or removed"
+                f"{self.num_shorter} utterances have too few frames and {self.num_longer} too many; frames "
+                f"{self.ends} were repeated or removed"
             )
         if self.num_floored:
             share = 100 * self.num_floored / self.num_values
             notes.append(
-                f"{self.num_floored} posteriors ({share:.2g}%) are zero and were made the smallest number of their "
-                "type; logits or log-posteriors would have their values"
+                f"{self.num_floored} posteriors ({share:.2g}%) are zero and were made 1e-10 or less; logits or "
+                "log-posteriors have the values of all classes"
             )
         if self.accuracy > MAX_UNDERCONFIDENCE * self.confidence:
             notes.append(
@@ -213,6 +223,7 @@ def import_posteriors(
     out_dir = _check_replaceable(out_dir)
     teachers = [ExternalTeacher.open(path, kind, frames, length_tolerance) for path in paths]
     reports = [_check(teacher, show_progress) for teacher in teachers]
+    teachers = [replace(teacher, ends=report.ends) for teacher, report in zip(teachers, reports, strict=True)]
     description = StoreDescription(
         options,
         fingerprint([report.digest for report in reports]),
@@ -253,7 +264,8 @@ class _AverageTeachers:
         position_of = {self.frames.span(n): n for n in range(len(self.frames.utterances.utt_ids))}
 
         def rows(span: Span) -> Rows:
-            members = [teacher.read(position_of[span])[0].logits for teacher in self.teachers]
+            position, num_frames = position_of[span], span[1] - span[0]
+            members = [fitted(one.read(position).logits, num_frames, one.ends) for one in self.teachers]
             return compress(combined_logits(torch.stack(members), self.options), self.options).as_rows()
 
         return rows
@@ -264,26 +276,35 @@ def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
     frames = teacher.frames
     digest = hashlib.sha256()
     agreement = LabelAgreement(teacher.path, frames.num_classes)
-    num_shorter = num_longer = num_floored = 0
+    by_ends = {ends: LabelAgreement(teacher.path, frames.num_classes) for ends in get_args(Ends)}
+    num_shorter = num_longer = num_floored = num_rows = 0
     confidence = 0.0
     utt_ids = tqdm(frames.utterances.utt_ids, desc=f"check {teacher.path.name}", unit="utt", disable=not show_progress)
     for position, _ in enumerate(utt_ids):
         begin, end = frames.span(position)
-        (logits, floored), too_many = teacher.read(position)
+        logits, floored = teacher.read(position)
         digest.update(logits.numpy().tobytes())
-        agreement.add(frames.labels[begin:end], logits.argmax(dim=1))
+        labels, top_classes = frames.labels[begin:end], logits.argmax(dim=1)
+        if len(logits) == len(labels):
+            agreement.add(labels, top_classes)
+        else:
+            for ends, one in by_ends.items():
+                one.add(labels, fitted(top_classes, len(labels), ends))
         confidence += float((logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().sum())
-        num_shorter, num_longer = num_shorter + (too_many < 0), num_longer + (too_many > 0)
-        num_floored += floored
-    num_frames = len(frames.labels)
-    accuracy = agreement.require()
+        num_shorter, num_longer = num_shorter + (len(logits) < len(labels)), num_longer + (len(logits) > len(labels))
+        num_rows, num_floored = num_rows + len(logits), num_floored + floored
+    best = max(by_ends, key=lambda ends: by_ends[ends].num_right_now)
+    if num_shorter or num_longer:
+        digest.update(best.encode())
+    agreement.update(by_ends[best])
     return TeacherReport(
         teacher.path,
-        accuracy,
-        confidence / num_frames,
+        agreement.require(),
+        confidence / num_rows,
         num_shorter,
         num_longer,
+        best,
         num_floored,
-        num_frames * frames.num_classes,
+        num_rows * frames.num_classes,
         digest.hexdigest(),
     )

@@ -51,6 +51,18 @@ class LabelAgreement:
             self.num_right[shift] += int(shifted.sum())
             self.num_gained[shift] += int((shifted & ~right).sum())
 
+    @property
+    def num_right_now(self) -> int:
+        """Frames with their label as the top class."""
+        return sum(count for (label, top_class), count in self.confusions.items() if label == top_class)
+
+    def update(self, other: LabelAgreement) -> None:
+        """Add the counts of other utterances of the same teacher."""
+        self.confusions.update(other.confusions)
+        self.num_inner += other.num_inner
+        self.num_right.update(other.num_right)
+        self.num_gained.update(other.num_gained)
+
     def require(self) -> float:
         """The frame accuracy. InputError if the frames are early or late, or the classes are not these senones.
 
@@ -94,12 +106,13 @@ class LabelAgreement:
         if gain <= least_gain or self.num_right[best] < constant * self.num_inner:
             return
         now, shifted = (100 * self.num_right[shift] / self.num_inner for shift in (0, best))
+        amount = "1 frame" if abs(best) == 1 else f"{abs(best)} frames"
+        at_least = "at least " if abs(best) == MAX_SHIFT else ""
         first, last = ("first", "last") if best > 0 else ("last", "first")
         raise InputError(
             f"{self.path}: expected frames in time with their labels, found a frame accuracy of {now:.1f}%, and of "
-            f"{shifted:.1f}% if the file is {abs(best)} frame{'s' * (abs(best) > 1)} "
-            f"{'late' if best > 0 else 'early'}: remove the {first} {abs(best)} of each matrix and repeat the "
-            f"{last} one as often"
+            f"{shifted:.1f}% if the file is {at_least}{amount} {'late' if best > 0 else 'early'}: of each matrix, "
+            f"remove the {first} {amount} and repeat the {last} as often"
         )
 
     def _other_order(self, at_least: float, num_frames: int) -> str:
