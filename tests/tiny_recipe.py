@@ -23,7 +23,7 @@ TINY = [
     *("--features.speed-factors", "1.0", "--students.narrow-dims"),
     "--train.precision=float32",
     *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),
-    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "0.0"),
+    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "0.0", "--tune.max-added=0"),
 ]
 MIN_PROMPTS_PER_WORD = 2
 TIMES_TOO_LONG = 12

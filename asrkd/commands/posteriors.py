@@ -19,8 +19,11 @@ class ImportOptions:
     """One dump of posteriors or several. Several are averaged."""
     out: Path
     """Folder of the store to write: a new folder, or an imported store to replace."""
-    kind: Literal["log-posteriors", "logits"] = "log-posteriors"
-    """log-posteriors (natural logarithm; those of a frame sum to one), or logits: the values before the softmax."""
+    kind: Literal["log-posteriors", "probabilities", "logits"] = "log-posteriors"
+    """log-posteriors (natural logarithm), probabilities (those of a frame sum to one), or logits: the values before the
+    softmax."""
+    length_tolerance: int = 2
+    """Frames that an utterance may have too few or too many. Those at its ends are repeated or removed."""
     mean: Literal["arithmetic", "geometric"] | None = None
     """How several teachers are averaged; none: as the run's --posteriors.mean."""
     top_k: int | None = None
@@ -39,11 +42,13 @@ def run(options: ImportOptions) -> int:
     changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     store_options = replace(config.load(StoreOptions, options.exp_dir / "config.json", "posteriors"), **changed)
     frames = frames_to_import(options.exp_dir)
-    store, accuracies = external_teacher.import_posteriors(
-        options.teachers, options.kind, frames, store_options, options.out
+    store, reports = external_teacher.import_posteriors(
+        options.teachers, options.kind, frames, store_options, options.out, length_tolerance=options.length_tolerance
     )
-    for teacher, accuracy in zip(options.teachers, accuracies, strict=True):
-        print(f"{teacher}: {100 * accuracy:.2f}% of the training frames agree with their labels")
+    for report in reports:
+        print(f"{report.path}: {100 * report.accuracy:.2f}% of the training frames agree with their labels")
+        for note in report.notes():
+            print(f"{report.path}: {note}")
     print(f"wrote {options.out}: {len(store.utt_ids)} utterances, {len(store)} frames")
     again = "".join(f" --posteriors.{name.replace('_', '-')} {_written(value)}" for name, value in changed.items())
     print(f"continue the run with --posteriors-from {options.out}{again}")
@@ -62,8 +67,8 @@ IMPORT = Command(
 Each dump holds a matrix [frames, senones] for every training utterance, with rows and columns in the run's order. A
 dump is a folder of <utt_id>.npy, one .npz, or the .scp of Kaldi archives.
 
-Everything is checked before anything is written: utterances, frames, classes, finite values, sums, and whether the
-classes are these senones.""",
+Everything is checked before anything is written: utterances, frames, classes, finite values, their kind, and by the
+labels of the frames whether they are early or late and whether the classes are these senones.""",
     examples=(
         "asrkd posteriors import --exp-dir exp/an4 --teachers dumps/big_model.npz --out exp/an4_big_model",
         "recipes/an4/run.sh --corpus-dir DIR --stage 7 --posteriors-from exp/an4_big_model",

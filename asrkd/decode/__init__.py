@@ -1,7 +1,7 @@
 """From acoustic scores to words: k2's pruned search, lattices, and the scales that they are read with.
 
 search.py decodes, lattice.py stores lattices and reads the best path from them, rescore.py gives them the scores of
-another language model, tuning.py chooses scales on a development set.
+another language model, tuning.py chooses scales on a development set, from the grid of grid.py.
 """
 
 from asrkd.decode.lattice import Lattices, Scales

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,8 @@ class Scales:
                 f"decoding: expected acoustic_scale > 0 and lm_scale >= 0, "
                 f"found {self.acoustic_scale} and {self.lm_scale}"
             )
+        if not all(math.isfinite(value) for value in (self.acoustic_scale, self.lm_scale, self.insertion_score)):
+            raise InputError(f"decoding: expected finite scales, found {self}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import kaldialign
 from tqdm import tqdm
 
+from asrkd.decode.grid import Axis, Point, choose, ends_to_extend
 from asrkd.decode.lattice import Lattices, Scales
-from asrkd.errors import require_same_utterances
-
-log = logging.getLogger(__name__)
+from asrkd.errors import InputError, require_same_utterances
 
 ACOUSTIC_SCALES = (0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 INSERTION_SCORES = (-6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0)
-AXES = ("acoustic_scale", "lm_scale", "insertion_score")
+MAX_ADDED = 8
 CountErrors = Callable[[Sequence[str], Sequence[str]], int]
 """Reference and recognised words -> errors."""
 
@@ -39,7 +36,11 @@ class Tuning:
     """One per grid point: {acoustic_scale, lm_scale, insertion_score, errors, wer (percent, all systems), by_system,
     chosen}."""
     at_edge: tuple[str, ...]
-    """Scales chosen at an end of their grid: a wider grid may do better."""
+    """Scales chosen at an end of their grid, with more errors one step inside: a wider grid may do better."""
+    added: dict[str, tuple[float, ...]]
+    """Values that were added to a scale's grid, because the best one was at its end."""
+    flat: bool
+    """Whether all of several grid points have equally many errors, so that the development set decides nothing."""
 
 
 def tune(
@@ -49,62 +50,63 @@ def tune(
     insertion_scores: Sequence[float] = INSERTION_SCORES,
     lm_scales: Sequence[float] = (1.0,),
     count_errors: CountErrors = word_errors,
+    max_added: int = MAX_ADDED,
 ) -> Tuning:
     """One set of scales for all systems: the fewest word errors summed over them, on development references.
 
-    Scales tuned for each system separately would fit its noise. Among grid points of equally many errors, the one whose
-    neighbours on the grid have the fewest wins, then the first. `count_errors` counts the errors of an utterance.
+    Scales tuned for each system separately would fit its noise. While the best value of a scale is at an end of its
+    grid, the grid is extended there, by at most `max_added` values and within the bounds of asrkd.decode.grid. A grid
+    of one value stays as it is. `grid.choose` decides between points of equally many errors. `count_errors` counts the
+    errors of an utterance. InputError: the references have no words, or a lattice or a reference is missing.
     """
     for by_utt in lattices.values():
         require_same_utterances(refs, dict.fromkeys(by_utt.utt_ids))
-    num_words = sum(len(ref) for ref in refs.values()) * len(lattices)
-    grid = list(itertools.product(sorted(acoustic_scales), sorted(lm_scales), sorted(insertion_scores)))
-    by_system: list[dict[str, int]] = []
-    for point in tqdm(grid, desc="tune scales", unit="point"):
-        scales = Scales(*point)
-        by_system.append({name: _errors(refs, one.best_paths(scales), count_errors) for name, one in lattices.items()})
-    errors: dict[tuple[float, ...], int] = {
-        point: sum(counts.values()) for point, counts in zip(grid, by_system, strict=True)
-    }
-    axes = [sorted(set(axis)) for axis in (acoustic_scales, lm_scales, insertion_scores)]
-    best = min(grid, key=lambda point: (errors[point], _around(point, errors, axes)))
-    words_each = num_words / len(lattices)
-    rows = tuple(
+    words_each = sum(len(ref) for ref in refs.values())
+    if not words_each:
+        raise InputError("tune scales: expected development references with words, found none in any utterance")
+    axes = [Axis.acoustic_scale(acoustic_scales), Axis.lm_scale(lm_scales), Axis.insertion_score(insertion_scores)]
+    by_system: dict[Point, dict[str, int]] = {}
+    while True:
+        new = [point for point in _points(axes) if point not in by_system]
+        for point in tqdm(new, desc="tune scales", unit="point"):
+            paths = {name: one.best_paths(Scales(*point)) for name, one in lattices.items()}
+            by_system[point] = {name: _errors(refs, hyps, count_errors) for name, hyps in paths.items()}
+        errors = {point: sum(by_system[point].values()) for point in _points(axes)}
+        best = choose(errors, axes)
+        ends = ends_to_extend(best, errors, axes)
+        extended = [axis.extended(end, max_added) for axis, end in zip(axes, ends, strict=True)]
+        if extended == axes:
+            break
+        axes = extended
+    return Tuning(
+        Scales(*best),
+        _rows(errors, by_system, best, words_each),
+        tuple(axis.name for axis, end in zip(axes, ends, strict=True) if end is not None),
+        {axis.name: axis.added for axis in axes if axis.added},
+        len(errors) > 1 and len(set(errors.values())) == 1,
+    )
+
+
+def _points(axes: Sequence[Axis]) -> Iterable[Point]:
+    return itertools.product(*(axis.values for axis in axes))
+
+
+def _rows(
+    errors: Mapping[Point, int], by_system: Mapping[Point, Mapping[str, int]], best: Point, words_each: int
+) -> tuple[dict[str, Any], ...]:
+    return tuple(
         {
             "acoustic_scale": point[0],
             "lm_scale": point[1],
             "insertion_score": point[2],
-            "errors": errors[point],
-            "wer": 100.0 * errors[point] / num_words,
-            "by_system": {name: 100.0 * count / words_each for name, count in counts.items()},
+            "errors": count,
+            "wer": 100.0 * count / (words_each * len(by_system[point])),
+            "by_system": {name: 100.0 * one / words_each for name, one in by_system[point].items()},
             "chosen": point == best,
         }
-        for point, counts in zip(grid, by_system, strict=True)
+        for point, count in errors.items()
     )
-    at_edge = tuple(
-        name
-        for name, value, values in zip(AXES, best, axes, strict=True)
-        if len(values) > 1 and value in (values[0], values[-1])
-    )
-    if at_edge:
-        log.warning("tune scales: %s at the end of the grid; widen it", " and ".join(at_edge))
-    return Tuning(Scales(*best), rows, at_edge)
 
 
 def _errors(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]], count_errors: CountErrors) -> int:
     return sum(count_errors(ref, hyps[utt_id]) for utt_id, ref in refs.items())
-
-
-def _around(
-    point: tuple[float, ...], errors: Mapping[tuple[float, ...], int], axes: Sequence[Sequence[float]]
-) -> float:
-    """Mean errors of the grid points one step away; infinite at a lone point."""
-    neighbours = []
-    for axis, values in enumerate(axes):
-        index = values.index(point[axis])
-        for neighbour in (index - 1, index + 1):
-            if 0 <= neighbour < len(values):
-                stepped = list(point)
-                stepped[axis] = values[neighbour]
-                neighbours.append(errors[tuple(stepped)])
-    return sum(neighbours) / len(neighbours) if neighbours else math.inf

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.distil.compression import Rows, StoreOptions, combined_logits, compress
+from asrkd.distil.label_agreement import LabelAgreement
 from asrkd.distil.posterior_files import open_posteriors
+from asrkd.distil.posterior_kinds import Kind, Logits, to_logits
 from asrkd.distil.store import STORE_FILES, PosteriorStore, Span, StoreDescription, Utterances, write_store
 from asrkd.errors import InputError
 from asrkd.files import fingerprint
 from asrkd.workflow.steps import STAMP_FILE
 
-Kind = Literal["log-posteriors", "logits"]
-
-# Largest error of the log of a frame's sum of posteriors, nats: float16 files of thousands of classes are within it.
-SUM_TOLERANCE = 0.02
-# With fewer frames of a class, its most frequent answer is not reliable.
-MIN_CHECKED_FRAMES = 50
+# Frames by which a dump may be shorter or longer: toolkits differ in the windows at the ends of an utterance.
+LENGTH_TOLERANCE = 2
+MAX_LENGTH_TOLERANCE = 5
+Ends = Literal["at the end", "at both ends", "at the start"]
+SUBSAMPLING = {2: "half", 3: "a third", 4: "a quarter", 6: "a sixth"}
+# Of a teacher that is right more often than it is sure, by this factor, posteriors are too flat.
+MAX_UNDERCONFIDENCE = 2.0
+# Prefix of the utterances of a run that are copies at another speed.
+COPY = re.compile(r"sp[\d.]+-")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class TrainingFrames:
     ignored_utt_ids: Collection[str] = ()
     """Utterances that a file may contain and that are not imported: those that could not be aligned."""
 
+    @cached_property
+    def log_prior(self) -> Tensor:
+        """Log of each class's share of the labels [S]; minus infinity for a class without frames."""
+        counts = torch.bincount(self.labels[self.labels >= 0], minlength=self.num_classes).double()
+        return (counts / counts.sum()).log()
+
     def span(self, position: int) -> Span:
         begin, end = self.utterances.offsets[position : position + 2].tolist()
         return begin, end
@@ -56,53 +67,139 @@ class ExternalTeacher:
     path: Path
     values: Mapping[str, NDArray[Any]]
     kind: Kind
+    frames: TrainingFrames
+    length_tolerance: int
+    ends: Ends = "at the end"
+    """Where utterances of another length have frames too few or too many."""
 
     @classmethod
-    def open(cls, path: Path, kind: Kind, frames: TrainingFrames) -> ExternalTeacher:
+    def open(cls, path: Path, kind: Kind, frames: TrainingFrames, length_tolerance: int) -> ExternalTeacher:
         """InputError if an utterance of the frames is missing, or if there is one that the corpus does not have."""
         values = open_posteriors(path)
         utt_ids = frames.utterances.utt_ids
         missing = [utt_id for utt_id in utt_ids if utt_id not in values]
+        unknown = sorted(set(values).difference(utt_ids, frames.ignored_utt_ids))
         if missing:
             raise InputError(
                 f"{path}: expected posteriors of {missing[0]}, found none "
-                f"({len(missing)} of {len(utt_ids)} utterances are missing)"
+                f"({len(missing)} of {len(utt_ids)} utterances are missing{_hint_at_ids(missing, unknown)})"
             )
-        unknown = sorted(set(values).difference(utt_ids, frames.ignored_utt_ids))
         if unknown:
             found = f"{unknown[0]} ({len(unknown)} unknown)"
-            raise InputError(f"{path}: expected utterances of these frames, found {found}")
-        return cls(path, values, kind)
+            raise InputError(
+                f"{path}: expected utterances of these frames, found {found}: write those of the training set alone"
+            )
+        return cls(path, values, kind, frames, length_tolerance)
 
-    def logits(self, utt_id: str, num_frames: int, num_classes: int) -> Tensor:
-        """Logits or log-posteriors [T, S] of an utterance, float32.
+    def read(self, position: int) -> Logits:
+        """The posteriors of an utterance, by its position in the frames, as many frames as the file has.
 
-        InputError if the shape is another one, if a value is not finite, or if log-posteriors do not sum to one.
+        InputError if the matrix has another shape, but for `length_tolerance`, or if its values are not of the declared
+        kind.
         """
+        utt_id, (begin, end) = self.frames.utterances.utt_ids[position], self.frames.span(position)
         values = self.values[utt_id]
         where = f"{self.path}: {utt_id}"
         if values.dtype.kind != "f" or values.ndim != 2:
             raise InputError(f"{where}: expected a matrix of floats, found {values.dtype} {list(values.shape)}")
-        if values.shape[0] != num_frames:
-            raise InputError(f"{where}: expected {num_frames} frames, found {values.shape[0]}")
-        if values.shape[1] != num_classes:
-            raise InputError(f"{where}: expected {num_classes} classes (senones), found {values.shape[1]}")
-        logits = torch.from_numpy(np.array(values, dtype=np.float32))
-        if not bool(torch.isfinite(logits).all()):
-            frame = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0])
-            raise InputError(f"{where}: expected finite {self.kind}, found NaN or infinity in frame {frame}")
-        if self.kind == "log-posteriors":
-            self._check_sums(logits, where)
-        return logits
+        self._check_shape(values.shape, end - begin, where)
+        return to_logits(values, self.kind, self.frames.log_prior, where)
 
-    def _check_sums(self, log_posteriors: Tensor, where: str) -> None:
-        log_sums = torch.logsumexp(log_posteriors.double(), dim=1)
-        frame = int(log_sums.abs().argmax())
-        if abs(float(log_sums[frame])) > SUM_TOLERANCE:
+    def _check_shape(self, shape: tuple[int, ...], num_frames: int, where: str) -> None:
+        num_found, num_columns = shape
+        num_classes, tolerance = self.frames.num_classes, self.length_tolerance
+        is_transposed = num_found == num_classes != num_columns and abs(num_columns - num_frames) <= tolerance
+        if is_transposed:
             raise InputError(
-                f"{where}: expected the log of probabilities that sum to one, found a sum of "
-                f"{float(log_sums[frame].exp()):.4g} in frame {frame} (for values before the softmax: --kind logits)"
+                f"{where}: expected a matrix [{num_frames} frames, {num_classes} senones], found {list(shape)}: "
+                "transpose it"
             )
+        if not num_found or abs(num_found - num_frames) > tolerance:
+            raise InputError(
+                f"{where}: expected {num_frames} frames, found {num_found}"
+                f"{_hint_at_length(num_found, num_frames, tolerance)}"
+            )
+        if num_columns != num_classes:
+            more = ": remove the column that is no senone, e.g. of a blank" if num_columns == num_classes + 1 else ""
+            raise InputError(f"{where}: expected {num_classes} classes (senones), found {num_columns}{more}")
+
+
+def fitted(rows: Tensor, num_frames: int, ends: Ends) -> Tensor:
+    """Rows of an utterance as `num_frames`: missing ones are copies of the nearest, those too many are removed.
+
+    At both ends, half of them are at each, and an odd one is at the end.
+    """
+    too_many = len(rows) - num_frames
+    if not too_many:
+        return rows
+    at_start = {"at the end": 0, "at both ends": int(too_many / 2), "at the start": too_many}[ends]  # int: towards zero
+    return rows[(torch.arange(num_frames) + at_start).clamp(0, len(rows) - 1)]
+
+
+def _hint_at_ids(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """Why utterances may be missing: other ids in the file, or copies at other speeds; empty where nothing shows."""
+    for utt_id in missing[:1]:
+        for other in unknown:
+            if other.endswith(utt_id) or utt_id.endswith(other) or other.startswith(utt_id):
+                return f"; for {utt_id}, the file has {other}: ids must be equal"
+    if all(map(COPY.match, missing)):
+        return "; copies at other speeds need posteriors, or --features.speed-factors 1.0 in the run"
+    return ""
+
+
+def _hint_at_length(num_found: int, num_frames: int, tolerance: int) -> str:
+    """Why a length may differ: subsampled frames, or half the frame shift; empty where nothing shows."""
+    if abs(num_found - num_frames) <= MAX_LENGTH_TOLERANCE and num_found:
+        return f" (--length-tolerance {abs(num_found - num_frames)} repeats or removes frames at the ends)"
+    for factor, share in SUBSAMPLING.items():
+        if abs(num_found * factor - num_frames) <= factor * max(tolerance, 1):
+            return f", {share} of the frames: a model with frame subsampling? repeat each row {factor} times"
+    if num_frames and abs(num_found - 2 * num_frames) <= 2 * max(tolerance, 1):
+        return ", twice the frames: a frame shift of half? write every second row"
+    return ""
+
+
+@dataclass(frozen=True)
+class TeacherReport:
+    """What the check of a teacher's posteriors showed."""
+
+    path: Path
+    accuracy: float
+    """Share of the labelled frames of which the top class is the label."""
+    confidence: float
+    """Mean posterior of the top class."""
+    num_shorter: int
+    """Utterances in which frames at an end were repeated."""
+    num_longer: int
+    """Utterances from which frames at an end were removed."""
+    ends: Ends
+    """At which end: that of the greatest frame accuracy."""
+    num_floored: int
+    """Posteriors of zero, now small ones."""
+    num_values: int
+    digest: str
+    """SHA-256 of the logits."""
+
+    def notes(self) -> list[str]:
+        """Sentences on what was repaired, and on posteriors that look wrong."""
+        notes = []
+        if self.num_shorter or self.num_longer:
+            notes.append(
+                f"{self.num_shorter} utterances have too few frames and {self.num_longer} too many; frames "
+                f"{self.ends} were repeated or removed"
+            )
+        if self.num_floored:
+            share = 100 * self.num_floored / self.num_values
+            notes.append(
+                f"{self.num_floored} posteriors ({share:.2g}%) are zero and were made 1e-10 or less; logits or "
+                "log-posteriors have the values of all classes"
+            )
+        if self.accuracy > MAX_UNDERCONFIDENCE * self.confidence:
+            notes.append(
+                f"the top class is right in {100 * self.accuracy:.1f}% of the frames, and its mean posterior is "
+                f"{100 * self.confidence:.1f}%; expected posteriors at temperature 1, of the kind that --kind names"
+            )
+        return notes
 
 
 def import_posteriors(
@@ -112,21 +209,24 @@ def import_posteriors(
     options: StoreOptions,
     out_dir: Path,
     show_progress: bool = True,
-) -> tuple[PosteriorStore, list[float]]:
+    length_tolerance: int = LENGTH_TOLERANCE,
+) -> tuple[PosteriorStore, list[TeacherReport]]:
     """Write the average of these teachers as a store in `out_dir`, whole or not at all.
 
-    Returns the store and each teacher's frame accuracy. Everything is read and checked before the first write. A store
-    in `out_dir` is replaced. InputError if anything else is there, or, with the file and the utterance, if a teacher's
-    posteriors do not fit the frames.
+    Returns the store and what the check of each teacher showed. Utterances may have up to `length_tolerance` frames
+    more or less than the run: those at the ends are removed or repeated. Everything is read and checked before the
+    first write. A store in `out_dir` is replaced. InputError if anything else is there, or, with the file and the
+    utterance, if a teacher's posteriors do not fit the frames.
     """
-    if not paths:
-        raise InputError("--teachers: expected the posterior files of at least one teacher, found none")
+    if not 0 <= length_tolerance <= MAX_LENGTH_TOLERANCE:
+        raise InputError(f"--length-tolerance: expected 0 to {MAX_LENGTH_TOLERANCE} frames, found {length_tolerance}")
     out_dir = _check_replaceable(out_dir)
-    teachers = [ExternalTeacher.open(path, kind, frames) for path in paths]
-    digests, accuracies = zip(*(_check(teacher, frames, show_progress) for teacher in teachers), strict=True)
+    teachers = [ExternalTeacher.open(path, kind, frames, length_tolerance) for path in paths]
+    reports = [_check(teacher, show_progress) for teacher in teachers]
+    teachers = [replace(teacher, ends=report.ends) for teacher, report in zip(teachers, reports, strict=True)]
     description = StoreDescription(
         options,
-        fingerprint(digests),
+        fingerprint([report.digest for report in reports]),
         frames.num_classes,
         len(teachers),
         frames.classes_fingerprint,
@@ -135,7 +235,7 @@ def import_posteriors(
     spans = [frames.span(position) for position in range(len(frames.utterances.utt_ids))]
     task = _AverageTeachers(teachers, frames, options)
     store = write_store(out_dir, description, task, spans, show_progress=show_progress)
-    return store, list(accuracies)
+    return store, reports
 
 
 def _check_replaceable(out_dir: Path) -> Path:
@@ -161,50 +261,50 @@ class _AverageTeachers:
     options: StoreOptions
 
     def open(self) -> Callable[[Span], Rows]:
-        utt_id_at = {self.frames.span(n): utt_id for n, utt_id in enumerate(self.frames.utterances.utt_ids)}
+        position_of = {self.frames.span(n): n for n in range(len(self.frames.utterances.utt_ids))}
 
         def rows(span: Span) -> Rows:
-            shape = (span[1] - span[0], self.frames.num_classes)
-            members = [teacher.logits(utt_id_at[span], *shape) for teacher in self.teachers]
+            position, num_frames = position_of[span], span[1] - span[0]
+            members = [fitted(one.read(position).logits, num_frames, one.ends) for one in self.teachers]
             return compress(combined_logits(torch.stack(members), self.options), self.options).as_rows()
 
         return rows
 
 
-def _check(teacher: ExternalTeacher, frames: TrainingFrames, show_progress: bool) -> tuple[str, float]:
-    """Read and check all posteriors of a teacher: the digest of the values, and the frame accuracy."""
+def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
+    """Read and check all posteriors of a teacher."""
+    frames = teacher.frames
     digest = hashlib.sha256()
-    confusions: Counter[tuple[int, int]] = Counter()
+    agreement = LabelAgreement(teacher.path, frames.num_classes)
+    by_ends = {ends: LabelAgreement(teacher.path, frames.num_classes) for ends in get_args(Ends)}
+    num_shorter = num_longer = num_floored = num_rows = 0
+    confidence = 0.0
     utt_ids = tqdm(frames.utterances.utt_ids, desc=f"check {teacher.path.name}", unit="utt", disable=not show_progress)
-    for position, utt_id in enumerate(utt_ids):
+    for position, _ in enumerate(utt_ids):
         begin, end = frames.span(position)
-        logits = teacher.logits(utt_id, end - begin, frames.num_classes)
+        logits, floored = teacher.read(position)
         digest.update(logits.numpy().tobytes())
-        confusions.update(zip(frames.labels[begin:end].tolist(), logits.argmax(dim=1).tolist(), strict=True))
-    return digest.hexdigest(), _check_class_order(teacher.path, confusions, frames.num_classes)
-
-
-def _check_class_order(path: Path, confusions: Mapping[tuple[int, int], int], num_classes: int) -> float:
-    """The frame accuracy from counts of (label, top class). InputError if the classes are not these senones.
-
-    Posteriors with the classes in another order, or of another tree, pass every other check. The accuracy over all
-    frames does not find them, because silence has the same class numbers in every tree and many of the frames. So most
-    of the classes that have enough frames must be the most frequent top class of their own frames. And the accuracy
-    must be at least that of a constant answer, the most frequent label.
-    """
-    num_frames, most, right = Counter[int](), Counter[int](), Counter[int]()
-    for (label, top_class), count in confusions.items():
-        if label >= 0:
-            num_frames[label] += count
-            most[label] = max(most[label], count)
-            right[label] += count * (label == top_class)
-    accuracy = right.total() / num_frames.total()
-    checked = [label for label, count in num_frames.items() if count >= MIN_CHECKED_FRAMES]
-    recognised = sum(right[label] == most[label] for label in checked)
-    if 2 * recognised < len(checked) or accuracy < max(num_frames.values()) / num_frames.total():
-        raise InputError(
-            f"{path}: expected classes in the order of the senones (pdf_id 0 to {num_classes - 1}), found a frame "
-            f"accuracy of {100 * accuracy:.1f}%, and {recognised} of {len(checked)} senones with {MIN_CHECKED_FRAMES} "
-            f"frames or more that are the most frequent top class of their own frames"
-        )
-    return accuracy
+        labels, top_classes = frames.labels[begin:end], logits.argmax(dim=1)
+        if len(logits) == len(labels):
+            agreement.add(labels, top_classes)
+        else:
+            for ends, one in by_ends.items():
+                one.add(labels, fitted(top_classes, len(labels), ends))
+        confidence += float((logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().sum())
+        num_shorter, num_longer = num_shorter + (len(logits) < len(labels)), num_longer + (len(logits) > len(labels))
+        num_rows, num_floored = num_rows + len(logits), num_floored + floored
+    best = max(by_ends, key=lambda ends: by_ends[ends].num_right_now)
+    if num_shorter or num_longer:
+        digest.update(best.encode())
+    agreement.update(by_ends[best])
+    return TeacherReport(
+        teacher.path,
+        agreement.require(),
+        confidence / num_rows,
+        num_shorter,
+        num_longer,
+        best,
+        num_floored,
+        num_rows * frames.num_classes,
+        digest.hexdigest(),
+    )

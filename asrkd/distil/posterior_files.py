@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,15 @@ from asrkd.errors import InputError
 from asrkd.files import read_lines
 
 Matrix = NDArray[Any]
+# macOS writes a file of attributes with this prefix for each file.
+HIDDEN = "._"
+# What follows the file in an entry of an .scp: `:offset`, `[first:last]`.
+LOCATION = re.compile(r"(:\d+)?(\[[^\]]*\])?$")
 # What numpy raises for a file of another kind, or one that is truncated or damaged.
-NOT_AN_ARRAY = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+NOT_AN_ARRAY = (
+    *(ValueError, EOFError, OSError, MemoryError, OverflowError, NotImplementedError, SyntaxError, TokenError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,9 @@ def open_posteriors(path: Path) -> Mapping[str, Matrix]:
     InputError if `path` is none of these, or has no matrix.
     """
     if path.is_dir():
-        matrices = MatrixFiles({file.stem: file for file in sorted(path.glob("*.npy"))}, _read_npy)
+        matrices = MatrixFiles(
+            {file.stem: file for file in sorted(path.glob("*.npy")) if not file.name.startswith(HIDDEN)}, _read_npy
+        )
     elif not path.is_file():
         raise InputError(f"{path}: no such file or folder")
     elif path.suffix == ".npz":
@@ -81,9 +93,11 @@ def _open_npz(path: Path) -> MatrixFiles:
 
     def read(name: str) -> Matrix:
         try:
-            matrix: Matrix = archive[name]
+            matrix = archive[name]
         except NOT_AN_ARRAY as error:
             raise InputError(f"{path}: {name}: expected a matrix, found something else ({error})") from None
+        if not isinstance(matrix, np.ndarray):
+            raise InputError(f"{path}: {name}: expected a matrix, found another kind of file in the .npz")
         return matrix
 
     return MatrixFiles({name: name for name in archive.files}, read)
@@ -109,6 +123,10 @@ def _kaldi_reader() -> Callable[[str], Matrix]:
         raise InputError("Kaldi archives: kaldi_native_io is not installed: run `make setup`") from None
 
     def read(location: str) -> Matrix:
+        if not Path(LOCATION.sub("", location)).is_file():  # neither a pipe nor `-`, which would be waited for
+            raise InputError(
+                f"{location}: expected a Kaldi matrix, found no such file (paths in an .scp start from this folder)"
+            )
         try:
             return np.array(kaldi_native_io.FloatMatrix.read(location).numpy())
         except RuntimeError as error:

@@ -34,6 +34,7 @@ from asrkd.recipe.language import rescoring_model
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
+from asrkd.report.decoding_tables import scales_texts
 from asrkd.scoring.bootstrap import UtteranceMetric
 from asrkd.scoring.frames import FrameMetrics, frame_metrics
 from asrkd.workflow.cache import ResultCache
@@ -219,14 +220,35 @@ def tune_scales(chosen: Sequence[Run], scoring: Scoring, options: SpeechOptions,
         options.tune.insertion_scores,
         options.tune.lm_scales or (options.decode.lm_scale,),
         count_errors=scoring.count_errors,
+        max_added=options.tune.max_added,
     )
-    write_json(out_dir / TUNING_FILE, {"scales": tuning.scales, "rows": tuning.rows})
+    content = {
+        "scales": tuning.scales,
+        "at_grid_end": tuning.at_edge,
+        "added": tuning.added,
+        "flat": tuning.flat,
+        "rows": tuning.rows,
+    }
+    write_json(out_dir / TUNING_FILE, content)
     best = next(row for row in tuning.rows if row["chosen"])
     print(
         f"   development {scoring.unit} error rate {best['wer']:.2f} at acoustic scale {best['acoustic_scale']}, "
         f"LM scale {best['lm_scale']}, insertion score {best['insertion_score']}",
         flush=True,
     )
+    for text in scales_texts({"unit": scoring.unit, **tuning_results(out_dir)}):
+        print(f"   {text}", flush=True)
+
+
+def tuning_results(folder: Path) -> dict[str, Any]:
+    """What results.json states about the scales, from what `tune_scales` wrote in `folder`."""
+    saved = read_json(folder / TUNING_FILE)
+    return {
+        "tuning": saved["rows"],
+        "scales_at_grid_end": saved["at_grid_end"],
+        "scales_added": saved["added"],
+        "scales_flat": saved["flat"],
+    }
 
 
 def tuned_content(folder: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -95,11 +97,24 @@ class TuneOptions:
     """Scores to add for each word."""
     lm_scales: tuple[float, ...] = ()
     """Weights of the graph's scores; empty: decode.lm_scale alone."""
+    max_added: int = 8
+    """Values to add at most at each end of a grid, while the best one is there; 0: none. One value is no grid."""
 
     def __post_init__(self) -> None:
         for name in ("acoustic_scales", "insertion_scores"):
             if not getattr(self, name):
                 raise InputError(f"--tune.{name.replace('_', '-')}: expected at least one, found none")
+        self._require("acoustic_scales", "positive scales", lambda scale: scale > 0)
+        self._require("lm_scales", "scales of at least 0", lambda scale: scale >= 0)
+        self._require("insertion_scores", "finite scores", math.isfinite)
+        if self.max_added < 0:
+            raise InputError(f"--tune.max-added: expected at least 0, found {self.max_added}")
+
+    def _require(self, name: str, expected: str, is_valid: Callable[[float], bool]) -> None:
+        """InputError, before anything trains, for a value that decoding would refuse."""
+        for value in getattr(self, name):
+            if not (math.isfinite(value) and is_valid(value)):
+                raise InputError(f"--tune.{name.replace('_', '-')}: expected {expected}, found {value:g}")
 
 
 @dataclass(frozen=True)

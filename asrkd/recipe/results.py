@@ -23,11 +23,11 @@ from asrkd.recipe.corpus import REJECTED_FILE, Corpus
 from asrkd.recipe.evaluate import (
     FIRST_PASS_FILE,
     FRAMES_FILE,
-    TUNING_FILE,
     Run,
     load_frame_metrics,
     references,
     runs,
+    tuning_results,
 )
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
@@ -37,7 +37,6 @@ from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
-from asrkd.report.decoding_tables import scales_at_grid_end
 from asrkd.scoring.boundaries import boundary_errors, joined
 from asrkd.scoring.characters import CharacterErrors, is_unspaced
 from asrkd.scoring.frames import FrameMetrics
@@ -248,13 +247,11 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
     lang = lang_summary(exp_dir)
     posteriors = read_json(folders.posteriors.parent / REPORT_FILE)
-    tuning = read_json(exp_dir / "decode" / "tuning" / TUNING_FILE)["rows"]
     rejected = [row for split in SPLITS for row in read_json(folders.manifests(split) / REJECTED_FILE)]
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
         "sweep": _sweep(exp_dir, options),
-        "tuning": tuning,
-        "scales_at_grid_end": scales_at_grid_end(tuning),
+        **tuning_results(exp_dir / "decode" / "tuning"),
         "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
         "store": posteriors["store"],
         "disagreement": posteriors["disagreement"],

@@ -47,6 +47,8 @@ Of the run, all optional:
                     utt_id has one card
     tuning          rows {acoustic_scale, insertion_score, lm_scale?, wer, chosen?: bool, system?}
     scales_at_grid_end  names of chosen scales at an end of their grid; default: derived from `tuning`
+    scales_added    {scale: values added to its grid, because the best one was at an end}
+    scales_flat     whether all rows of `tuning` have equally many errors
     corpus          {split: {utterances, speakers, hours, words, copies, frames, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
     excluded        {rule: count}: what the corpus preparation excluded by rule

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from asrkd.report.decoding_tables import confusion_tables, grid_end_text, tuning_table
+from asrkd.report.decoding_tables import confusion_tables, scales_texts, tuning_table
 from asrkd.report.page import Figure, Hypothesis, Section, Utterance, audio_uri
 from asrkd.report.plots import PANEL_COLUMNS, HeatMap, heat_map
 from asrkd.report.systems import metrics
@@ -34,9 +35,9 @@ def scales_section(results: Row) -> Section | None:
         figure = _scales_map(grid, ", ".join([f"Dev {rate}, %", *names]), f"{rate}, %", f"scales-{position}")
         figures += [figure] if figure else []
     text = ["The scales are tuned on the development set, never on the test set."]
-    at_end = grid_end_text(results)
-    text += [at_end] if at_end else []
-    return Section("scales", "Decoding scales", text=tuple(text), figures=tuple(figures), folded=(table,))
+    text += scales_texts(results)
+    folded = replace(table, note="")  # the note is in the text
+    return Section("scales", "Decoding scales", text=tuple(text), figures=tuple(figures), folded=(folded,))
 
 
 def _scales_map(rows: Sequence[Row], title: str, colour_label: str, name: str) -> Figure | None:

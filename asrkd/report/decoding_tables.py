@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from asrkd.report.systems import flags, metrics
+from asrkd.report.systems import error_unit, flags, metrics
 from asrkd.report.tables import Row, Table, count, enumerate_words, number, number_plain
 
 SCALE_NAMES = {"acoustic_scale": "acoustic scale", "lm_scale": "LM scale", "insertion_score": "insertion score"}
 SHOWN_CONFUSIONS = 20
+# On a hundred words, an error rate of 10% has a standard error of 3 points.
+FEW_WORDS = 100
 
 
 def tuning_table(results: Row) -> Table | None:
@@ -31,7 +33,8 @@ def tuning_table(results: Row) -> Table | None:
     rate = f"dev {metrics(results)['wer'].label} %"
     headers = ("system", *SCALE_NAMES.values(), rate, "note")
     caption = "Decoding scales on the development set"
-    return Table(caption, headers, cells, "lrrrrl", strong=flags(rows, "chosen")).without_empty_columns()
+    strong, note = flags(rows, "chosen"), scales_added_text(results) or ""
+    return Table(caption, headers, cells, "lrrrrl", strong=strong, note=note).without_empty_columns()
 
 
 def scales_at_grid_end(rows: Sequence[Row]) -> list[str]:
@@ -59,6 +62,42 @@ def grid_end_text(results: Row) -> str | None:
     shown = [f"{SCALE_NAMES[name]} {number_plain(chosen.get(name))}" for name in names]
     verb, grids = ("lies", "its grid") if len(names) == 1 else ("lie", "their grids")
     return f"Tuned {enumerate_words(shown)} {verb} at an end of {grids}; a wider grid may give fewer errors."
+
+
+def scales_added_text(results: Row) -> str | None:
+    """Which values were added to the grids because the best ones were at their ends, None where there are none."""
+    shown = [
+        f"{SCALE_NAMES[name]} {', '.join(map(number_plain, values))}"
+        for name, values in (results.get("scales_added") or {}).items()
+    ]
+    return f"Added to the grids, because the best values were at their ends: {'; '.join(shown)}." if shown else None
+
+
+def scales_flat_text(results: Row) -> str | None:
+    """A warning that the development set does not choose between the scales, None where it does."""
+    rows = results.get("tuning") or ()
+    if not results.get("scales_flat") or not rows:
+        return None
+    rate = f"{number(rows[0].get('wer'), 2)}%"
+    label = metrics(results)["wer"].label
+    return f"All {len(rows)} settings of the scales give the same development {label}, {rate}: it chooses none of them."
+
+
+def few_words_text(results: Row) -> str | None:
+    """A warning that the scales were tuned on few words, None where they were not tuned or on enough of them."""
+    num_words = ((results.get("corpus") or {}).get("dev") or {}).get("words")
+    if num_words is None or num_words >= FEW_WORDS or len(results.get("tuning") or ()) < 2:
+        return None
+    unit = error_unit(results)
+    return (
+        f"The scales were tuned on {num_words} {unit}s; fewer than {FEW_WORDS} hardly tell good scales from bad ones."
+    )
+
+
+def scales_texts(results: Row) -> list[str]:
+    """Sentences on the choice of the scales: what was added to the grids, and what a reader should know."""
+    texts = scales_added_text(results), grid_end_text(results), scales_flat_text(results), few_words_text(results)
+    return [text for text in texts if text]
 
 
 def confusion_tables(results: Row) -> list[Table]:

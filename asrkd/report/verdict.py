@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asrkd.report.decoding_tables import grid_end_text
+from asrkd.report.decoding_tables import few_words_text, grid_end_text, scales_flat_text
 from asrkd.report.run_tables import revisions_text
 from asrkd.report.systems import (
     NOT_SIGNIFICANT,
@@ -43,8 +43,9 @@ def verdict(results: Row) -> tuple[str, ...]:
 
 
 def caveats(results: Row) -> tuple[str, ...]:
-    """What a reader should know before trusting the verdict: scales at the end of their grid, mixed revisions."""
-    return tuple(text for text in (grid_end_text(results), revisions_text(results)) if text)
+    """What a reader should know before trusting the verdict: how the scales were chosen, mixed revisions."""
+    tuning = grid_end_text(results), scales_flat_text(results), few_words_text(results)
+    return tuple(text for text in (*tuning, revisions_text(results)) if text)
 
 
 def _compared(results: Row, name: str, baseline: str) -> list[str]:

@@ -308,6 +308,7 @@ DECODING = {"decode", "score", "report"}
     ("path", "value", "expected"),
     [
         ("tune.acoustic_scales", (0.5,), DECODING),
+        ("tune.max_added", 0, DECODING),
         ("decode.beam", 9.0, DECODING),
         ("graph.silence_prob", 0.3, DECODING | {"graph"}),
         ("lang.order", 2, DECODING | {"lang", "graph"}),

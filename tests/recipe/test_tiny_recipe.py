@@ -204,6 +204,7 @@ def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
     assert {row["lm_scale"] for row in results["tuning"]} == {LM_SCALE}
     # Two values each: the chosen one is always an end of its grid.
     assert results["scales_at_grid_end"] == ["acoustic_scale", "insertion_score"]
+    assert (results["scales_added"], results["scales_flat"]) == ({}, False)
     assert sum(row["configured"] for row in results["sweep"]) == 1
     for system in systems.values():
         assert system["wer"]["words"] == results["corpus"]["test"]["words"]

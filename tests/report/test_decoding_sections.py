@@ -56,6 +56,35 @@ class TestScales:
         assert warning in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
         assert warning in print_table(run)
 
+    def test_values_added_to_a_grid_are_reported(self, results: dict[str, Any], tmp_path: Path) -> None:
+        added = {"acoustic_scale": [0.041, 0.0512], "insertion_score": [-3.0]}
+        run = {**minimal(results), "tuning": grid(0.2, -1.0), "scales_at_grid_end": [], "scales_added": added}
+        text = (
+            "Added to the grids, because the best values were at their ends: "
+            "acoustic scale 0.041, 0.0512; insertion score −3."
+        )
+        _, page = rendered(run, {}, tmp_path)
+        write_results_md(run, tmp_path / "RESULTS.md")
+        assert page.text.count(text) == 1
+        assert text in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+        assert "an end of" not in page.text
+
+    def test_a_development_set_that_decides_nothing_is_reported(self, results: dict[str, Any], tmp_path: Path) -> None:
+        run = {**minimal(results), "tuning": grid(0.2, -1.0), "scales_at_grid_end": [], "scales_flat": True}
+        warning = "All 9 settings of the scales give the same development WER, 10.00%"
+        _, page = rendered(run, {}, tmp_path)
+        write_results_md(run, tmp_path / "RESULTS.md")
+        assert page.text.count(warning) == 2, "on the first screen and with the scales"
+        assert f"Caution: {warning}" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+        assert warning in print_table(run).replace("\n", " ")
+
+    @pytest.mark.parametrize(("words", "is_few"), [(99, True), (100, False), (None, False)])
+    def test_few_development_words_are_reported(self, results: dict, tmp_path: Path, words: int, is_few: bool) -> None:
+        corpus = {"dev": {} if words is None else {"words": words}}
+        run = {**minimal(results), "tuning": grid(0.2, -1.0), "corpus": corpus}
+        assert ("The scales were tuned on 99 words" in print_table(run)) == is_few
+        assert "were tuned on" not in print_table({**run, "tuning": grid(0.2, -1.0)[:1]}), "nothing was tuned"
+
 
 class TestConfusions:
     ROWS = (("B", "D", 4), ("E", None, 9), (None, "THE", 3), ("EIGHT", "H", 3), (None, "A", 5))
