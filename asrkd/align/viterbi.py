@@ -194,6 +194,7 @@ def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None
         segment=torch.from_numpy(np.concatenate([path.segment for path in in_order])),
         phones=corpus.phones,
         store_fingerprint=corpus.store.fingerprint,
+        log_like=torch.tensor([path.log_like for path in in_order], dtype=torch.double),
         log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
         rejected=rejected,
     )

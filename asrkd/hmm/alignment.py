@@ -46,6 +46,8 @@ class Alignment:
     """Names of phones, silence first."""
     store_fingerprint: str
     """Of the frame store that was aligned."""
+    log_like: Tensor
+    """[N] float64: acoustic and transition log-likelihood of each utterance's best path, nats; NaN before any model."""
     log_like_rounds: tuple[float, ...] = ()
     """Acoustic and transition log-likelihood per frame (nats), one value per round of training."""
     rejected: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +59,11 @@ class Alignment:
             raise ValueError(
                 f"alignment: expected a phone, state and segment per frame of {len(self.utt_ids)} utterances, "
                 f"found lengths {sorted(lengths)} and {self.offsets.numel()} offsets"
+            )
+        if self.log_like.shape != (len(self.utt_ids),) or self.log_like.dtype != torch.float64:
+            raise ValueError(
+                f"alignment: expected a float64 log-likelihood for each of {len(self.utt_ids)} utterances, "
+                f"found {self.log_like.dtype} {list(self.log_like.shape)}"
             )
         if self.phones[:1] != (SILENCE,):
             raise ValueError(f"alignment: expected {SILENCE} as phone 0, found {self.phones[:1]}")
@@ -162,6 +169,7 @@ class Alignment:
             "phone_id": self.phone_id.to(torch.int16),
             "state": self.state.to(torch.int8),
             "segment": self.segment.to(torch.int32),
+            "log_like": self.log_like,
         }
         save_tensors(path, tensors, {"alignment": json.dumps(content)})
 
