@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_samples
 from asrkd.data.manifests import AudioFile, is_unchanged
+from asrkd.data.rejects import require_few_rejected
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.errors import InputError, name_some
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
 MAX_BAD = 0.01
@@ -42,21 +42,8 @@ def validate(
     `max_bad` of the split's utterances are bad.
     """
     bad = _check_split(split, name, sampling_rate, num_jobs, known, read_audio)
-    _refuse_too_many(bad, split.num_utterances, name, max_bad)
+    require_few_rejected(bad, split.num_utterances, name, max_bad)
     return _without(split, bad), bad
-
-
-def _refuse_too_many(rejected: list[Rejected], num_utterances: int, name: str, max_bad: float) -> None:
-    if num_utterances == 0:
-        part = f" in its {name} part" if name else ""
-        raise InputError(f"corpus: expected at least one utterance{part}, found none")
-    if len(rejected) <= max_bad * num_utterances and len(rejected) < num_utterances:
-        return
-    part = f" in {name}" if name else ""
-    raise InputError(
-        f"corpus: expected at most {max_bad:.1%} bad utterances{part} (--max-bad), "
-        f"found {len(rejected)} of {num_utterances}: {name_some(rejected, separator='; ')}"
-    )
 
 
 def _check_split(

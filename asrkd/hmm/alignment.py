@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -126,6 +126,24 @@ class Alignment:
                 f"senone tree: expected the alignment's {len(self.phones)} phones, found {len(tree.phones)}"
             )
         return tree.pdf_ids(*self.triphones(), self.state)
+
+    def without(self, reasons: Mapping[str, str]) -> Alignment:
+        """The alignment without some utterances, utt_id -> reason; these are among its `rejected`."""
+        if not reasons:
+            return self
+        chosen = torch.tensor([utt_id not in reasons for utt_id in self.utt_ids])
+        lengths = self.offsets.diff()
+        frames = chosen.repeat_interleave(lengths)
+        return replace(
+            self,
+            utt_ids=tuple(utt_id for utt_id in self.utt_ids if utt_id not in reasons),
+            offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths[chosen].cumsum(0)]),
+            phone_id=self.phone_id[frames],
+            state=self.state[frames],
+            segment=self.segment[frames],
+            log_like=self.log_like[chosen],
+            rejected={**self.rejected, **reasons},
+        )
 
     def span(self, utt_id: str) -> slice:
         """The frames of one utterance. InputError for an utterance that is not in the alignment."""

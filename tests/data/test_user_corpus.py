@@ -349,6 +349,12 @@ def test_init_refuses_speech_to_tune_on_without_words(
     code, complaint = asrkd(capsys, *given, "--max-bad=1")
     assert code == 2 and "found 1 of 1: fay-1: empty transcript" in complaint
     (dev / "text").write_text("fay-1 go fay\n")
+    code, complaint = asrkd(capsys, *given)
+    assert code == 2 and complaint.endswith(
+        "in dev (--max-bad), found 1 of 1: fay-1: no pronunciation: FAY; 1 words have characters that the training "
+        "text does not have (FAY)\n"
+    )
+    (dev / "text").write_text("fay-1 go bob\n")
     assert asrkd(capsys, *given, "--max-bad=0.1") == (0, "")
     assert "    max_bad=0.1,\n" in (tmp_path / "mine" / "recipe.py").read_text()
 
