@@ -9,12 +9,15 @@ from pathlib import Path
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
-from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet
+from asrkd.lang.lexicon import Lexicon, Pronunciation, build_lexicon, explain_missing, is_arpabet
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
+
+# Segmentations to look for one whose units are all in the training lexicon.
+OTHER_SEGMENTATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,20 @@ class LexiconSource:
     def build_held_out(self, training: Lexicon, words: Collection[str]) -> Lexicon:
         """Lexicon to align held-out words with: the training lexicon's words, and those of `words` that can be said.
 
-        A word without a pronunciation, or with a phone that training never heard, is not in it.
+        A pronunciation with a phone that training never heard is not in it, nor is a word that has no other.
         """
         wider = self.build_known({*training.words, *words})
-        return wider.restrict(wider.prons.keys() - self._unheard(training, wider))
+        prons = _pronunciations_of_phones(training, wider)
+        if self.lang.units == "subword":
+            missing = wider.prons.keys() - prons.keys()
+            spelled = subword_lexicon(missing, self.file, OTHER_SEGMENTATIONS, self.lang.seed)
+            prons |= {word: others[:1] for word, others in _pronunciations_of_phones(training, spelled).items()}
+        return Lexicon(prons)
 
     def explain_missing(self, training: Lexicon, words: Sequence[str]) -> str:
         """What to do about words that are not in the lexicon of a split."""
         known = self.build_known(words)
-        unheard = self._unheard(training, known)
+        unheard = known.prons.keys() - _pronunciations_of_phones(training, known).keys()
         missing = [word for word in words if word not in known.prons]
         parts = []
         if missing:
@@ -56,11 +64,6 @@ class LexiconSource:
             named = name_some([word for word in words if word in unheard])
             parts.append(f"{len(unheard)} words have phones that the training text does not have ({named})")
         return "; ".join(parts)
-
-    def _unheard(self, training: Lexicon, lexicon: Lexicon) -> set[str]:
-        """Words with a phone that the training lexicon does not have."""
-        heard = set(training.phones)
-        return {word for word, prons in lexicon.prons.items() if not all(heard.issuperset(pron) for pron in prons)}
 
     def _explain_unknown(self, words: Sequence[str]) -> str:
         if self.lang.units == "subword":
@@ -134,10 +137,17 @@ def _interpolated(path: Path | str, train_text: Sequence[Sequence[str]], lang: L
     return interpolate(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.interpolation_weight)
 
 
-def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[tuple[str, ...], ...]]:
+def _with_phones_of(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[Pronunciation, ...]]:
     """Entries of `other` whose every phone is in `lexicon`."""
     heard = set(lexicon.phones)
     return {word: prons for word, prons in other.prons.items() if all(heard.issuperset(pron) for pron in prons)}
+
+
+def _pronunciations_of_phones(lexicon: Lexicon, other: Lexicon) -> dict[str, tuple[Pronunciation, ...]]:
+    """Pronunciations of `other` whose phones are all in `lexicon`, for the words that have one."""
+    heard = set(lexicon.phones)
+    prons = {word: tuple(pron for pron in prons if heard.issuperset(pron)) for word, prons in other.prons.items()}
+    return {word: some for word, some in prons.items() if some}
 
 
 def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions) -> None:

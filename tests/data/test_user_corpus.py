@@ -54,13 +54,15 @@ def noise(seed: int, seconds: float = 0.5) -> np.ndarray:
 
 
 def write_kaldi(folder: Path, speakers: Sequence[str] = SPEAKERS) -> Path:
-    """A Kaldi data directory of two utterances a speaker."""
+    """A Kaldi data directory of two utterances a speaker. The first has all words, so that every split has them."""
     folder.mkdir(parents=True)
     utterances = [(f"{speaker}-{number}", speaker) for speaker in speakers for number in (1, 2)]
     for seed, (utt_id, _) in enumerate(utterances):
         soundfile.write(folder / f"{utt_id}.wav", noise(seed), RATE)
     (folder / "wav.scp").write_text("".join(f"{utt_id} {utt_id}.wav\n" for utt_id, _ in utterances))
-    (folder / "text").write_text("".join(f"{utt_id} go {speaker}\n" for utt_id, speaker in utterances))
+    names = " ".join(SPEAKERS)
+    texts = [f"{utt_id} go {names if utt_id.endswith('1') else speaker}\n" for utt_id, speaker in utterances]
+    (folder / "text").write_text("".join(texts))
     (folder / "utt2spk").write_text("".join(f"{utt_id} {speaker}\n" for utt_id, speaker in utterances))
     return folder
 
