@@ -44,7 +44,7 @@ from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, RunFolders
 from asrkd.recipe.lang import held_out_lexicon
-from asrkd.recipe.losses import print_lost, require_few_lost
+from asrkd.recipe.losses import require_few_lost
 from asrkd.recipe.options import ContextOptions, SpeechOptions
 from asrkd.workflow.cache import ResultCache
 from asrkd.workflow.steps import PENDING_FILE
@@ -297,4 +297,3 @@ def _require_few_unaligned(split: str, alignment: Alignment, options: SpeechOpti
     """
     unaligned = [Rejected(utt_id, reason) for utt_id, reason in alignment.rejected.items()]
     require_few_lost(split, unaligned, options, copies=True)
-    print_lost(split, unaligned)

@@ -18,7 +18,7 @@ from asrkd.align import Alignment
 from asrkd.align.doubtful import TypicalFit
 from asrkd.align.viterbi import why_not_aligned
 from asrkd.data.manifests import load_split
-from asrkd.data.rejects import DOUBTFUL
+from asrkd.data.rejects import DOUBTFUL, NO_PATH, NO_PRONUNCIATION
 from asrkd.data.splits import Rejected
 from asrkd.errors import name_some
 from asrkd.features.fbank import speed_id
@@ -61,7 +61,7 @@ def check_frames(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
             Rejected(utt_id, reason) for utt_id, reason in zip(store.utt_ids, reasons, strict=True) if reason
         ]
         require_few_lost(split, found[split], options, copies=True)
-        print_lost(split, found[split])
+        print_lost(split, [one for one in found[split] if one.kind != NO_PRONUNCIATION])  # stage 3 printed those
     _write(found, out_dir)
 
 
@@ -81,6 +81,7 @@ def check_labels(split: str, options: SpeechOptions, out_dir: Path) -> None:
         if row["excluded"]
     ]
     require_few_lost(split, [*unaligned, *excluded], options, copies=True)
+    print_lost(split, [one for one in unaligned if one.kind == NO_PATH])  # the others were printed before
     aligned = set(alignment.utt_ids)
     content = {
         "unaligned": [{"utt_id": one.utt_id, "reason": one.reason} for one in unaligned],

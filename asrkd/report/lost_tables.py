@@ -16,9 +16,9 @@ def unaligned_table(results: Row) -> Table | None:
     unaligned = results.get("unaligned")
     if not unaligned:
         return None
-    rows = tuple((str(row["split"]), str(row["utt_id"]), str(row["reason"])) for row in unaligned)
+    rows = tuple((str(row["utt_id"]), str(row["split"]), str(row["reason"])) for row in unaligned)
     note = "They train nothing and have no frame accuracy. Those of held-out splits are decoded, and their words count."
-    return Table("Utterances without frame labels", ("split", "utt_id", "reason"), rows, "lll", note=note)
+    return Table("Utterances without frame labels", ("utt_id", "split", "reason"), rows, "lll", note=note)
 
 
 def doubtful_table(results: Row) -> Table | None:
@@ -28,8 +28,8 @@ def doubtful_table(results: Row) -> Table | None:
         return None
     rows = tuple(
         (
-            str(row["split"]),
             str(row["utt_id"]),
+            str(row["split"]),
             number(row["log_like_per_frame"], 2),
             number(row["median"], 2),
             number(row["deviations_below"], 1),
@@ -38,7 +38,7 @@ def doubtful_table(results: Row) -> Table | None:
         )
         for row in doubtful
     )
-    headers = ("split", "utt_id", "nats/frame", "median of the split", "deviations below", "training", "words")
+    headers = ("utt_id", "split", "nats/frame", "median of the split", "deviations below", "training", "words")
     return Table("Doubtful transcripts", headers, rows, "llrrrll")
 
 

@@ -36,7 +36,7 @@ def test_all_are_in_the_table_and_the_worst_can_be_heard() -> None:
     section = doubtful_section(rows(SHOWN_CARDS + 3, audio=wav_bytes(), speaker="ann"))
     assert section is not None
     assert len(section.tables[0].rows) == SHOWN_CARDS + 3
-    assert section.tables[0].rows[0] == ("train", "u00", "−1.00", "3.53", "30.0", "excluded", "RUBOUT FIFTY THREE")
+    assert section.tables[0].rows[0] == ("u00", "train", "−1.00", "3.53", "30.0", "excluded", "RUBOUT FIFTY THREE")
     assert [card.utt_id for card in section.utterances] == [f"u{n:02}" for n in range(SHOWN_CARDS)]
     card = section.utterances[2]
     assert card.audio is not None and card.audio.startswith("data:audio/flac") and not card.link
@@ -63,7 +63,7 @@ def test_they_are_on_the_page_and_in_results_md(results: dict[str, Any], tmp_pat
     assert "no pronunciation: 1984" in page.text
     write_results_md(results, tmp_path / "RESULTS.md")
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "**Doubtful transcripts**" in text and "| train   | an254-fash-b |" in text
+    assert "**Doubtful transcripts**" in text and "| an254-fash-b | train   |" in text
     assert "**Utterances without frame labels**" in text
 
 
