@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +224,7 @@ def uniform_alignment(corpus: TrainingCorpus, lexicon: Lexicon) -> Alignment:
         segment=segment.to(torch.int32),
         phones=corpus.phones,
         store_fingerprint=store.fingerprint,
+        log_like=torch.full((len(utt_ids),), math.nan, dtype=torch.double),
         rejected=corpus.rejected,
     )
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
-from asrkd.errors import InputError, require_finite_scores
+from asrkd.data.rejects import NO_PATH, NO_PRONUNCIATION, TOO_FEW_FRAMES, missing_words
+from asrkd.errors import InputError, name_some, require_finite_scores
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint
 from asrkd.hmm.alignment import Alignment
@@ -111,7 +112,7 @@ class TrainingCorpus:
         rejected: dict[str, str] = {}
         for utt_id, text in texts.items():
             begin, end = store.span(utt_id)
-            reason = _why_not(text.split(), end - begin, lexicon)
+            reason = why_not_aligned(text.split(), end - begin, lexicon)
             if reason is None:
                 transcripts.append(Transcript(utt_id, text, end - begin))
             else:
@@ -133,16 +134,16 @@ class TrainingCorpus:
         return [self.transcripts[n : n + size] for n in range(0, len(self.transcripts), size)]
 
 
-def _why_not(words: list[str], num_frames: int, lexicon: Lexicon) -> str | None:
-    """Why an utterance cannot be aligned; None if it can."""
+def why_not_aligned(words: list[str], num_frames: int, lexicon: Lexicon) -> str | None:
+    """Why an utterance cannot be aligned; None if it can (but for a path, which its scores may not have)."""
     if not words:
         return "no words"
-    unknown = [word for word in words if word not in lexicon.prons]
+    unknown = missing_words([words], lexicon.prons)
     if unknown:
-        return f"word {unknown[0]} is not in the lexicon"
+        return f"{NO_PRONUNCIATION}: {name_some(unknown)}"
     states = NUM_STATES * sum(min(map(len, lexicon.prons[word])) for word in words)
     if num_frames < states:
-        return f"{num_frames} frames are too few for {len(words)} words, at least {states}"
+        return f"{TOO_FEW_FRAMES}: {num_frames} for {len(words)} words, expected at least {states}"
     return None
 
 
@@ -178,7 +179,7 @@ def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None
     for utt_id in (transcript.utt_id for transcript in corpus.transcripts):
         path = paths[utt_id]
         if path is None:
-            rejected[utt_id] = "no path through its training graph"
+            rejected[utt_id] = f"{NO_PATH}: none through its training graph"
         else:
             found[utt_id] = path
     if not found:
@@ -194,6 +195,7 @@ def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None
         segment=torch.from_numpy(np.concatenate([path.segment for path in in_order])),
         phones=corpus.phones,
         store_fingerprint=corpus.store.fingerprint,
+        log_like=torch.tensor([path.log_like for path in in_order], dtype=torch.double),
         log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
         rejected=rejected,
     )

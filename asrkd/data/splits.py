@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,12 @@ class Rejected:
 
     utt_id: str
     reason: str
+    """A kind of fault; a colon or a comma; details of this utterance."""
+
+    @property
+    def kind(self) -> str:
+        """The reason without the details: equal kinds are counted together."""
+        return re.split(r"[:,]", self.reason, maxsplit=1)[0]
 
     def __str__(self) -> str:
         return f"{self.utt_id}: {self.reason}"

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_scaled
 from asrkd.data.manifests import AudioFile, is_unchanged
+from asrkd.data.rejects import require_few_rejected
 from asrkd.data.resample import can_resample
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.errors import InputError, name_some
+from asrkd.errors import name_some
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def validate(
     `max_bad` of the split's utterances are bad.
     """
     bad = _check_split(split, name, sampling_rate, num_jobs, known, read_audio)
-    _refuse_too_many(bad, split.num_utterances, name, max_bad)
+    require_few_rejected(bad, split.num_utterances, name, max_bad)
     good = _without(split, bad)
     _report_rates(good.recordings, sampling_rate, name)
     return good, bad
@@ -72,19 +73,6 @@ def _report_rates(recordings: Iterable[Recording], sampling_rate: int, name: str
             "--features.sampling-rate %d computes no such bands",
             *(part, sum(lower.values()), sampling_rate, min(lower) // 2, min(lower)),
         )
-
-
-def _refuse_too_many(rejected: list[Rejected], num_utterances: int, name: str, max_bad: float) -> None:
-    if num_utterances == 0:
-        part = f" in its {name} part" if name else ""
-        raise InputError(f"corpus: expected at least one utterance{part}, found none")
-    if len(rejected) <= max_bad * num_utterances and len(rejected) < num_utterances:
-        return
-    part = f" in {name}" if name else ""
-    raise InputError(
-        f"corpus: expected at most {max_bad:.1%} bad utterances{part} (--max-bad), "
-        f"found {len(rejected)} of {num_utterances}: {name_some(rejected, separator='; ')}"
-    )
 
 
 def _check_split(

@@ -131,5 +131,6 @@ def _around(point: Point, errors: Mapping[Point, int], axes: Sequence[Axis]) -> 
         index = axis.values.index(point[number])
         for neighbour in (index - 1, index + 1):
             if 0 <= neighbour < len(axis.values):
-                neighbours.append(errors[(*point[:number], axis.values[neighbour], *point[number + 1 :])])
+                moved = (*point[:number], axis.values[neighbour], *point[number + 1 :])
+                neighbours.append(errors[moved])
     return sum(neighbours) / len(neighbours) if neighbours else math.inf

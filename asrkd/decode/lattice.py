@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,13 @@ class Lattices:
     def replaced(self, by_utt: Mapping[str, UtteranceLattice], graph_fingerprint: str) -> Lattices:
         """Lattices of the same words with other scores; `graph_fingerprint` is that of what they were made from."""
         return _concatenated(by_utt, self.word_sequences, self.words, graph_fingerprint)
+
+    def without(self, utt_ids: Collection[str]) -> Lattices:
+        """The lattices of the other utterances."""
+        chosen = [utt_id for utt_id in self.utt_ids if utt_id not in utt_ids]
+        if len(chosen) == len(self.utt_ids):
+            return self
+        return self.replaced({utt_id: self.utt(utt_id) for utt_id in chosen}, self.graph_fingerprint)
 
     def utt(self, utt_id: str) -> UtteranceLattice:
         """One utterance's lattice."""

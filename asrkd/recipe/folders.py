@@ -13,6 +13,7 @@ PIECES_NAME = "pieces"
 ARPA_FILE = "lm.arpa"
 STORE_FOLDER = "store"
 ALIGNMENT_FILE = "alignment.safetensors"
+LOSSES_FILE = "losses.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class RunFolders:
         """Final alignment of a split."""
         folder = self.tree if split == "train" else self.exp_dir / "labels" / split
         return folder / ALIGNMENT_FILE
+
+    def losses(self, split: str) -> Path:
+        """What a split has lost after stage 1, its doubtful transcripts, and what is excluded from training."""
+        return self.exp_dir / "losses" / split / LOSSES_FILE
 
     @property
     def precision_choices(self) -> Path:

@@ -20,6 +20,7 @@ from torch import Tensor
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES
+from asrkd.data.splits import Rejected
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import (
@@ -43,6 +44,7 @@ from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, RunFolders
 from asrkd.recipe.lang import held_out_lexicon
+from asrkd.recipe.losses import require_few_lost
 from asrkd.recipe.options import ContextOptions, SpeechOptions
 from asrkd.workflow.cache import ResultCache
 from asrkd.workflow.steps import PENDING_FILE
@@ -187,6 +189,7 @@ def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
     require_leaves(options.tree, maker.lexicon.phones)  # stage 5 would refuse it, after this stage has trained
     flat = scratch / "flat_start"
     alignment = flat_start(maker.features, maker.lexicon_file, flat, options.align, options.task_executor)
+    _require_few_unaligned("train", alignment, options)
     rows: list[dict[str, object]] = [
         {"round": f"gauss_{number}", "kind": "single Gaussian", "log_like_per_frame": value}
         for number, value in enumerate(alignment.log_like_rounds)
@@ -195,8 +198,8 @@ def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
     for number in range(options.labels.mono_rounds):
         done = maker.network_round(alignment, monophones, f"{MONO}_{number}")
         alignment = done.alignment
+        _require_few_unaligned("train", alignment, options)
         rows.append(done.as_row())
-    _report_rejected(alignment)
     alignment.save(out_dir / ALIGNMENT_FILE)
     write_json(out_dir / ROUNDS_FILE, rows)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -211,11 +214,13 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
     scratch = out_dir / "scratch"
     maker = LabelMaker.open(options, scratch)
     alignment = Alignment.load(options.exp_dir / "align" / ALIGNMENT_FILE)
+    _require_few_unaligned("train", alignment, options)
     rows = []
     for number in range(options.labels.tree_rounds):
         tree = maker.grow_tree(alignment)
         done = maker.network_round(alignment, tree, f"tree_{number}")
         alignment = done.alignment
+        _require_few_unaligned("train", alignment, options)
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
     log_prior = log_priors(alignment.pdf_ids(tree), tree.num_pdfs)
@@ -245,7 +250,7 @@ def label_split(corpus: Corpus, split: str, options: SpeechOptions, out_dir: Pat
     aligner = folders.tree / ALIGNER_FOLDER
     task = RealignTask(folders.features(split), lexicon_file, aligner, options.context, options.realign)
     alignment = realign(task, options, out_dir / CACHE_FILE, f"align {split}")
-    _report_rejected(alignment)
+    _require_few_unaligned(split, alignment, options)
     alignment.save(out_dir / ALIGNMENT_FILE)
     (out_dir / CACHE_FILE).unlink(missing_ok=True)
 
@@ -285,6 +290,10 @@ def load_hmm(tree_dir: Path) -> tuple[SenoneTree, TransitionModel, Tensor]:
     return tree, TransitionModel.from_tensors(tensors), tensors["log_prior"]
 
 
-def _report_rejected(alignment: Alignment) -> None:
-    for utt_id, reason in alignment.rejected.items():
-        print(f"   not aligned: {utt_id}: {reason}", flush=True)
+def _require_few_unaligned(split: str, alignment: Alignment, options: SpeechOptions) -> None:
+    """InputError, as early as they are known, where too many utterances of a split could not be aligned.
+
+    The step that checks the losses does this again: `max_bad` is not in the stamps of the steps that align.
+    """
+    unaligned = [Rejected(utt_id, reason) for utt_id, reason in alignment.rejected.items()]
+    require_few_lost(split, unaligned, options, copies=True)

@@ -7,6 +7,7 @@ training text), the language model and the words that can be recognised, and how
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from asrkd.lang.subword import train_nearest_pieces
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, RunFolders
 from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable
+from asrkd.recipe.losses import require_pronounced, split_texts
 from asrkd.recipe.options import SpeechOptions
 
 NUM_NAMED = 20
@@ -55,9 +57,10 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     if options.lang.units == "subword":
         _learn_pieces([" ".join(sentence) for sentence in text], options.lang.vocab_size, out_dir / PIECES_NAME)
     source = lexicon_source(corpus, options, out_dir)
-    source.require_guessable(text, options.max_bad)
     spoken = {word for sentence in text for word in sentence}
     lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
+    texts = split_texts(RunFolders(options.exp_dir), "train")
+    require_pronounced("train", texts, lexicon, partial(source.explain_missing, lexicon), options)
     require_leaves(options.tree, lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
     summary = {"words": len(lexicon.words), "phones": len(lexicon.phones), "guessed_words": guessed}
@@ -118,9 +121,7 @@ def held_out_lexicon(corpus: Corpus, split: str, options: SpeechOptions) -> Lexi
     folders = RunFolders(options.exp_dir)
     lexicon = Lexicon.load(folders.lexicon)
     spoken = {word for sentence in sentences(folders, split) for word in sentence}
-    wider = lexicon_source(corpus, options, folders.lexicon.parent).build_known({*lexicon.words, *spoken})
-    heard = set(lexicon.phones)
-    return wider.restrict(word for word, prons in wider.prons.items() if all(heard.issuperset(pron) for pron in prons))
+    return lexicon_source(corpus, options, folders.lexicon.parent).build_held_out(lexicon, spoken)
 
 
 def lexicon_source(corpus: Corpus, options: SpeechOptions, lexicon_dir: Path) -> LexiconSource:

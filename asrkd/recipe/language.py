@@ -10,7 +10,7 @@ from pathlib import Path
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
-from asrkd.lang.lexicon import Lexicon, build_lexicon, is_arpabet, require_guessable
+from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
@@ -18,6 +18,9 @@ from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
 
 log = logging.getLogger(__name__)
+
+# Segmentations to look for one whose units are all in the training lexicon.
+OTHER_SEGMENTATIONS = 50
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,43 @@ class LexiconSource:
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="exclude"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="exclude")
 
-    def require_guessable(self, sentences: Sequence[Sequence[str]], max_bad: float) -> None:
-        """InputError if more of the sentences than `max_bad` have words without a pronunciation or a guess."""
-        if self.lang.units != "subword":
-            require_guessable(sentences, self.file, max_bad)
-
     def build_known(self, words: Collection[str]) -> Lexicon:
         """Lexicon of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
         guess = self.lang.units != "subword" and is_arpabet(self.file)
         return self.build(words, guess)[0]
+
+    def build_held_out(self, training: Lexicon, words: Collection[str]) -> Lexicon:
+        """Lexicon to align held-out words with: the training lexicon's words, and those of `words` that can be said.
+
+        A pronunciation with a phone that training never heard is not in it, nor is a word that has no other.
+        """
+        wider = self.build_known({*training.words, *words})
+        heard = wider.restrict_prons(training.phones)
+        if self.lang.units != "subword":
+            return heard
+        missing = wider.prons.keys() - heard.prons.keys()
+        spelled = subword_lexicon(missing, self.file, OTHER_SEGMENTATIONS, self.lang.seed).restrict_prons(
+            training.phones
+        )
+        return heard.updated(Lexicon({word: prons[:1] for word, prons in spelled.prons.items()}))
+
+    def explain_missing(self, training: Lexicon, words: Sequence[str]) -> str:
+        """What to do about words that are not in the lexicon of a split."""
+        known = self.build_known(words)
+        unheard = known.prons.keys() - known.restrict_prons(training.phones).prons.keys()
+        missing = [word for word in words if word not in known.prons]
+        parts = []
+        if missing:
+            parts.append(self._explain_unknown(missing))
+        if unheard:
+            named = name_some([word for word in words if word in unheard])
+            parts.append(f"{len(unheard)} words have phones that the training text does not have ({named})")
+        return "; ".join(parts)
+
+    def _explain_unknown(self, words: Sequence[str]) -> str:
+        if self.lang.units == "subword":
+            return f"{len(words)} words have characters that the training text does not have ({name_some(words)})"
+        return explain_missing(words, self.file)
 
 
 def read_language_model(path: Path | str) -> NgramModel:

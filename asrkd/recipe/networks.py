@@ -27,6 +27,7 @@ from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.folders import STORE_FOLDER, RunFolders
 from asrkd.recipe.labels import TREE_FILE
+from asrkd.recipe.loss_checks import excluded_utterances
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
@@ -40,7 +41,11 @@ REPORT_FILE = "report.json"
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Spliced frames of a split and the senone of each (NO_LABEL where an utterance could not be aligned)."""
+    """Spliced frames of a split and the senone of each (NO_LABEL where an utterance could not be aligned).
+
+    To train and to measure training, utterances with doubtful transcripts are excluded as those that could not be
+    aligned; to decode, they are not.
+    """
 
     store: FrameStore
     inputs: SplicedFrames
@@ -93,8 +98,8 @@ class LabelledFrames:
 
 
 def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
-    """Frames of a split's aligned utterances, the senone of each, and the tree."""
-    store, alignment, tree = _aligned(folders, split)
+    """Frames of a split's aligned utterances with trusted transcripts, the senone of each, and the tree."""
+    store, alignment, tree = _trusted(folders, split)
     if alignment.rejected:
         return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
     return store, store_labels(alignment, store, tree), tree
@@ -106,6 +111,12 @@ def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, Se
         Alignment.load(folders.alignment(split)),
         SenoneTree.load(folders.tree / TREE_FILE),
     )
+
+
+def _trusted(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
+    """As `_aligned`, without the utterances that stage 5 excludes for their doubtful transcripts."""
+    store, alignment, tree = _aligned(folders, split)
+    return store, alignment.without(excluded_utterances(folders, split)), tree
 
 
 @dataclass(frozen=True)
@@ -205,8 +216,8 @@ class PosteriorTask:
     device: str = "cpu"
 
     def open(self) -> Callable[[Span], Rows]:
-        # The store is mapped, so utterances that were not aligned are skipped without a copy of the others.
-        store, alignment, _ = _aligned(RunFolders(self.options.exp_dir), "train")
+        # The store is mapped, so excluded utterances are skipped without a copy of the others.
+        store, alignment, _ = _trusted(RunFolders(self.options.exp_dir), "train")
         utt_ids, offsets = alignment.utt_ids, alignment.offsets
         members = teacher_folders(self.options)
         ensemble, precision = open_ensemble(members), trained_precision(members)

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus
-from asrkd.data.splits import CorpusSplit
+from asrkd.data.rejects import missing_words, require_few_rejected, unpronounced
+from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import MAX_BAD, validate
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir
-from asrkd.lang.lexicon import CMUDICT, build_lexicon, require_guessable
-from asrkd.lang.subword import subword_lexicon, train_nearest_pieces
+from asrkd.lang.lexicon import CMUDICT, Lexicon
+from asrkd.lang.options import LangOptions
+from asrkd.lang.subword import train_nearest_pieces
+from asrkd.recipe.language import LexiconSource
 from asrkd.recipe.sizes import Sizes, choose_sizes, choose_vocab_size
 
 logger = logging.getLogger(__name__)
@@ -111,19 +114,19 @@ def write_recipe(
     """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not exist.
 
     The manifests, the lexicon and the headers of all audio are read first. InputError, and nothing is written, where
-    they would stop the recipe: words of the training text that are neither in the lexicon nor can be guessed, or more
-    than `max_bad` of the utterances without audio, words or speaker.
+    they would stop the recipe: more than `max_bad` of a split's utterances without audio, words or speaker, or with
+    words that are neither in the lexicon nor can be guessed.
     """
     folder = _new_folder(name, out)
     corpora = _absolute(replace(corpora, segments_dir=Path("data") / name / "segments"))
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
     splits = prepare_user_corpus(base, corpora, only_probe=True)
     sampling_rate = _sampling_rate(splits)
-    good = {}
+    good, bad = {}, {}
     for split_name, split in splits.items():
-        good[split_name], _ = validate(split, sampling_rate, split_name, max_bad, read_audio=False)
+        good[split_name], bad[split_name] = validate(split, sampling_rate, split_name, max_bad, read_audio=False)
     hours = sum(recording.duration for recording in good["train"].recordings) / SECONDS_PER_HOUR
-    lang, num_phones = _units(lexicon, good["train"].texts(), hours, max_bad)
+    lang, num_phones = _units(lexicon, good, bad, hours, max_bad)
     recipe = NewRecipe(folder, hours, num_phones, choose_sizes(hours, num_phones))
     values = {
         "title": name,
@@ -195,30 +198,53 @@ def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
     return lower
 
 
-def _units(lexicon: str | None, texts: Sequence[Sequence[str]], hours: float, max_bad: float) -> tuple[str, int]:
+def _units(
+    lexicon: str | None,
+    good: Mapping[str, CorpusSplit],
+    bad: Mapping[str, Sequence[Rejected]],
+    hours: float,
+    max_bad: float,
+) -> tuple[str, int]:
     """Options of `lang` as they are written into the recipe, and the number of phones or subword units.
 
-    InputError where the lexicon lacks words of too many utterances and they cannot be guessed.
+    InputError where too many utterances of a split have words without a pronunciation.
     """
-    if lexicon is None:
-        vocab_size, num_units = _subword_units(texts, choose_vocab_size(hours))
-        return f'units="subword", vocab_size={vocab_size}', num_units
-    require_guessable(texts, lexicon, max_bad)
-    spoken, _ = build_lexicon({word for text in texts for word in text}, lexicon, on_unknown="exclude")
-    name = lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())
-    return f"lexicon={name!r}", len(spoken.phones)
-
-
-def _subword_units(texts: Sequence[Sequence[str]], vocab_size: int) -> tuple[int, int]:
-    """The vocabulary size nearest to `vocab_size` that the text has, and the number of units that it makes.
-
-    A piece is one unit at the beginning of words and another inside them, so there are more units than pieces.
-    """
-    lines = [" ".join(text) for text in texts]
+    texts = good["train"].texts()
     with tempfile.TemporaryDirectory() as folder:
-        vocab_size = train_nearest_pieces(lines, vocab_size, Path(folder) / "pieces")
-        model = Path(folder) / "pieces.model"
-        return vocab_size, len(subword_lexicon({word for text in texts for word in text}, model).phones)
+        if lexicon is None:
+            prefix = Path(folder) / "pieces"
+            vocab_size = train_nearest_pieces(map(" ".join, texts), choose_vocab_size(hours), prefix)
+            values: dict[str, Any] = {"units": "subword", "vocab_size": vocab_size}
+            source = LexiconSource(Path(f"{prefix}.model"), LangOptions(**values))
+        else:
+            values = {"lexicon": lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())}
+            source = LexiconSource(lexicon, LangOptions(**values))
+        spoken = source.build_known({word for text in texts for word in text})
+        for name, split in good.items():
+            _require_pronounced(name, split, bad[name], source, spoken, max_bad)
+    # Subword units: a piece is one unit at the beginning of words and another inside them.
+    return ", ".join(f"{name}={_quoted(value)}" for name, value in values.items()), len(spoken.phones)
+
+
+def _quoted(value: object) -> str:
+    """A value as it is written into the recipe."""
+    return f'"{value}"' if value == "subword" else repr(value)
+
+
+def _require_pronounced(
+    name: str, split: CorpusSplit, bad: Sequence[Rejected], source: LexiconSource, spoken: Lexicon, max_bad: float
+) -> None:
+    """InputError where a split's bad utterances, and those with words that cannot be aligned, are too many.
+
+    `spoken` is the lexicon of the training text.
+    """
+    texts = {one.id: (one.text or "").split() for one in sorted(split.supervisions, key=lambda one: str(one.id))}
+    words = {word for text in texts.values() for word in text}
+    lexicon = spoken if name == "train" else source.build_held_out(spoken, words)
+    lost = unpronounced(texts, lexicon.prons)
+    if lost:
+        advice = source.explain_missing(spoken, missing_words(list(texts.values()), lexicon.prons))
+        require_few_rejected([*bad, *lost], len(bad) + len(texts), name, max_bad, advice)
 
 
 def _in_double_quotes(text: str) -> str:

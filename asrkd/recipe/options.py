@@ -64,6 +64,29 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
+class DoubtfulOptions:
+    """Transcripts that may not be what was said: their log-likelihood per frame lies far below their split's median.
+
+    The unit is the split's standard deviation over utterances, estimated robustly.
+    """
+
+    list_beyond: float = 4.0
+    """Deviations below the median from which an utterance is listed."""
+    exclude_beyond: float | None = 6.0
+    """Deviations below the median from which an utterance is excluded from training and tuning, and counts against
+    max_bad; None: none is. The test set is scored whole in any case."""
+
+    def __post_init__(self) -> None:
+        if not self.list_beyond > 0:
+            raise InputError(f"--doubtful.list-beyond: expected a positive number, found {self.list_beyond}")
+        if self.exclude_beyond is not None and not self.exclude_beyond >= self.list_beyond:
+            raise InputError(
+                f"--doubtful.exclude-beyond: expected at least --doubtful.list-beyond {self.list_beyond}, "
+                f"found {self.exclude_beyond}"
+            )
+
+
+@dataclass(frozen=True)
 class EnsembleOptions:
     """The teachers: same data and shape, different initialisation and data order."""
 
@@ -130,7 +153,7 @@ class SpeechOptions:
     stop_stage: int = LAST_STAGE
     """Last stage to run."""
     max_bad: float = 0.01
-    """Fraction of each split's utterances that may be rejected as bad before the run stops."""
+    """Fraction of each split's utterances that may be lost, in whichever stages, before the run stops."""
     dry_run: bool = False
     """Print which steps would run and why (which option or input changed), and run none."""
     list_steps: bool = False
@@ -152,6 +175,7 @@ class SpeechOptions:
     align: FlatStartOptions = field(default_factory=FlatStartOptions)
     realign: ViterbiOptions = field(default_factory=ViterbiOptions)
     labels: LabelOptions = field(default_factory=LabelOptions)
+    doubtful: DoubtfulOptions = field(default_factory=DoubtfulOptions)
     tree: TreeOptions = field(default_factory=TreeOptions)
     context: ContextOptions = field(default_factory=ContextOptions)
     train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))

@@ -17,7 +17,7 @@ from asrkd.files import file_fingerprint
 from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
-from asrkd.recipe import evaluate, external_teacher, features, labels, lang, networks, results
+from asrkd.recipe import evaluate, external_teacher, features, labels, lang, loss_checks, networks, results
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS
@@ -28,7 +28,7 @@ from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.steps import STAGE_NAMES, Step
 
 # The steps whose output every network is trained on: frames and labels of both splits.
-TRAINING_DATA = ("features/train", "features/dev", "tree", "labels/dev")
+TRAINING_DATA = ("features/train", "features/dev", "tree", "labels/dev", "losses/train", "losses/dev")
 
 
 def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
@@ -85,15 +85,22 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stage 3, from transcripts alone."""
     decides = _lexicon_options(corpus, options)
-    limits = {"max_bad": options.max_bad, "closed_vocabulary": lang.is_vocabulary_closed(corpus, options)}
+    closed = {"closed_vocabulary": lang.is_vocabulary_closed(corpus, options)}
     arpa = _file_stamp(options.lang.arpa, corpus.where_model)
     return [
         Step(
             3,
             "lang/lexicon",
             partial(lang.make_lexicon, corpus, options),
-            {**decides, **limits},
+            {**decides, **closed},
             ("manifests/train",),
+        ),
+        Step(
+            3,
+            "losses/words",
+            partial(loss_checks.check_words, corpus, options),
+            {**decides, "max_bad": options.max_bad},
+            (*(f"manifests/{split}" for split in SPLITS), "lang/lexicon"),
         ),
         Step(
             3,
@@ -115,6 +122,13 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stages 4 and 5: labels of the training frames, then those of each held-out split."""
     steps = [
+        Step(
+            4,
+            "losses/frames",
+            partial(loss_checks.check_frames, corpus, options),
+            {**_lexicon_options(corpus, options), "max_bad": options.max_bad},
+            (*(f"{kind}/{split}" for kind in ("manifests", "features") for split in SPLITS), "lang/lexicon"),
+        ),
         Step(
             4,
             "align",
@@ -145,6 +159,17 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 resumable=True,
             )
         )
+    for split in SPLITS:
+        steps.append(
+            Step(
+                5,
+                f"losses/{split}",
+                partial(loss_checks.check_labels, split, options),
+                {"doubtful": options.doubtful, "max_bad": options.max_bad},
+                ("corpus", f"manifests/{split}", "tree" if split == "train" else f"labels/{split}"),
+                content=loss_checks.losses_content,
+            )
+        )
     return steps
 
 
@@ -154,7 +179,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
     if source is not None:
         decides = {"posteriors": options.posteriors, "posteriors_from": PosteriorStore.open(source).fingerprint}
         copy = partial(external_teacher.copy_posteriors, source, options)
-        return [Step(7, "posteriors", copy, decides, ("features/train", "tree"))]
+        return [Step(7, "posteriors", copy, decides, ("features/train", "tree", "losses/train"))]
     teachers = networks.teachers(options)
     steps = [
         Step(
@@ -233,7 +258,7 @@ def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             "decode/tuning",
             partial(evaluate.tune_scales, chosen, corpus.scoring, options),
             {"tune": options.tune, "decode.lm_scale": options.decode.lm_scale, "scoring": corpus.scoring.rules},
-            ("manifests/dev", "features/dev", *(run.dev_step for run in chosen)),
+            ("manifests/dev", "features/dev", "losses/dev", *(run.dev_step for run in chosen)),
             content=evaluate.tuned_content,
         ),
         *test,
@@ -260,7 +285,7 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
     models = dict.fromkeys(step for run in chosen for step in run.models)
     sweeps = [f"students/{student.name}" for student in networks.students(options) if student.is_sweep]
     splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in SPLITS]
-    labelled = [f"labels/{split}" for split in HELD_OUT]
+    labelled = [*(f"labels/{split}" for split in HELD_OUT), *(f"losses/{split}" for split in SPLITS)]
     return [
         Step(
             11,
@@ -277,7 +302,7 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
             "report",
             partial(results.report, options),
             None,
-            ("manifests/test", "features/test", "tree", "labels/test", "score"),
+            (*(f"manifests/{split}" for split in SPLITS), "features/test", "tree", "labels/test", "score"),
         ),
     ]
 

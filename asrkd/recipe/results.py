@@ -37,6 +37,7 @@ from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
+from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.boundaries import boundary_errors, joined
 from asrkd.scoring.characters import CharacterErrors, is_unspaced
 from asrkd.scoring.frames import FrameMetrics
@@ -261,9 +262,20 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
         "lang": lang,
         "excluded": excluded,
         "rejected": [(row["utt_id"], row["reason"]) for row in rejected],
+        "unaligned": _losses(folders, "unaligned"),
+        "doubtful": worst_first(_losses(folders, "doubtful")),
         "timing": stage_seconds(exp_dir, steps),
         "environment": provenance.versions(),
     }
+
+
+def _losses(folders: RunFolders, key: str) -> list[dict[str, Any]]:
+    """Rows of what stage 5 found lost or doubtful in each split, with the split and its typical log-likelihood."""
+    found = []
+    for split in SPLITS:
+        losses = read_json(folders.losses(split))
+        found += [{"split": split, **row, "median": losses["median"]} for row in losses[key]]
+    return found
 
 
 def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
@@ -308,11 +320,12 @@ def _boundaries(folders: RunFolders) -> dict[str, Any]:
 
 
 def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
-    """Counts of a split: speech, and frames at every speed. Utterances that could not be aligned are not trained on;
-    held-out ones are decoded."""
+    """Counts of a split: speech, and frames at every speed. Utterances that could not be aligned or are excluded as
+    doubtful are not trained on; held-out ones are decoded."""
     spoken = load_split(folders.manifests(split)).supervisions
     store = FrameStore.open(folders.features(split))
     alignment = Alignment.load(folders.alignment(split))
+    losses = read_json(folders.losses(split))
     return {
         "utterances": len(spoken),
         "speakers": len({one.speaker for one in spoken}),
@@ -321,6 +334,8 @@ def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
         "copies": len(store.utt_ids) // len(spoken),
         "frames": len(store),
         "unaligned": len(alignment.rejected),
+        "doubtful": len(losses["doubtful"]),
+        "excluded": len(losses["excluded"]),
     }
 
 
@@ -333,11 +348,17 @@ def report(options: SpeechOptions, out_dir: Path) -> None:
 
 
 def _extras(results: Mapping[str, Any], exp_dir: Path) -> dict[str, Any]:
-    """What the report shows besides results.json: audio of the worst utterances, one alignment."""
+    """What the report shows besides results.json: audio of the worst and the doubtful utterances, one alignment."""
     folders = RunFolders(exp_dir)
-    audio = {one.id: one.sources[0].source for one in load_split(folders.manifests("test")).recordings}
-    worst = [{**row, "audio": audio[row["utt_id"]]} for row in results["worst_utterances"]]
-    return {"worst_utterances": worst, "alignment_plot": _alignment_plot(folders)}
+    manifests = {split: load_split(folders.manifests(split)) for split in SPLITS}
+    audio = {(split, one.id): one.sources[0].source for split in SPLITS for one in manifests[split].recordings}
+    speakers = {(split, one.id): one.speaker for split in SPLITS for one in manifests[split].supervisions}
+    worst = [{**row, "audio": audio["test", row["utt_id"]]} for row in results["worst_utterances"]]
+    doubtful = [
+        {**row, "audio": audio[row["split"], row["utt_id"]], "speaker": speakers[row["split"], row["utt_id"]]}
+        for row in results["doubtful"]
+    ]
+    return {"worst_utterances": worst, "doubtful": doubtful, "alignment_plot": _alignment_plot(folders)}
 
 
 def _alignment_plot(folders: RunFolders) -> dict[str, Any]:

@@ -52,7 +52,10 @@ Of the run, all optional:
     corpus          {split: {utterances, speakers, hours, words, copies, frames, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
     excluded        {rule: count}: what the corpus preparation excluded by rule
-    rejected        rows (utt_id, reason): what validation or alignment rejected
+    rejected        rows (utt_id, reason): what validation rejected
+    unaligned       rows {split, utt_id, reason}: utterances without frame labels
+    doubtful        rows {split, utt_id, words, log_like_per_frame, median, deviations_below, excluded: bool, audio?,
+                    speaker?}, worst first: transcripts that fit their frames badly
     timing          {stage: seconds}
     environment     {name: version or description}
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from asrkd.report.decoding_tables import confusion_tables, tuning_table
 from asrkd.report.glossary import glossary_table
+from asrkd.report.lost_tables import doubtful_table, unaligned_table
 from asrkd.report.run_tables import (
     boundary_table,
     corpus_table,
@@ -37,6 +38,7 @@ from asrkd.report.verdict import caveats, verdict
 ALIGNMENTS = {"l": "left", "r": "right"}
 SHOWN_TUNING_ROWS = 10
 SHOWN_CONFUSION_ROWS = 10
+SHOWN_DOUBTFUL_ROWS = 20
 SWEEP_TITLE = "Temperature and α"
 TERMINAL_WIDTH = 110
 
@@ -105,6 +107,8 @@ def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
     """Headings and the tables below them."""
     tuning = tuning_table(results)
     confusions = [table.first_rows(SHOWN_CONFUSION_ROWS) for table in confusion_tables(results)]
+    doubtful = doubtful_table(results)
+    lost = rejected_table(results), unaligned_table(results), doubtful and doubtful.first_rows(SHOWN_DOUBTFUL_ROWS)
     run_tables = provenance_table(results), timing_table(results), environment_table(results)
     return [
         ("Comparisons", present(comparisons_table(results), gap_table(results), seeds_table(results))),
@@ -114,7 +118,7 @@ def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
         ("Training", present(training_table(results))),
         ("Alignment", present(boundary_table(results))),
         ("Confusions", tuple(confusions)),
-        ("Corpus", present(corpus_table(results), excluded_table(results), rejected_table(results))),
+        ("Corpus", present(corpus_table(results), excluded_table(results), *lost)),
         ("Provenance, time and environment", present(*run_tables)),
     ]
 

@@ -60,6 +60,12 @@ class Utterance:
     hypotheses: tuple[Hypothesis, ...]
     oov: frozenset[str] = frozenset()
     """Words of the reference that no system can recognise."""
+    note: str = ""
+    """What is remarkable."""
+    words: str = ""
+    """The transcript, where no hypothesis shows it."""
+    link: str = ""
+    """URI of audio that is too large for the page."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from asrkd.report.decoding_sections import confusions_section, scales_section, utterances_section
 from asrkd.report.glossary import glossary_table
+from asrkd.report.lost_sections import doubtful_section
+from asrkd.report.lost_tables import unaligned_table
 from asrkd.report.page import Figure, Page, Section, Tile, render_page
 from asrkd.report.run_tables import (
     corpus_table,
@@ -57,6 +59,7 @@ def speech_page(results: Row) -> str:
         scales_section,
         confusions_section,
         utterances_section,
+        doubtful_section,
         corpus_section,
         run_section,
         glossary_section,
@@ -182,7 +185,7 @@ def comparisons_section(results: Row) -> Section | None:
 def corpus_section(results: Row) -> Section | None:
     """What went in, and what was excluded or rejected."""
     tables = present(corpus_table(results), excluded_table(results))
-    folded = present(rejected_table(results))
+    folded = present(rejected_table(results), unaligned_table(results))
     return Section("corpus", "Corpus", tables=tables, folded=folded) if tables or folded else None
 
 

@@ -65,6 +65,7 @@ def hand_made() -> Alignment:
         segment=torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0], dtype=torch.int32),
         phones=PHONES,
         store_fingerprint="fingerprint of store",
+        log_like=torch.tensor([-20.0, -2.0], dtype=torch.double),
         log_like_rounds=(-3.0, -2.0),
         rejected={"w": "too short"},
     )
@@ -92,6 +93,11 @@ class TestAlignment:
         assert again.fingerprint == hand_made().fingerprint
         assert (again.log_like_rounds, dict(again.rejected)) == ((-3.0, -2.0), {"w": "too short"})
         assert torch.equal(again.segment, hand_made().segment)
+        assert torch.equal(again.log_like, hand_made().log_like)
+
+    def test_a_log_likelihood_for_each_utterance_is_required(self) -> None:
+        with pytest.raises(ValueError, match=r"each of 2 utterances, found torch.float64 \[1\]"):
+            replace(hand_made(), log_like=torch.zeros(1, dtype=torch.double))
 
     def test_labels_of_a_store_leave_out_what_was_dropped(self, make_store: MakeStore) -> None:
         store = make_store([(u, "C", torch.randn(n, 2)) for u, n in (("w", 4), ("u", 8), ("v", 3))])
@@ -250,6 +256,7 @@ class TestViterbi:
             )
             score, path, phones = max(found)
             total += score
+            assert alignment.log_like[alignment.utt_ids.index(utt_id)] == pytest.approx(score, abs=1e-4)
             span = alignment.span(utt_id)
             assert alignment.phone_id[span].tolist() == [phones[state // NUM_STATES] for state in path]
             assert alignment.state[span].tolist() == [state % NUM_STATES for state in path]

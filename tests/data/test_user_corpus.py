@@ -54,13 +54,15 @@ def noise(seed: int, seconds: float = 0.5) -> np.ndarray:
 
 
 def write_kaldi(folder: Path, speakers: Sequence[str] = SPEAKERS) -> Path:
-    """A Kaldi data directory of two utterances a speaker."""
+    """A Kaldi data directory of two utterances a speaker. The first has all words, so that every split has them."""
     folder.mkdir(parents=True)
     utterances = [(f"{speaker}-{number}", speaker) for speaker in speakers for number in (1, 2)]
     for seed, (utt_id, _) in enumerate(utterances):
         soundfile.write(folder / f"{utt_id}.wav", noise(seed), RATE)
     (folder / "wav.scp").write_text("".join(f"{utt_id} {utt_id}.wav\n" for utt_id, _ in utterances))
-    (folder / "text").write_text("".join(f"{utt_id} go {speaker}\n" for utt_id, speaker in utterances))
+    names = " ".join(SPEAKERS)
+    texts = [f"{utt_id} go {names if utt_id.endswith('1') else speaker}\n" for utt_id, speaker in utterances]
+    (folder / "text").write_text("".join(texts))
     (folder / "utt2spk").write_text("".join(f"{utt_id} {speaker}\n" for utt_id, speaker in utterances))
     return folder
 
@@ -349,6 +351,12 @@ def test_init_refuses_speech_to_tune_on_without_words(
     code, complaint = asrkd(capsys, *given, "--max-bad=1")
     assert code == 2 and "found 1 of 1: fay-1: empty transcript" in complaint
     (dev / "text").write_text("fay-1 go fay\n")
+    code, complaint = asrkd(capsys, *given)
+    assert code == 2 and complaint.endswith(
+        "in dev (--max-bad), found 1 of 1: fay-1: no pronunciation: FAY; 1 words have characters that the training "
+        "text does not have (FAY)\n"
+    )
+    (dev / "text").write_text("fay-1 go bob\n")
     assert asrkd(capsys, *given, "--max-bad=0.1") == (0, "")
     assert "    max_bad=0.1,\n" in (tmp_path / "mine" / "recipe.py").read_text()
 

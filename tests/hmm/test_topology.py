@@ -33,7 +33,7 @@ def test_transitions_are_counted_on_the_alignment() -> None:
     state = torch.tensor([0, 0, 0, 1, 2, 2] * 2, dtype=torch.int8)
     alignment = Alignment(
         ("u", "v"), torch.tensor([0, 6, 12]), torch.ones(12, dtype=torch.int16), state,
-        torch.zeros(12, dtype=torch.int32), PHONES, "store",
+        torch.zeros(12, dtype=torch.int32), PHONES, "store", torch.zeros(2, dtype=torch.double),
     )  # fmt: skip
     transitions = estimate_transitions(alignment, SenoneTree.monophone(PHONES))
     leave = (2 + PRIOR_VISITS) / (6 + PRIOR_VISITS * PRIOR_MEAN_FRAMES)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkd.errors import InputError
-from asrkd.lang.lexicon import Lexicon, build_lexicon, require_guessable
+from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 
@@ -272,18 +272,19 @@ def test_noises_of_a_kaldi_dictionary_do_not_rule_out_guesses(tmp_path: Path) ->
     source = write(tmp_path / "lexicon.txt", "!SIL SIL\n<SPOKEN_NOISE> SPN\n<UNK> SPN\n[noise] NSN\nGO G OW1\n")
     lexicon, guessed = build_lexicon(["GO", "GOAL"], source, g2p=lambda word: ["G", "OW", "L"])
     assert guessed == ["GOAL"] and "SPN" not in lexicon.phones
-    require_guessable([["GO"], ["GOAL"]], source)
+    assert "other phones" not in explain_missing(["GOAL"], source)
     assert build_lexicon(["[NOISE]"], source)[0].prons == {"[NOISE]": (("NSN",),)}, "a word of some transcripts"
 
 
-def test_a_few_utterances_may_have_words_that_other_phones_cannot_guess(tmp_path: Path) -> None:
+def test_words_that_other_phones_cannot_guess_are_excluded_and_explained(tmp_path: Path) -> None:
     source = write(tmp_path / "other", "CHAT ʃ AA\n<UNK> SPN\n!sil sil\n")
-    sentences = [["CHAT"], ["CHAT-CHAT"], ["CHAT", "GO"]]
-    with pytest.raises(InputError, match=r"found 1 of 3: 1 words are missing \(GO\).*other phones \(ʃ\)"):
-        require_guessable(sentences, source, max_bad=0.3)
-    require_guessable(sentences, source, max_bad=0.4)
     lexicon, guessed = build_lexicon(["CHAT", "GO"], source, g2p=lambda word: ["G"], on_unknown="exclude")
     assert (lexicon.words, guessed) == (("CHAT",), [])
+    assert explain_missing(["GO"], source) == (
+        f"{source}: 1 words are missing (GO) and cannot be guessed: guesses are in ARPAbet, this dictionary has other "
+        "phones (ʃ). Add the words to it."
+    )
+    assert "numbers as they are spoken" in explain_missing(["5"], "cmudict")
 
 
 def test_an4_dictionary(an4_dir: Path) -> None:

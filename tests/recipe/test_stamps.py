@@ -132,9 +132,28 @@ def test_another_test_set_re_makes_only_what_decodes_and_scores_it(dictionary: P
     assert not kinds(found) & NETWORKS and not any(name.startswith("decode/dev") for name in found)
 
 
-def test_the_limit_of_bad_utterances_is_seen(dictionary: Path, options: SpeechOptions) -> None:
+@pytest.mark.parametrize("path", ["max_bad", "doubtful.list_beyond"])
+def test_another_limit_is_seen_and_trains_nothing_again(path: str, dictionary: Path, options: SpeechOptions) -> None:
+    """Steps that check the losses run again. Their content is what is excluded, which stays as it is."""
     finish_all(corpus_of(dictionary), options)
-    assert "manifests/test" in stale(corpus_of(dictionary), replace(options, max_bad=0.5))
+    limited = with_values(options, {path: 0.001})
+    found = stale(corpus_of(dictionary), limited)
+    assert {f"losses/{split}" for split in SPLITS} <= found
+    assert ({"losses/words", "losses/frames", "manifests/test"} <= found) == (path == "max_bad")
+    steps = build_steps(corpus_of(dictionary), limited, "run.sh")
+    stamps = Stamps(steps, options.exp_dir)
+    for step in steps:
+        if step.name in found and step.content:
+            path = options.exp_dir / step.name / "stamp.json"
+            write_json(path, {**read_json(path), "stamp": stamps.stamp(step.name)})
+            stamps.forget()
+    assert {step.name for step in steps if stamps.stale(step.name)} <= {
+        "corpus",
+        "losses/words",
+        "losses/frames",
+        "score",
+        "report",
+    }
 
 
 @pytest.fixture
@@ -221,6 +240,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.narrow_dims": {"students.narrow_dims": (64,)},
     "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
     "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
+    "doubtful.exclude_beyond": {"doubtful.exclude_beyond": 9.0},
     "distil.temperature": {"distil.temperature": 5.0},
     "posteriors.temperatures": {"posteriors.temperatures": (1.0, 2.0, 5.0, 10.0, 20.0)},
     "posteriors.mean": {
@@ -318,7 +338,11 @@ DECODING = {"decode", "score", "report"}
         ("ensemble.size", 6, DECODING | {"students", "posteriors", "teachers"}),
         ("train.select_by", "cross_entropy", DECODING | {"students", "posteriors", "teachers"}),
         ("train.epochs", 3, DECODING | {"students", "posteriors", "teachers"}),
-        ("labels.tree_rounds", 1, DECODING | {"students", "posteriors", "teachers", "labels", "graph", "tree"}),
+        (
+            "labels.tree_rounds",
+            1,
+            DECODING | {"students", "posteriors", "teachers", "labels", "losses", "graph", "tree"},
+        ),
     ],
 )
 def test_an_option_re_makes_what_it_decides_and_nothing_else(

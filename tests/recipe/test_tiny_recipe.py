@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -245,3 +246,20 @@ def test_a_finished_run_does_nothing_and_another_configuration_is_refused(tiny: 
     refused = tiny.run(finished, "--stage=11", "--graph.silence-prob=0.4")
     assert refused.returncode == 2
     assert "another configuration" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_another_limit_of_a_finished_run_trains_nothing_and_a_stricter_one_stops_it(
+    tiny: TinyRecipe, finished: Path, tmp_path: Path
+) -> None:
+    exp_dir = tmp_path / "exp"
+    shutil.copytree(finished, exp_dir)
+    looser = tiny.run(exp_dir, "--max-bad=0.06", "--stop-stage=10")
+    assert looser.returncode == 0
+    steps = {line.split("(")[1].split(",")[0] for line in looser.stdout.splitlines() if line.startswith("==")}
+    assert {"losses/words", "losses/frames", "losses/test"} <= steps
+    assert {name.split("/")[0] for name in steps} == {"corpus", "manifests", "losses"}
+    num_test = read_json(finished / "results.json")["corpus"]["test"]["utterances"]
+    stricter = tiny.run(exp_dir, f"--max-bad={0.9 / num_test}")
+    (line,) = [line for line in stricter.stderr.splitlines() if "error:" in line]
+    assert stricter.returncode == 2 and "bad utterances in test (--max-bad), found 1 of" in line

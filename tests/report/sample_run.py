@@ -239,6 +239,11 @@ def whole_run() -> dict[str, Any]:
             ("an406-fcaw-b", "no path through the training graph"),
             ("cen9-x", "0.02 s is too short for 3 words"),
         ],
+        "unaligned": [{"split": "dev", "utt_id": "cen8-fbbh-b", "reason": "no pronunciation: 1984"}],
+        "doubtful": [
+            doubtful("train", "an254-fash-b", -3.63, 19.3, excluded=True),
+            doubtful("test", "an392-mjwl-b", 1.91, 4.2, excluded=False),
+        ],
         "timing": {
             "corpus": 1.2,
             "manifests": 3.1,
@@ -252,6 +257,18 @@ def whole_run() -> dict[str, Any]:
             "decode": 160.0,
         },
         "environment": {"python": "3.10.14", "torch": "1.13.1", "k2": "1.23.4", "cpu": "two cores, AVX-512"},
+    }
+
+
+def doubtful(split: str, utt_id: str, nats: float, deviations: float, excluded: bool) -> dict[str, Any]:
+    return {
+        "split": split,
+        "utt_id": utt_id,
+        "words": "RUBOUT FIFTY THREE",
+        "log_like_per_frame": nats,
+        "median": 3.53,
+        "deviations_below": deviations,
+        "excluded": excluded,
     }
 
 

@@ -37,6 +37,7 @@ class TestMissingParts:
         [
             *("comparisons", "gap_recovered", "seeds", "sweep", "disagreement", "store", "alignment_rounds"),
             *("confusions", "tuning", "corpus", "oov_rate", "excluded", "rejected", "timing", "environment"),
+            *("unaligned", "doubtful"),
         ],
     )
     def test_each_optional_part_stands_alone(

@@ -116,6 +116,8 @@ class TestHostileText:
             "recipe": HOSTILE,
             "command": HOSTILE,
             "rejected": [(HOSTILE, HOSTILE)],
+            "unaligned": [{"split": HOSTILE, "utt_id": HOSTILE, "reason": HOSTILE}],
+            "doubtful": [{**row, "utt_id": HOSTILE, "words": HOSTILE} for row in results["doubtful"]],
             "confusions": [(HOSTILE, HOSTILE, 2)],
             "environment": {HOSTILE: HOSTILE},
             "timing": {HOSTILE: 3.0},
