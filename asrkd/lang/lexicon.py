@@ -15,7 +15,7 @@ from typing import Literal
 
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
-from asrkd.lang.lexicon_lines import Pronunciation, read_lexicon_lines
+from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, read_lexicon_lines
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,8 @@ class Lexicon:
                 # repr(): `load` reads the same numbers again.
                 probs = [f" {prob!r}" for prob in self.probs_of(word)] if self.probs else [""] * len(self.prons[word])
                 entries = zip(self.prons[word], probs, strict=True)
-                file.writelines(f"{word}{prob} {' '.join(pron)}\n" for pron, prob in entries)
+                first = as_first_field(word)
+                file.writelines(f"{first}{prob} {' '.join(pron)}\n" for pron, prob in entries)
 
     @classmethod
     def load(cls, path: Path | str, inventory: Collection[str] | None = None) -> Lexicon:

@@ -20,8 +20,8 @@ Pronunciation = tuple[str, ...]
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
 # "... # place, danish": cmudict 0.7c and later; "#1" would be a symbol
 _COMMENT = re.compile(r"\s#(?!\d).*")
-# Lines of ";;;" and "##": the CMU dictionary's comments of two ages; "# " is other people's.
-_COMMENT_LINE = re.compile(r";;;|##|#\s")
+# Lines of ";;;" and "## ": the CMU dictionary's comments of two ages; "# " is other people's.
+_COMMENT_LINE = re.compile(r";;;|#+\s")
 # "1", "1.0", "1e-05", and what stands for a number elsewhere: "0,5", "50%", "1/2". Not "+1", a unit of subwords.
 _NUMBER = re.compile(r"-?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?%?|\d+/\d+", re.IGNORECASE)
 # Numbers behind the word: none; the probability; and that with the probability of silence behind the word and two
@@ -69,6 +69,15 @@ def read_lexicon_lines(path: Path | str, inventory: Collection[str] | None = Non
             f"{path}: the probabilities of silence of {len(ignored)} entries ({name_some(ignored)}) are not used; "
             "silence is as probable behind every word (--graph.silence-prob)"
         )
+
+
+def as_first_field(word: str) -> str:
+    """A word at the beginning of a line, so that `read_lexicon_lines` reads it again.
+
+    `#` would begin a comment, and `A(2)` would be a second pronunciation of A: they are written as first ones, `#(1)`
+    and `A(2)(1)`.
+    """
+    return f"{word}(1)" if not word.strip("#") or _VARIANT.fullmatch(word) else word
 
 
 @functools.lru_cache(maxsize=64)

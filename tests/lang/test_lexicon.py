@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from pathlib import Path
 
@@ -137,6 +138,29 @@ def test_refuses_probabilities_that_do_not_fit_in_memory() -> None:
     for probs in ({"A": (0.0,)}, {"A": (1.5,)}, {"A": (0.5, 0.5)}, {"B": (0.5,)}, {"A": (float("nan"),)}):
         with pytest.raises(InputError, match="probability"):
             Lexicon({"A": (("AH",),)}, probs)
+
+
+def test_words_that_look_like_something_else_survive(tmp_path: Path) -> None:
+    lexicon = Lexicon(
+        {word: (("AH",), ("B",)) for word in ("#", "##", "#1", "A", "A(2)", "A(2)(3)", "1", "0.5", "NAN")}
+    )
+    for one in (lexicon, Lexicon(lexicon.prons, {"A": (1.0, 0.5), "##": (0.25, 0.125)})):
+        one.save(tmp_path / "lexicon.txt")
+        assert Lexicon.load(tmp_path / "lexicon.txt") == one
+
+
+FIELDS = ("A", "B(2)", "1", "0.5", "1e-05", "-1", "nan", "SIL", "#", "#1", "\t", "AH", "٣", "½", "1/2")
+
+
+@given(st.lists(st.lists(st.sampled_from(FIELDS)), max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_any_fields_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, fields: list[list[str]]) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.txt"
+    path.write_text("\n".join(map(" ".join, fields)), encoding="utf-8")
+    with contextlib.suppress(InputError):
+        lexicon = Lexicon.load(path)
+        assert not any(phone[0].isdigit() and phone != "½" for phone in lexicon.phones)
+        assert all(0 < prob <= 1 for word in lexicon.words for prob in lexicon.probs_of(word))
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
