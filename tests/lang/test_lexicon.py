@@ -141,9 +141,7 @@ def test_refuses_probabilities_that_do_not_fit_in_memory() -> None:
 
 
 def test_words_that_look_like_something_else_survive(tmp_path: Path) -> None:
-    lexicon = Lexicon(
-        {word: (("AH",), ("B",)) for word in ("#", "##", "#1", "A", "A(2)", "A(2)(3)", "1", "0.5", "NAN")}
-    )
+    lexicon = Lexicon(dict.fromkeys(("#", "##", "#1", "A", "A(2)", "A(2)(3)", "1", "0.5", "NAN"), (("AH",), ("B",))))
     for one in (lexicon, Lexicon(lexicon.prons, {"A": (1.0, 0.5), "##": (0.25, 0.125)})):
         one.save(tmp_path / "lexicon.txt")
         assert Lexicon.load(tmp_path / "lexicon.txt") == one
