@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # States of the deterministic LG, at most, by those of L o G: it mostly has fewer. Determinisation of an FST that is not
 # determinisable never ends (Mohri 1997, section 3.4); disambiguation symbols should rule that out.
-STATES_FACTOR = 4
+STATES_FACTOR = 10
 MIN_STATES = 10_000
 
 
