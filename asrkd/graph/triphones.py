@@ -110,6 +110,8 @@ def _questions_by_phone(tree: SenoneTree, side: int) -> list[Ints]:
     while nodes.size:
         parents = nodes[(tree.context[nodes] == LEFT) | (tree.context[nodes] == RIGHT)]
         nodes = np.concatenate([tree.yes[parents], tree.no[parents]])
+        if (nodes <= np.tile(parents, 2)).any():
+            raise ValueError("expected children behind their parents in a senone tree, found a cycle")
         phone[nodes] = np.tile(phone[parents], 2)
     asked = np.flatnonzero(tree.context == side)
     pairs = np.unique(np.stack([phone[asked], tree.question[asked]]), axis=1)

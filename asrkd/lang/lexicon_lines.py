@@ -65,7 +65,7 @@ def read_lexicon_lines(path: Path | str, inventory: Collection[str] | None = Non
         variant = _VARIANT.fullmatch(fields[0])
         yield LexiconLine((variant[1] if variant else fields[0]).upper(), pron, prob)
     if ignored:
-        _warn_once(
+        warn_once(
             f"{path}: the probabilities of silence of {len(ignored)} entries ({name_some(ignored)}) are not used; "
             "silence is as probable behind every word (--graph.silence-prob)"
         )
@@ -81,8 +81,8 @@ def as_first_field(word: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _warn_once(message: str) -> None:
-    """A lexicon is read by several steps of one run."""
+def warn_once(message: str) -> None:
+    """Log a warning unless it was logged before: a lexicon is read by several steps of one run."""
     log.warning("%s", message)
 
 

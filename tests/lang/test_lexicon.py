@@ -120,6 +120,12 @@ def test_of_two_probabilities_of_a_pronunciation_the_larger_counts(
     assert "1 words (MAY) have a pronunciation twice with different probabilities" in caplog.text
 
 
+def test_words_without_a_probable_pronunciation_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write(tmp_path / "lexiconp.txt", "A 1e-05 AH\nA 1e-04 EY\nB 1e-05 B\nB 1 B IY\n")
+    build_lexicon(["A", "B"], source)
+    assert "the best pronunciations of 1 words (A) have probabilities below 0.01" in caplog.text
+
+
 def test_build_has_the_probabilities_of_the_dictionary(tmp_path: Path) -> None:
     """Of pronunciations that differ in stress alone the larger; of parts of a word with a hyphen the product."""
     source = write(tmp_path / "lexiconp.txt", "RE 0.5 R IY1\nRE 0.25 R IY0\nRE 1 R EY\nDO 0.5 D UW\n")
