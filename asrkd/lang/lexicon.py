@@ -15,7 +15,7 @@ from typing import Literal
 
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
-from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, read_lexicon_lines, warn_once
+from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, is_number, read_lexicon_lines, warn_once
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ class Lexicon:
     """Words, their pronunciations, and how probable these are.
 
     Pronunciations do not contain silence: the graphs add it, optionally, between words. InputError for a word without
-    a pronunciation, an empty pronunciation, a phone with a reserved name (`asrkd.lang.phones.is_reserved`), or
-    probabilities that are not above 0 and at most 1, one for each pronunciation.
+    a pronunciation, an empty pronunciation, a phone with a reserved name (`asrkd.lang.phones.is_reserved`) or one that
+    is a number (a file does not separate it from a probability), or probabilities that are not above 0 and at most 1,
+    one for each pronunciation.
     """
 
     prons: Mapping[str, tuple[Pronunciation, ...]]
@@ -58,7 +59,7 @@ class Lexicon:
             if not prons or not all(prons):
                 raise InputError(f"lexicon: word {word} has an empty pronunciation")
         for phone in {phone for prons in self.prons.values() for pron in prons for phone in pron}:
-            if phone.split() != [phone] or is_reserved(phone):
+            if phone.split() != [phone] or is_reserved(phone) or is_number(phone):
                 raise InputError(f"lexicon: {phone!r} is reserved and cannot be a phone of a word")
         for word, probs in self.probs.items():
             if len(probs) != len(self.prons.get(word, ())) or not all(0.0 < prob <= 1.0 for prob in probs):

@@ -71,6 +71,11 @@ def read_lexicon_lines(path: Path | str, inventory: Collection[str] | None = Non
         )
 
 
+def is_number(text: str) -> bool:
+    """Whether a field of a line is a number, or was meant to be one: 1, 1e-05, 0,5, 50%, 1/2."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def as_first_field(word: str) -> str:
     """A word at the beginning of a line, so that `read_lexicon_lines` reads it again.
 
@@ -89,7 +94,7 @@ def warn_once(message: str) -> None:
 def _num_numbers(fields: list[str]) -> int:
     """How many numbers follow the word."""
     count = 0
-    while count + 1 < len(fields) and _NUMBER.fullmatch(fields[count + 1]):
+    while count + 1 < len(fields) and is_number(fields[count + 1]):
         count += 1
     return count
 
@@ -134,7 +139,7 @@ def _phones(where: str, word: str, phones: list[str], inventory: Collection[str]
     for phone in pron:
         if pron != (SILENCE,) and is_reserved(phone):
             raise InputError(f"{where}: {phone} is reserved and cannot be a phone of word {word}")
-        if _NUMBER.fullmatch(phone):
+        if is_number(phone):
             raise InputError(
                 f"{where}: expected phones of word {word}, found the number {phone}: probabilities stand before all "
                 "phones (lexiconp.txt), and a phone with such a name needs another one"
