@@ -19,6 +19,8 @@ MAX_SHIFT = 5
 # A shift is reported from this gain of the frame accuracy on.
 MIN_SHIFT_GAIN = 0.01
 MIN_STANDARD_ERRORS = 2.0
+# Another way of counting the classes is named from this gain of the frame accuracy on.
+MIN_ORDER_GAIN = 0.1
 
 
 @dataclass
@@ -124,6 +126,6 @@ class LabelAgreement:
         }
         for name, number in orders.items():
             right = sum(count for (label, top), count in self.confusions.items() if number(top) == label >= 0)
-            if right > at_least * num_frames:
+            if right > (at_least + MIN_ORDER_GAIN) * num_frames:
                 return f"; with {name}, {100 * right / num_frames:.1f}% are right"
         return ""

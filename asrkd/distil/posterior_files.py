@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -22,10 +23,20 @@ Matrix = NDArray[Any]
 # macOS writes a file of attributes with this prefix for each file.
 HIDDEN = "._"
 # What follows the file in an entry of an .scp: `:offset`, `[first:last]`.
-LOCATION = re.compile(r"(:\d+)?(\[[^\]]*\])?$")
+LOCATION = re.compile(r"(.*?)(?::(\d+))?(\[[^\]]*\])?", re.DOTALL)
+# Kaldi's binary matrices: the token, where the numbers of rows and columns are behind it, and the bytes of the data.
+BINARY = b"\0B"
+HEAD_BYTES = 32
+KALDI_LAYOUTS: dict[bytes, tuple[str, Callable[[int, int], int]]] = {
+    b"FM ": ("<xixi", lambda rows, columns: 4 * rows * columns),
+    b"DM ": ("<xixi", lambda rows, columns: 8 * rows * columns),
+    b"CM ": ("<8xii", lambda rows, columns: (8 + rows) * columns),
+    b"CM2 ": ("<8xii", lambda rows, columns: 2 * rows * columns),
+    b"CM3 ": ("<8xii", lambda rows, columns: rows * columns),
+}
 # What numpy raises for a file of another kind, or one that is truncated or damaged.
 NOT_AN_ARRAY = (
-    *(ValueError, EOFError, OSError, MemoryError, OverflowError, NotImplementedError, SyntaxError, TokenError),
+    *(ValueError, EOFError, OSError, MemoryError, OverflowError, RuntimeError, SyntaxError, TokenError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 
@@ -123,14 +134,41 @@ def _kaldi_reader() -> Callable[[str], Matrix]:
         raise InputError("Kaldi archives: kaldi_native_io is not installed: run `make setup`") from None
 
     def read(location: str) -> Matrix:
-        if not Path(LOCATION.sub("", location)).is_file():  # neither a pipe nor `-`, which would be waited for
-            raise InputError(
-                f"{location}: expected a Kaldi matrix, found no such file (paths in an .scp start from this folder)"
-            )
+        _require_kaldi_matrix(location)
         try:
             return np.array(kaldi_native_io.FloatMatrix.read(location).numpy())
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or "unreadable").splitlines()[-1]
             raise InputError(f"{location}: expected a Kaldi matrix, found none ({reason})") from None
 
     return read
+
+
+def _require_kaldi_matrix(location: str) -> None:
+    """InputError unless an .scp entry is in a file, and the whole of its matrix, if that is a binary one.
+
+    The library waits for a pipe or `-`, and a damaged size ends the process (kaldi_native_io 1.23).
+    """
+    path, offset, _ = LOCATION.fullmatch(location).groups()  # type: ignore[union-attr]  # it matches any text
+    if not Path(path).is_file():
+        raise InputError(
+            f"{location}: expected a Kaldi matrix, found no such file (paths in an .scp start from this folder)"
+        )
+    with open(path, "rb") as file:
+        file.seek(int(offset or 0))
+        head, data_start = file.read(HEAD_BYTES), file.tell()
+        num_left = file.seek(0, SEEK_END) - data_start
+    if not head.startswith(BINARY):
+        return
+    for token, (layout, data_bytes) in KALDI_LAYOUTS.items():
+        sizes_start = len(BINARY) + len(token)
+        if head[len(BINARY) :].startswith(token) and len(head) >= sizes_start + struct.calcsize(layout):
+            num_rows, num_columns = struct.unpack_from(layout, head, sizes_start)
+            num_bytes = sizes_start + struct.calcsize(layout) + data_bytes(num_rows, num_columns)
+            if min(num_rows, num_columns) >= 0 and num_bytes <= len(head) + num_left:
+                return
+            raise InputError(
+                f"{location}: expected a Kaldi matrix, found one of {num_rows} rows and {num_columns} columns in a "
+                "file that is shorter: damaged, or cut off"
+            )
+    raise InputError(f"{location}: expected a Kaldi matrix, found none (it begins with {head[:5]!r})")

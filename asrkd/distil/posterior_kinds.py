@@ -43,7 +43,8 @@ def to_logits(values: NDArray[Any], kind: Kind, log_prior: Tensor, where: str) -
     InputError, after `where`, unless they are finite and of the declared kind. Values before the softmax have no
     property of their own: logits are refused where they look like another kind.
     """
-    logits = torch.from_numpy(np.array(values, dtype=np.float32))
+    with np.errstate(over="ignore"):  # what is too great is infinite, and refused
+        logits = torch.from_numpy(np.array(values, dtype=np.float32))
     exact = torch.from_numpy(np.array(values, dtype=np.float64))
     if kind == "logits":
         _require_finite(logits, kind, where)
@@ -51,7 +52,7 @@ def to_logits(values: NDArray[Any], kind: Kind, log_prior: Tensor, where: str) -
         return Logits(logits, 0)
     log_posteriors = kind == "log-posteriors"
     is_zero = exact == -math.inf if log_posteriors else exact == 0
-    _require_finite(exact.masked_fill(is_zero, 0), kind, where)
+    _require_finite(logits.masked_fill(is_zero, 0), kind, where)
     if not log_posteriors and bool((exact < 0).any()):
         _refuse(exact, log_prior, f"{where}: expected probabilities, found negative values")
     logs = exact if log_posteriors else exact.log()

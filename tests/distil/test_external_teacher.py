@@ -273,3 +273,117 @@ def test_the_command_before_there_are_senones(tmp_path: Path, capsys: pytest.Cap
         cli.main(arguments)
     stderr = capsys.readouterr().err
     assert left.value.code == 2 and stderr.count("\n") == 1 and "--stop-stage 5" in stderr
+
+
+def cut(first: int, last: int) -> Callable[[NDArray], NDArray]:
+    """Without so many frames at either end; negative: with so many copies more."""
+    return lambda z: z[np.arange(first, len(z) - last).clip(0, len(z) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "shorter", "longer"),
+    [
+        (cut(1, 1), "at both ends", 2, 0),
+        (cut(0, 2), "at the end", 2, 0),
+        (cut(2, 0), "at the start", 2, 0),
+        (cut(0, 1), "at the end", 2, 0),
+        (cut(0, -2), "at the end", 0, 2),
+        (cut(-1, -1), "at both ends", 0, 2),
+    ],
+)
+def test_frames_at_the_ends_may_differ_and_are_counted(
+    tmp_path: Path, change: Callable, where: str, shorter: int, longer: int
+) -> None:
+    expected = members_logits()[0]
+    dump = {name: change(z) if len(z) > 1 else z for name, z in expected.items()}
+    path = as_npz(tmp_path / "a", dump)
+    store, (report,) = import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
+    assert (report.num_shorter, report.num_longer, report.ends) == (shorter, longer, where)
+    assert report.notes()[0] == (
+        f"{shorter} utterances have too few frames and {longer} too many; frames {where} were repeated or removed"
+    )
+    whole, _ = import_posteriors(
+        [as_npz(tmp_path / "b", expected)], "logits", frames(), StoreOptions(), tmp_path / "whole", False
+    )
+    inner = torch.tensor([*range(2, 38), 40, *range(43, 98)])
+    for a, b in zip(store.targets(inner, 1.0), whole.targets(inner, 1.0), strict=True):
+        assert torch.equal(a, b)
+    assert store.fingerprint != whole.fingerprint
+    with pytest.raises(InputError, match=r"a.npz: a-1: expected 40 frames, found \d\d \(--length-tolerance \d "):
+        import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "other", False, length_tolerance=0)
+
+
+def test_probabilities_make_the_targets_of_their_logits(tmp_path: Path) -> None:
+    dumps = [{name: torch.softmax(torch.tensor(z), 1).numpy() for name, z in dump.items()} for dump in members_logits()]
+    expected = toy_posteriors.write(tmp_path / "own", StoreOptions(top_k=7))
+    found = imported(tmp_path, dumps, "probabilities", StoreOptions(top_k=7))
+    for temperature in (1.0, 5.0):
+        for a, b in zip(*(store.targets(torch.arange(100), temperature) for store in (found, expected)), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+    with pytest.raises(InputError, match="like probabilities: --kind probabilities"):
+        imported(tmp_path / "again", [dumps[0]], "logits", StoreOptions(), as_npz_in_new_folder)
+
+
+def as_npz_in_new_folder(path: Path, dump: Dump) -> Path:
+    path.parent.mkdir()
+    return as_npz(path, dump)
+
+
+def test_flat_posteriors_and_zeros_are_noted(tmp_path: Path) -> None:
+    labels = torch.arange(10).repeat_interleave(60)
+    wanted = TrainingFrames(toy_posteriors.Frames(("a-1",), torch.tensor([0, 600])), labels, 10, "tree0")
+    sure = torch.nn.functional.one_hot(labels, 10).numpy()
+    for values, note in ((0.01 * sure + 0.099, "right in 100.0% of the frames, and its mean posterior is 10.9%"),):
+        path = as_npz(tmp_path / "flat", {"a-1": values})
+        _, (report,) = import_posteriors([path], "probabilities", wanted, StoreOptions(), tmp_path / "store", False)
+        assert note in report.notes()[0]
+    path = as_npz(tmp_path / "zeros", {"a-1": sure.astype(np.float32)})
+    _, (report,) = import_posteriors([path], "probabilities", wanted, StoreOptions(), tmp_path / "store", False)
+    assert report.notes()[0].startswith("5400 posteriors (90%) are zero and were made 1e-10 or less")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sp1.0-c-3", "for c-3, the file has sp1.0-c-3: ids must be equal"),
+        ("c-3.wav", "for c-3, the file has c-3.wav: ids must be equal"),
+        ("3", "for c-3, the file has 3: ids must be equal"),
+        ("z-9", r"\(1 of 3 utterances are missing\)"),
+    ],
+)
+def test_an_id_that_is_written_in_another_way_is_named(tmp_path: Path, name: str, message: str) -> None:
+    dump = members_logits()[0]
+    dump[name] = dump.pop("c-3")
+    with pytest.raises(InputError, match=f"expected posteriors of c-3, found none .*{message}"):
+        imported(tmp_path, [dump], "logits", StoreOptions())
+
+
+def test_copies_at_other_speeds_need_posteriors(tmp_path: Path) -> None:
+    utterances = toy_posteriors.Frames(("a-1", "b-2", "sp0.9-a-1"))
+    wanted = TrainingFrames(utterances, frames().labels, NUM_CLASSES, "tree0")
+    dump = members_logits()[0]
+    del dump["c-3"]
+    with pytest.raises(InputError, match=r"of sp0.9-a-1, found none .*--features.speed-factors 1.0 in the run"):
+        import_posteriors([as_npz(tmp_path / "a", dump)], "logits", wanted, StoreOptions(), tmp_path / "store", False)
+
+
+def test_attribute_files_of_macos_are_no_utterances(tmp_path: Path) -> None:
+    dump = as_npy(tmp_path / "dump", members_logits()[0])
+    (dump / "._c-3.npy").write_bytes(b"attributes")
+    import_posteriors([dump], "logits", frames(), StoreOptions(), tmp_path / "store", False)
+
+
+def test_a_damaged_size_in_an_archive_is_one_line(tmp_path: Path) -> None:
+    """kaldi_native_io ends the process where a matrix is said to have more rows than there is memory for."""
+    path = as_kaldi(tmp_path / "a", members_logits()[0])
+    content = (tmp_path / "a.ark").read_bytes()
+    start = content.index(b"FM \4") + 4
+    (tmp_path / "a.ark").write_bytes(content[:start] + b"\x28\x00\x00\x70" + content[start + 4 :])
+    with pytest.raises(InputError, match=r"a.ark:4: expected a Kaldi matrix, found one of 1879048232 rows and 30 col"):
+        import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
+    (tmp_path / "a.ark").write_bytes(content[:200])
+    with pytest.raises(InputError, match=r"a.ark:4: expected a Kaldi matrix, found one of 40 rows .* cut off"):
+        import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
+    path.write_text("a-1 -\nb-2 -\nc-3 -\n")
+    with pytest.raises(InputError, match="-: expected a Kaldi matrix, found no such file"):
+        import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
