@@ -236,6 +236,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "lang.max_words": {"lang.max_words": 9, "lang.arpa": "{tmp}/file"},
     "lang.units": {"lang.units": "subword"},
     "features.cmvn": {"features.cmvn": "none"},
+    "features.sampling_rate": {"features.sampling_rate": 8000},
     "students.sweep_temperatures": {"students.sweep_temperatures": (1.0, 2.0)},
     "students.narrow_dims": {"students.narrow_dims": (64,)},
     "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
