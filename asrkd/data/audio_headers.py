@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def sphere_coding(path: Path) -> str:
 
 def _chunks(file: BinaryIO, layout: str, padding: int, header_in_size: bool = False) -> Iterator[tuple[bytes, int]]:
     """Name and size of each chunk, with the file at its contents."""
-    header = struct.Struct(layout)
+    header, file_bytes = struct.Struct(layout), os.fstat(file.fileno()).st_size
     for _ in range(MOST_CHUNKS):
         head = file.read(header.size)
         if len(head) < header.size:
@@ -170,7 +171,7 @@ def _chunks(file: BinaryIO, layout: str, padding: int, header_in_size: bool = Fa
         start = file.tell()
         yield name, num_bytes
         end = start + num_bytes + -num_bytes % padding
-        if num_bytes < 0 or end > MAX_UINT32 << 30:  # no file system has such files
+        if num_bytes < 0 or end > file_bytes:
             return
         file.seek(end)
 
