@@ -24,6 +24,7 @@ from asrkd.data.audio_headers import (
 )
 
 BLOCK_SAMPLES = 1 << 20  # read at a time, so that no header decides how much memory is taken
+SAMPLING_RATES = (1000, 655_350)  # Hz; the highest is that of FLAC
 PREROLL_SEC = 1.0  # of Ogg and MP3, decoded in front of a part: its samples then are those of the whole file
 UNSEEKABLE = ("GSM610",)  # libsndfile says that it is
 # libsndfile estimates the length of an MP3 file that does not state it from the bytes of the file and its first bit
@@ -71,6 +72,9 @@ def read_header(path: Path) -> AudioHeader:
     fault = joined_fault(path, audio_format)
     if fault:
         raise AudioError(f"{fault} ({path})")
+    low, high = SAMPLING_RATES
+    if not low <= header.sampling_rate <= high:
+        raise AudioError(f"expected a sampling rate of {low} to {high} Hz in {path}, found {header.sampling_rate} Hz")
     if num_samples == 0:
         raise AudioError(f"empty audio: expected samples in {path}, found none")
     if num_samples > MOST_SAMPLES_PER_BYTE * found:

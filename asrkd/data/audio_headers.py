@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ UNKNOWN_AU_BYTES = 0xFFFFFFFF
 SPHERE_HEADER_BYTES = 1024
 MOST_CHUNKS = 10_000  # more are no audio: each search ends
 GUID_BYTES = 16
+REST_BYTES = 64  # that are looked at behind the data of a WAV file
 OGG_HEADER = struct.Struct("<4sBBqIIIB")
 OGG_FIRST_PAGE = 2  # flag of the page that begins a stream
 ID3_HEADER_BYTES = 10
@@ -90,13 +92,33 @@ def expected_bytes(path: Path, audio_format: str) -> int | None:
 
 
 def joined_fault(path: Path, audio_format: str) -> str | None:
-    """What libsndfile passes over: a last page of an Ogg file that is cut, and audio of another file after the end."""
+    """What libsndfile passes over: a last page of an Ogg file that is cut, and audio after the end that is stated."""
     if audio_format == "OGG":
         return _ogg_fault(path)
+    if audio_format in ("WAV", "WAVEX"):
+        return _wav_fault(path)
     length = read_mp3_length(path) if audio_format == "MP3" else None
     if length and length.is_followed:
         return f"expected one MP3 file, found another one at byte {length.end}: convert it to FLAC"
     return None
+
+
+def _wav_fault(path: Path) -> str | None:
+    """Bytes behind the data that are no chunk, no text and no zeros: samples, of a size that is too small."""
+    data = read_wav_data(path)
+    if data is None or data.is_place_holder:
+        return None
+    end = data.start + data.num_bytes
+    with path.open("rb") as file:
+        file.seek(end)
+        rest = file.read(REST_BYTES)
+    # Chunks begin at even positions, but not all writers know it.
+    if len(rest) < REST_BYTES or not any(rest) or any(_is_printable(rest[start : start + 4]) for start in (0, 1)):
+        return None
+    return (
+        f"expected the last sample at byte {end} by the header, found {path.stat().st_size} bytes: "
+        "rewrite the file with `sox --ignore-length`"
+    )
 
 
 def _ogg_fault(path: Path) -> str | None:
@@ -159,7 +181,7 @@ def sphere_coding(path: Path) -> str:
 
 def _chunks(file: BinaryIO, layout: str, padding: int, header_in_size: bool = False) -> Iterator[tuple[bytes, int]]:
     """Name and size of each chunk, with the file at its contents."""
-    header = struct.Struct(layout)
+    header, file_bytes = struct.Struct(layout), os.fstat(file.fileno()).st_size
     for _ in range(MOST_CHUNKS):
         head = file.read(header.size)
         if len(head) < header.size:
@@ -170,7 +192,7 @@ def _chunks(file: BinaryIO, layout: str, padding: int, header_in_size: bool = Fa
         start = file.tell()
         yield name, num_bytes
         end = start + num_bytes + -num_bytes % padding
-        if num_bytes < 0 or end > MAX_UINT32 << 30:  # no file system has such files
+        if num_bytes < 0 or end > file_bytes:
             return
         file.seek(end)
 
@@ -181,10 +203,14 @@ def _is_chunk(file: BinaryIO, order: str, path: Path) -> bool:
     head = file.read(8)
     if not head:
         return True
-    if len(head) < 8 or not head[:4].isascii() or not head[:4].decode("ascii").isprintable():
+    if len(head) < 8 or not _is_printable(head[:4]):
         return False
     (num_bytes,) = struct.unpack(f"{order}I", head[4:])
     return start + 8 + int(num_bytes) <= size
+
+
+def _is_printable(name: bytes) -> bool:
+    return name.isascii() and name.decode("ascii").isprintable()
 
 
 def _wav_bytes(path: Path) -> int | None:

@@ -237,4 +237,7 @@ def _copy_segment(source: _Source, first: int, last: int, channel: int | None, c
     copy.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(copy) as tmp_path:
         sampling_rate = source.header.sampling_rate
-        soundfile.write(tmp_path, samples, sampling_rate, format=COPY_FORMATS[subtype], subtype=subtype)
+        try:
+            soundfile.write(tmp_path, samples, sampling_rate, format=COPY_FORMATS[subtype], subtype=subtype)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"expected audio that can be copied in {source.path}: {error.error_string}") from None

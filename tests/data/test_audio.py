@@ -74,6 +74,16 @@ def test_a_size_that_is_no_place_holder_means_truncation(tmp_path: Path):
             probe(path, "u")
 
 
+def test_samples_behind_the_size_of_the_header_are_not_lost(tmp_path: Path):
+    path = tmp_path / "small.wav"
+    path.write_bytes(wav(noise().tobytes(), 4000))
+    with pytest.raises(AudioError, match=r"expected the last sample at byte 4044 by the header, found 16044 bytes"):
+        probe(path, "u")
+    for rest in (struct.pack("<4sI100s", b"LIST", 100, b"INFO"), b"\0" + b"LIST" + bytes(200), bytes(512), b"TAG" * 40):
+        path.write_bytes(wav(noise(2000).tobytes() + rest, 4000))
+        assert samples_of(path).shape == (1, 2000)
+
+
 def test_big_endian_wav(tmp_path: Path):
     path = tmp_path / "big.wav"
     soundfile.write(path, noise(), RATE, subtype="PCM_16", endian="BIG")
