@@ -166,7 +166,7 @@ def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path
     recording = Recording("x", [AudioSource("command", [0], f"touch {tmp_path / 'ran'}")], RATE, 8000, 0.5)
     RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
     SupervisionSet.from_segments([]).to_file(tmp_path / "s.jsonl")
-    with pytest.raises(InputError, match=r"r.jsonl: x: expected one unchanged file, found a command"):
+    with pytest.raises(InputError, match=r"r.jsonl:1: x: expected one unchanged file, found a command"):
         prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl"))
     assert not (tmp_path / "ran").exists()
 
@@ -187,8 +187,8 @@ def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> N
     decoded = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     for name, split in plain.items():
         assert list(decoded[name].recordings) == list(split.recordings)
-    edit(kaldi / "wav.scp", "bob-1.wav", "sph2pipe -f wav -c 2 bob-1.wav |")
-    with pytest.raises(InputError, match=r"bob-1: expected a file, found the command 'sph2pipe -f wav -c 2"):
+    edit(kaldi / "wav.scp", "bob-1.wav", "sph2pipe -f wav -t 0:1 bob-1.wav |")
+    with pytest.raises(InputError, match=r"bob-1: expected a file, found the command 'sph2pipe -f wav -t 0:1"):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
@@ -205,7 +205,7 @@ def test_a_segment_that_ends_too_late_ends_with_its_recording(kaldi: Path) -> No
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("segments", "bob-2 bob-2 0 -1\n", "bob-2 bob-2 0 -1 B\n", r"segments: bob-2: expected recordings of one ch"),
+        ("segments", "bob-2 bob-2 0 -1\n", "bob-2 bob-2 0 -1 left\n", r"segments: bob-2: expected a channel \(A, B or a"),
         ("utt2spk", "bob-2 bob\n", "", r"utt2spk: expected a speaker of bob-2, found none"),
         ("utt2spk", "bob-2 bob", "bob-2", r"utt2spk:4: expected an utterance and its speaker, found 'bob-2'"),
         ("text", "bob-2 go bob", "bob-1 go bob", r"text:4: expected one line of bob-1, found two"),
@@ -241,6 +241,7 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
     (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
     with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
+    (kaldi / "spk2utt").unlink()
     (kaldi / "utt2spk").unlink()
     with pytest.raises(InputError, match=r"utt2spk: no such file"):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
