@@ -4,11 +4,11 @@ Copies at another speed, with noise or of another microphone have other ids and 
 be held out and the other trained on. What counts as a sign, each on one line for a split:
 
 * names: an utt_id is another one's with whole components added at one end (`sp0.9-ann-1`, `ann-1_noise`), which are not
-  numbers only, and the words are the same. Of speakers: the added components are those of augmentation (AUGMENTED); or
-  names share components, and the one says at least half of what the other says and few training speakers say.
+  numbers only, and the words are the same. Of speakers: such components are those of augmentation (AUGMENTED), or one
+  speaker says at least half of what the other says and few training speakers say.
 * audio: the same contents of the file, and more than half of the same part of it.
-* texts: at least three sentences of eight words or more, and a tenth of the split's, which few training speakers say.
-  Prompts that most speakers read are no sign.
+* texts: at least three sentences of eight words or more that few training speakers say, and more than half of those of
+  the split, or of a speaker where one training speaker says them. Prompts that many speakers read are no sign.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ logger = logging.getLogger(__name__)
 ADVICE = "the error rates of other speech would be higher; put copies into one split, or list them in Kaldi's utt2uniq"
 MIN_LONG_WORDS = 8
 MIN_LONG_TEXTS = 3
-LONG_TEXTS_SHARE = 0.1
 MAX_SPEAKERS_OF_TEXT = 3  # in train; speed perturbation makes two copies of a speaker, or three
 SAMPLED_BYTES = 1 << 16  # of files of equal size, before all of them is read
 
-_SEPARATOR = re.compile(r"[-_.:]+")
+_SEPARATOR = re.compile(r"[-_:]+|(?<!\d)\.+|\.+(?!\d)")  # not the point of sp0.9
 _DECIMAL = re.compile(r"\d\.\d")
 AUGMENTED = re.compile(
     r"(sp|tp|vp|speed|tempo|pitch|vol|volume)[-_]?\d+(\.\d+)?|(rev|rvb|reverb|noise|noisy|music|babble|aug|copy)[-_]?\d*",
@@ -50,34 +49,37 @@ def warn_of_copies(splits: Mapping[str, Sequence[Segment]]) -> None:
     train = splits["train"]
     for name in ("dev", "test"):
         held = splits[name]
-        for found, what in (
-            (_speakers_by_name(held, train), "speakers of %s seem to be in train under another name"),
-            (_utterances_by_name(held, train), "utterances of %s seem to have copies in train, by id and words"),
-            (_same_audio(held, train), "utterances of %s have the same audio as others in train"),
-            (_same_texts(held, train), "long sentences of %s are in train too, said by few speakers there"),
-        ):
-            if found:
-                logger.warning(f"%d {what}: %s: {ADVICE}", len(found), name, name_some(found))
+        speakers = _speakers_by_name(held, train)
+        _warn(speakers, f"speakers of {name} seem to be in train under another name")
+        held = [one for one in held if one.speaker not in speakers]  # one line is enough for a speaker
+        _warn(_utterances_by_name(held, train), f"utterances of {name} seem to have copies in train, by id and words")
+        _warn(_same_audio(held, train), f"utterances of {name} have the same audio as others in train")
+        _warn(_same_texts(held, train), f"long sentences of {name} are in train too, where few speakers say them")
 
 
-def _speakers_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> list[str]:
-    """`ann (sp0.9-ann)` for each held-out speaker whose name is like one of train."""
+def _warn(found: Mapping[str, str], what: str) -> None:
+    """`found`: a speaker or an utterance -> the other one."""
+    if found:
+        pairs = [f"{name} ({other})" for name, other in sorted(found.items())]
+        logger.warning("%d %s: %s: %s", len(pairs), what, name_some(pairs), ADVICE)
+
+
+def _speakers_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, str]:
+    """Held-out speakers with names like those of train."""
     ours, theirs = _texts_by_speaker(held), _texts_by_speaker(train)
     who_says = _speakers_by_text(train, most=len(theirs))
     by_stem: dict[str, set[str]] = defaultdict(set)
     by_plain_name: dict[str, set[str]] = defaultdict(set)
     for other in theirs:
         by_plain_name[_plain_name(other)].add(other)
-        for stem in (other, *(stem for stem, _ in _stems(other))):
+        for stem in (other, *_marked_stems(other)):
             by_stem[stem].add(other)
-    found = []
-    for name, texts in sorted(ours.items()):
-        if name in theirs:  # another warning names it
-            continue
-        alike = set().union(*(by_stem[stem] for stem in (name, *(stem for stem, _ in _stems(name)))))
-        similar = by_plain_name[_plain_name(name)] | (alike & _who_say_the_same(texts, who_says))
+    found = {}
+    for name in ours.keys() - theirs.keys():  # another warning names those in both
+        alike = set[str]().union(*(by_stem[stem] for stem in (name, *_marked_stems(name))))
+        similar = by_plain_name[_plain_name(name)] | (alike & _who_say_the_same(ours[name], who_says))
         if similar:
-            found.append(f"{name} ({min(similar)})")
+            found[name] = min(similar)
     return found
 
 
@@ -112,17 +114,17 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _utterances_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> list[str]:
-    """`ann-1 (sp0.9-ann-1)` for each held-out utterance with a longer or shorter utt_id in train and the same words."""
+def _utterances_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, str]:
+    """Held-out utterances with a longer or shorter utt_id in train and the same words."""
     ours, theirs = ({one.utt_id: one for one in segments if one.text} for segments in (held, train))
-    found = {}
+    found: dict[str, str] = {}
     for mine, other in [
         *((one, theirs.get(stem)) for one in ours.values() for stem in _marked_stems(one.utt_id)),
         *((ours.get(stem), one) for one in theirs.values() for stem in _marked_stems(one.utt_id)),
     ]:
         if mine is not None and other is not None and _words(mine) == _words(other):
             found.setdefault(mine.utt_id, other.utt_id)
-    return [f"{utt_id} ({other})" for utt_id, other in sorted(found.items())]
+    return found
 
 
 def _words(segment: Segment) -> str:
@@ -145,8 +147,8 @@ def _marked_stems(name: str) -> Iterator[str]:
             yield stem
 
 
-def _same_audio(held: Sequence[Segment], train: Sequence[Segment]) -> list[str]:
-    """`ann-1 (x-7)` for each held-out utterance whose part of an audio file is in train too."""
+def _same_audio(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, str]:
+    """Held-out utterances with a part of an audio file that is in train too."""
     contents = _shared_contents({one.path for one in held}, {one.path for one in train})
     parts: dict[str, list[Segment]] = defaultdict(list)
     for one in sorted(train, key=lambda segment: segment.start_sec):
@@ -154,7 +156,7 @@ def _same_audio(held: Sequence[Segment], train: Sequence[Segment]) -> list[str]:
             parts[contents[one.path]].append(one)
     starts = {content: [row.start_sec for row in rows] for content, rows in parts.items()}
     last_ends = {content: list(accumulate(map(_end_sec, rows), max)) for content, rows in parts.items()}
-    found = []
+    found = {}
     for one in held:
         if one.path not in contents:
             continue
@@ -163,7 +165,7 @@ def _same_audio(held: Sequence[Segment], train: Sequence[Segment]) -> list[str]:
         while position > 0 and last_ends[content][position - 1] > one.start_sec:
             position -= 1
             if _is_same_part(one, rows[position]):
-                found.append(f"{one.utt_id} ({rows[position].utt_id})")
+                found[one.utt_id] = rows[position].utt_id
                 break
     return found
 
@@ -221,12 +223,25 @@ def _sample(path: Path) -> str:
         return hashlib.sha256(file.read(SAMPLED_BYTES)).hexdigest()
 
 
-def _same_texts(held: Sequence[Segment], train: Sequence[Segment]) -> list[str]:
-    """`ann-1 (bob-7)` for held-out utterances of rare long sentences that are in train, where those are many."""
-    long_texts = {words: one for one in held if len((words := _words(one)).split()) >= MIN_LONG_WORDS}
+def _same_texts(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, str]:
+    """Held-out utterances of rare long sentences that are in train, where those are many of a speaker or of all."""
     who_says = _speakers_by_text(train, most=len({one.speaker for one in train}))
-    in_train = {_words(one): one for one in train}
-    shared = [text for text in long_texts if 0 < len(who_says.get(text, ())) <= MAX_SPEAKERS_OF_TEXT]
-    if len(shared) < max(MIN_LONG_TEXTS, LONG_TEXTS_SHARE * len(long_texts)):
-        return []
-    return sorted(f"{long_texts[text].utt_id} ({in_train[text].utt_id})" for text in shared)
+    in_train = {_words(one): one.utt_id for one in train}
+    by_speaker: dict[str, dict[str, Segment]] = defaultdict(dict)
+    for one in held:
+        if len((words := _words(one)).split()) >= MIN_LONG_WORDS:
+            by_speaker[one.speaker][words] = one
+    everything: dict[str, str] = {}
+    of_speakers: dict[str, str] = {}
+    for said in by_speaker.values():
+        shared = [text for text in said if 0 < len(who_says.get(text, ())) <= MAX_SPEAKERS_OF_TEXT]
+        pairs = {said[text].utt_id: in_train[text] for text in shared}
+        everything |= pairs
+        most = max(Counter(name for text in shared for name in who_says[text]).values(), default=0)
+        if _are_many(most, len(said)):
+            of_speakers |= pairs
+    return everything if _are_many(len(everything), sum(map(len, by_speaker.values()))) else of_speakers
+
+
+def _are_many(shared: int, number: int) -> bool:
+    return shared >= MIN_LONG_TEXTS and 2 * shared > number

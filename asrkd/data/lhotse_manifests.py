@@ -124,7 +124,7 @@ def read_lhotse(recordings: Path, supervisions: Path | None) -> list[Segment]:
     is mixed or padded, and a channel that the recording does not have.
     """
     if supervisions is None:
-        segments = list(_read_cuts(recordings))
+        segments = list(dict.fromkeys(_read_cuts(recordings)))  # cuts of overlapping speech share supervisions
     else:
         segments = _read_supervisions(supervisions, _read_recordings(recordings), recordings)
     if not segments:
