@@ -5,8 +5,8 @@ TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
 TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corpora/test_mnist \
-	data/test_transcripts distil/test_bias distil/test_distil distil/test_ensemble distil/test_external_teacher \
-	distil/test_loss distil/test_store features/test_frame_store hmm/test_topology hmm/test_tree \
+	data/test_hold_out data/test_transcripts distil/test_bias distil/test_distil distil/test_ensemble \
+	distil/test_external_teacher distil/test_loss distil/test_store features/test_frame_store hmm/test_topology hmm/test_tree \
 	lang/test_interpolation lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm \
 	mnist/test_bias_repair mnist/test_claim_tests mnist/test_mnist_images mnist/test_mnist_options \
 	mnist/test_mnist_recipe mnist/test_mnist_results mnist/test_mnist_variants mnist/test_verdicts \

@@ -36,7 +36,7 @@ MAX_SPEAKERS_OF_TEXT = 3  # in train; speed perturbation makes two copies of a s
 SAMPLED_BYTES = 1 << 16  # of files of equal size, before all of them is read
 
 _SEPARATOR = re.compile(r"[-_:]+|(?<!\d)\.+|\.+(?!\d)")  # not the point of sp0.9
-_DECIMAL = re.compile(r"\d\.\d")
+_NO_NUMBERS = re.compile(r"[^\W\d_]|\d\.\d")  # a letter, or a factor such as 0.9
 AUGMENTED = re.compile(
     r"(sp|tp|vp|speed|tempo|pitch|vol|volume)[-_]?\d+(\.\d+)?|(rev|rvb|reverb|noise|noisy|music|babble|aug|copy)[-_]?\d*",
     re.IGNORECASE,
@@ -143,7 +143,7 @@ def _stems(name: str) -> Iterator[tuple[str, str]]:
 def _marked_stems(name: str) -> Iterator[str]:
     """The stems whose other components are not numbers only, which utterances of a speaker and of a session have."""
     for stem, other in _stems(name):
-        if any(character.isalpha() for character in other) or _DECIMAL.search(other):
+        if _NO_NUMBERS.search(other):
             yield stem
 
 

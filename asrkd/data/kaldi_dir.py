@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrkd.data.audio import AudioError, probe
+from asrkd.data.manifest_items import CONTROL
 from asrkd.data.segments import Segment
 from asrkd.data.transcripts import read_table
 from asrkd.errors import InputError
@@ -187,7 +187,7 @@ def _table(path: Path, what: str, may_be_empty: bool = False, one_word: bool = F
         key, *value = line.split(maxsplit=1) or [""]
         if not key or not (value or may_be_empty) or (one_word and len(value[0].split()) > 1):
             raise ValueError(what)
-        if any(unicodedata.category(character) == "Cc" for character in line.replace("\t", " ")):
+        if CONTROL.search(line.replace("\t", " ")):
             raise ValueError(f"{what}, without control characters")
         return key, value[0].strip() if value else ""
 

@@ -7,12 +7,11 @@ lists as texts or null as a path.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrkd.data.manifest_items import Fields, described, read_items
+from asrkd.data.manifest_items import CONTROL, Fields, described, read_items
 from asrkd.data.segments import Segment
 from asrkd.errors import InputError
 
@@ -45,7 +44,7 @@ class _Item:
         if not isinstance(value, str):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             raise self.error(name, "a text", f': write "{value!r:.30}"' if is_number else "")
-        if not value or any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in value):
+        if not value or CONTROL.search(value):
             raise self.error(name, "a text of printable characters")
         return value
 
@@ -56,7 +55,7 @@ class _Item:
             return ""
         if not isinstance(value, str):
             raise self.error("text", "a text")
-        if any(unicodedata.category(one) in ("Cc", "Cs") and not one.isspace() for one in value):
+        if CONTROL.search(" ".join(value.split())):  # words may be on several lines
             raise self.error("text", "a text of printable characters")
         return value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
@@ -25,6 +26,8 @@ LARGEST_YAML = 32 << 20  # bytes; PyYAML takes some fifty times as much memory
 MAX_EXPANSION = 250
 FREE_EXPANSION = 64 << 20  # bytes below which a file may expand as it will
 LONGEST_INTEGER = 19  # digits; Python's int() takes quadratic time
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that no id, speaker, path or word has: controls, ends of lines, halves of UTF-16 pairs."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20

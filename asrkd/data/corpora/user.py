@@ -146,7 +146,10 @@ def _file_finder(folder: Path, base: Path) -> Callable[[Path], Path]:
     @cache
     def find(path: Path) -> Path:
         tried = [path, folder / path, base / path]
-        return next((one for one in tried if one.is_file()), folder / path).absolute()
+        try:
+            return next((one for one in tried if one.is_file()), folder / path).absolute()
+        except OSError as error:  # such as a name that is too long
+            raise InputError(f"{folder}: expected audio in {str(path)[:60]!r}, found none ({error.strerror})") from None
 
     return find
 
