@@ -18,17 +18,14 @@ from typing import Any
 import yaml
 
 from asrkd.errors import InputError
+from asrkd.files import GZIP_MAGIC, require_expansion
 
 LONGEST_LINE = 16 << 20  # bytes; an item of Lhotse has some hundred
 LARGEST_ARRAY = 1 << 30  # bytes of a .json, which is in memory as a whole; a .jsonl has no limit
 LARGEST_YAML = 32 << 20  # bytes; PyYAML takes some fifty times as much memory
-# Manifests shrink to a twentieth or so. A gzip of zeros expands a thousand times, and never seems to end.
-MAX_EXPANSION = 250
-FREE_EXPANSION = 64 << 20  # bytes below which a file may expand as it will
 LONGEST_INTEGER = 19  # digits; Python's int() takes quadratic time
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that no id, speaker, path or word has: controls, ends of lines, halves of UTF-16 pairs."""
-_GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 20
 _BLANK = " \t\r\n"
@@ -58,7 +55,7 @@ class _Stream:
 
     def __init__(self, path: Path, file: BufferedReader) -> None:
         self.path = path
-        self._packed = file if file.peek(2)[:2] == _GZIP_MAGIC else None
+        self._packed = file if file.peek(2)[:2] == GZIP_MAGIC else None
         self._file: Any = gzip.GzipFile(fileobj=file) if self._packed else file
         self._num_bytes = 0
         if self._file.peek(len(_BOM))[: len(_BOM)] == _BOM:
@@ -90,10 +87,8 @@ class _Stream:
 
     def _counted(self, data: bytes) -> bytes:
         self._num_bytes += len(data)
-        if self._packed and self._num_bytes > FREE_EXPANSION + MAX_EXPANSION * self._packed.tell():
-            raise InputError(
-                f"{self.path}: expected a gzip that expands at most {MAX_EXPANSION} times, found one that expands more"
-            )
+        if self._packed:
+            require_expansion(self.path, self._num_bytes, self._packed.tell())
         return data
 
     def _decoded(self, data: bytes, number: int) -> str:
@@ -212,4 +207,6 @@ def described(value: object) -> str:
         return f"the number {value!r:.30}"
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
-    return {list: "a list", dict: "an object"}.get(type(value), f"a {type(value).__name__}")
+    return (
+        "a list" if isinstance(value, list) else "an object" if isinstance(value, dict) else f"a {type(value).__name__}"
+    )

@@ -17,6 +17,7 @@ from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegm
 from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 
+from asrkd import files
 from asrkd.data import manifest_items
 from asrkd.data.lhotse_manifests import read_lhotse
 from asrkd.data.segments import Segment
@@ -175,7 +176,7 @@ def test_what_follows_a_whole_manifest_and_what_is_cut_off_is_seen(tmp_path: Pat
 
 
 def test_a_gzip_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_items, "FREE_EXPANSION", 1 << 20)
+    monkeypatch.setattr(files, "FREE_EXPANSION", 1 << 20)
     monkeypatch.setattr(manifest_items, "LONGEST_LINE", 1 << 20)
     for bomb, message in ((b"\n", "expands at most 250 times"), (b" ", r"r.jsonl:1: expected lines of at most 1 MiB")):
         with pytest.raises(InputError, match=message):
@@ -239,9 +240,11 @@ def test_each_channel_is_that_of_its_supervision(tmp_path: Path) -> None:
     sides = [{"type": "file", "channels": [n], "source": f"{n}.wav"} for n in (0, 1)]
     two_files = changed(STEREO.to_dict(), "sources", sides)
     supervisions = [one.to_dict() for one in SPOKEN]
-    for recording, files in ((STEREO.to_dict(), [("call.wav", 0), ("call.wav", 1)]), (two_files, None)):
+    for recording, expected in (
+        (STEREO.to_dict(), [("call.wav", 0), ("call.wav", 1)]),
+        (two_files, [("0.wav", None), ("1.wav", None)]),
+    ):
         segments = read(tmp_path, [recording], supervisions)
-        expected = files or [("0.wav", None), ("1.wav", None)]
         assert [(str(one.path), one.channel) for one in segments] == expected
     with pytest.raises(
         InputError, match=r"s.jsonl:1: a: expected one of the channels 0, 1 of recording call as `channel`"
