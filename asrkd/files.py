@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -29,7 +30,11 @@ from asrkd.errors import InputError
 
 FINGERPRINT_DIGITS = 16
 _BLOCK_BYTES = 1 << 20
-_GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+# Tables and manifests shrink to a twentieth or so. A gzip of zeros expands a thousand times, and never seems to end.
+MAX_EXPANSION = 250
+FREE_EXPANSION = 64 << 20
+"""Bytes below which a file may expand as it will."""
 
 
 def canonical(obj: Any) -> Any:
@@ -135,11 +140,8 @@ def read_lines(path: Path | str) -> list[str]:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: expected a file that can be read, found none ({error.strerror})") from None
-    if data.startswith(_GZIP_MAGIC):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: expected gzip, found a damaged one ({error})") from None
+    if data.startswith(GZIP_MAGIC):
+        data = _unpacked(path, data)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -151,6 +153,26 @@ def read_lines(path: Path | str) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     return lines
+
+
+def _unpacked(path: Path, packed: bytes) -> bytes:
+    """The contents of a gzip. InputError if it is damaged, or expands without end."""
+    blocks, size = [], 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+            while block := file.read(_BLOCK_BYTES):
+                blocks.append(block)
+                size += len(block)
+                require_expansion(path, size, len(packed))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: expected gzip, found a damaged one ({error})") from None
+    return b"".join(blocks)
+
+
+def require_expansion(path: Path, size: int, packed_size: int) -> None:
+    """InputError if a gzip of `packed_size` bytes expands to more than is credible."""
+    if size > FREE_EXPANSION + MAX_EXPANSION * packed_size:
+        raise InputError(f"{path}: expected a gzip that expands at most {MAX_EXPANSION} times, found one with more")
 
 
 def write_json(path: Path | str, obj: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from asrkd import files
 from asrkd.errors import InputError
 from asrkd.files import (
     atomic_dir,
@@ -22,6 +24,7 @@ from asrkd.files import (
     folder_fingerprint,
     load_tensors,
     read_json,
+    read_lines,
     safetensors_fingerprint,
     save_tensors,
     write_json,
@@ -167,3 +170,12 @@ def test_missing_or_damaged_files_are_named(tmp_path: Path, content: bytes | Non
     for read in (read_json, load_tensors):
         with pytest.raises(InputError, match="broken"):
             read(path)
+
+
+def test_a_gzip_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(gzip.compress(b"\n" * (8 << 20)))
+    assert len(read_lines(path)) == 8 << 20
+    monkeypatch.setattr(files, "FREE_EXPANSION", 1 << 20)
+    with pytest.raises(InputError, match="text: expected a gzip that expands at most 250 times"):
+        read_lines(path)

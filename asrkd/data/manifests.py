@@ -30,6 +30,7 @@ class AudioFile(TypedDict):
 
 def save_split(split: CorpusSplit, folder: Path) -> None:
     """Write recordings, supervisions and what is not among them."""
+    folder = folder.absolute()  # Lhotse runs a path that begins with `pipe:` in a shell
     folder.mkdir(parents=True, exist_ok=True)
     split.recordings.to_file(folder / RECORDINGS_FILE)
     split.supervisions.to_file(folder / SUPERVISIONS_FILE)
@@ -46,6 +47,7 @@ def save_split(split: CorpusSplit, folder: Path) -> None:
 
 def load_split(folder: Path) -> CorpusSplit:
     """Read what `save_split` wrote."""
+    folder = folder.absolute()
     content = read_json(folder / SPLIT_FILE)
     return CorpusSplit(
         RecordingSet.from_file(folder / RECORDINGS_FILE),

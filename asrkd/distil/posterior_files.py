@@ -119,7 +119,7 @@ def _scp_entries(path: Path) -> dict[str, str]:
     entries: dict[str, str] = {}
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.split(maxsplit=1)
-        if len(fields) != 2 or "|" in line:
+        if len(fields) != 2 or "|" in line or fields[1].strip() == "-":  # a command, or standard input
             raise InputError(f"{path}:{number}: expected `utt_id file:offset`, found {line!r}")
         if fields[0] in entries:
             raise InputError(f"{path}:{number}: {fields[0]}: expected one entry of this id, found two")

@@ -23,7 +23,7 @@ from real_speech import Utterance
 pytest.importorskip("lhotse")
 pytest.importorskip("k2")
 
-from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from speech_stages import step_folder
 
 from asrkd.commands import main as cli
@@ -166,7 +166,7 @@ def test_a_command_in_wav_scp_is_refused_and_not_run(kaldi: Path, tmp_path: Path
     recording = Recording("x", [AudioSource("command", [0], f"touch {tmp_path / 'ran'}")], RATE, 8000, 0.5)
     RecordingSet.from_recordings([recording]).to_file(tmp_path / "r.jsonl")
     SupervisionSet.from_segments([]).to_file(tmp_path / "s.jsonl")
-    with pytest.raises(InputError, match=r"r.jsonl: x: expected one unchanged file, found a command"):
+    with pytest.raises(InputError, match=r"r.jsonl:1: x: expected one unchanged file, found a command"):
         prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / "r.jsonl", tmp_path / "s.jsonl"))
     assert not (tmp_path / "ran").exists()
 
@@ -180,6 +180,99 @@ def test_speakers_in_both_train_and_test_are_reported(
     assert caplog.messages == ["1 speakers of test are in train too: bob"]
 
 
+def add_copies(kaldi: Path, speakers: Sequence[str], name: str = "sp0.9-{}", table: str = "utt2uniq") -> None:
+    """Copies of the utterances of these speakers under other names, as Kaldi's tools make them."""
+    originals = [f"{speaker}-{number}" for speaker in speakers for number in (1, 2)]
+    for seed, utt_id in enumerate(originals, start=100):
+        soundfile.write(kaldi / f"{name.format(utt_id)}.wav", noise(seed), RATE)
+    rows = {
+        "wav.scp": [f"{name.format(one)} {name.format(one)}.wav" for one in originals],
+        "text": [f"{name.format(one)} go {one.split('-')[0]}" for one in originals],
+        "utt2spk": [f"{name.format(one)} {name.format(one.split('-')[0])}" for one in originals],
+        "utt2uniq": [f"{name.format(one)} {one}" for one in originals],
+        "uniq2utt": [f"{one} {one} {name.format(one)}" for one in originals],
+    }
+    for file in ("wav.scp", "text", "utt2spk", table):
+        with (kaldi / file).open("a") as stream:
+            stream.writelines(f"{row}\n" for row in rows[file])
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("sp0.9-{}", "utt2uniq"), ("rev1_{}", "uniq2utt"), ("{}-noise", "utt2uniq")]
+)
+def test_copies_of_held_out_speakers_are_neither_trained_on_nor_tested(
+    kaldi: Path, name: str, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
+    add_copies(kaldi, SPEAKERS, name, table)
+    splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
+    for held_out in HELD_OUT:
+        assert list(splits[held_out].recordings) == list(plain[held_out].recordings)
+    trained = {supervision.speaker for supervision in splits["train"].supervisions}
+    speakers = {supervision.speaker for supervision in plain["train"].supervisions}
+    assert trained == {*speakers, *(name.format(speaker) for speaker in speakers)}
+    assert splits["train"].excluded == {"copies of utterances of dev or test": 4}
+    assert caplog.messages == ["4 copies of utterances of dev and test are excluded (utt2uniq)"]
+    assert kaldi / table in user_corpus_files(UserCorpusOptions(kaldi))
+
+
+def test_copies_of_named_test_utterances_are_not_trained_on(
+    kaldi: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = write_kaldi(tmp_path / "test", ("zoe",))
+    add_copies(kaldi, ("zoe",))
+    splits = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi, test_recordings=test), only_probe=True)
+    assert not [one for one in splits["train"].recordings if "zoe" in one.id]
+    assert splits["train"].excluded == {"copies of utterances of dev or test": 2}
+    (kaldi / "utt2uniq").unlink()
+    caplog.clear()
+    prepare_user_corpus(kaldi, UserCorpusOptions(kaldi, test_recordings=test), only_probe=True)
+    (line,) = caplog.messages
+    assert line.startswith("1 speakers of test seem to be in train under another name: zoe (sp0.9-zoe)")
+
+
+def test_only_copies_of_one_speaker_cannot_be_held_out(kaldi: Path, tmp_path: Path) -> None:
+    lone = write_kaldi(tmp_path / "lone", ("ann",))
+    add_copies(lone, ("ann",))
+    with pytest.raises(InputError, match="test speakers: expected more than 1 to hold out 1, found 1"):
+        prepare_user_corpus(lone, UserCorpusOptions(lone))
+
+
+def test_cuts_give_the_same_splits_as_their_manifests(kaldi: Path, tmp_path: Path) -> None:
+    manifests = write_manifests(tmp_path, kaldi)
+    cuts = CutSet.from_manifests(RecordingSet.from_file(manifests[0]), SupervisionSet.from_file(manifests[1]))
+    cuts.to_file(tmp_path / "cuts.jsonl.gz")
+    expected = prepare_user_corpus(tmp_path, UserCorpusOptions(*manifests))
+    splits = prepare_user_corpus(tmp_path, UserCorpusOptions(tmp_path / "cuts.jsonl.gz"))
+    for name, split in splits.items():
+        assert list(split.recordings) == list(expected[name].recordings)
+        assert list(split.supervisions) == list(expected[name].supervisions)
+    assert (
+        cli.main(["init", "mine", "--recordings", str(tmp_path / "cuts.jsonl.gz"), "--out", str(tmp_path / "r")]) == 0
+    )
+
+
+@pytest.mark.parametrize("utt_id", ["../../up", "/etc/passwd", "a/b", "."])
+def test_an_utt_id_that_is_a_path_is_refused(kaldi: Path, tmp_path: Path, utt_id: str) -> None:
+    """Copies of segments are named by utt_ids."""
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    one = SupervisionSegment(utt_id, "ann-1", 0.1, 0.2, text="go", speaker="ann")
+    SupervisionSet.from_segments([one]).to_file(supervisions)
+    options = UserCorpusOptions(recordings, supervisions, segments_dir=tmp_path / "data" / "segments")
+    with pytest.raises(InputError, match="expected an utt_id without slashes and spaces"):
+        prepare_user_corpus(tmp_path, options)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_recording_that_ends_before_its_manifest_says_is_rejected(kaldi: Path, tmp_path: Path) -> None:
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    soundfile.write(kaldi / "bob-1.wav", noise(1, 0.5)[:800], RATE)
+    long = [replace(one, duration=2.0) for one in SupervisionSet.from_file(supervisions)]
+    SupervisionSet.from_segments(long).to_file(supervisions)
+    splits = prepare_user_corpus(tmp_path, UserCorpusOptions(recordings, supervisions), only_probe=True)
+    assert sum(len(split.rejected) for split in splits.values()) == len(long)
+
+
 def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> None:
     plain = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     edit(kaldi / "wav.scp", "ann-1.wav", "flac -c -d -s ann-1.wav |")
@@ -187,8 +280,8 @@ def test_commands_that_only_decode_a_file_are_read_as_the_file(kaldi: Path) -> N
     decoded = prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
     for name, split in plain.items():
         assert list(decoded[name].recordings) == list(split.recordings)
-    edit(kaldi / "wav.scp", "bob-1.wav", "sph2pipe -f wav -c 2 bob-1.wav |")
-    with pytest.raises(InputError, match=r"bob-1: expected a file, found the command 'sph2pipe -f wav -c 2"):
+    edit(kaldi / "wav.scp", "bob-1.wav", "sph2pipe -f wav -t 0:1 bob-1.wav |")
+    with pytest.raises(InputError, match=r"bob-1: expected a file, found the command 'sph2pipe -f wav -t 0:1"):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
 
 
@@ -205,7 +298,12 @@ def test_a_segment_that_ends_too_late_ends_with_its_recording(kaldi: Path) -> No
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("segments", "bob-2 bob-2 0 -1\n", "bob-2 bob-2 0 -1 B\n", r"segments: bob-2: expected recordings of one ch"),
+        (
+            "segments",
+            "bob-2 bob-2 0 -1\n",
+            "bob-2 bob-2 0 -1 left\n",
+            r"segments: bob-2: expected a channel \(A, B or a",
+        ),
         ("utt2spk", "bob-2 bob\n", "", r"utt2spk: expected a speaker of bob-2, found none"),
         ("utt2spk", "bob-2 bob", "bob-2", r"utt2spk:4: expected an utterance and its speaker, found 'bob-2'"),
         ("text", "bob-2 go bob", "bob-1 go bob", r"text:4: expected one line of bob-1, found two"),
@@ -241,6 +339,7 @@ def test_files_that_are_missing_or_something_else_are_named(kaldi: Path, tmp_pat
     (kaldi / "spk2utt").write_text("ann ann-1 ann-2\nzoe\n")
     with pytest.raises(InputError, match=r"spk2utt:2: expected utterances of speaker zoe, found none"):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
+    (kaldi / "spk2utt").unlink()
     (kaldi / "utt2spk").unlink()
     with pytest.raises(InputError, match=r"utt2spk: no such file"):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))

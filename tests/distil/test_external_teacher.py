@@ -233,6 +233,7 @@ def saved(save: Callable, damage: bool = False) -> bytes:
         ("one.npz", saved(np.savez_compressed, damage=True), "one.npz: arr_0: expected a matrix, found something else"),
         ("a.txt", b"", "a.txt: expected a folder of <utt_id>.npy, an .npz or a Kaldi .scp"),
         ("a.scp", b"a-1 touch {tmp}/run |\n", "a.scp:1: expected `utt_id file:offset`"),
+        ("a.scp", b"a-1 -\n", "a.scp:1: expected `utt_id file:offset`"),
         ("a.scp", b"a-1 x.ark:1\na-1 x.ark:9\n", "a.scp:2: a-1: expected one entry of this id, found two"),
         ("a.scp", b"a-1 /nowhere.ark:1\nb-2 /n:2\nc-3 /n:3\n", "nowhere.ark:1: expected a Kaldi matrix"),
         ("a.scp", b"a-1 x.ark:1\nb-2 \xe9.ark:2\n", "a.scp:2: expected UTF-8, found byte 0xe9"),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import yaml
-from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
-
-from asrkd.data.hold_out import held_out_speakers
-from asrkd.data.kaldi_dir import read_kaldi_dir
+from asrkd.data.copies import warn_of_copies
+from asrkd.data.hold_out import Copies, held_out_speakers
+from asrkd.data.kaldi_dir import KALDI_FILES, read_kaldi_dir, read_originals
+from asrkd.data.lhotse_manifests import read_lhotse
 from asrkd.data.segments import Segment, require_distinct, split_from_segments
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError, name_some
@@ -21,12 +19,8 @@ from asrkd.errors import InputError, name_some
 logger = logging.getLogger(__name__)
 
 HELD_OUT_SHARE = 0.1
-KALDI_FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "segments")
-# Errors that Lhotse raises for a file that is not a manifest, is cut short or is damaged.
-_MANIFEST_ERRORS = (
-    *(ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError),
-    *(zlib.error, yaml.YAMLError),
-)
+COPIES = "copies of utterances of dev or test"
+"""Rule of `CorpusSplit.excluded`."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +28,9 @@ class UserCorpusOptions:
     """Manifests or data directories of a corpus, and how many speakers are held out of training."""
 
     recordings: Path
-    """Lhotse manifest of recordings, or a Kaldi data directory."""
+    """Lhotse manifest of recordings or of cuts, or a Kaldi data directory."""
     supervisions: Path | None = None
-    """Lhotse manifest of supervisions; not with a Kaldi data directory."""
+    """Lhotse manifest of supervisions; not with cuts or a Kaldi data directory."""
     dev_recordings: Path | None = None
     """Manifest or data directory of the speech for tuning the scales; default: training speakers are held out."""
     dev_supervisions: Path | None = None
@@ -71,7 +65,7 @@ def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
 
 def user_corpus_audio(base: Path, options: UserCorpusOptions) -> list[Path]:
     """The audio files that the manifests name. InputError as in `prepare_user_corpus`."""
-    segments = (one for source in _sources(options) for one in _with_absolute_paths(_read(*source), source[0], base))
+    segments = (one for source in _sources(options) for one in _read(*source, base))
     return sorted({segment.path for segment in segments})
 
 
@@ -80,26 +74,41 @@ def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool
 
     Relative paths of audio are searched for in the current folder, the folder of the manifest, and `base`. With
     `only_probe` no segment of a recording is copied; the result is for checks only. InputError if a manifest cannot
-    be read, has audio behind a command or URL, has an utterance twice, or has too few speakers to hold some out.
+    be read or has a value of the wrong type, has audio behind a command or URL, has an utterance twice, or has too few
+    speakers to hold some out.
     """
-    train, dev, test = (_with_absolute_paths(_read(*source), source[0], base) for source in _sources(options))
+    train, dev, test = (_read(*source, base) for source in _sources(options))
+    require_distinct({"train": train, "dev": dev, "test": test})
+    copies = Copies({one.utt_id: one.speaker for one in (*train, *dev, *test)}, _originals(options))
+    dev, num_dev_copies = _without_copies_of(dev, test, copies)
+    train, num_copies = _without_copies_of(train, (*dev, *test), copies)
+    num_copies += num_dev_copies
     if not test:
-        train, test = _hold_out(train, options.num_test_speakers, "test")
+        train, test, number = _hold_out(train, copies, options.num_test_speakers, "test")
+        num_copies += number
     if not dev:
-        train, dev = _hold_out(train, options.num_dev_speakers, "dev")
+        train, dev, number = _hold_out(train, copies, options.num_dev_speakers, "dev")
+        num_copies += number
     splits = {"train": train, "dev": dev, "test": test}
-    require_distinct(splits)
-    _warn_of_shared_speakers(splits)
+    _warn_of_shared_speakers(splits, copies)
+    warn_of_copies(splits)
     # Workers of a cluster read the audio too, and their current folder is another one.
     segments_dir = None if only_probe else options.segments_dir.absolute()
-    return {name: split_from_segments(segments, segments_dir) for name, segments in splits.items()}
+    made = {name: split_from_segments(segments, segments_dir) for name, segments in splits.items()}
+    if num_copies:
+        logger.warning("%d copies of utterances of dev and test are excluded (utt2uniq)", num_copies)
+        made["train"] = replace(made["train"], excluded={COPIES: num_copies})
+    return made
 
 
-def _warn_of_shared_speakers(splits: Mapping[str, Sequence[Segment]]) -> None:
+def _warn_of_shared_speakers(splits: Mapping[str, Sequence[Segment]], copies: Copies) -> None:
     """Warn of speakers of dev and test that are in train too: the error rates of other speakers would be higher."""
-    trained = {segment.speaker for segment in splits["train"]}
+    speakers = {
+        name: {copies.speaker(segment.speaker) for segment in segments if segment.speaker}
+        for name, segments in splits.items()
+    }
     for name in ("dev", "test"):
-        shared = sorted(trained & {segment.speaker for segment in splits[name]} - {""})
+        shared = sorted(speakers["train"] & speakers[name])
         if shared:
             logger.warning("%d speakers of %s are in train too: %s", len(shared), name, name_some(shared))
 
@@ -118,83 +127,56 @@ def _files_of(path: Path) -> list[Path]:
     return [path]
 
 
-def _read(recordings: Path | None, supervisions: Path | None) -> list[Segment]:
+def _read(recordings: Path | None, supervisions: Path | None, base: Path) -> list[Segment]:
+    """The segments of a source, with absolute paths of their audio."""
     if recordings is None:
         return []
-    if recordings.is_dir():
-        if supervisions is not None:
-            raise InputError(f"{supervisions}: expected no supervisions with a Kaldi data directory ({recordings})")
-        return read_kaldi_dir(recordings)
-    if supervisions is None:
-        raise InputError(f"{recordings}: expected --supervisions with a manifest of recordings, found none")
-    return _read_manifests(recordings, supervisions)
+    if not recordings.is_dir():
+        find = _file_finder(recordings.parent, base)
+        segments = read_lhotse(recordings, supervisions)
+        return [replace(segment, path=find(segment.path)) for segment in segments]
+    if supervisions is not None:
+        raise InputError(f"{supervisions}: expected no supervisions with a Kaldi data directory ({recordings})")
+    return read_kaldi_dir(recordings, _file_finder(recordings, base))
 
 
-def _with_absolute_paths(segments: list[Segment], manifest: Path | None, base: Path) -> list[Segment]:
-    """The segments with absolute paths; a file that does not exist gets its path in the folder of the manifest."""
-    if manifest is None:
-        return segments
-    folder = manifest if manifest.is_dir() else manifest.parent
-    absolute: dict[Path, Path] = {}
-    for path in {segment.path for segment in segments}:
+def _file_finder(folder: Path, base: Path) -> Callable[[Path], Path]:
+    """Absolute paths of audio; a file that does not exist gets its path in the folder of the manifest."""
+
+    @cache
+    def find(path: Path) -> Path:
         tried = [path, folder / path, base / path]
-        absolute[path] = next((one for one in tried if one.is_file()), folder / path).absolute()
-    return [replace(segment, path=absolute[segment.path]) for segment in segments]
+        try:
+            return next((one for one in tried if one.is_file()), folder / path).absolute()
+        except OSError as error:  # such as a name that is too long
+            raise InputError(f"{folder}: expected audio in {str(path)[:60]!r}, found none ({error.strerror})") from None
+
+    return find
 
 
-def _read_manifests(recordings: Path, supervisions: Path) -> list[Segment]:
-    """One segment per supervision, and one per recording without a supervision."""
-    by_id: dict[str, Recording] = {}
-    for recording in _load(RecordingSet, Recording, recordings):
-        if by_id.setdefault(recording.id, recording) is not recording:
-            raise InputError(f"{recordings}: expected one recording {recording.id}, found two")
-        kinds = {source.type for source in recording.sources}
-        if kinds != {"file"} or len(recording.sources) != 1 or recording.transforms:
-            raise InputError(
-                f"{recordings}: {recording.id}: expected one unchanged file, found {_source_of(recording)}"
-            )
-    segments, used = [], set()
-    for one in _load(SupervisionSet, SupervisionSegment, supervisions):
-        if one.recording_id not in by_id:
-            raise InputError(f"{recordings}: expected a recording {one.recording_id} of {one.id}, found none")
-        recording = by_id[one.recording_id]
-        used.add(recording.id)
-        is_whole = one.start == 0 and abs(one.duration - recording.duration) < 1e-3
-        end = None if is_whole else one.start + one.duration
-        segments.append(
-            Segment(one.id, Path(recording.sources[0].source), one.start, end, one.speaker or "", one.text or "")
-        )
-    for name in sorted(by_id.keys() - used):
-        segments.append(Segment(name, Path(by_id[name].sources[0].source), 0.0, None, "", None))
-    return sorted(segments, key=lambda segment: segment.utt_id)
+def _originals(options: UserCorpusOptions) -> dict[str, str]:
+    """utt_id -> the utterance that it is a copy of, where a Kaldi directory lists such copies."""
+    folders = [recordings for recordings, _ in _sources(options) if recordings is not None and recordings.is_dir()]
+    return {utt_id: original for folder in folders for utt_id, original in read_originals(folder).items()}
 
 
-def _source_of(recording: Recording) -> str:
-    sources = recording.sources
-    if len(sources) != 1:
-        return f"{len(sources)} sources"
-    return f"a {sources[0].type}" if sources[0].type != "file" else "transforms"
+def _without_copies_of(
+    segments: list[Segment], held_out: Iterable[Segment], copies: Copies
+) -> tuple[list[Segment], int]:
+    """The segments that are no copies of utterances that are held out, and the number of the others."""
+    held = {copies.root(segment.utt_id) for segment in held_out}
+    others = [segment for segment in segments if copies.root(segment.utt_id) not in held]
+    return others, len(segments) - len(others)
 
 
-def _load(kind: Any, item: Any, path: Path) -> Sequence[Any]:
-    """A Lhotse manifest. InputError if it is missing or something else."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        items = list(kind.from_file(path))
-    except PermissionError:
-        raise InputError(f"{path}: expected a file that can be read, found none (permission denied)") from None
-    except _MANIFEST_ERRORS as error:
-        raise InputError(f"{path}: expected a Lhotse {kind.__name__}, found something else ({error!r:.80})") from None
-    other = next((type(one).__name__ for one in items if not isinstance(one, item)), None)
-    if other is not None:  # Lhotse reads a manifest of any kind
-        raise InputError(f"{path}: expected a Lhotse {kind.__name__}, found a {other} in it")
-    return items
+def _hold_out(
+    segments: list[Segment], copies: Copies, number: int, name: str
+) -> tuple[list[Segment], list[Segment], int]:
+    """The segments of the other speakers, those of the speakers that are held out, and how many copies are in neither.
 
-
-def _hold_out(segments: list[Segment], number: int, name: str) -> tuple[list[Segment], list[Segment]]:
-    """The segments of the other speakers, and those of the speakers that are held out."""
-    speakers = {segment.speaker for segment in segments if segment.speaker}
+    A speaker and the speakers of copies of the same utterances are one; the originals alone are held out.
+    """
+    speakers = {copies.speaker(segment.speaker) for segment in segments if segment.speaker}
     number = number or max(1, round(HELD_OUT_SHARE * len(speakers)))
     if number >= len(speakers):
         raise InputError(
@@ -202,5 +184,8 @@ def _hold_out(segments: list[Segment], number: int, name: str) -> tuple[list[Seg
             f"give --{name}-recordings"
         )
     chosen = held_out_speakers(speakers, number)
-    others = [segment for segment in segments if segment.speaker not in chosen]
-    return others, [segment for segment in segments if segment.speaker in chosen]
+    is_held = [bool(one.speaker) and copies.speaker(one.speaker) in chosen for one in segments]
+    others = [segment for segment, held in zip(segments, is_held, strict=True) if not held]
+    heard = [segment for segment, held in zip(segments, is_held, strict=True) if held]
+    originals = [segment for segment in heard if copies.is_original(segment.utt_id)]
+    return others, originals, len(heard) - len(originals)
