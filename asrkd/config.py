@@ -14,7 +14,7 @@ import dacite
 import tyro
 
 from asrkd.errors import InputError
-from asrkd.files import read_json, write_json
+from asrkd.files import read_json, require_utf8, write_json
 from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit
 
 Config = TypeVar("Config")
@@ -37,9 +37,11 @@ def parse(
 
     Raises:
         InputError: an unknown option (the nearest known one is named), a value of the wrong type, or no value of a
-            required option.
+            required option, or an argument that is not UTF-8.
         SystemExit: after printing the help.
     """
+    for argument in argv:
+        require_utf8(argument)
     options = options_of(default)
     arguments = _in_full(argv, options)
     given = {_name(argument) for argument in arguments if argument.startswith("-")}

@@ -76,6 +76,6 @@ def bfloat16_gain(device: torch.device) -> float:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Only one process at a time, on any machine that sees the same file system."""
-    with open(path.with_name(f".{path.name}.lock"), "a+") as lock:
+    with open(path.with_name(f".{path.name}.lock"), "a+", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

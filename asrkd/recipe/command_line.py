@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from asrkd.files import read_json, write_json
+from asrkd.files import read_json, require_utf8, write_json
 from asrkd.recipe.run_options import RunOptions, save_config
 from asrkd.workflow.stages import StageRange, list_steps, run_steps
 from asrkd.workflow.steps import STAGE_NAMES, Step
@@ -23,6 +23,7 @@ def run_recipe(steps: Sequence[Step], options: RunOptions, terminal_text: Callab
     """
     stages = StageRange(options.stage, options.stop_stage, options.only)
     exp_dir = options.exp_dir.absolute()
+    require_utf8(str(exp_dir))
     if options.list_steps or options.dry_run:
         print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run)))
         return

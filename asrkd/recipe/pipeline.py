@@ -24,6 +24,7 @@ from asrkd.recipe.folders import HELD_OUT, SPLITS
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.report import print_table
+from asrkd.terminal import require_utf8_mode
 from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.steps import STAGE_NAMES, Step
 
@@ -376,6 +377,8 @@ def _with_real_paths(options: Any) -> dict[str, Any]:
 def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:
     """Run a recipe's stages; errors that a user can mend are one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        require_utf8_mode()
     with one_line_errors(corpus.program):
         description, examples = _description(corpus), _examples(corpus, default)
         options = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)

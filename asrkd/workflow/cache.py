@@ -7,7 +7,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -75,8 +75,11 @@ class ResultCache(Generic[Result]):
                     self._write(fresh)
                     fresh, written = {}, time.monotonic()
                 yield missing[index], result
-        finally:
-            self._write(fresh)
+        except BaseException:
+            with suppress(InputError):  # an error here would replace the first one
+                self._write(fresh)
+            raise
+        self._write(fresh)
 
     def _read(self) -> dict[int, bytes]:
         if not self.path.is_file():
