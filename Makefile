@@ -15,7 +15,8 @@ TRAIN_TESTS := align/test_align commands/test_cli commands/test_doctor data/corp
 	recipe/test_cost_estimate recipe/test_shared recipe/test_sizes report/test_decoding_sections \
 	report/test_missing_parts report/test_output report/test_page report/test_plots report/test_results_md \
 	report/test_score_tables report/test_verdict scoring/test_bootstrap scoring/test_boundaries \
-	scoring/test_frame_metrics test_config test_errors test_examples test_files test_imports test_terminal \
+	scoring/test_frame_metrics test_config test_errors test_examples test_files test_full_disk test_imports \
+	test_terminal \
 	workflow/test_append_store workflow/test_cache workflow/test_executor workflow/test_local_pool \
 	workflow/test_stages
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import time
 import zlib
@@ -76,7 +78,7 @@ class ResultCache(Generic[Result]):
                     fresh, written = {}, time.monotonic()
                 yield missing[index], result
         except BaseException:
-            with suppress(InputError):  # an error here would replace the first one
+            with suppress(InputError, OSError):  # an error here would replace the first one
                 self._write(fresh)
             raise
         self._write(fresh)
@@ -106,4 +108,6 @@ class ResultCache(Generic[Result]):
                 connection.execute(_TABLE)
                 connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
+            if "disk is full" in str(error):  # Python 3.10 has no code of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from None
             raise InputError(f"{self.path}: {error}") from None
