@@ -15,7 +15,7 @@ import tyro
 
 from asrkd.errors import InputError
 from asrkd.files import read_json, require_utf8, write_json
-from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit
+from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit, require_effect
 
 Config = TypeVar("Config")
 
@@ -37,7 +37,7 @@ def parse(
 
     Raises:
         InputError: an unknown option (the nearest known one is named), a value of the wrong type, or no value of a
-            required option, or an argument that is not UTF-8.
+            required option, an argument that is not UTF-8, or an option without effect (`NoEffect`).
         SystemExit: after printing the help.
     """
     for argument in argv:
@@ -57,6 +57,7 @@ def parse(
     config, extra = _read(default, arguments, program)
     if extra:
         raise InputError(f"expected an option, found {extra[0]} ({HELP[0]} lists them)")
+    require_effect(config, [option.name for option in options if given.intersection(option.names)])
     return config
 
 
@@ -113,7 +114,7 @@ def _read(default: Config | type[Config], arguments: list[str], program: str) ->
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()), _columns(NO_WRAPPING):
             return tyro.cli(kind, default=given, args=arguments, prog=program, return_unknown_args=True, add_help=False)
     except SystemExit:
-        raise InputError(_one_line(complaint.getvalue())) from None
+        raise InputError(_with_advice(_one_line(complaint.getvalue()), options_of(default))) from None
 
 
 @contextlib.contextmanager
@@ -142,6 +143,12 @@ def _one_line(complaint: str) -> str:
     message = " ".join(sections[1])
     usage = next((section[1] for section in sections[2:] if section[0] == "Argument helptext:"), None)
     return f"{message} (expected {usage})" if usage else message
+
+
+def _with_advice(complaint: str, options: Sequence[Option]) -> str:
+    """A complaint of an option's value, with what always works."""
+    advice = [one.metadata["advice"] for one in options if "advice" in one.metadata and f"'{one.name}'" in complaint]
+    return f"{complaint} ({advice[0]})" if advice else complaint
 
 
 def _unknown_option(name: str, known: Sequence[str]) -> str:

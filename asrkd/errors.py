@@ -19,8 +19,8 @@ EXIT_USER_ERROR = 2
 EXIT_PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended, 128 + 13
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 # What the system refuses to the process as a whole. An error of one file has the file's name.
-SYSTEM_ERRNOS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE)
-SYSTEM_ERRNOS += (errno.ENOMEM, errno.EAGAIN)
+_OF_DISKS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+SYSTEM_ERRNOS = (*_OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 class InputError(Exception):

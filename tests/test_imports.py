@@ -222,7 +222,7 @@ def test_training_and_distilling_need_neither_k2_nor_lhotse(name: str) -> None:
 
 
 # Modules of asrkd/recipe that every recipe shares, MNIST too. The others are the speech recipe.
-SHARED_BY_RECIPES = {"command_line", "network_cost", "run_options", "seeds", "trained"}
+SHARED_BY_RECIPES = {"command_line", "network_cost", "no_effect", "run_options", "seeds", "trained"}
 
 
 def test_mnist_needs_neither_k2_nor_lhotse_nor_the_speech_recipe() -> None:

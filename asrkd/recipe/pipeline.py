@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -395,5 +396,6 @@ def _description(corpus: Corpus) -> str:
 
 
 def _examples(corpus: Corpus, default: SpeechOptions) -> tuple[str, ...]:
-    run = corpus.program if default.corpus_dir else f"{corpus.program} --corpus-dir DIR"
+    program = shlex.quote(corpus.program)
+    run = program if default.corpus_dir else f"{program} --corpus-dir DIR"
     return (run, f"{run} --exp-dir exp/{corpus.name}_t5 --ensemble.size 10 --distil.temperature 5")
