@@ -14,7 +14,7 @@ import dacite
 import tyro
 
 from asrkd.errors import InputError
-from asrkd.files import read_json, require_utf8, write_json
+from asrkd.files import read_object, reading, require_utf8, write_json
 from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit, require_effect
 
 Config = TypeVar("Config")
@@ -77,13 +77,16 @@ def load(config_type: type[Config], path: Path, section: str | None = None, leav
     InputError for an unknown key or a value of the wrong type.
     """
     settings = dacite.Config(strict=True, cast=[Path, tuple])
-    values = {name: value for name, value in read_json(path).items() if name not in leave_out}
-    try:
-        return dacite.from_dict(config_type, values if section is None else values[section], settings)
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: expected a configuration with {section}, found none") from None
-    except dacite.DaciteError as error:
-        raise InputError(f"{path}: {error}") from None
+    values = {name: value for name, value in read_object(path).items() if name not in leave_out}
+    if section is not None:
+        values = values.get(section)  # type: ignore[assignment]
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: expected a configuration with {section}, found none")
+    with reading(path, "a configuration"):
+        try:
+            return dacite.from_dict(config_type, values, settings)
+        except dacite.DaciteError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _name(argument: str) -> str:

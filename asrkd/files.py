@@ -120,20 +120,42 @@ def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
                 digest.update(block)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (struct.error, ValueError, AttributeError) as error:
+    except (struct.error, ValueError, AttributeError, RecursionError, MemoryError) as error:
         raise InputError(f"{path}: expected a safetensors file, found something else ({error})") from None
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+# What a reader raises where a file's parts are missing, of another type or at odds with each other.
+DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def reading(path: Path | str, what: str) -> Iterator[None]:
+    """Read an artefact in the block: what a damaged one makes it raise becomes an InputError that names the file."""
+    try:
+        yield
+    except DAMAGED as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+        raise InputError(f"{path}: expected {what}, found something else ({found}); make it again") from None
 
 
 def read_json(path: Path | str) -> Any:
     """The value in a JSON file. InputError if it is missing or is not JSON."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return json.loads(path.read_bytes().decode())
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+
+
+def read_object(path: Path | str) -> dict[str, Any]:
+    """The object in a JSON file. InputError if it is missing or is something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 def read_lines(path: Path | str) -> list[str]:
@@ -217,7 +239,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, s
         with safe_open(str(path), framework="pt") as archive:
             names = archive.keys()
             return {name: archive.get_tensor(name) for name in names}, dict(archive.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise InputError(f"{path}: expected a safetensors file, found a damaged one ({error})") from None
 
 

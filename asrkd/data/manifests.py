@@ -11,8 +11,7 @@ from typing import Any, TypedDict
 from lhotse import Recording, RecordingSet, SupervisionSet
 
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.errors import InputError
-from asrkd.files import atomic_file, file_fingerprint, fingerprint, read_json, read_lines, utf8, write_json
+from asrkd.files import atomic_file, file_fingerprint, fingerprint, read_lines, read_object, reading, utf8, write_json
 
 RECORDINGS_FILE = "recordings.jsonl.gz"
 SUPERVISIONS_FILE = "supervisions.jsonl.gz"
@@ -49,7 +48,12 @@ def save_split(split: CorpusSplit, folder: Path) -> None:
 
 def load_split(folder: Path) -> CorpusSplit:
     """Read what `save_split` wrote."""
-    content = read_json(folder / SPLIT_FILE)
+    content = read_object(folder / SPLIT_FILE)
+    with reading(folder / SPLIT_FILE, "a split"):
+        return _split(content, folder)
+
+
+def _split(content: Mapping[str, Any], folder: Path) -> CorpusSplit:
     return CorpusSplit(
         _read_manifest(RecordingSet, folder / RECORDINGS_FILE),
         _read_manifest(SupervisionSet, folder / SUPERVISIONS_FILE),
@@ -73,10 +77,9 @@ def _write_manifest(items: RecordingSet | SupervisionSet, path: Path) -> None:
 
 def _read_manifest(kind: Any, path: Path) -> Any:
     """A manifest of `_write_manifest`. InputError if it is missing or damaged."""
-    try:
-        return kind.from_dicts(json.loads(line) for line in read_lines(path))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, AssertionError) as error:
-        raise InputError(f"{path}: expected a manifest, found a damaged one ({error!r:.80})") from None
+    lines = read_lines(path)
+    with reading(path, "a Lhotse manifest"):
+        return kind.from_dicts(json.loads(line) for line in lines)
 
 
 def audio_files(recordings: Iterable[Recording], known: Mapping[str, AudioFile]) -> dict[str, AudioFile]:

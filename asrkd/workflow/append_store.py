@@ -22,8 +22,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asrkd.errors import naming
-from asrkd.files import publish_dir, read_json, sync, write_json
+from asrkd.errors import InputError, naming
+from asrkd.files import publish_dir, read_object, sync, write_json
 
 JOURNAL_FILE = "journal.jsonl"
 HEADER_BYTES = 512
@@ -159,8 +159,11 @@ def is_finished(index_file: Path, fingerprint: str) -> bool:
     """Whether the store of this index file is whole and has this fingerprint."""
     if not index_file.is_file():
         return False
-    index = read_json(index_file)
-    if not isinstance(index, dict) or index.get("fingerprint") != fingerprint:
+    try:
+        index = read_object(index_file)
+    except InputError:  # damaged: it is written again
+        return False
+    if index.get("fingerprint") != fingerprint:
         return False
     _remove_journal(index_file.parent)  # a process that was killed right after the renaming leaves it
     return True

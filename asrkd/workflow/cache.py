@@ -17,8 +17,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from asrkd.errors import InputError
+from asrkd.files import DAMAGED
 from asrkd.workflow import provenance
 
 logger = logging.getLogger(__name__)
@@ -61,9 +63,15 @@ class ResultCache(Generic[Result]):
         `compute` gets the missing items and yields (number among them, result) in any order. InputError if the file
         cannot be written.
         """
-        cached = self._read()
-        for number, packed in cached.items():
-            yield number, self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
+        cached = {number: packed for number, packed in self._read().items() if number in range(len(items))}
+        for number, packed in [*cached.items()]:
+            try:
+                result = self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
+            except (SafetensorError, zlib.error, *DAMAGED) as error:
+                logger.warning("%s: result %s is damaged (%s); it is computed again", self.path, number, error)
+                del cached[number]
+                continue
+            yield number, result
         missing = [number for number in range(len(items)) if number not in cached]
         if not missing:
             return

@@ -209,7 +209,9 @@ def _open_partial(partial: Path, stamp: str, resume: bool) -> float:
     begun = _begun(pending)
     if resume and begun.get("stamp") == stamp:
         last = max(path.stat().st_mtime for path in partial.rglob("*"))
-        spent = begun.get("spent", 0.0) + max(0.0, last - begun.get("started", last))
+        numbers = [begun.get("spent"), begun.get("started")]
+        if all(isinstance(number, (int, float)) for number in numbers):
+            spent = numbers[0] + max(0.0, last - numbers[1])
     else:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
