@@ -14,8 +14,8 @@ import dacite
 import tyro
 
 from asrkd.errors import InputError
-from asrkd.files import read_json, write_json
-from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit
+from asrkd.files import read_object, reading, require_utf8, write_json
+from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit, require_effect
 
 Config = TypeVar("Config")
 
@@ -37,9 +37,11 @@ def parse(
 
     Raises:
         InputError: an unknown option (the nearest known one is named), a value of the wrong type, or no value of a
-            required option.
+            required option, an argument that is not UTF-8, or an option without effect (`NoEffect`).
         SystemExit: after printing the help.
     """
+    for argument in argv:
+        require_utf8(argument)
     options = options_of(default)
     arguments = _in_full(argv, options)
     given = {_name(argument) for argument in arguments if argument.startswith("-")}
@@ -55,6 +57,7 @@ def parse(
     config, extra = _read(default, arguments, program)
     if extra:
         raise InputError(f"expected an option, found {extra[0]} ({HELP[0]} lists them)")
+    require_effect(config, [option.name for option in options if given.intersection(option.names)])
     return config
 
 
@@ -74,13 +77,16 @@ def load(config_type: type[Config], path: Path, section: str | None = None, leav
     InputError for an unknown key or a value of the wrong type.
     """
     settings = dacite.Config(strict=True, cast=[Path, tuple])
-    values = {name: value for name, value in read_json(path).items() if name not in leave_out}
-    try:
-        return dacite.from_dict(config_type, values if section is None else values[section], settings)
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: expected a configuration with {section}, found none") from None
-    except dacite.DaciteError as error:
-        raise InputError(f"{path}: {error}") from None
+    values = {name: value for name, value in read_object(path).items() if name not in leave_out}
+    if section is not None:
+        values = values.get(section)  # type: ignore[assignment]
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: expected a configuration with {section}, found none")
+    with reading(path, "a configuration"):
+        try:
+            return dacite.from_dict(config_type, values, settings)
+        except dacite.DaciteError as error:
+            raise InputError(f"{path}: {error}") from None
 
 
 def _name(argument: str) -> str:
@@ -111,7 +117,7 @@ def _read(default: Config | type[Config], arguments: list[str], program: str) ->
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(io.StringIO()), _columns(NO_WRAPPING):
             return tyro.cli(kind, default=given, args=arguments, prog=program, return_unknown_args=True, add_help=False)
     except SystemExit:
-        raise InputError(_one_line(complaint.getvalue())) from None
+        raise InputError(_with_advice(_one_line(complaint.getvalue()), options_of(default))) from None
 
 
 @contextlib.contextmanager
@@ -140,6 +146,12 @@ def _one_line(complaint: str) -> str:
     message = " ".join(sections[1])
     usage = next((section[1] for section in sections[2:] if section[0] == "Argument helptext:"), None)
     return f"{message} (expected {usage})" if usage else message
+
+
+def _with_advice(complaint: str, options: Sequence[Option]) -> str:
+    """A complaint of an option's value, with what always works."""
+    advice = [one.metadata["advice"] for one in options if "advice" in one.metadata and f"'{one.name}'" in complaint]
+    return f"{complaint} ({advice[0]})" if advice else complaint
 
 
 def _unknown_option(name: str, known: Sequence[str]) -> str:

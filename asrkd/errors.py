@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from asrkd.terminal import STDOUT_NAME, drop_stdout, flush_stdout, print_anything
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 EXIT_USER_ERROR = 2
-# Errors of a path that a user can correct: missing rights, a file instead of a folder, a name that is too long.
-PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
+EXIT_PIPE_CLOSED = 141  # what a shell reports of a program that SIGPIPE ended, 128 + 13
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+# What the system refuses to the process as a whole. An error of one file has the file's name.
+_OF_DISKS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
+SYSTEM_ERRNOS = (*_OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 class InputError(Exception):
@@ -25,21 +31,53 @@ class InputError(Exception):
 def one_line_errors(program: str) -> Iterator[None]:
     """Report an error that a user can correct as one line on stderr, and exit with code 2.
 
-    These are InputError, Ctrl-C, a full disk and paths that cannot be read or written. Any other exception is a bug
-    and keeps its traceback.
+    These are InputError, Ctrl-C, and what the system refuses: a full disk, a path that cannot be read or written, too
+    little memory. Any other exception is a bug and keeps its traceback. A reader of stdout that goes away, as `head`
+    does, ends the program without a word. Messages and stdout are written whatever their encoding.
     """
+    print_anything()
     try:
         yield
+        flush_stdout()
     except InputError as error:
         _exit(program, str(error))
     except KeyboardInterrupt:
         _exit(program, "interrupted; finished stages are kept, run the same command again to continue")
+    except MemoryError:
+        _exit(program, "out of memory; finished stages are kept, run the same command again to continue")
     except OSError as error:
-        if error.errno in PATH_ERRNOS and error.filename:
-            _exit(program, f"{error.filename}: {error.strerror}")
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno == errno.EPIPE and error.filename == STDOUT_NAME:
+            drop_stdout()
+            raise SystemExit(EXIT_PIPE_CLOSED) from None
+        message = system_error(error)
+        if message is None:
             raise
-        _exit(program, f"disk full: could not write {error.filename or 'an output'}")
+        _exit(program, message)
+
+
+def system_error(error: OSError) -> str | None:
+    """What the system refused, as one line that names the file; None where the error says neither file nor reason."""
+    if error.errno in DISK_FULL_ERRNOS:
+        return f"disk full: could not write {_name(error) or 'an output'}: {error.strerror}"
+    if error.errno is None or error.strerror is None or not (error.filename or error.errno in SYSTEM_ERRNOS):
+        return None
+    return f"{_name(error)}: {error.strerror}" if error.filename else error.strerror
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Give an OSError of the block, such as a full disk, the name of a file, for the system names none in a write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _name(error: OSError) -> str:
+    name = error.filename or ""
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
 
 
 def require_same_utterances(refs: Iterable[str], hyps: Iterable[str]) -> None:
@@ -73,5 +111,9 @@ def name_some(items: Sequence[object], limit: int = 5, separator: str = ", ") ->
 
 def _exit(program: str, message: str) -> None:
     one_line = " ".join(message.split())
+    try:
+        flush_stdout()
+    except OSError:  # Python would try once more at its exit, and print a traceback
+        drop_stdout()
     print(f"{program}: error: {one_line}", file=sys.stderr)
     raise SystemExit(EXIT_USER_ERROR)

@@ -18,7 +18,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, naming
 
 FINGERPRINT_DIGITS = 16
 _BLOCK_BYTES = 1 << 20
@@ -55,7 +55,20 @@ def canonical(obj: Any) -> Any:
 def fingerprint(obj: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON."""
     text = json.dumps(canonical(obj), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+    return hashlib.sha256(utf8(text)).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8. What is no character, as in a file name of another encoding, becomes an escape as of JSON."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def require_utf8(text: str) -> None:
+    """InputError for a name of a file or folder in another encoding: libraries and JSON have no way to write it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{text!r}: expected a name in UTF-8, found bytes of another encoding; rename it") from None
 
 
 def tensor_digest(tensor: torch.Tensor, prefix: str = "") -> str:
@@ -112,20 +125,42 @@ def safetensors_fingerprint(path: Path, with_metadata: bool = True) -> str:
                 digest.update(block)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (struct.error, ValueError, AttributeError) as error:
+    except (struct.error, ValueError, AttributeError, RecursionError, MemoryError) as error:
         raise InputError(f"{path}: expected a safetensors file, found something else ({error})") from None
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+# What a reader raises where a file's parts are missing, of another type or at odds with each other.
+DAMAGED = (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def reading(path: Path | str, what: str) -> Iterator[None]:
+    """Read an artefact in the block: what a damaged one makes it raise becomes an InputError that names the file."""
+    try:
+        yield
+    except DAMAGED as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+        raise InputError(f"{path}: expected {what}, found something else ({found}); make it again") from None
 
 
 def read_json(path: Path | str) -> Any:
     """The value in a JSON file. InputError if it is missing or is not JSON."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return json.loads(path.read_bytes().decode())
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
+
+
+def read_object(path: Path | str) -> dict[str, Any]:
+    """The object in a JSON file. InputError if it is missing or is something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 def read_lines(path: Path | str) -> list[str]:
@@ -179,7 +214,7 @@ def write_json(path: Path | str, obj: Any) -> None:
     """Write `obj` as JSON, whole or not at all."""
     text = json.dumps(canonical(obj), indent=1, ensure_ascii=False) + "\n"
     with atomic_file(Path(path)) as tmp_path:
-        tmp_path.write_text(text, encoding="utf-8")
+        tmp_path.write_bytes(utf8(text))
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -193,18 +228,19 @@ def save_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], metadata
     # removes what a killed process left of it.
     tmp_dir = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(tmp_dir, ignore_errors=True)
-    tmp_dir.mkdir()
     try:
-        tmp_path = tmp_dir / path.name
-        tmp_path.touch()
-        mode = stat.S_IMODE(tmp_path.stat().st_mode)  # the mode that the umask gives a new file
-        save_file(contiguous, str(tmp_path), metadata=dict(metadata))
-        tmp_path.chmod(mode)  # safetensors makes its file readable by the owner alone
-        _publish_file(tmp_path, path)
+        with naming(path):
+            tmp_dir.mkdir()
+            tmp_path = tmp_dir / path.name
+            tmp_path.touch()
+            mode = stat.S_IMODE(tmp_path.stat().st_mode)  # the mode that the umask gives a new file
+            save_file(contiguous, str(tmp_path), metadata=dict(metadata))
+            tmp_path.chmod(mode)  # safetensors makes its file readable by the owner alone
+            _publish_file(tmp_path, path)
     except SafetensorError as error:
         raise _system_error(error, path) from error
     finally:
-        shutil.rmtree(tmp_dir)
+        shutil.rmtree(tmp_dir, ignore_errors=True)  # an error here would replace the first one
 
 
 def _system_error(error: SafetensorError, path: Path | str) -> Exception:
@@ -225,7 +261,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, s
         with safe_open(str(path), framework="pt") as archive:
             names = archive.keys()
             return {name: archive.get_tensor(name) for name in names}, dict(archive.metadata() or {})
-    except SafetensorError as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise InputError(f"{path}: expected a safetensors file, found a damaged one ({error})") from None
 
 
@@ -234,10 +270,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path next to `path`, synced and renamed to it when the block ends without error."""
     tmp_path = path.with_name(f".{path.name}.partial")
     try:
-        yield tmp_path
-        _publish_file(tmp_path, path)
+        with naming(path):
+            yield tmp_path
+            _publish_file(tmp_path, path)
     finally:
-        tmp_path.unlink(missing_ok=True)
+        with suppress(OSError):  # an error here would replace the first one
+            tmp_path.unlink(missing_ok=True)
 
 
 def _publish_file(tmp_path: Path, path: Path) -> None:
@@ -252,9 +290,10 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     """An empty temporary folder next to `path`, synced and renamed to it when the block ends without error."""
     tmp_dir = path.with_name(f".{path.name}.partial")
     shutil.rmtree(tmp_dir, ignore_errors=True)
-    tmp_dir.mkdir(parents=True)
-    yield tmp_dir
-    publish_dir(tmp_dir, path)
+    with naming(path):
+        tmp_dir.mkdir(parents=True)
+        yield tmp_dir
+        publish_dir(tmp_dir, path)
 
 
 def publish_dir(tmp_dir: Path, path: Path) -> None:
@@ -283,6 +322,7 @@ def sync(path: Path) -> None:
     """Flush a file or folder to the disk, so that a rename never reaches it before the contents."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -41,6 +41,38 @@ def first_word() -> Mapping[str, Any]:
 def set_by_run(*names: str) -> Mapping[str, Any]:
     """Metadata of a section: options that the run's options of the same names set. They stay options in Python."""
     return {"set_by_run": names}
+
+
+def advice(text: str) -> Mapping[str, Any]:
+    """Metadata of a field: what always works, for the message that refuses another value."""
+    return {"advice": text}
+
+
+@dataclass(frozen=True)
+class NoEffect:
+    """Options that change nothing in some configurations. Who gives one there expects something else.
+
+    A dataclass of options lists such rules as NO_EFFECT; `require_effect` checks them.
+    """
+
+    options: tuple[str, ...]
+    """Names of options; one that ends in a dot stands for a section."""
+    when: Callable[[Any], bool]
+    """Of the configuration: whether they change nothing."""
+    because: str
+    """The option that makes it so, and the one with which they have an effect."""
+
+
+def require_effect(config: Any, given: Collection[str]) -> None:
+    """InputError for an option of the command line, with its dashes, that another option leaves without effect.
+
+    Defaults of a recipe are no such options: only what a person has `given` is refused.
+    """
+    for rule in getattr(type(config), "NO_EFFECT", ()):
+        for name in given:
+            named = any(name == one or (one.endswith(".") and name.startswith(one)) for one in rule.options)
+            if named and rule.when(config):
+                raise InputError(f"{name}: it has no effect {rule.because}")
 
 
 def require_set_by_run(config: Any, prefix: str = "--") -> None:

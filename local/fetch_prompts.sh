@@ -6,7 +6,8 @@
 # Downloads with apt and unpacks without installing; apt's lists go to a folder next to OUT_DIR, so root is not needed.
 # OUT_DIR appears whole or not at all, and nothing is done when it is there.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 packages=(asterisk-core-sounds-en-wav asterisk-core-sounds-en)
 out=${1:-data/prompts}

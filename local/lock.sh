@@ -9,7 +9,8 @@
 #
 # Versions already locked stay. To move them: `make lock UPGRADE=--upgrade`.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 uv=$(local/uv.sh)
 tmp_dir=$(mktemp -d)
 trap 'rm -rf "$tmp_dir"' EXIT

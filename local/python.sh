@@ -2,7 +2,8 @@
 # Prints the path of an interpreter: python.sh VERSION... tries each version in turn on PATH, under pyenv, among uv's own.
 # With --download first, what none of them has is fetched by uv, the first version named.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 uv=$(local/uv.sh)
 
 download=

@@ -3,7 +3,8 @@
 #
 #   local/run_recipe.sh NAME OPTION...
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+unset CDPATH # with it, cd prints, and may find another folder
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 name=$1
 shift
 python=${ASRKD_PYTHON:-$root/.venv/bin/python}
@@ -16,6 +17,8 @@ if [ "$name" != mnist ] && ! "$python" -c "$speech"; then
   echo "recipes/$name/run.sh: error: $python: expected k2 and lhotse, which speech needs; use the environment of \`make setup\`" >&2
   exit 2
 fi
+# Files are UTF-8 whatever the locale.
+export PYTHONUTF8=1
 # In a log file, a progress bar needs a new line every 30 seconds only.
 [ -t 2 ] || export TQDM_MININTERVAL="${TQDM_MININTERVAL:-30}"
 exec "$python" "$root/recipes/$name/recipe.py" "$@"

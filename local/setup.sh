@@ -6,7 +6,8 @@
 #
 # Needs git, make and Python with pip; about 4 GB on disk. Run again after an interruption: it starts afresh.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 venv=.venv
 stamp=$venv/asrkd-stamp

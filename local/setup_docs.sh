@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv-docs from local/requirements-docs.txt: what `make docs` builds the site with. Neither torch nor k2. Prints nothing when it is up to date.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 venv=.venv-docs
 stamp=$venv/asrkd-stamp

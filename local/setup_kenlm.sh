@@ -4,7 +4,8 @@
 # It has no wheels, so it needs a C++ compiler, make and Python's headers. Where one is missing this says so and leaves
 # with success: the tests that need kenlm skip visibly, everything else works.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 venv=$PWD/.venv
 stamp=$venv/kenlm-stamp

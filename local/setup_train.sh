@@ -4,7 +4,8 @@
 #
 #   ASRKD_TRAIN_TORCH=2.13.0+cu130 local/setup_train.sh    another build of torch, as pip is to find it
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 torch=2.13.0
 venv=.venv-train

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Prints the path of a working uv: the one on PATH if it is new enough, or one that pip puts, hash-checked, into .venv-uv.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 # Run it: a pyenv shim can be on PATH for a Python that has no uv, and one before 0.7 lacks options used here.
 if on_path=$(command -v uv) && [[ $("$on_path" pip install --help 2>/dev/null) == *--torch-backend* ]]; then

@@ -197,3 +197,9 @@ def test_option_names() -> None:
         *("--corpus-dir", "--factors", "--num-jobs", "--nj", "--device"),
         *("--train.learning-rate", "--train.epochs", "--train.capture", "--train.no-capture"),
     ]
+
+
+def test_an_argument_of_another_encoding_is_refused() -> None:
+    argument = "--exp-dir=" + os.fsdecode(b"/tmp/\xe9t\xe9")
+    with pytest.raises(InputError, match=r"--exp-dir=/tmp/\\udce9t\\udce9': expected a name in UTF-8"):
+        parse(Config(), [argument], "test", "")

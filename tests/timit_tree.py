@@ -36,7 +36,7 @@ def write_sphere(path: Path, samples: NDArray[np.int16], utt_id: str) -> None:
 
 
 def write_rows(path: Path, rows: list[tuple[int, int, str]]) -> None:
-    path.write_text("".join(f"{start} {end} {name}\n" for start, end, name in rows))
+    path.write_text("".join(f"{start} {end} {name}\n" for start, end, name in rows), encoding="utf-8")
 
 
 def speaker_folders(root: Path) -> list[Path]:

@@ -145,13 +145,13 @@ def probe(name: str) -> Import:
         return Import(name, installed, "", {})
     command = [sys.executable, "-c", PROBE, name]
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_SEC, check=False)
+        process = subprocess.run(command, capture_output=True, timeout=IMPORT_TIMEOUT_SEC, check=False)
     except subprocess.TimeoutExpired:
         return Import(name, "", f"importing it took more than {IMPORT_TIMEOUT_SEC} s", {})
     if process.returncode < 0:
         return Import(name, "", f"importing it crashed Python (signal {-process.returncode})", {})
     if process.returncode > 0:
-        error_lines = process.stderr.strip().splitlines() or ["no message"]
+        error_lines = process.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         return Import(name, "", error_lines[-1], {})
     facts = json.loads(process.stdout.splitlines()[-1])
     return Import(name, facts["version"] or installed, "", facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def run(options: InitOptions) -> int:
     )
     recipe = write_recipe(options.name, corpora, options.lexicon, options.out, options.max_bad)
     print(f"wrote {recipe.folder / 'recipe.py'} for {recipe.described}")
-    print(f"run {recipe.folder / 'run.sh'} (--help lists its options)")
+    print(f"run {shlex.quote(str(recipe.folder / 'run.sh'))} (--help lists its options)")
     return 0
 
 

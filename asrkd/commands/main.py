@@ -11,6 +11,7 @@ from asrkd.commands import doctor, estimate, init, posteriors, results
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
+from asrkd.terminal import require_utf8_mode
 
 DESCRIPTION = """Distil acoustic models: an ensemble's senone posteriors are the targets of one small network.
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"asrkd {asrkd.__version__}")
         return 0
+    if argv is None:
+        require_utf8_mode()
     with one_line_errors("asrkd"):
         return dispatch(arguments)
 

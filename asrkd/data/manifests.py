@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -9,7 +11,7 @@ from typing import Any, TypedDict
 from lhotse import Recording, RecordingSet, SupervisionSet
 
 from asrkd.data.splits import CorpusSplit, Rejected
-from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
+from asrkd.files import atomic_file, file_fingerprint, fingerprint, read_lines, read_object, reading, utf8, write_json
 
 RECORDINGS_FILE = "recordings.jsonl.gz"
 SUPERVISIONS_FILE = "supervisions.jsonl.gz"
@@ -30,10 +32,9 @@ class AudioFile(TypedDict):
 
 def save_split(split: CorpusSplit, folder: Path) -> None:
     """Write recordings, supervisions and what is not among them."""
-    folder = folder.absolute()  # Lhotse runs a path that begins with `pipe:` in a shell
     folder.mkdir(parents=True, exist_ok=True)
-    split.recordings.to_file(folder / RECORDINGS_FILE)
-    split.supervisions.to_file(folder / SUPERVISIONS_FILE)
+    _write_manifest(split.recordings, folder / RECORDINGS_FILE)
+    _write_manifest(split.supervisions, folder / SUPERVISIONS_FILE)
     write_json(
         folder / SPLIT_FILE,
         {
@@ -47,16 +48,38 @@ def save_split(split: CorpusSplit, folder: Path) -> None:
 
 def load_split(folder: Path) -> CorpusSplit:
     """Read what `save_split` wrote."""
-    folder = folder.absolute()
-    content = read_json(folder / SPLIT_FILE)
+    content = read_object(folder / SPLIT_FILE)
+    with reading(folder / SPLIT_FILE, "a split"):
+        return _split(content, folder)
+
+
+def _split(content: Mapping[str, Any], folder: Path) -> CorpusSplit:
     return CorpusSplit(
-        RecordingSet.from_file(folder / RECORDINGS_FILE),
-        SupervisionSet.from_file(folder / SUPERVISIONS_FILE),
+        _read_manifest(RecordingSet, folder / RECORDINGS_FILE),
+        _read_manifest(SupervisionSet, folder / SUPERVISIONS_FILE),
         content["excluded"],
         tuple(Rejected(*row) for row in content["rejected"]),
         tuple(content["missing"]),
         content["missing_share"],
     )
+
+
+def _write_manifest(items: RecordingSet | SupervisionSet, path: Path) -> None:
+    """Write a manifest whole or not at all, in UTF-8 (Lhotse: the locale's encoding), equal ones in equal bytes."""
+    with (
+        atomic_file(path) as tmp_path,
+        tmp_path.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file,
+    ):
+        for item in items.to_dicts():
+            file.write(utf8(json.dumps(item, ensure_ascii=False) + "\n"))
+
+
+def _read_manifest(kind: Any, path: Path) -> Any:
+    """A manifest of `_write_manifest`. InputError if it is missing or damaged."""
+    lines = read_lines(path)
+    with reading(path, "a Lhotse manifest"):
+        return kind.from_dicts(json.loads(line) for line in lines)
 
 
 def audio_files(recordings: Iterable[Recording], known: Mapping[str, AudioFile]) -> dict[str, AudioFile]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asrkd.decode.compact import UtteranceLattice
 from asrkd.errors import InputError
-from asrkd.files import load_tensors, save_tensors
+from asrkd.files import load_tensors, reading, save_tensors
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.graph.word_sequences import (
     WordSequences,
@@ -170,20 +170,21 @@ class Lattices:
         tensors, metadata = load_tensors(path)
         if metadata.get("kind") != KIND:
             raise InputError(f"{path}: expected {KIND}, found {metadata.get('kind', 'something else')}")
-        found = metadata["graph_fingerprint"]
-        if graph_fingerprint is not None and found != graph_fingerprint:
-            raise InputError(f"{path}: expected lattices of graph {graph_fingerprint}, found graph {found}")
-        return Lattices(
-            tuple(json.loads(metadata["utt_ids"])),
-            tensors["offsets"],
-            tensors["arcs"],
-            tensors["words_on_arc"],
-            tensors["am_scores"],
-            tensors["graph_scores"],
-            sequences_from_tensors(tensors),
-            tuple(json.loads(metadata["words"])),
-            found,
-        )
+        with reading(path, "lattices"):
+            found = metadata["graph_fingerprint"]
+            if graph_fingerprint is not None and found != graph_fingerprint:
+                raise InputError(f"{path}: expected lattices of graph {graph_fingerprint}, found graph {found}")
+            return Lattices(
+                tuple(json.loads(metadata["utt_ids"])),
+                tensors["offsets"],
+                tensors["arcs"],
+                tensors["words_on_arc"],
+                tensors["am_scores"],
+                tensors["graph_scores"],
+                sequences_from_tensors(tensors),
+                tuple(json.loads(metadata["words"])),
+                found,
+            )
 
 
 def _concatenated(

@@ -20,7 +20,7 @@ from asrkd.align.viterbi import UNLIMITED_STATES
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError, require_finite_scores
-from asrkd.files import read_json, write_json
+from asrkd.files import read_json, reading, write_json
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.executor import SERIAL, Executor
@@ -114,15 +114,16 @@ class Hypotheses:
         """Read what `save` wrote."""
         folder = Path(folder)
         content = read_json(folder / "hypotheses.json")
-        return Hypotheses(
-            {utt_id: text.split() for utt_id, text in content["words"].items()},
-            Lattices.load(folder / "lattices.safetensors", graph_fingerprint),
-            tuple(content["failed"]),
-            tuple(content["partial"]),
-            content["audio_sec"],
-            content["score_sec"],
-            content["search_sec"],
-        )
+        with reading(folder / "hypotheses.json", "hypotheses"):
+            return Hypotheses(
+                {utt_id: text.split() for utt_id, text in content["words"].items()},
+                Lattices.load(folder / "lattices.safetensors", graph_fingerprint),
+                tuple(content["failed"]),
+                tuple(content["partial"]),
+                content["audio_sec"],
+                content["score_sec"],
+                content["search_sec"],
+            )
 
 
 @dataclass(frozen=True)

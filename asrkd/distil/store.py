@@ -15,7 +15,7 @@ from tqdm import tqdm
 from asrkd.distil.compression import Compressed, Rows, StoreOptions, bytes_of_row, combined_logits, compress, expand
 from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_json, tensor_digest
+from asrkd.files import fingerprint, load_tensors, read_object, reading, tensor_digest
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource, take_rows
 from asrkd.nnet.stacked import StackedEnsemble
@@ -130,7 +130,7 @@ class PosteriorStore(StoredTargets):
     def open(cls, path: Path | str) -> PosteriorStore:
         """The store that `write_store` wrote. InputError if it is missing, damaged or inconsistent."""
         path = Path(path)
-        index = read_json(path / INDEX_FILE)
+        index = read_object(path / INDEX_FILE)
         if index.get("format") != FORMAT:
             raise InputError(
                 f"{path}: expected posteriors of format {FORMAT}, found {index.get('format', 1)}: make them again"
@@ -138,13 +138,16 @@ class PosteriorStore(StoredTargets):
         parts = []
         for name in COLUMNS:
             tensors, metadata = load_tensors(path / column_file(name))
-            if metadata.get("fingerprint") != index["fingerprint"]:
+            if metadata.get("fingerprint") != index.get("fingerprint"):
                 raise InputError(
-                    f"{path / column_file(name)}: expected posteriors {index['fingerprint']}, "
+                    f"{path / column_file(name)}: expected posteriors {index.get('fingerprint')}, "
                     f"found {metadata.get('fingerprint')}"
                 )
-            parts.append(tensors[name])
-        store = cls(Compressed(*parts), index)
+            with reading(path / column_file(name), "posteriors"):
+                parts.append(tensors[name])
+        with reading(path / INDEX_FILE, "a posterior store's index"):
+            store = cls(Compressed(*parts), index)
+            _check_parts(store, parts)
         if any(len(part) != int(store.offsets[-1]) for part in parts):
             raise InputError(f"{path}: expected {int(store.offsets[-1])} frames, found {len(store)}")
         return store
@@ -161,6 +164,21 @@ class PosteriorStore(StoredTargets):
         ):
             if expected != found:
                 raise InputError(f"posterior store {self.fingerprint}: expected {what} {expected}, found {found}")
+
+
+def _check_parts(store: PosteriorStore, parts: Sequence[Tensor]) -> None:
+    """ValueError for columns of another type or width, and for utterances that lie in no order."""
+    widths = (None, None, 1, len(store.options.temperatures))
+    for part, (name, type_name), width in zip(parts, COLUMNS.items(), widths, strict=True):
+        if part.dim() != 2 or str(part.dtype) != f"torch.{type_name}" or width not in (None, part.shape[1]):
+            raise ValueError(f"{name} {part.dtype} {list(part.shape)}")
+    if parts[0].shape[1] != parts[1].shape[1]:
+        raise ValueError(f"{parts[0].shape[1]} classes and {parts[1].shape[1]} levels")
+    if len(store.offsets) != len(store.utt_ids) + 1 or bool((store.offsets.diff() < 0).any()):
+        raise ValueError(f"{len(store.utt_ids)} utterances, and offsets that do not fit them")
+    texts = (store.fingerprint, store.frames_fingerprint, store.classes_fingerprint, *store.utt_ids)
+    if not all(isinstance(text, str) for text in texts) or type(store.num_classes) is not int:
+        raise ValueError("names of another type")
 
 
 @dataclass(frozen=True)

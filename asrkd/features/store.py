@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_json
+from asrkd.files import fingerprint, load_tensors, read_object, reading
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished, partial_folder
 
 COLUMN = "feats"
@@ -111,9 +111,9 @@ class FrameStore:
     def open(cls, path: Path | str) -> FrameStore:
         """The store in a folder. InputError if a part is missing, damaged or does not fit the others."""
         path = Path(path)
-        index = read_json(path / INDEX_FILE)
+        index = read_object(path / INDEX_FILE)
         tensors, found = load_tensors(path / TENSOR_FILE)
-        try:
+        with reading(path / INDEX_FILE, "a frame store's index"):
             expected = index["fingerprint"]
             store_parts = {
                 "feats": tensors["feats"],
@@ -124,8 +124,7 @@ class FrameStore:
                 "metadata": index["metadata"],
                 "fingerprint": expected,
             }
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path / INDEX_FILE}: expected a frame store's index, found no {error}") from None
+            _check_index(store_parts)
         if found.get("fingerprint") != expected:
             raise InputError(f"{path / TENSOR_FILE}: expected fingerprint {expected}, found {found.get('fingerprint')}")
         return cls(**store_parts)
@@ -183,6 +182,20 @@ class FrameStore:
             lists = dict(zip(names, zip(*(entry.label for entry in store.entries), strict=True), strict=True))
             store.finish(INDEX_FILE, {"metadata": metadata, **lists, "num_frames": num_frames})
         return cls.open(path)
+
+
+def _check_index(parts: Mapping[str, Any]) -> None:
+    """ValueError for parts of a store that are of another type or have impossible values."""
+    texts = (text for name in ("utt_ids", "speakers", "texts") for text in parts[name])
+    if not all(isinstance(text, str) for text in (*texts, parts["fingerprint"])):
+        raise ValueError("names and texts that are no strings")
+    if not float(parts["metadata"]["frame_shift_ms"]) > 0:
+        raise ValueError(f"a frame shift of {parts['metadata']['frame_shift_ms']} ms")
+    if bool((parts["offsets"].diff() < 0).any()):
+        raise ValueError("utterances of less than no frames")
+    feats = parts["feats"]
+    if feats.dim() != 2 or feats.dtype != torch.float32:
+        raise ValueError(f"frames {feats.dtype} {list(feats.shape)}")
 
 
 def _check_frames(utt_id: str, feats: Tensor, widths: list[int] | None) -> None:

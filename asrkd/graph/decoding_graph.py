@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import load_tensors, save_tensors
+from asrkd.files import load_tensors, reading, save_tensors
 from asrkd.graph.arrays import NO_FINAL, sorted_by_source, to_kaldifst
 from asrkd.graph.hmm_states import FINAL_LABEL, ExpandedArcs
 from asrkd.graph.word_sequences import (
@@ -147,13 +147,14 @@ class DecodingGraph:
         tensors, metadata = load_tensors(path)
         if metadata.get("kind") != KIND:
             raise InputError(f"{path}: expected a {KIND}, found {metadata.get('kind', 'something else')}")
-        return DecodingGraph(
-            tensors["arcs"],
-            tensors["scores"],
-            tensors["words_on_arc"],
-            sequences_from_tensors(tensors),
-            tuple(json.loads(metadata["words"])),
-            int(metadata["num_pdfs"]),
-            tuple(json.loads(metadata["excluded"])),
-            metadata["fingerprint"],
-        )
+        with reading(path, "a decoding graph"):
+            return DecodingGraph(
+                tensors["arcs"],
+                tensors["scores"],
+                tensors["words_on_arc"],
+                sequences_from_tensors(tensors),
+                tuple(json.loads(metadata["words"])),
+                int(metadata["num_pdfs"]),
+                tuple(json.loads(metadata["excluded"])),
+                metadata["fingerprint"],
+            )

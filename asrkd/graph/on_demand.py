@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from asrkd.errors import InputError
-from asrkd.files import load_tensors, save_tensors
+from asrkd.files import load_tensors, reading, save_tensors
 from asrkd.graph.arrays import FstArrays
 
 KIND = "grammar"
@@ -102,5 +102,6 @@ class GrammarWalk:
         tensors, metadata = load_tensors(path)
         if metadata.get("kind") != KIND:
             raise InputError(f"{path}: expected a {KIND}, found {metadata.get('kind', 'something else')}")
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        return GrammarWalk(FstArrays(**arrays, start=json.loads(metadata["start"])))
+        with reading(path, "a grammar"):
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+            return GrammarWalk(FstArrays(**arrays, start=json.loads(metadata["start"])))

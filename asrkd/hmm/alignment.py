@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, save_tensors
+from asrkd.files import DAMAGED, fingerprint, load_tensors, save_tensors
 from asrkd.hmm.topology import SILENCE_ID
 from asrkd.hmm.tree import SenoneTree
 
@@ -205,5 +205,5 @@ class Alignment:
                 rejected=content["rejected"],
                 **tensors,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: expected an alignment, found something else ({error!r})") from None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, read_json, write_json
+from asrkd.files import DAMAGED, fingerprint, read_json, write_json
 from asrkd.hmm.questions import cluster_questions
 from asrkd.hmm.statistics import TriphoneStats, log_likelihood
 from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
@@ -145,7 +145,7 @@ class SenoneTree:
             nodes = {name: np.asarray(content[name], dtype=np.int64) for name in ("context", "question", "yes", "no")}
             tree = SenoneTree(phones, questions, **nodes, log_likelihood_gain=content["log_likelihood_gain"])
             expected = content["fingerprint"]
-        except (KeyError, TypeError, ValueError) as error:
+        except DAMAGED as error:
             raise InputError(f"{path}: expected a senone tree, found something else ({error!r})") from None
         if tree.fingerprint != expected:
             raise InputError(f"{path}: expected fingerprint {expected}, found {tree.fingerprint}: the file was changed")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import load_tensors, read_json, save_tensors, write_json
+from asrkd.files import load_tensors, read_object, reading, save_tensors, write_json
 from asrkd.nnet.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,12 @@ def start_precision(out_dir: Path, run_fingerprint: str, resolve: Callable[[], s
     A training that is killed, even in its first epoch, therefore resumes in the same arithmetic.
     """
     path = out_dir / START_NAME
-    start = read_json(path) if path.is_file() else {}
-    if start.get("run_fingerprint") != run_fingerprint:
+    try:
+        start = read_object(path) if path.is_file() else {}
+    except InputError as error:
+        logger.warning("%s; training starts anew", error)
+        start = {}
+    if start.get("run_fingerprint") != run_fingerprint or start.get("precision") not in ("float32", "bfloat16"):
         start = {"run_fingerprint": run_fingerprint, "precision": resolve()}
         write_json(path, start)
     precision: str = start["precision"]
@@ -78,16 +82,17 @@ def load_checkpoint(out_dir: Path, run_fingerprint: str, state: TrainingState) -
     except InputError as error:
         logger.warning("%s; training starts anew", error)
         return Progress()
-    if metadata["run_fingerprint"] != run_fingerprint:
+    if metadata.get("run_fingerprint") != run_fingerprint:
         logger.warning("%s: written by another configuration or other data; training starts anew", path)
         return Progress()
     # The file is memory-mapped and will be replaced, so copy.
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    state.model.load_state_dict(_with_prefix("model.", tensors))
-    if state.average is not None:
-        state.average.load_state_dict(_with_prefix("average.", tensors))
-    _load_optimizer(state.optimizer, _unflatten(json.loads(metadata["optimizer"]), tensors))
-    return Progress(json.loads(metadata["history"]), int(metadata["best_epoch"]), _with_prefix("best.", tensors))
+    with reading(path, "a checkpoint"):
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        state.model.load_state_dict(_with_prefix("model.", tensors))
+        if state.average is not None:
+            state.average.load_state_dict(_with_prefix("average.", tensors))
+        _load_optimizer(state.optimizer, _unflatten(json.loads(metadata["optimizer"]), tensors))
+        return Progress(json.loads(metadata["history"]), int(metadata["best_epoch"]), _with_prefix("best.", tensors))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[int, Any]) -> None:

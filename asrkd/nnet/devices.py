@@ -35,6 +35,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def is_cpu(name: str) -> bool:
+    """Whether `name` stands for the CPU here; one that does not exist stands for none."""
+    try:
+        return resolve_device(name).type == "cpu"
+    except InputError:
+        return False
+
+
 def _has_code_for_gpu() -> bool:
     """Whether torch has code for this GPU: an old torch sees a newer GPU, but its first kernel there fails."""
     major, minor = torch.cuda.get_device_capability()
@@ -47,13 +55,19 @@ def _has_code_for_gpu() -> bool:
     return False
 
 
+def require_compile() -> None:
+    """InputError where torch cannot compile."""
+    if not hasattr(torch, "compile"):
+        found = torch.__version__
+        raise InputError(f"train.compile: expected torch 2, found {found} (--train.no-compile always works)")
+
+
 def compile_model(model: nn.Module, ranks: ProcessGroup = SINGLE_PROCESS) -> nn.Module:
     """`model` compiled by torch.compile; it shares its weights. InputError where that is not possible."""
-    if not hasattr(torch, "compile"):
-        raise InputError(f"train.compile: expected torch 2, found {torch.__version__}")
+    require_compile()
     if ranks.size > 1:
         raise InputError("train.compile: expected one process, found torchrun's")
-    return torch.compile(model)  # type: ignore[no-any-return]
+    return torch.compile(model)  # type: ignore[attr-defined,no-any-return]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkd.errors import InputError
-from asrkd.files import load_tensors, save_tensors
+from asrkd.files import load_tensors, reading, save_tensors
 
 ARCHITECTURE_KEY = "architecture"
 
@@ -118,8 +118,9 @@ class AcousticDnn(nn.Module):
     def load(cls, path: Path | str) -> AcousticDnn:
         """The model that `save` wrote. InputError if the file is missing, damaged or not a model."""
         tensors, architecture = load_model_file(path)
-        options = ModelOptions(**architecture["options"])
-        model = cls(architecture["input_dim"], architecture["num_outputs"], options)
+        with reading(path, "a model"):
+            options = ModelOptions(**architecture["options"])
+            model = cls(architecture["input_dim"], architecture["num_outputs"], options)
         load_weights(model, tensors, path)
         return model.eval()
 
@@ -160,12 +161,27 @@ def load_model_file(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]
     tensors, metadata = load_tensors(path)
     if ARCHITECTURE_KEY not in metadata:
         raise InputError(f"{path}: expected a model, found tensors without {ARCHITECTURE_KEY!r}")
-    return tensors, json.loads(metadata[ARCHITECTURE_KEY])
+    with reading(path, "a model"):
+        architecture = json.loads(metadata[ARCHITECTURE_KEY])
+        _require_size(architecture, sum(tensor.numel() for tensor in tensors.values()))
+    return tensors, architecture
+
+
+def _require_size(architecture: Mapping[str, Any], num_weights: int) -> None:
+    """ValueError for a network larger than its file: its memory is allocated before the weights are compared."""
+    shape = {**architecture, **architecture["options"], "num_members": architecture.get("num_members", 1)}
+    names = ("input_dim", "num_outputs", "hidden_dim", "num_layers", "num_members")
+    inputs, outputs, hidden, layers, members = (shape[name] for name in names)
+    for name in names:
+        if type(shape[name]) is not int or not 1 <= shape[name] <= num_weights:
+            raise ValueError(f"{name} {shape[name]!r:.40}")
+    if members * hidden * (inputs + outputs + hidden * (layers - 1)) > num_weights:
+        raise ValueError(f"a network of more than the file's {num_weights} weights")
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy the weights read from `path` into `model`. InputError if they do not fit."""
     try:
         model.load_state_dict(dict(tensors))
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: weights do not fit the model's shape ({error})") from None

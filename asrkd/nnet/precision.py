@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from asrkd.files import read_json, write_json
+from asrkd.files import read_object, write_json
 from asrkd.workflow.provenance import processor_name
 
 logger = logging.getLogger(__name__)
@@ -38,12 +38,13 @@ def resolve_precision(name: str, device: torch.device, choices_file: Path | None
     processor = processor_name(str(device))
     choices_file.parent.mkdir(parents=True, exist_ok=True)
     with _locked(choices_file):
-        choices: dict[str, str] = read_json(choices_file) if choices_file.is_file() else {}
-        if processor not in choices:
+        choices = read_object(choices_file) if choices_file.is_file() else {}
+        if choices.get(processor) not in ("float32", "bfloat16"):
             choices[processor] = _faster_precision(device)
             write_json(choices_file, choices)
-    logger.info("precision: %s (%s in %s)", choices[processor], processor, choices_file)
-    return choices[processor]
+    choice: str = choices[processor]
+    logger.info("precision: %s (%s in %s)", choice, processor, choices_file)
+    return choice
 
 
 def _faster_precision(device: torch.device) -> str:
@@ -76,6 +77,6 @@ def bfloat16_gain(device: torch.device) -> float:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Only one process at a time, on any machine that sees the same file system."""
-    with open(path.with_name(f".{path.name}.lock"), "a+") as lock:
+    with open(path.with_name(f".{path.name}.lock"), "a+", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

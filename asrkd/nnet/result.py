@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from asrkd.files import fingerprint, load_tensors, tensor_digest, write_json
+from asrkd.files import fingerprint, load_tensors, reading, tensor_digest, write_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME, START_NAME, Progress
 from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.options import TrainOptions
@@ -72,10 +72,11 @@ def load_result(out_dir: Path, run_fingerprint: str, model: Model) -> TrainResul
     tensors, metadata = load_tensors(path)
     if metadata.get("run_fingerprint") != run_fingerprint:
         return None
-    model.load_state_dict(tensors)
-    model.eval()
-    history = json.loads(metadata["history"])
-    return TrainResult(history, int(metadata["best_epoch"]), path, metadata["precision"])
+    with reading(path, "a trained model"):
+        model.load_state_dict(tensors)
+        model.eval()
+        history = json.loads(metadata["history"])
+        return TrainResult(history, int(metadata["best_epoch"]), path, metadata["precision"])
 
 
 def save_result(out_dir: Path, run_fingerprint: str, model: Model, progress: Progress, precision: str) -> None:

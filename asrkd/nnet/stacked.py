@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asrkd.errors import InputError
-from asrkd.files import save_tensors
+from asrkd.files import reading, save_tensors
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions, architecture_metadata, dropout, load_model_file, load_weights
 
 CLIP_EPSILON = 1e-6  # torch's clip_grad_norm_ adds the same to the norm
@@ -133,9 +133,10 @@ class StackedEnsemble(nn.Module):
         tensors, architecture = load_model_file(path)
         if "num_members" not in architecture:
             raise InputError(f"{path}: expected an ensemble, found a single model")
-        options = ModelOptions(**architecture["options"])
-        shape = architecture["input_dim"], architecture["num_outputs"], options
-        ensemble = cls([AcousticDnn(*shape) for _ in range(architecture["num_members"])])
+        with reading(path, "an ensemble"):
+            options = ModelOptions(**architecture["options"])
+            shape = architecture["input_dim"], architecture["num_outputs"], options
+            ensemble = cls([AcousticDnn(*shape) for _ in range(architecture["num_members"])])
         load_weights(ensemble, tensors, path)
         return ensemble.eval()
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from asrkd.files import read_json, write_json
-from asrkd.recipe.run_options import RunOptions, save_config
+from asrkd.files import read_json, require_utf8, write_json
+from asrkd.nnet.devices import require_compile, resolve_device
+from asrkd.recipe.run_options import RunOptions, save_config, trainings
 from asrkd.workflow.stages import StageRange, list_steps, run_steps
-from asrkd.workflow.steps import STAGE_NAMES, Step
+from asrkd.workflow.steps import STAGE_NAMES, Stamps, Step
 
 RESULTS_FILE = "results.json"
 RESULTS_MD, REPORT_HTML = "RESULTS.md", "report.html"
@@ -23,14 +24,32 @@ def run_recipe(steps: Sequence[Step], options: RunOptions, terminal_text: Callab
     """
     stages = StageRange(options.stage, options.stop_stage, options.only)
     exp_dir = options.exp_dir.absolute()
+    require_utf8(str(exp_dir))
     if options.list_steps or options.dry_run:
         print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run)))
         return
+    _require_device(steps, options, stages)
     exp_dir.mkdir(parents=True, exist_ok=True)
     # The options are saved before the first step, so that they describe the output of a run that fails.
     run_steps(steps, exp_dir, stages, on_start=partial(save_config, options))
     if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
         _publish(options, terminal_text)
+
+
+def _require_device(steps: Sequence[Step], options: RunOptions, stages: StageRange) -> None:
+    """InputError if a step of the run will need a device that does not exist, or a compiler that torch lacks.
+
+    Other steps run without it: on a machine of a cluster that has no GPU, for one.
+    """
+    stamps = Stamps(steps, options.exp_dir.absolute())
+    for step in steps:
+        is_chosen = stages.first <= step.stage <= stages.last and stages.only in (None, step.name)
+        needs = step.trains or STAGE_NAMES[step.stage] in ("posteriors", "score")
+        if is_chosen and needs and stamps.stale(step.name) is not None:
+            resolve_device(options.device)
+            if step.trains and any(train.compile for train in trainings(options)):
+                require_compile()
+            return
 
 
 def _publish(options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:

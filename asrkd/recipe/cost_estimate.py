@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,7 +24,7 @@ from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import CHUNK, inference
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
-from asrkd.options import require_set_by_run, set_by_run
+from asrkd.options import NoEffect, require_set_by_run, set_by_run
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.workflow.steps import STAMP_FILE, Record, first_difference
 
@@ -37,9 +37,24 @@ PROBE_STEPS = 12
 PROBE_SECONDS = 5.0
 
 
+# A finished run has these.
+OF_RUN = (
+    *("hours", "copies", "frame-shift-ms", "features", "context", "senones", "phones", "teachers", "teacher."),
+    *("student.", "mono-rounds", "tree-rounds", "label-epochs", "posteriors.", "train.", "devices"),
+)
+
+
 @dataclass(frozen=True)
 class CostOptions:
     """A corpus, an ensemble, a student, and the devices that train them."""
+
+    NO_EFFECT: ClassVar[tuple[NoEffect, ...]] = (
+        NoEffect(
+            tuple(f"--{name}" for name in OF_RUN),
+            lambda options: options.run is not None,
+            "with --run, which estimates that run as it is: give one of the two",
+        ),
+    )
 
     hours: float = 100.0
     """Hours of speech to train on."""

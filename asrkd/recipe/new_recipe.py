@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import sys
@@ -80,10 +81,18 @@ DEFAULT = replace(
 if __name__ == "__main__":
     main(CORPUS, DEFAULT)
 '''
-_RUN = """#!/usr/bin/env bash
+_RUN = r"""#!/usr/bin/env bash
 # The {name} recipe: numbered stages, as in Kaldi. --help lists the stages, the common options and examples.
+python=${{ASRKD_PYTHON:-}}
+[ -n "$python" ] || python={python}
+if ! command -v -- "$python" >/dev/null; then
+  echo "$0: error: $python: no such program; write the recipe again with \`asrkd init\`, or set ASRKD_PYTHON" >&2
+  exit 2
+fi
+# Files are UTF-8 whatever the locale. In a log file, a progress bar needs a new line every 30 seconds only.
+export PYTHONUTF8=1
 [ -t 2 ] || export TQDM_MININTERVAL="${{TQDM_MININTERVAL:-30}}"
-exec "${{ASRKD_PYTHON:-{python}}}" "$(dirname "${{BASH_SOURCE[0]}}")/recipe.py" "$@"
+exec "$python" "$(dirname -- "${{BASH_SOURCE[0]}}")/recipe.py" "$@"
 """
 
 
@@ -143,9 +152,14 @@ def write_recipe(
     with atomic_dir(folder) as tmp_dir:
         (tmp_dir / "recipe.py").write_text(_RECIPE.format(**values), encoding="utf-8")
         run = tmp_dir / "run.sh"
-        run.write_text(_RUN.format(name=name, python=_in_double_quotes(sys.executable)), encoding="utf-8")
+        run.write_bytes(run_script(name, sys.executable))
         run.chmod(0o755)
     return recipe
+
+
+def run_script(name: str, python: str) -> bytes:
+    """The run.sh of a recipe. Its interpreter may be in any folder, also one whose name is not UTF-8."""
+    return os.fsencode(_RUN.format(name=name, python=shlex.quote(python)))
 
 
 def _new_folder(name: str, out: Path | None) -> Path:
@@ -245,10 +259,3 @@ def _require_pronounced(
     if lost:
         advice = source.explain_missing(spoken, missing_words(list(texts.values()), lexicon.prons))
         require_few_rejected([*bad, *lost], len(bad) + len(texts), name, max_bad, advice)
-
-
-def _in_double_quotes(text: str) -> str:
-    """`text` for a shell, inside ${...:-...} in double quotes. InputError where it needs quotes of its own."""
-    if shlex.quote(text) != text:
-        raise InputError(f"{text}: expected a path of Python without spaces and special characters")
-    return text

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from asrkd import config
 from asrkd.align import FlatStartOptions, ViterbiOptions
@@ -22,7 +22,9 @@ from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.dnn import ModelOptions
-from asrkd.options import require_set_by_run, set_by_run, short_name
+from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
+from asrkd.recipe.no_effect import NO_EFFECT
+from asrkd.recipe.seeds import MAX_SEED
 from asrkd.workflow.executor import Executor, ExecutorKind
 from asrkd.workflow.steps import LAST_STAGE
 
@@ -144,6 +146,8 @@ class TuneOptions:
 class SpeechOptions:
     """All options of a speech recipe."""
 
+    NO_EFFECT: ClassVar[tuple[NoEffect, ...]] = NO_EFFECT
+
     corpus_dir: Path | None = None
     """Folder of the corpus as it was downloaded."""
     exp_dir: Path = Path("exp/speech")
@@ -168,7 +172,7 @@ class SpeechOptions:
     """Address of the Dask cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
     seed: int = 0
     """Seed of everything random. Seeds of teachers and students derive from it."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=advice("--device=cpu always works"))
     """Where networks train: auto is cuda if there is a GPU."""
     features: FeatureOptions = field(default_factory=FeatureOptions)
     lang: LangOptions = field(default_factory=LangOptions)
@@ -192,8 +196,11 @@ class SpeechOptions:
     tune: TuneOptions = field(default_factory=TuneOptions)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.stage <= LAST_STAGE:
-            raise InputError(f"--stage: expected 0 to {LAST_STAGE}, found {self.stage}")
+        for name, stage in (("stage", self.stage), ("stop-stage", self.stop_stage)):
+            if not 0 <= stage <= LAST_STAGE:
+                raise InputError(f"--{name}: expected 0 to {LAST_STAGE}, found {stage}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"--seed: expected 0 to {MAX_SEED}, found {self.seed}")
         if self.ensemble.size < 2:
             raise InputError(f"--ensemble.size: expected at least 2 teachers, found {self.ensemble.size}")
         if self.students.seeds < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -24,6 +25,7 @@ from asrkd.recipe.folders import HELD_OUT, SPLITS
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.report import print_table
+from asrkd.terminal import require_utf8_mode
 from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.steps import STAGE_NAMES, Step
 
@@ -376,6 +378,8 @@ def _with_real_paths(options: Any) -> dict[str, Any]:
 def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:
     """Run a recipe's stages; errors that a user can mend are one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        require_utf8_mode()
     with one_line_errors(corpus.program):
         description, examples = _description(corpus), _examples(corpus, default)
         options = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
@@ -392,5 +396,6 @@ def _description(corpus: Corpus) -> str:
 
 
 def _examples(corpus: Corpus, default: SpeechOptions) -> tuple[str, ...]:
-    run = corpus.program if default.corpus_dir else f"{corpus.program} --corpus-dir DIR"
+    program = shlex.quote(corpus.program)
+    run = program if default.corpus_dir else f"{program} --corpus-dir DIR"
     return (run, f"{run} --exp-dir exp/{corpus.name}_t5 --ensemble.size 10 --distil.temperature 5")

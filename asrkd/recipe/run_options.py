@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -27,6 +28,11 @@ class RunOptions(Protocol):
     @property
     def exp_dir(self) -> Path:
         """Folder of everything the run writes."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where networks train."""
         ...
 
     @property
@@ -65,6 +71,16 @@ def with_absolute_paths(options: Options) -> Options:
     """
     corpus_dir = options.corpus_dir and options.corpus_dir.absolute()
     return replace(options, corpus_dir=corpus_dir, exp_dir=options.exp_dir.absolute())
+
+
+def trainings(options: Any) -> Iterator[TrainOptions]:
+    """The options of every training among the sections of `options`."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, TrainOptions):
+            yield value
+        elif is_dataclass(value):
+            yield from trainings(value)
 
 
 def save_config(options: RunOptions) -> None:

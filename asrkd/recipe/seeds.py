@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 SEEDS_PER_RUN = 1000
+# Torch takes seeds of 63 bits.
+MAX_SEED = 10**12
 # Teachers and students draw their seeds from ranges that do not overlap.
 STUDENT_SEED_OFFSET = 500
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from asrkd.errors import InputError
-from asrkd.files import atomic_file
+from asrkd.files import atomic_file, utf8
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file, or none if writing fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(utf8(text))
 
 
 @contextmanager

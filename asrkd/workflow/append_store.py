@@ -15,13 +15,15 @@ import os
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asrkd.files import publish_dir, read_json, sync, write_json
+from asrkd.errors import InputError, naming
+from asrkd.files import publish_dir, read_object, sync, write_json
 
 JOURNAL_FILE = "journal.jsonl"
 HEADER_BYTES = 512
@@ -71,7 +73,8 @@ class AppendStore:
         for file, type_name, values in zip(self._files, self.types.values(), columns, strict=True):
             if values.dtype != type_name:
                 raise ValueError(f"expected values of type {type_name}, found {values.dtype}")
-            file.write(np.ascontiguousarray(values).data.cast("B"))
+            with naming(file.name):
+                file.write(np.ascontiguousarray(values).data.cast("B"))
         self.entries.append(Entry(len(columns[0]), label, [file.tell() for file in self._files]))
         self.num_rows += len(columns[0])
         if self._num_bytes - self._committed_bytes >= COMMIT_BYTES:
@@ -80,11 +83,10 @@ class AppendStore:
     def commit(self) -> None:
         """Flush the rows to the disk, then list them in the journal: whatever it lists is there."""
         for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
-        self._journal.writelines(json.dumps(entry) + "\n" for entry in self.entries[self._num_committed :])
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+            _flush(file)
+        with naming(self._journal.name):
+            self._journal.writelines(json.dumps(entry) + "\n" for entry in self.entries[self._num_committed :])
+        _flush(self._journal)
         self._num_committed, self._committed_bytes = len(self.entries), self._num_bytes
 
     def finish(self, index_file: str, index: Mapping[str, Any]) -> None:
@@ -93,17 +95,20 @@ class AppendStore:
         widths = self.widths
         assert widths is not None, "a store needs a row"
         for file, (name, type_name), width in zip(self._files, self.types.items(), widths, strict=True):
-            file.seek(0)
-            file.write(_header(name, type_name, [self.num_rows, width], self.fingerprint))
+            with naming(file.name):
+                file.seek(0)
+                file.write(_header(name, type_name, [self.num_rows, width], self.fingerprint))
+            _flush(file)
         self.close()
         write_json(self._folder / index_file, {"fingerprint": self.fingerprint, **index})
         publish_dir(self._folder, self.path)
-        (self.path / JOURNAL_FILE).unlink()  # it serves up to the renaming
+        _remove_journal(self.path)
 
     def close(self) -> None:
         """Close the files. Rows since the last commit are lost unless `finish` came first."""
         for file in (*self._files, self._journal):
-            file.close()
+            with suppress(OSError):  # an error here would replace the first one; `finish` has flushed the files before
+                file.close()
 
     @property
     def _num_bytes(self) -> int:
@@ -132,9 +137,11 @@ class AppendStore:
     def _begin(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        for file in self._column_files():
-            file.write_bytes(b" " * HEADER_BYTES)
-        (self._folder / JOURNAL_FILE).write_text(json.dumps(self.fingerprint) + "\n", encoding="utf-8")
+        contents = dict.fromkeys(self._column_files(), b" " * HEADER_BYTES)
+        contents[self._folder / JOURNAL_FILE] = json.dumps(self.fingerprint).encode() + b"\n"
+        for file, content in contents.items():
+            with naming(file):
+                file.write_bytes(content)
         sync(self._folder)
 
 
@@ -150,18 +157,53 @@ def column_file(name: str) -> str:
 
 def is_finished(index_file: Path, fingerprint: str) -> bool:
     """Whether the store of this index file is whole and has this fingerprint."""
-    return index_file.is_file() and read_json(index_file).get("fingerprint") == fingerprint
+    if not index_file.is_file():
+        return False
+    try:
+        index = read_object(index_file)
+    except InputError:  # damaged: it is written again
+        return False
+    if index.get("fingerprint") != fingerprint:
+        return False
+    _remove_journal(index_file.parent)  # a process that was killed right after the renaming leaves it
+    return True
+
+
+def _remove_journal(folder: Path) -> None:
+    """Remove the journal, which serves up to the renaming."""
+    (folder / JOURNAL_FILE).unlink(missing_ok=True)
+
+
+def _flush(file: IO[Any]) -> None:
+    """Write to the disk what a file was given. OSError with the file's name."""
+    with naming(file.name):
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_journal(path: Path, fingerprint: str) -> tuple[list[Entry], int]:
-    """Entries of a journal of this fingerprint, and the bytes of its whole lines."""
+    """Entries of a journal of this fingerprint, and the bytes of its whole lines. None of one that is damaged."""
     if not path.is_file():
         return [], 0
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     lines = whole.split(b"\n")
-    if json.loads(lines[0] or b"null") != fingerprint:
+    try:
+        if json.loads(lines[0] or b"null") != fingerprint:
+            return [], 0
+        return [_entry(json.loads(line)) for line in lines[1:]], len(whole) + 1
+    except (ValueError, RecursionError):
         return [], 0
-    return [Entry(*json.loads(line)) for line in lines[1:]], len(whole) + 1
+
+
+def _entry(value: Any) -> Entry:
+    """An entry as the journal has it. ValueError for another value."""
+    if not isinstance(value, list) or len(value) != len(Entry._fields):
+        raise ValueError(f"expected an entry, found {value!r}")
+    num_rows, label, ends = value
+    numbers = [num_rows, *ends] if isinstance(ends, list) else [None]
+    if not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ValueError(f"expected rows and file sizes, found {value!r}")
+    return Entry(num_rows, label, ends)
 
 
 def _header(name: str, type_name: str, shape: list[int], fingerprint: str) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,8 +17,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from asrkd.errors import InputError
+from asrkd.files import DAMAGED
 from asrkd.workflow import provenance
 
 logger = logging.getLogger(__name__)
@@ -59,9 +63,15 @@ class ResultCache(Generic[Result]):
         `compute` gets the missing items and yields (number among them, result) in any order. InputError if the file
         cannot be written.
         """
-        cached = self._read()
-        for number, packed in cached.items():
-            yield number, self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
+        cached = {number: packed for number, packed in self._read().items() if number in range(len(items))}
+        for number, packed in [*cached.items()]:
+            try:
+                result = self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
+            except (SafetensorError, zlib.error, *DAMAGED) as error:
+                logger.warning("%s: result %s is damaged (%s); it is computed again", self.path, number, error)
+                del cached[number]
+                continue
+            yield number, result
         missing = [number for number in range(len(items)) if number not in cached]
         if not missing:
             return
@@ -75,8 +85,11 @@ class ResultCache(Generic[Result]):
                     self._write(fresh)
                     fresh, written = {}, time.monotonic()
                 yield missing[index], result
-        finally:
-            self._write(fresh)
+        except BaseException:
+            with suppress(InputError, OSError):  # an error here would replace the first one
+                self._write(fresh)
+            raise
+        self._write(fresh)
 
     def _read(self) -> dict[int, bytes]:
         if not self.path.is_file():
@@ -103,4 +116,6 @@ class ResultCache(Generic[Result]):
                 connection.execute(_TABLE)
                 connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
+            if "disk is full" in str(error):  # Python 3.10 has no code of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from None
             raise InputError(f"{self.path}: {error}") from None

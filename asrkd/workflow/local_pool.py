@@ -31,7 +31,7 @@ PROBE_SEC = 10.0  # far more than a search of one frame takes on a busy machine
 DISPATCHED = 2
 # Processes that may die while they compute an item before the item is given up: as many as Dask allows.
 MAX_DEATHS = 3
-_RESULT, _BAD_INPUT, _DEFECT = "result", "bad input", "defect"
+_RESULT, _BAD_INPUT, _OS_ERROR, _DEFECT = "result", "bad input", "os error", "defect"
 
 
 def map_here(task: Task[Item, Result], items: Sequence[Item], num_jobs: int) -> Iterator[tuple[int, Result]]:
@@ -87,6 +87,7 @@ def fork_map(function: Callable[[Item], Result], items: Sequence[Item], num_jobs
 
     Raises:
         InputError: an item ended MAX_DEATHS processes, or the function raised InputError.
+        OSError: the function raised it.
         RuntimeError: the function raised another exception; the message has its traceback.
     """
     workers = _WorkerPool(function, items)
@@ -104,6 +105,8 @@ def fork_map(function: Callable[[Item], Result], items: Sequence[Item], num_jobs
                 kind, number, value = message
                 if kind == _BAD_INPUT:
                     raise InputError(value)
+                if kind == _OS_ERROR:
+                    raise OSError(*value)
                 if kind == _DEFECT:
                     raise RuntimeError(f"in a worker process:\n{value}")
                 workers.finished(pipe, number)
@@ -208,5 +211,9 @@ def _message(function: Callable[[Any], Any], number: int, item: Any) -> tuple[st
         return _RESULT, number, function(item)
     except InputError as error:
         return _BAD_INPUT, number, str(error)
+    except OSError as error:
+        if error.errno is None:  # a library raised it: all it has is the message
+            return _BAD_INPUT, number, str(error)
+        return _OS_ERROR, number, (error.errno, error.strerror, error.filename)
     except Exception:  # noqa: BLE001 - raised again in the parent, with this traceback
         return _DEFECT, number, traceback.format_exc()

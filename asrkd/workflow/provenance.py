@@ -89,7 +89,7 @@ def processor_name(device: str) -> str:
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -97,7 +97,7 @@ def processor_name(device: str) -> str:
 
 def _git(*arguments: str, cwd: Path) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()

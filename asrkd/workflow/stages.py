@@ -11,9 +11,10 @@ import difflib
 import fcntl
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
@@ -163,7 +164,7 @@ def _run_step(step: Step, stamps: Stamps, exp_dir: Path) -> float:
         try:
             run_in_subprocess(lambda: step.run(partial))
         except BaseException as error:
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
                 error.filename = str(partial)  # a failed write has no file name: name the step's output at least
             if not step.resumable:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -208,7 +209,9 @@ def _open_partial(partial: Path, stamp: str, resume: bool) -> float:
     begun = _begun(pending)
     if resume and begun.get("stamp") == stamp:
         last = max(path.stat().st_mtime for path in partial.rglob("*"))
-        spent = begun.get("spent", 0.0) + max(0.0, last - begun.get("started", last))
+        earlier, started = begun.get("spent"), begun.get("started")
+        if isinstance(earlier, (int, float)) and isinstance(started, (int, float)):
+            spent = earlier + max(0.0, last - started)
     else:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -259,7 +262,8 @@ def _locked_experiment(exp_dir: Path, only: str | None) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path, what: str = "", shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Lock a file. InputError, with the text `what`, if another process has locked it and this one does not wait."""
-    with open(path, "a+") as lock:  # both reading and writing, which a network file system wants of a shared lock
+    # Both reading and writing, which a network file system wants of a shared lock.
+    with open(path, "a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -267,11 +271,32 @@ def _locked(path: Path, what: str = "", shared: bool = False, wait: bool = False
         yield
 
 
+class _LogHandler(logging.FileHandler):
+    """A log file that reports in one line that it cannot be written (the disk is full), and stays silent then.
+
+    logging itself prints a traceback for each message, and raises what closing the file raises.
+    """
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            print(f"   warning: {self.baseFilename}: {error.strerror}; the log ends here", file=sys.stderr)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what is buffered still is tried once more
+            super().close()
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Collect the package's log messages of one step in a file of its own; warnings are shown too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler = _LogHandler(path, mode="a", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("   warning: %(message)s"))

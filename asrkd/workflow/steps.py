@@ -88,7 +88,24 @@ class Record:
             return None
         if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Record)}:
             return None
-        return Record(**content)
+        record = Record(**content)
+        return record if record.is_sound else None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every value has its type."""
+        tables = (self.inputs, self.code)
+        texts = (
+            self.stamp,
+            self.finished,
+            *(text for table in tables if isinstance(table, dict) for text in table.values()),
+        )
+        return (
+            all(isinstance(table, dict) for table in tables)
+            and all(isinstance(text, str) for text in texts)
+            and (self.content is None or isinstance(self.content, str))
+            and isinstance(self.seconds, (int, float))
+        )
 
 
 class Stamps:

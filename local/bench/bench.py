@@ -17,6 +17,7 @@ import tyro
 from tabulate import tabulate
 
 from asrkd.errors import InputError, one_line_errors
+from asrkd.terminal import require_utf8_mode
 from asrkd.workflow import provenance
 
 
@@ -42,6 +43,7 @@ def main(options: type[Any], measure: Callable[[Any], Table], doc: str | None) -
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--json"]
+    require_utf8_mode()
     program = f"local/bench/{Path(sys.argv[0]).name}"
     with one_line_errors(program):
         chosen = tyro.cli(options, prog=program, args=arguments, description=f"{doc}\n\n--json: one JSON object.")

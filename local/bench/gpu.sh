@@ -8,7 +8,8 @@
 # local/bench), and MNIST's run: ten minutes on an H100. What fails leaves its message in the .log beside it; the others go
 # on, and the script ends with an error.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+unset CDPATH
+cd -- "$(dirname -- "$0")/../.."
 python=${PYTHON:-$PWD/.venv-train/bin/python}
 out=${1:-exp/gpu}
 mkdir -p "$out"

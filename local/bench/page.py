@@ -68,7 +68,8 @@ def _notes(records: Sequence[dict]) -> str:
 
 def main() -> None:
     """Print the page of the files named on the command line, in that order."""
-    records = [json.loads(line) for path in sys.argv[1:] for line in Path(path).read_text().splitlines()]
+    texts = [Path(path).read_text(encoding="utf-8") for path in sys.argv[1:]]
+    records = [json.loads(line) for text in texts for line in text.splitlines()]
     sections = [section(key[0], list(group)) for key, group in groupby(records, key=subject)]
     print("\n\n".join([HEAD, *sections]))
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.dnn import ModelOptions
-from asrkd.options import require_set_by_run, set_by_run
+from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run
+from asrkd.recipe.no_effect import LISTINGS, of_training
+from asrkd.recipe.seeds import MAX_SEED
 from asrkd.workflow.steps import LAST_STAGE
 
 # What `--help` lists. `--help-all` lists every option.
@@ -21,8 +23,6 @@ COMMON_OPTIONS = (
 )
 
 Profile = Literal["quick", "full"]
-# The networks of a run have seeds of its own thousand (asrkd.recipe.seeds), and torch takes seeds of 63 bits.
-MAX_SEED = 10**12
 EXPERIMENTS = {
     1: "teacher, plain student, distilled student",
     2: "temperature and width",
@@ -104,9 +104,46 @@ class ComparedOptions:
                 raise InputError(f"--compared.{option}: expected one or more values above 0, found {values}")
 
 
+def _without(*experiments: int) -> Callable[[DigitsOptions], bool]:
+    return lambda options: not set(experiments) & set(options.experiments)
+
+
+NO_EFFECT = (
+    LISTINGS,
+    *(
+        rule
+        for name in ("teacher.train", "student.hard", "student.soft", "compared.train")
+        for rule in of_training(name)
+    ),
+    NoEffect(
+        ("--compared.widths", "--compared.temperatures"), _without(2), "without experiment 2: give --experiments 1 2"
+    ),
+    NoEffect(("--compared.matching-temperatures",), _without(5), "without experiment 5: give --experiments 1 5"),
+    NoEffect(
+        ("--compared.alphas", "--compared.teachers", "--compared.fraction"),
+        _without(6),
+        "without experiment 6: give --experiments 1 6",
+    ),
+    NoEffect(("--compared.label-smoothing",), _without(7), "without experiment 7: give --experiments 1 7"),
+    NoEffect(("--compared.train.",), _without(2, 5, 6), "without experiments 2, 5 and 6: give --experiments 1 2"),
+    NoEffect(
+        ("--teacher.translations",),
+        lambda options: options.teacher.translations and options.teacher.jitter == 0,
+        "with --teacher.jitter=0, which shifts nothing: give --teacher.jitter=1 or more",
+    ),
+    NoEffect(
+        ("--student.distil.temperature", "--student.distil.t-squared"),
+        lambda options: options.student.distil.alpha == 0.0,
+        "with --student.distil.alpha=0, which learns hard labels alone: give a larger --student.distil.alpha",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class DigitsOptions:
     """All options of the MNIST recipe."""
+
+    NO_EFFECT: ClassVar[tuple[NoEffect, ...]] = NO_EFFECT
 
     profile: Profile = "full"
     """quick: experiments 1, 3 and 4 with short trainings, for two cores. full: all experiments, for a GPU."""
@@ -132,7 +169,7 @@ class DigitsOptions:
     """Training digits on which biases are tuned. Students with tuned biases do not learn them."""
     seed: int = 0
     """Seed of everything random. Every network uses a seed derived from it."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=advice("--device=cpu always works"))
     """Where networks train. auto is cuda if there is one."""
     checkpoint_epochs: int = 10
     """Epochs between two checkpoints."""

@@ -13,6 +13,7 @@ from asrkd.data.corpora.mnist import MNIST_MD5, verify_mnist
 from asrkd.errors import one_line_errors
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.run_options import with_absolute_paths
+from asrkd.terminal import require_utf8_mode
 from asrkd.workflow.provenance import command_of_all
 from asrkd.workflow.steps import Step
 from recipes.mnist import networks, results
@@ -89,6 +90,8 @@ def _last_steps(run: DigitsRun, steps: list[Step]) -> list[Step]:
 def main(profiles: Profiles, argv: list[str] | None = None, checksums: Mapping[str, str] = MNIST_MD5) -> None:
     """Run the stages that the command line asks for. An error that a user can mend is one line and exit code 2."""
     arguments = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        require_utf8_mode()
     with one_line_errors(PROGRAM):
         default = profiles[chosen_profile(arguments)]
         options = config.parse(default, arguments, PROGRAM, _description(), COMMON_OPTIONS, EXAMPLES)

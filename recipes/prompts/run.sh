@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
 # The prompts recipe: numbered stages, as in Kaldi. --help lists the stages, the common options and examples.
-exec "$(dirname "${BASH_SOURCE[0]}")/../../local/run_recipe.sh" prompts "$@"
+exec "$(dirname -- "${BASH_SOURCE[0]}")/../../local/run_recipe.sh" prompts "$@"

@@ -208,8 +208,8 @@ def test_no_name_of_a_manifest_reaches_a_shell(tmp_path: Path, monkeypatch: pyte
     """Lhotse runs what follows `pipe:`."""
     monkeypatch.chdir(tmp_path)
     name = Path("pipe:touch ran #.jsonl")
-    name.write_text(json.dumps(RECORDING))
-    Path("s.jsonl").write_text(json.dumps(SUPERVISION))
+    name.write_text(json.dumps(RECORDING), encoding="utf-8")
+    Path("s.jsonl").write_text(json.dumps(SUPERVISION), encoding="utf-8")
     assert len(read_lhotse(name, Path("s.jsonl"))) == 1
     for given in ("pipe:touch ran", "-", "s3://bucket/r.jsonl", "a\0b"):
         with pytest.raises(InputError, match="no such file"):

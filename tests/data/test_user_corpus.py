@@ -82,9 +82,9 @@ def kaldi(tmp_path: Path) -> Path:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new, 1))
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def test_kaldi_and_lhotse_give_the_same_splits(kaldi: Path, tmp_path: Path) -> None:

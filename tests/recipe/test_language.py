@@ -16,12 +16,12 @@ TEXT = [["A", "B"], ["B"]]
 
 def arpa(path: Path, probs: dict[str, str]) -> str:
     unigrams = "".join(f"{prob} {word}\n" for word, prob in {"<s>": "-99", "</s>": "-0.5", **probs}.items())
-    path.write_text(f"\\data\\\nngram 1={len(probs) + 2}\n\n\\1-grams:\n{unigrams}\n\\end\\\n")
+    path.write_text(f"\\data\\\nngram 1={len(probs) + 2}\n\n\\1-grams:\n{unigrams}\n\\end\\\n", encoding="utf-8")
     return str(path)
 
 
 def lexicon(path: Path) -> Path:
-    path.write_text("A 0.5 AH\nA 1 EY\nB 1 B IY\nC 0.25 S IY\nX 1 K S\n")
+    path.write_text("A 0.5 AH\nA 1 EY\nB 1 B IY\nC 0.25 S IY\nX 1 K S\n", encoding="utf-8")
     return path
 
 

@@ -79,7 +79,7 @@ def test_an_edited_dictionary_is_seen(dictionary: Path, options: SpeechOptions) 
     corpus = corpus_of(dictionary)
     finish_all(corpus, options)
     assert not stale(corpus, options)
-    dictionary.write_text("GO G OW\nSTOP S T AA P\n")
+    dictionary.write_text("GO G OW\nSTOP S T AA P\n", encoding="utf-8")
     found = stale(corpus, options)
     assert {"lang/lexicon", "lang/lm", "labels/dev", "align", "graph"} <= found
     assert not kinds(found) & {"corpus", "manifests", "features"}
@@ -224,6 +224,7 @@ SET_BY_RUN = {"train.device", "train.seed"}
 PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
 # Values for options that no rule below changes, and what else such a value needs.
 OTHER_VALUES: dict[str, dict[str, object]] = {
+    "stop_stage": {"stop_stage": 3},
     "corpus_dir": {"corpus_dir": "{tmp}/other"},
     "exp_dir": {"exp_dir": "{tmp}/other"},
     "executor": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
@@ -375,11 +376,11 @@ def test_the_words_of_a_closed_vocabulary_are_seen_with_subword_units_too(
 ) -> None:
     options = with_values(options, {"lang.units": "subword"})
     finish_all(corpus_of(dictionary), options)
-    dictionary.write_text("GO G OW\nSTOP S T AA P\n")
+    dictionary.write_text("GO G OW\nSTOP S T AA P\n", encoding="utf-8")
     assert "lang/lexicon" in stale(corpus_of(dictionary), options)
     open_vocabulary = corpus_of(dictionary, closed_vocabulary=False)
     stamps = step_stamps(build_steps(open_vocabulary, options, "run.sh"))
-    dictionary.write_text("GO G OW\n")
+    dictionary.write_text("GO G OW\n", encoding="utf-8")
     assert step_stamps(build_steps(open_vocabulary, options, "run.sh")) == stamps, "its dictionary is not read"
 
 
@@ -423,10 +424,10 @@ def test_a_dictionary_that_gives_the_same_lexicon_leaves_the_networks(
     run_manifests(corpus, options)
     before = lexicon_content(corpus, options)
     path = corpus.dictionary(options.corpus_dir or Path())
-    with Path(path).open("a") as file:
-        file.write("GO(9)    G OW\n" if "\nGO " in Path(path).read_text() else ";;; a comment\n")
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write("GO(9)    G OW\n" if "\nGO " in Path(path).read_text(encoding="utf-8") else ";;; a comment\n")
     assert lexicon_content(corpus, options) == before
-    with Path(path).open("a") as file:
+    with Path(path).open("a", encoding="utf-8") as file:
         file.write("XYZZY    Z IH Z IY\n")
     assert lexicon_content(corpus, options) != before
 

@@ -68,7 +68,7 @@ for number, _ in enumerate(fork_map(work, list(range(1000)), 3)):
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that ended and was not waited for does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 

@@ -1,0 +1,79 @@
+"""Options of a speech recipe that another option leaves without effect: refused where a person gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asrkd.nnet.devices import is_cpu
+from asrkd.options import NoEffect
+
+# For every recipe: of its options, and of each of its trainings.
+LISTINGS = NoEffect(
+    ("--dry-run",),
+    lambda options: options.dry_run and options.list_steps,
+    "with --list-steps, which lists every step: give one of the two",
+)
+
+
+def of_training(section: str) -> tuple[NoEffect, ...]:
+    """The rules for the TrainOptions of a section, such as `train` or `student.hard`."""
+
+    def train(options: Any) -> Any:
+        for name in section.split("."):
+            options = getattr(options, name)
+        return options
+
+    name = f"--{section}"
+    return (
+        NoEffect(
+            (f"{name}.beta2",),
+            lambda options: train(options).optimizer != "adamw",
+            f"with {name}.optimizer=sgd: give {name}.optimizer=adamw, or {name}.momentum",
+        ),
+        NoEffect(
+            (f"{name}.cuda-graph",),
+            lambda options: train(options).cuda_graph and is_cpu(options.device),
+            "on the CPU: it needs --device=cuda and a GPU",
+        ),
+    )
+
+
+def _estimates_no_model(options: Any) -> bool:
+    """Whether no language model is estimated from the training text: one is given, and nothing interpolated with it."""
+    return options.lang.arpa is not None and not options.lang.interpolation_weight
+
+
+NO_EFFECT = (
+    LISTINGS,
+    *of_training("train"),
+    NoEffect(
+        ("--lang.vocab-size", "--lang.samples", "--lang.seed"),
+        lambda options: options.lang.units == "phones",
+        "with --lang.units=phones: give --lang.units=subword",
+    ),
+    NoEffect(
+        ("--lang.seed",),
+        lambda options: options.lang.samples == 1,
+        "with --lang.samples=1, which draws nothing: give --lang.samples=2 or more",
+    ),
+    NoEffect(
+        ("--lang.prune", "--lang.max-unpronounced"),
+        lambda options: options.lang.arpa is None,
+        "without --lang.arpa: give the model",
+    ),
+    NoEffect(
+        ("--lang.order",),
+        _estimates_no_model,
+        "with --lang.arpa, which has an order of its own: give --lang.interpolation-weight too, or no --lang.arpa",
+    ),
+    NoEffect(
+        ("--ensemble.size",),
+        lambda options: options.posteriors_from is not None,
+        "with --posteriors-from, with which no teachers are trained: give one of the two",
+    ),
+    NoEffect(
+        ("--distil.temperature", "--distil.t-squared"),
+        lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
+    ),
+)

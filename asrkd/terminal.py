@@ -1,0 +1,86 @@
+"""The process behind a command line: UTF-8 whatever the locale, and output streams that print anything."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import locale
+import os
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+STDOUT_NAME = "standard output"
+
+
+def require_utf8_mode() -> None:
+    """Start this process again in Python's UTF-8 mode (PEP 540) if its locale has another encoding.
+
+    Libraries write in the locale's encoding: Lhotse its manifests, for one. Processes that are started from here
+    inherit the mode. Call it where a command line begins, before the work: nothing before it counts.
+    """
+    encodings = (locale.getpreferredencoding(False), sys.getfilesystemencoding())
+    if all(codecs.lookup(name).name == "utf-8" for name in encodings):
+        return
+    # Where the mode was asked for and is off, a flag of the interpreter forbids it: asking again would go on for ever.
+    if not sys.executable or os.environ.get("PYTHONUTF8") == "1":
+        return
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def print_anything() -> None:
+    """Have stdout and stderr escape what their encoding does not have, and name the stream that cannot be written.
+
+    What stderr refuses (its disk is full, its reader is gone) is dropped: messages never end the work.
+    """
+    if sys.stdout is not None:
+        sys.stdout = _stream(sys.stdout, sys.__stdout__, STDOUT_NAME)
+    if sys.stderr is not None:
+        sys.stderr = _stream(sys.stderr, sys.__stderr__, None)
+
+
+def flush_stdout() -> None:
+    """Write what is still buffered. OSError, with the stream's name, if it is refused."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def drop_stdout() -> None:
+    """Forget what stdout refused, so that Python does not try again at its exit."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Output(io.FileIO):
+    """A standard stream. Its errors have its name; without a name there are none."""
+
+    def __init__(self, descriptor: int, label: str | None) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.label = label
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if self.label is None:
+                return memoryview(data).nbytes
+            error.filename = self.label
+            raise
+
+
+def _stream(stream: TextIO, original: TextIO | None, label: str | None) -> TextIO:
+    """A stream of the system with these properties. One that a caller has put in its place only learns to escape."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="backslashreplace")
+    if stream is not original:
+        return stream
+    descriptor = stream.fileno()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(descriptor, label)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
