@@ -102,10 +102,15 @@ def ends_to_extend(best: Point, errors: Mapping[Point, int], axes: Sequence[Axis
     for number, axis in enumerate(axes):
         end = _end(best[number], axis)
         if end is not None:
-            inside = (*best[:number], _inner(axis, end), *best[number + 1 :])
+            inside = _moved(best, number, _inner(axis, end))
             end = end if errors[inside] > errors[best] else None
         result.append(end)
     return result
+
+
+def _moved(point: Point, number: int, value: float) -> Point:
+    """The point with another value of one axis."""
+    return (*point[:number], value, *point[number + 1 :])
 
 
 def _inner(axis: Axis, end: int) -> float:
@@ -131,6 +136,5 @@ def _around(point: Point, errors: Mapping[Point, int], axes: Sequence[Axis]) -> 
         index = axis.values.index(point[number])
         for neighbour in (index - 1, index + 1):
             if 0 <= neighbour < len(axis.values):
-                moved = (*point[:number], axis.values[neighbour], *point[number + 1 :])
-                neighbours.append(errors[moved])
+                neighbours.append(errors[_moved(point, number, axis.values[neighbour])])
     return sum(neighbours) / len(neighbours) if neighbours else math.inf
