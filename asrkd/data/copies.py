@@ -30,6 +30,7 @@ from asrkd.files import file_fingerprint
 logger = logging.getLogger(__name__)
 
 ADVICE = "the error rates of other speech would be higher; put copies into one split, or list them in Kaldi's utt2uniq"
+COPIES_ADVICE = "they count several times; remove the copies, or list them in Kaldi's utt2uniq"
 MIN_LONG_WORDS = 8
 MIN_LONG_TEXTS = 3
 MAX_SPEAKERS_OF_TEXT = 3  # in train; speed perturbation makes two copies of a speaker, or three
@@ -49,6 +50,9 @@ def warn_of_copies(splits: Mapping[str, Sequence[Segment]]) -> None:
     train = splits["train"]
     for name in ("dev", "test"):
         held = splits[name]
+        _warn(
+            _copies_within(held), f"utterances of {name} seem to be copies of others of {name}", "list them in utt2uniq"
+        )
         speakers = _speakers_by_name(held, train)
         _warn(speakers, f"speakers of {name} seem to be in train under another name")
         held = [one for one in held if one.speaker not in speakers]  # one line is enough for a speaker
@@ -57,11 +61,11 @@ def warn_of_copies(splits: Mapping[str, Sequence[Segment]]) -> None:
         _warn(_same_texts(held, train), f"long sentences of {name} are in train too, where few speakers say them")
 
 
-def _warn(found: Mapping[str, str], what: str) -> None:
+def _warn(found: Mapping[str, str], what: str, advice: str = ADVICE) -> None:
     """`found`: a speaker or an utterance -> the other one."""
     if found:
         pairs = [f"{name} ({other})" for name, other in sorted(found.items())]
-        logger.warning("%d %s: %s: %s", len(pairs), what, name_some(pairs), ADVICE)
+        logger.warning("%d %s: %s: %s", len(pairs), what, name_some(pairs), advice)
 
 
 def _speakers_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, str]:
@@ -125,6 +129,17 @@ def _utterances_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> di
         if mine is not None and other is not None and _words(mine) == _words(other):
             found.setdefault(mine.utt_id, other.utt_id)
     return found
+
+
+def _copies_within(held: Sequence[Segment]) -> dict[str, str]:
+    """Utterances that are augmented copies of others of the split, by utt_id and words."""
+    ours = {one.utt_id: one for one in held if one.text}
+    pairs = {utt_id: ours.get(_plain_name(utt_id)) for utt_id in ours}
+    return {
+        utt_id: other.utt_id
+        for utt_id, other in pairs.items()
+        if other is not None and other.utt_id != utt_id and _words(ours[utt_id]) == _words(other)
+    }
 
 
 def _words(segment: Segment) -> str:

@@ -157,6 +157,8 @@ def _read_supervisions(path: Path, by_id: dict[str, _Recording], recordings: Pat
             raise InputError(f"{recordings}: expected a recording {recording_id} of {item.text('id')}, found none")
         used.add(recording_id)
         segments.append(_segment(item, by_id[recording_id], 0.0))
+    if by_id and not segments:
+        raise InputError(f"{path}: expected {SUPERVISIONS}, found an empty file")
     unused = [one for name, one in by_id.items() if name not in used]
     return segments + [Segment(one.recording_id, one.files[0][0], 0.0, None, "", None) for one in unused]
 

@@ -105,7 +105,8 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
                     f"found {len(utt_id.encode())}"
                 )
             if utt_id in seen:
-                raise InputError(f"utterance {utt_id}: expected it once, found it in {seen[utt_id]} and {name}")
+                splits_of_it = f"in {seen[utt_id]} and {name}" if seen[utt_id] != name else f"twice in {name}"
+                raise InputError(f"utterance {utt_id}: expected it once, found it {splits_of_it}")
             seen[utt_id] = name
 
 

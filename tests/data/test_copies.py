@@ -61,6 +61,12 @@ def test_copies_of_utterances_of_other_speakers_are_named(caplog: pytest.LogCapt
     assert "4 utterances of test seem to have copies in train, by id and words: ann-0 (far_ann-0), ann-1" in line
 
 
+def test_copies_under_the_name_of_their_speaker_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    test = spoken(("ann",)) + [segment(f"sp1.1-{one.utt_id}", "ann", one.text) for one in spoken(("ann",))]
+    (line,) = warnings(spoken(SPEAKERS[1:]), test, caplog)
+    assert "4 utterances of test seem to be copies of others of test: sp1.1-ann-0 (ann-0), " in line
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [("12", "12-3"), ("12", "123"), ("3", "12-3"), ("ann", "anna")])
 def test_numbers_and_parts_of_components_are_no_sign(ours: str, theirs: str, caplog: pytest.LogCaptureFixture) -> None:
     """LibriSpeech's `12-3` is a prefix of `12-34`, and a component of `12-3-0001`."""

@@ -231,6 +231,8 @@ def test_manifests_of_another_kind_are_named(tmp_path: Path) -> None:
         read(tmp_path, [SUPERVISION], [RECORDING])
     with pytest.raises(InputError, match=r"s.jsonl: expected a Lhotse SupervisionSet, found a Recording in it"):
         read(tmp_path, [RECORDING], [SUPERVISION, RECORDING])
+    with pytest.raises(InputError, match=r"s.jsonl: expected a Lhotse SupervisionSet, found an empty file"):
+        read(tmp_path, [RECORDING], [])
     with pytest.raises(InputError, match=r"r.jsonl: expected a recording tapes of u, found none"):
         read(tmp_path, [RECORDING], [changed(SUPERVISION, "recording_id", "tapes")])
 
