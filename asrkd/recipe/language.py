@@ -10,7 +10,7 @@ from pathlib import Path
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
-from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet
+from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
 from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
@@ -36,6 +36,10 @@ class LexiconSource:
         if self.lang.units == "subword":
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="exclude"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="exclude")
+
+    def notes(self) -> list[str]:
+        """What a person should know of a dictionary that is not an error, a line each."""
+        return [] if self.lang.units == "subword" else lexicon_notes(self.file)
 
     def build_known(self, words: Collection[str]) -> Lexicon:
         """Lexicon of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
