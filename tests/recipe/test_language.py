@@ -48,7 +48,7 @@ def test_sentences_must_end(tmp_path: Path) -> None:
     source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), LangOptions())
     training, _ = source.build({"A", "B"})
     good, bad = arpa(tmp_path / "good", {"A": "-0.5", "B": "-0.5"}), tmp_path / "bad"
-    bad.write_text(Path(good).read_text().replace("-0.5 </s>", "-inf </s>"))
+    bad.write_text(Path(good).read_text(encoding="utf-8").replace("-0.5 </s>", "-inf </s>"))
     with pytest.raises(InputError, match="bad: expected a unigram </s> with a probability above 0"):
         decoding_language(TEXT, training, LexiconSource(source.file, LangOptions(arpa=str(bad))))
     lang = LangOptions(arpa=good, rescore_arpa=str(bad))
