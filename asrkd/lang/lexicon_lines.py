@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import re
 import sys
 from collections.abc import Collection, Iterator
@@ -13,8 +11,6 @@ from typing import NamedTuple
 from asrkd.errors import InputError, name_some
 from asrkd.files import read_lines
 from asrkd.lang.phones import SILENCE, is_reserved
-
-log = logging.getLogger(__name__)
 
 Pronunciation = tuple[str, ...]
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
@@ -39,11 +35,13 @@ class LexiconLine(NamedTuple):
     """1.0 where the file has no probabilities."""
 
 
-def read_lexicon_lines(path: Path | str, inventory: Collection[str] | None = None) -> Iterator[LexiconLine]:
+def read_lexicon_lines(
+    path: Path | str, inventory: Collection[str] | None = None, notes: list[str] | None = None
+) -> Iterator[LexiconLine]:
     """The entries of a lexicon.txt, lexiconp.txt, lexiconp_silprob.txt or a dictionary in the CMU's or MFA's format.
 
     All lines have the same number of numbers behind the word. Entries of silence alone are skipped, and so are the
-    probabilities of silence, with a warning. InputError, naming file and line, as `Lexicon.load` says.
+    probabilities of silence: `notes` gets a line about these. InputError, naming file and line, as by `Lexicon.load`.
     """
     columns, first, ignored = -1, 0, []
     for number, line in enumerate(read_lines(path), start=1):
@@ -64,8 +62,8 @@ def read_lexicon_lines(path: Path | str, inventory: Collection[str] | None = Non
             ignored.append(fields[0])
         variant = _VARIANT.fullmatch(fields[0])
         yield LexiconLine((variant[1] if variant else fields[0]).upper(), pron, prob)
-    if ignored:
-        warn_once(
+    if ignored and notes is not None:
+        notes.append(
             f"{path}: the probabilities of silence of {len(ignored)} entries ({name_some(ignored)}) are not used; "
             "silence is as probable behind every word (--graph.silence-prob)"
         )
@@ -83,12 +81,6 @@ def as_first_field(word: str) -> str:
     and `A(2)(1)`.
     """
     return f"{word}(1)" if not word.strip("#") or _VARIANT.fullmatch(word) else word
-
-
-@functools.lru_cache(maxsize=64)
-def warn_once(message: str) -> None:
-    """Log a warning unless it was logged before: a lexicon is read by several steps of one run."""
-    log.warning("%s", message)
 
 
 def _num_numbers(fields: list[str]) -> int:

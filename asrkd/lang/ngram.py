@@ -360,8 +360,9 @@ def _read_section(
         words = fields[1 : n + 1]
         # Comparisons with NaN are false.
         well_formed = len(words) == n and len(fields) <= n + 2 and prob <= 0.0 and backoff <= MAX_LOG10_BACKOFF
+        well_formed = well_formed and not (backoff > 0.0 and _is_one_column(lines[number]))
         if not well_formed or (unigrams is not None and any(word not in unigrams for word in words)):
-            raise InputError(f"{path}:{number + 1}: {_why_refused(fields, n, unigrams)}")
+            raise InputError(f"{path}:{number + 1}: {_why_refused(lines[number], n, unigrams)}")
         key = " ".join(words)
         if key in table:
             raise InputError(f"{path}:{number + 1}: {n}-gram {key!r} is there twice")
@@ -369,8 +370,14 @@ def _read_section(
     return len(lines), table
 
 
-def _why_refused(fields: list[str], n: int, unigrams: dict[str, Entry] | None) -> str:
+def _is_one_column(line: str) -> bool:
+    """Whether all that follows the probability is between tabs: words, and the last one is a number."""
+    return line.count("\t") == 1 and not line.partition("\t")[0].strip().count(" ")
+
+
+def _why_refused(line: str, n: int, unigrams: dict[str, Entry] | None) -> str:
     """Why the line of an n-gram is refused. Not part of the reading loop, which runs a million times."""
+    fields = line.split()
     shape = f"expected log10 probability, {n} words and at most a back-off weight"
     if not n + 1 <= len(fields) <= n + 2:
         return f"{shape}, found {' '.join(fields)!r}"
@@ -382,5 +389,7 @@ def _why_refused(fields: list[str], n: int, unigrams: dict[str, Entry] | None) -
             return f"{shape}, found {field!r} for the {name}"
         if not value <= most:
             return f"expected a log10 {name} of at most {most:g}, found {field}"
+    if len(fields) == n + 2 and _is_one_column(line):
+        return f"expected {n} words between tabs, found {' '.join(fields[1:])!r}"
     unknown = next(word for word in fields[1 : n + 1] if unigrams is not None and word not in unigrams)
     return f"word {unknown} is no unigram"

@@ -6,6 +6,7 @@ training text), the language model and the words that can be recognised, and how
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, R
 from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable
 from asrkd.recipe.losses import require_pronounced, split_texts
 from asrkd.recipe.options import SpeechOptions
+
+log = logging.getLogger(__name__)
 
 NUM_NAMED = 20
 LEXICON_SUMMARY = "lexicon.json"
@@ -57,6 +60,8 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     if options.lang.units == "subword":
         _learn_pieces([" ".join(sentence) for sentence in text], options.lang.vocab_size, out_dir / PIECES_NAME)
     source = lexicon_source(corpus, options, out_dir)
+    for note in source.notes():
+        log.warning("%s", note)
     spoken = {word for sentence in text for word in sentence}
     lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
     texts = split_texts(RunFolders(options.exp_dir), "train")

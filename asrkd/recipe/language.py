@@ -10,8 +10,8 @@ from pathlib import Path
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
-from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet
-from asrkd.lang.ngram import NgramModel, estimate_kneser_ney, read_arpa
+from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
+from asrkd.lang.ngram import EOS, NEVER_LOG10, NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
@@ -36,6 +36,10 @@ class LexiconSource:
         if self.lang.units == "subword":
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="exclude"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="exclude")
+
+    def notes(self) -> list[str]:
+        """What a person should know of a dictionary that is not an error, a line each."""
+        return [] if self.lang.units == "subword" else lexicon_notes(self.file)
 
     def build_known(self, words: Collection[str]) -> Lexicon:
         """Lexicon of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
@@ -93,10 +97,11 @@ def decoding_language(
     if lang.arpa is None:
         return lexicon, estimate_kneser_ney(train_text, lang.order, vocabulary=lexicon.words)
     whole = _interpolated(lang.arpa, train_text, lang)
-    if whole.vocabulary.isdisjoint(lexicon.words):
+    _require_end(lang.arpa, whole)
+    if whole.possible_words.isdisjoint(lexicon.words):
         raise InputError(
             f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
-            f"but such as {min(whole.vocabulary, default='none')} (words are upper case here)"
+            f"but such as {min(whole.possible_words, default='none')} (words are upper case here)"
         )
     words = top_words(whole, lang.max_words)
     impossible = sorted(words - whole.possible_words)
@@ -118,6 +123,7 @@ def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, deco
     """The model of `lang.rescore_arpa` for the words of decoding, interpolated like that one."""
     assert lang.rescore_arpa is not None
     whole = _interpolated(lang.rescore_arpa, train_text, lang)
+    _require_end(lang.rescore_arpa, whole)
     _require_words(lang.rescore_arpa, whole.possible_words, decoding)
     return restrict(whole, decoding.vocabulary)
 
@@ -126,7 +132,10 @@ def require_rescorable(train_text: Sequence[Sequence[str]], lang: LangOptions, d
     """InputError, naming some, if words of decoding are missing from `lang.rescore_arpa`: before anything trains."""
     if lang.rescore_arpa is not None and lang.rescore_arpa != lang.arpa:
         spoken = _spoken(train_text) if lang.interpolation_weight else frozenset()
-        _require_words(lang.rescore_arpa, read_language_model(lang.rescore_arpa).possible_words | spoken, decoding)
+        model = read_language_model(lang.rescore_arpa)
+        _require_words(lang.rescore_arpa, model.possible_words | spoken, decoding)
+        if not lang.interpolation_weight:
+            _require_end(lang.rescore_arpa, model)
 
 
 def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> None:
@@ -137,6 +146,13 @@ def _require_words(path: str, known: frozenset[str], decoding: NgramModel) -> No
             f"{path}: expected every word that is decoded with, and a probability above 0 of it, found {len(missing)} "
             f"missing: {name_some(missing)} "
             "(--lang.rescore-arpa None: no rescoring)"
+        )
+
+
+def _require_end(path: str, model: NgramModel) -> None:
+    if model.tables[0][EOS].log10_prob <= NEVER_LOG10:
+        raise InputError(
+            f"{path}: expected a unigram {EOS} with a probability above 0, found -99: no sentence would end"
         )
 
 

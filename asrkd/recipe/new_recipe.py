@@ -233,6 +233,8 @@ def _units(
         else:
             values = {"lexicon": lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())}
             source = LexiconSource(lexicon, LangOptions(**values))
+        for note in source.notes():
+            logger.warning("%s", note)
         spoken = source.build_known({word for text in texts for word in text})
         for name, split in good.items():
             _require_pronounced(name, split, bad[name], source, spoken, max_bad)

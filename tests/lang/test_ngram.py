@@ -370,6 +370,7 @@ def test_reads_what_other_tools_write(tmp_path: Path) -> None:
         ("-0.8\tB", "-0.8\tB\t99.5", r"lm:10: expected a log10 back-off weight of at most 99, found 99.5"),
         ("-0.8\tB", "inf\tB", r"lm:10: expected a log10 probability of at most 0, found inf"),
         ("-0.8\tB", "1e400\tB", r"lm:10: expected a log10 probability of at most 0, found 1e400"),
+        ("-0.8\tB", "-0.8\tAREA 51", r"lm:10: expected 1 words between tabs, found 'AREA 51'"),
         ("-0.8\tB", "-0.8\tNEW YORK", r"lm:10: .* found 'YORK' for the back-off"),
         ("ngram 1=4", "ngram 1=" + "9" * 5000, r"lm:3: expected ngram 1=COUNT"),
         ("-0.8\tB", "-0.8\tA", r"lm:10: 1-gram 'A' is there twice"),

@@ -44,6 +44,20 @@ def test_probabilities_of_words_of_the_language_model(tmp_path: Path) -> None:
     assert decoded.probs == {"C": (0.25,), "SEE": (0.75,)}, "of A those of the training lexicon, which are 1"
 
 
+def test_sentences_must_end(tmp_path: Path) -> None:
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), LangOptions())
+    training, _ = source.build({"A", "B"})
+    good, bad = arpa(tmp_path / "good", {"A": "-0.5", "B": "-0.5"}), tmp_path / "bad"
+    bad.write_text(Path(good).read_text(encoding="utf-8").replace("-0.5 </s>", "-inf </s>"))
+    with pytest.raises(InputError, match="bad: expected a unigram </s> with a probability above 0"):
+        decoding_language(TEXT, training, LexiconSource(source.file, LangOptions(arpa=str(bad))))
+    lang = LangOptions(arpa=good, rescore_arpa=str(bad))
+    _, ngram = decoding_language(TEXT, training, LexiconSource(source.file, lang))
+    for check in (require_rescorable, rescoring_model):
+        with pytest.raises(InputError, match="bad: expected a unigram </s>"):
+            check(TEXT, lang, ngram)
+
+
 def test_a_rescoring_model_needs_a_probability_of_each_word(tmp_path: Path) -> None:
     """Paths with the others would vanish from the lattices, in the worst case all paths."""
     lang = LangOptions(
