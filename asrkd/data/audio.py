@@ -19,6 +19,7 @@ from asrkd.data.audio_headers import (
     expected_bytes,
     joined_fault,
     read_mp3_length,
+    read_rf64_data,
     read_wav_data,
     sphere_coding,
 )
@@ -234,6 +235,10 @@ class _Changed:
 def _readable(path: Path, raw: io.BufferedReader) -> bytes | _Changed:
     """What soundfile opens: the path, or the open file with another length where libsndfile would stop early."""
     name = os.fsencode(path)
+    if raw.peek(4)[:4] == b"RF64":  # libsndfile does not open some of those
+        wide, size = read_rf64_data(path), path.stat().st_size
+        if wide is not None and wide.is_place_holder and wide.size_offset:
+            return _Changed(raw, size, wide.size_offset, struct.pack("<Q", size - wide.start))
     audio_format = soundfile.info(name).format
     if audio_format == "MP3" and read_mp3_length(path) is None:
         return _Changed(raw, MP3_LENGTH_FACTOR * path.stat().st_size)

@@ -29,6 +29,7 @@ ID3_HEADER_BYTES = 10
 ID3_FOOTER = 0x10  # flag of a tag that has 10 bytes more
 MP3_TAG_BYTES = 64  # the tags are within the first 52 bytes of a frame
 MAX_UINT32 = 0xFFFFFFFF
+MAX_INT64 = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,23 @@ class WavData:
         if self.num_bytes == 0:
             return not self.is_followed
         return any(one - self.start - self.block_bytes < self.num_bytes <= one for one in PLACE_HOLDERS)
+
+
+@dataclass(frozen=True)
+class Rf64Data:
+    """The data of an RF64 file, with a size of 64 bits in the chunk ds64."""
+
+    size_offset: int
+    """Position of the 8 bytes that state its size; 0 if there are none."""
+    num_bytes: int
+    """Its size by the header."""
+    start: int
+    """Position of the first sample."""
+
+    @property
+    def is_place_holder(self) -> bool:
+        """Whether the size means unknown: the file was written to a pipe."""
+        return self.num_bytes == 0 or self.num_bytes >= MAX_INT64 or self.num_bytes == MAX_UINT32
 
 
 def read_wav_data(path: Path) -> WavData | None:
@@ -219,18 +237,25 @@ def _wav_bytes(path: Path) -> int | None:
     return None if data is None or data.is_place_holder else data.start + data.num_bytes
 
 
-def _rf64_bytes(path: Path) -> int | None:
-    """The same, with a size of 64 bits in the chunk ds64."""
+def read_rf64_data(path: Path) -> Rf64Data | None:
+    """The data of an RF64 file; None if a chunk is missing."""
     with path.open("rb") as file:
         file.seek(12)
-        num_bytes = 0
+        size_offset, num_bytes = 0, 0
         for name, chunk_bytes in _chunks(file, "<4sI", 2):
             if name == b"ds64":
+                size_offset = file.tell() + 8
                 (num_bytes,) = struct.unpack("<Q", file.read(16)[8:].ljust(8, b"\0"))
             elif name == b"data":
-                num_bytes = num_bytes if chunk_bytes == MAX_UINT32 else chunk_bytes
-                return file.tell() + num_bytes if 0 < num_bytes < 1 << 62 else None
+                is_elsewhere = chunk_bytes == MAX_UINT32 and size_offset > 0
+                return Rf64Data(size_offset, num_bytes if is_elsewhere else chunk_bytes, file.tell())
     return None
+
+
+def _rf64_bytes(path: Path) -> int | None:
+    """The position of the end of the data; None if its size is a place-holder."""
+    data = read_rf64_data(path)
+    return None if data is None or data.is_place_holder else data.start + data.num_bytes
 
 
 def _w64_bytes(path: Path) -> int | None:

@@ -66,6 +66,17 @@ def test_wav_of_a_stream_in_other_codings(tmp_path: Path, subtype: str, size: in
     assert np.array_equal(samples_of(path), samples_of(whole))
 
 
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1])
+def test_rf64_of_a_stream_is_read_to_its_end(tmp_path: Path, size: int):
+    path = tmp_path / "streamed.rf64"
+    soundfile.write(path, noise(), RATE, format="RF64", subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    at = content.find(b"ds64") + 16
+    content[at : at + 8] = struct.pack("<Q", size)
+    path.write_bytes(content)
+    assert np.array_equal(samples_of(path)[0], noise().astype(np.float32) / 32768)
+
+
 def test_a_size_that_is_no_place_holder_means_truncation(tmp_path: Path):
     path = tmp_path / "cut.wav"
     for size in (16001, 1_999_000_000, 0x7FFFE000, 0xFFFF0000):

@@ -40,6 +40,7 @@ from asrkd.lang.options import LangOptions
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, RunFolders
 from asrkd.recipe.lang import held_out_lexicon, make_lexicon
+from asrkd.recipe.new_recipe import write_recipe
 from asrkd.recipe.options import SpeechOptions
 
 pytestmark = pytest.mark.k2
@@ -434,6 +435,18 @@ def test_init_refuses_what_would_stop_the_recipe(
     (tmp_path / "mine").mkdir()
     code, complaint = asrkd(capsys, *given)
     assert code == 2 and "there is something already" in complaint
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(8000, 8000), (11025, 8000), (22050, 16000), (44100, 44100), (7350, 7300)]
+)
+def test_init_writes_a_sampling_rate_of_whole_frame_shifts(
+    kaldi: Path, tmp_path: Path, rate: int, expected: int
+) -> None:
+    for path in kaldi.glob("*.wav"):
+        soundfile.write(path, soundfile.read(path)[0], rate)
+    recipe = write_recipe("mine", UserCorpusOptions(kaldi), None, tmp_path / "mine")
+    assert f"sampling_rate={expected})" in (recipe.folder / "recipe.py").read_text()
 
 
 def test_init_refuses_speech_to_tune_on_without_words(
