@@ -155,12 +155,34 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
 
 
-def read_object(path: Path | str) -> dict[str, Any]:
-    """The object in a JSON file. InputError if it is missing or is something else."""
+def read_object(path: Path | str, **kinds: type) -> dict[str, Any]:
+    """The object in a JSON file. InputError if it is missing, is something else, or has no value `name` of type `kind`.
+
+    A whole number counts as a float.
+    """
     value = read_json(path)
+    _require_object(value, path, kinds)
+    return dict(value)
+
+
+def read_rows(path: Path | str, **kinds: type) -> list[dict[str, Any]]:
+    """The list of objects in a JSON file, each as `read_object` reads one."""
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise InputError(f"{path}: expected a JSON list, found {type(rows).__name__}; make it again")
+    for row in rows:
+        _require_object(row, path, kinds)
+    return rows
+
+
+def _require_object(value: Any, path: Path | str, kinds: Mapping[str, type]) -> None:
     if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}; make it again")
+    for name, kind in kinds.items():
+        found = value.get(name)
+        if not isinstance(found, (int, float) if kind is float else kind):
+            what = type(found).__name__ if name in value else "none"
+            raise InputError(f"{path}: expected {name} ({kind.__name__}), found {what}; make it again")
 
 
 def read_lines(path: Path | str) -> list[str]:

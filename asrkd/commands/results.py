@@ -20,13 +20,15 @@ class ResultsOptions:
 
 
 def run(options: ResultsOptions) -> int:
-    from asrkd.files import read_json
+    from asrkd.files import read_object, reading
     from asrkd.report import write_results_md
 
     if not options.runs:
         raise InputError("--runs: expected at least one results.json or folder that holds one, found none")
     files = [path / "results.json" if path.is_dir() else path for path in options.runs]
-    write_results_md([read_json(file) for file in files], options.out)
+    runs = [read_object(file) for file in files]
+    with reading(" ".join(map(str, files)), "results of runs"):
+        write_results_md(runs, options.out)
     print(f"wrote {options.out}")
     return 0
 

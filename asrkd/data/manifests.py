@@ -30,6 +30,9 @@ class AudioFile(TypedDict):
     """Of the contents."""
 
 
+AUDIO_KEYS = AudioFile.__annotations__.keys()
+
+
 def save_split(split: CorpusSplit, folder: Path) -> None:
     """Write recordings, supervisions and what is not among them."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from asrkd.files import read_json, require_utf8, write_json
+from asrkd.files import read_object, require_utf8, write_json
 from asrkd.nnet.devices import require_compile, resolve_device
 from asrkd.recipe.run_options import RunOptions, save_config, trainings
 from asrkd.workflow.stages import StageRange, list_steps, run_steps
@@ -55,7 +55,7 @@ def _require_device(steps: Sequence[Step], options: RunOptions, stages: StageRan
 def _publish(options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:
     """Copy results.json into exp_dir, print the results and the paths of the reports."""
     exp_dir = options.exp_dir
-    results = read_json(exp_dir / "score" / RESULTS_FILE)
+    results = read_object(exp_dir / "score" / RESULTS_FILE)
     write_json(exp_dir / RESULTS_FILE, results)
     print(terminal_text(results))
     print(f"results: {exp_dir / RESULTS_FILE}, {exp_dir / 'report' / RESULTS_MD}")

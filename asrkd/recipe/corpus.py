@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from asrkd.data.manifests import audio_files, content_fingerprint, load_split, save_split
+from asrkd.data.manifests import AUDIO_KEYS, AudioFile, audio_files, content_fingerprint, load_split, save_split
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import validate
 from asrkd.errors import InputError, name_some
-from asrkd.files import file_fingerprint, fingerprint, read_json, write_json
+from asrkd.files import file_fingerprint, fingerprint, read_object, write_json
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.recipe.scoring import Scoring
@@ -121,8 +121,7 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     """
     folders = RunFolders(options.exp_dir)
     split = load_split(folders.corpus(name))
-    before = folders.manifests(name) / AUDIO_FILE
-    known = read_json(before) if before.is_file() else {}
+    known = known_audio(folders.manifests(name) / AUDIO_FILE)
     good, bad = validate(
         split, options.features.sampling_rate, name, options.max_bad, num_jobs=options.num_jobs, known=known
     )
@@ -137,9 +136,19 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
         print(f"   rejected {one}", flush=True)
 
 
+def known_audio(path: Path) -> dict[str, AudioFile]:
+    """The audio files that an earlier run has read; none where its record is missing or damaged."""
+    try:
+        found = read_object(path)
+    except InputError:
+        return {}
+    sound = {utt_id: file for utt_id, file in found.items() if isinstance(file, dict) and file.keys() == AUDIO_KEYS}
+    return cast(dict[str, AudioFile], sound)
+
+
 def manifests_content(folder: Path) -> str:
     """Fingerprint of what a split's manifests say, whatever the paths of its audio."""
-    fingerprint: str = read_json(folder / CONTENT_FILE)["fingerprint"]
+    fingerprint: str = read_object(folder / CONTENT_FILE, fingerprint=str)["fingerprint"]
     return fingerprint
 
 

@@ -17,7 +17,7 @@ import torch
 
 from asrkd.distil.compression import StoreOptions, bytes_of_row, combined_logits, compress
 from asrkd.errors import InputError
-from asrkd.files import canonical, read_json
+from asrkd.files import canonical, read_object
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
@@ -272,6 +272,11 @@ def _require_options(exp_dir: Path, step: str, options: Mapping[str, Any]) -> No
             )
 
 
+def _seconds(folder: Path) -> float:
+    """How long a finished step took."""
+    return float(read_object(folder / STAMP_FILE, seconds=float)["seconds"])
+
+
 def measured_costs(exp_dir: Path, num_teachers: int) -> dict[str, Cost]:
     """Seconds and bytes of a run's parts, under the names of `cost_estimate`."""
     folders = {
@@ -289,6 +294,6 @@ def measured_costs(exp_dir: Path, num_teachers: int) -> dict[str, Cost]:
         if not finished:
             raise InputError(f"{exp_dir}: expected finished {part}, found none")
         files = [file for folder in finished for file in folder.glob(patterns.get(part, "*.safetensors"))]
-        seconds = 0.0 if part == "features" else sum(read_json(folder / STAMP_FILE)["seconds"] for folder in finished)
+        seconds = 0.0 if part == "features" else sum(map(_seconds, finished))
         costs[part] = Cost(part, seconds=seconds, disk_bytes=sum(file.stat().st_size for file in files))
     return costs

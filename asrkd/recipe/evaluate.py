@@ -18,7 +18,7 @@ from asrkd.decode.rescore import RESCORED_UTTERANCES, Grammars, Rescorer, rescor
 from asrkd.decode.search import SEARCH_RESULTS
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.features.store import FrameStore
-from asrkd.files import fingerprint, read_json, tensor_digest, write_json
+from asrkd.files import fingerprint, read_object, reading, tensor_digest, write_json
 from asrkd.graph.build import build_hclg
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.graph.grammar import grammar_fst
@@ -245,7 +245,7 @@ def tune_scales(chosen: Sequence[Run], scoring: Scoring, options: SpeechOptions,
 
 def tuning_results(folder: Path) -> dict[str, Any]:
     """What results.json states about the scales, from what `tune_scales` wrote in `folder`."""
-    saved = read_json(folder / TUNING_FILE)
+    saved = read_object(folder / TUNING_FILE, rows=list, at_grid_end=list, added=dict, flat=bool)
     return {
         "tuning": saved["rows"],
         "scales_at_grid_end": saved["at_grid_end"],
@@ -256,12 +256,15 @@ def tuning_results(folder: Path) -> dict[str, Any]:
 
 def tuned_content(folder: Path) -> str:
     """Fingerprint of the scales: decoding reads nothing else. Scoring reads all rows, and has the inputs of tuning."""
-    return fingerprint(read_json(folder / TUNING_FILE)["scales"])
+    return fingerprint(read_object(folder / TUNING_FILE, scales=dict)["scales"])
 
 
 def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
     """The decoding options with the scales that tuning chose."""
-    return replace(options.decode, **read_json(tuning_dir / TUNING_FILE)["scales"])
+    path = tuning_dir / TUNING_FILE
+    scales = read_object(path, scales=dict)["scales"]
+    with reading(path, "scales"):
+        return replace(options.decode, **scales)
 
 
 def decode_test(run: Run, options: SpeechOptions, out_dir: Path) -> None:

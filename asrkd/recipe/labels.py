@@ -27,7 +27,8 @@ from asrkd.files import (
     fingerprint,
     folder_fingerprint,
     load_tensors,
-    read_json,
+    read_object,
+    reading,
     safetensors_fingerprint,
     save_tensors,
     tensor_digest,
@@ -81,7 +82,7 @@ class RealignTask:
     @property
     def precision(self) -> str:
         """Arithmetic of the network's matrix products: that in which it was trained."""
-        return str(read_json(self.aligner / PRECISION_FILE)["precision"])
+        return str(read_object(self.aligner / PRECISION_FILE, precision=str)["precision"])
 
     def digests(self) -> list[str]:
         """Digests of what decides the acoustic and transition scores."""
@@ -287,7 +288,8 @@ def load_hmm(tree_dir: Path) -> tuple[SenoneTree, TransitionModel, Tensor]:
     """Tree, transitions and log-priors [S] of a finished stage 5, or of one of its rounds."""
     tree = SenoneTree.load(tree_dir / TREE_FILE)
     tensors, _ = load_tensors(tree_dir / HMM_FILE)
-    return tree, TransitionModel.from_tensors(tensors), tensors["log_prior"]
+    with reading(tree_dir / HMM_FILE, "transitions and priors"):
+        return tree, TransitionModel.from_tensors(tensors), tensors["log_prior"]
 
 
 def _require_few_unaligned(split: str, alignment: Alignment, options: SpeechOptions) -> None:

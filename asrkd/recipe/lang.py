@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from asrkd.data.manifests import load_split
-from asrkd.files import read_json, write_json
+from asrkd.files import read_object, write_json
 from asrkd.hmm.tree import require_leaves
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
@@ -114,7 +114,7 @@ def lang_summary(exp_dir: Path) -> dict[str, Any]:
     """What the three steps counted and measured."""
     lang = exp_dir / "lang"
     parts = (lang / "lexicon" / LEXICON_SUMMARY, lang / "lm" / LM_SUMMARY, lang / "coverage" / COVERAGE_FILE)
-    return {key: value for part in parts for key, value in read_json(part).items()}
+    return {key: value for part in parts for key, value in read_object(part).items()}
 
 
 def held_out_lexicon(corpus: Corpus, split: str, options: SpeechOptions) -> Lexicon:

@@ -23,7 +23,7 @@ from asrkd.data.splits import Rejected
 from asrkd.errors import name_some
 from asrkd.features.fbank import speed_id
 from asrkd.features.store import FrameStore
-from asrkd.files import fingerprint, read_json, write_json
+from asrkd.files import fingerprint, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.features import split_features
@@ -97,12 +97,12 @@ def check_labels(split: str, options: SpeechOptions, out_dir: Path) -> None:
 
 def losses_content(folder: Path) -> str:
     """Fingerprint of what is excluded from training: networks read nothing else."""
-    return fingerprint(sorted(read_json(folder / LOSSES_FILE)["excluded"]))
+    return fingerprint(sorted(read_object(folder / LOSSES_FILE, excluded=dict)["excluded"]))
 
 
 def excluded_utterances(folders: RunFolders, split: str) -> dict[str, str]:
     """The aligned utterances of a split, copies too, that are excluded from training and tuning: utt_id -> reason."""
-    excluded: dict[str, str] = read_json(folders.losses(split))["excluded"]
+    excluded: dict[str, str] = read_object(folders.losses(split), excluded=dict)["excluded"]
     return excluded
 
 

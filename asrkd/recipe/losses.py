@@ -8,7 +8,7 @@ from asrkd.data.manifests import load_split
 from asrkd.data.rejects import describe, missing_words, require_few_rejected, unpronounced
 from asrkd.data.splits import Rejected
 from asrkd.features.fbank import speed_id
-from asrkd.files import read_json
+from asrkd.files import read_rows
 from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.corpus import REJECTED_FILE
 from asrkd.recipe.features import split_features
@@ -27,7 +27,8 @@ def split_texts(folders: RunFolders, split: str) -> dict[str, list[str]]:
 
 def rejected_before(folders: RunFolders, split: str) -> list[Rejected]:
     """What stage 1 rejected of a split."""
-    return [Rejected(row["utt_id"], row["reason"]) for row in read_json(folders.manifests(split) / REJECTED_FILE)]
+    rows = read_rows(folders.manifests(split) / REJECTED_FILE, utt_id=str, reason=str)
+    return [Rejected(row["utt_id"], row["reason"]) for row in rows]
 
 
 def require_few_lost(

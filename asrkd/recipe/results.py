@@ -13,13 +13,13 @@ from asrkd.data.manifests import load_split
 from asrkd.data.splits import PART_KEY, total_excluded
 from asrkd.decode import Hypotheses
 from asrkd.features.store import FrameStore
-from asrkd.files import read_json, write_json
+from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe import run_options
 from asrkd.recipe.command_line import RESULTS_FILE
-from asrkd.recipe.corpus import REJECTED_FILE, Corpus
+from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import (
     FIRST_PASS_FILE,
     FRAMES_FILE,
@@ -32,6 +32,7 @@ from asrkd.recipe.evaluate import (
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
 from asrkd.recipe.lang import lang_summary
+from asrkd.recipe.losses import rejected_before
 from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
@@ -87,10 +88,10 @@ class Scored:
     def of(cls, run: Run, exp_dir: Path, refs: Mapping[str, Sequence[str]], scoring: Scoring, parts: Parts) -> Scored:
         folder = exp_dir / run.step
         hypotheses = Hypotheses.load(folder)
-        saved = read_json(folder / FRAMES_FILE)
+        saved = read_object(folder / FRAMES_FILE)
         passes = {"": (hypotheses.words, hypotheses.rtf)}
         if (folder / FIRST_PASS_FILE).is_file():
-            first = read_json(folder / FIRST_PASS_FILE)
+            first = read_object(folder / FIRST_PASS_FILE, words=dict, rtf=float)
             passes[NOT_RESCORED] = (first["words"], first["rtf"])
         by_set = {
             f"{part}{name}": scoring.errors({one: refs[one] for one in utt_ids}, {one: words[one] for one in utt_ids})
@@ -202,7 +203,7 @@ def config_sha(options: SpeechOptions) -> str:
 
 
 def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
-    summary = read_json(options.exp_dir / one.run.models[0] / SUMMARY_FILE)
+    summary = read_object(options.exp_dir / one.run.models[0] / SUMMARY_FILE, history=list, best_epoch=int)
     extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
     extra |= training_provenance([options.exp_dir / step for step in one.run.models])
     if len(one.run.models) == 1:
@@ -247,21 +248,21 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     """What is shown with the scores: sweep, tuning, rounds, counts, versions, times."""
     exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
     lang = lang_summary(exp_dir)
-    posteriors = read_json(folders.posteriors.parent / REPORT_FILE)
-    rejected = [row for split in SPLITS for row in read_json(folders.manifests(split) / REJECTED_FILE)]
+    posteriors = read_object(folders.posteriors.parent / REPORT_FILE, store=list)
+    rejected = [row for split in SPLITS for row in rejected_before(folders, split)]
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
         "sweep": _sweep(exp_dir, options),
         **tuning_results(exp_dir / "decode" / "tuning"),
         "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
         "store": posteriors["store"],
-        "disagreement": posteriors["disagreement"],
+        "disagreement": posteriors.get("disagreement"),
         "corpus": {split: _count(folders, split, unit) for split in SPLITS},
         "boundaries": _boundaries(folders),
         "oov_rate": lang["oov_rate"],
         "lang": lang,
         "excluded": excluded,
-        "rejected": [(row["utt_id"], row["reason"]) for row in rejected],
+        "rejected": [(row.utt_id, row.reason) for row in rejected],
         "unaligned": _losses(folders, "unaligned"),
         "doubtful": worst_first(_losses(folders, "doubtful")),
         "timing": stage_seconds(exp_dir, steps),
@@ -273,7 +274,7 @@ def _losses(folders: RunFolders, key: str) -> list[dict[str, Any]]:
     """Rows of what stage 5 found lost or doubtful in each split, with the split and its typical log-likelihood."""
     found = []
     for split in SPLITS:
-        losses = read_json(folders.losses(split))
+        losses = read_object(folders.losses(split), doubtful=list, unaligned=list, excluded=dict)
         found += [{"split": split, **row, "median": losses["median"]} for row in losses[key]]
     return found
 
@@ -284,7 +285,7 @@ def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
     for student in students(options):
         if student.distil is None or student.model != options.student or student.seed != 0:
             continue
-        summary = read_json(exp_dir / "students" / student.name / SUMMARY_FILE)
+        summary = read_object(exp_dir / "students" / student.name / SUMMARY_FILE, dev_accuracy=float)
         rows.append(
             {
                 "temperature": student.distil.temperature,
@@ -325,7 +326,7 @@ def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
     spoken = load_split(folders.manifests(split)).supervisions
     store = FrameStore.open(folders.features(split))
     alignment = Alignment.load(folders.alignment(split))
-    losses = read_json(folders.losses(split))
+    losses = read_object(folders.losses(split), doubtful=list, unaligned=list, excluded=dict)
     return {
         "utterances": len(spoken),
         "speakers": len({one.speaker for one in spoken}),

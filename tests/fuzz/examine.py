@@ -18,6 +18,8 @@ from asrkd.errors import InputError
 # A reader may take ten times the file, and what it allocates for the first time: libraries, tables, threads.
 FILE_FACTOR, SPARE_BYTES = 10, 256 << 20
 LONGEST_SEC = 10.0
+# Of a traceback; a message can have the whole file in it. A pipe holds all of this.
+LINES, LINE_CHARACTERS = 40, 300
 _GOOD, _FAULT = 0, 1
 
 
@@ -76,7 +78,8 @@ def _read_and_exit(read: Callable[[Path], object], folder: Path, num_bytes: int,
         except InputError:  # its line breaks are removed where it is printed
             status = _GOOD
         except BaseException:  # noqa: BLE001 - it is what is looked for
-            os.write(pipe, traceback.format_exc()[-4000:].encode(errors="replace"))
+            lines = [line[:LINE_CHARACTERS] for line in traceback.format_exc().splitlines()]
+            os.write(pipe, "\n".join(lines[-LINES:]).encode(errors="replace"))
     finally:
         sys.stdout = sys.stderr = None  # type: ignore[assignment]
         os._exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import struct
 import wave
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import torch
 from toy_posteriors import write as write_posteriors
 
 from asrkd import config
+from asrkd.commands.results import ResultsOptions
+from asrkd.commands.results import run as run_results
 from asrkd.data.audio import AudioError, probe, read_samples
 from asrkd.data.corpora.mnist import _content as gzip_content
 from asrkd.data.corpora.mnist import parse_idx
@@ -45,8 +48,10 @@ from asrkd.nnet.checkpoint import Progress, load_checkpoint, save_checkpoint, st
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
+from asrkd.recipe.evaluate import tuned, tuning_results
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm, save_hmm
+from asrkd.recipe.loss_checks import excluded_utterances
 from asrkd.recipe.losses import rejected_before
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.trained import trained_precision
@@ -56,6 +61,7 @@ from asrkd.workflow.stages import StageRange, list_steps, run_steps
 from asrkd.workflow.steps import Step
 from fuzz.examine import Target
 
+ROOT = Path(__file__).resolve().parents[2]
 PHONES = (SILENCE, "A", "B")
 TEXTS = ("GO ON", "STOP", "GO STOP ON ON")
 FINGERPRINT = "f00df00df00df00d"
@@ -235,6 +241,25 @@ def read_summary(folder: Path) -> None:
     resolve_precision("auto", torch.device("cpu"), folder / "precision.json")
 
 
+def results(folder: Path) -> None:
+    shutil.copy(ROOT / "recipes" / "prompts" / "results.json", folder)
+
+
+def losses(folder: Path) -> None:
+    folders = RunFolders(folder)
+    folders.losses("train").parent.mkdir(parents=True)
+    write_json(folders.losses("train"), {"excluded": {"u1": "doubtful"}, "doubtful": [], "unaligned": []})
+    scales = {"acoustic_scale": 0.1, "lm_scale": 1.0, "insertion_score": 0.0}
+    tuning = {"scales": scales, "rows": [], "at_grid_end": [], "added": {}, "flat": False}
+    write_json(folder / "tuning.json", tuning)
+
+
+def read_losses(folder: Path) -> None:
+    excluded_utterances(RunFolders(folder), "train")
+    tuning_results(folder)
+    tuned(folder, SpeechOptions())
+
+
 CODEC: Codec[Any] = Codec(lambda value: {"x": value}, lambda arrays: arrays["x"])
 
 
@@ -397,6 +422,8 @@ OURS = (
     Target("experiment", experiment, read_experiment, ("**/stamp.json", "**/pending.json", "exp/config.json")),
     Target("rejected.json", rejected, lambda folder: rejected_before(RunFolders(folder), "train")),
     Target("summary", summary, read_summary, ("*.json",)),
+    Target("results.json", results, lambda folder: run_results(ResultsOptions((folder,), folder / "RESULTS.md"))),
+    Target("losses and scales", losses, read_losses),
     Target("result cache", cache, read_cache),
     Target("SentencePiece model", pieces, lambda folder: subword_lexicon(["GO", "ON"], folder / "pieces.model", 3)),
 )
