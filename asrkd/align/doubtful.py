@@ -1,7 +1,7 @@
 """Doubtful transcripts: utterances whose frames fit their words far worse than others of their split.
 
 A wrong transcript has a low log-likelihood per frame. With the texts of 5% of AN4's utterances exchanged, in training
-too, 52 of 52 lay more than 5 robust standard deviations below their split's median, and none of the 1,026 others more
+too, 52 of 52 lay at least 6 robust standard deviations below their split's median, and none of the 1,026 others more
 than 4.
 """
 
