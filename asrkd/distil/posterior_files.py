@@ -155,9 +155,11 @@ def _require_kaldi_matrix(location: str) -> None:
             f"{location}: expected a Kaldi matrix, found no such file (paths in an .scp start from this folder)"
         )
     with open(path, "rb") as file:
-        file.seek(int(offset or 0))
+        file.seek(min(int(offset or 0), Path(path).stat().st_size))
         head, data_start = file.read(HEAD_BYTES), file.tell()
         num_left = file.seek(0, SEEK_END) - data_start
+    if not head:
+        raise InputError(f"{location}: expected a Kaldi matrix, found the end of the file")
     if not head.startswith(BINARY):
         return
     for token, (layout, data_bytes) in KALDI_LAYOUTS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -385,6 +386,11 @@ def test_a_damaged_size_in_an_archive_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.ark").write_bytes(content[:200])
     with pytest.raises(InputError, match=r"a.ark:4: expected a Kaldi matrix, found one of 40 rows .* cut off"):
         import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
-    path.write_text("a-1 -\nb-2 -\nc-3 -\n")
-    with pytest.raises(InputError, match="-: expected a Kaldi matrix, found no such file"):
-        import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
+    os.mkfifo(tmp_path / "pipe")
+    for location, found in (
+        (f"{tmp_path}/pipe", "no such file"),
+        (f"{tmp_path}/a.ark:{10**20}", "the end of the file"),
+    ):
+        path.write_text("".join(f"{utt_id} {location}\n" for utt_id in UTTERANCES.utt_ids))
+        with pytest.raises(InputError, match=f"{location}: expected a Kaldi matrix, found {found}"):
+            import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
