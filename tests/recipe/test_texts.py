@@ -148,23 +148,23 @@ def test_a_phone_of_words_is_refused_for_a_noise(
 
 def test_a_tag_of_the_lexicon_is_a_word(dictionary: Path, tmp_path: Path) -> None:
     dictionary.write_text(DICTIONARY + "<UNK> SPN\n5 F AY V\n", encoding="utf-8")
-    kaldi = write_kaldi(tmp_path / "kaldi", {"ann-0": "<unk> go 5"})
+    kaldi = write_kaldi(tmp_path / "kaldi", {"cyd-0": "<unk> go 5"})
     assert init(kaldi, "--lexicon", str(dictionary)) == 0
 
 
 def test_utterances_of_tags_alone_are_rejected_with_the_others(
     dictionary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kaldi = write_kaldi(tmp_path / "kaldi", {"ann-0": "[noise]", "ann-1": "<sil>", "ann-2": "[laugh] -"})
+    kaldi = write_kaldi(tmp_path / "kaldi", {"cyd-0": "[noise]", "cyd-1": "<sil>", "cyd-2": "[laugh] -"})
     arguments = ("--lexicon", str(dictionary), MAPPING)
     assert init(kaldi, *arguments) == 2
-    assert "ann-0: empty transcript: no word in '[NOISE]'" in capsys.readouterr().err
+    assert "cyd-0: empty transcript: no word in '[NOISE]'" in capsys.readouterr().err
     assert init(kaldi, *arguments, "--max-bad", "0.5") == 0
     corpus, options = recipe_of(kaldi, tmp_path)
     run_manifests(corpus, options)
     folders = RunFolders(options.exp_dir)
     rejected = [row["utt_id"] for split in SPLITS for row in read_json(folders.manifests(split) / "rejected.json")]
-    assert rejected == ["ann-0", "ann-1", "ann-2"]
+    assert rejected == ["cyd-0", "cyd-1", "cyd-2"]
 
 
 def test_noises_count_neither_in_references_nor_in_what_is_recognised() -> None:
@@ -178,7 +178,7 @@ def test_noises_count_neither_in_references_nor_in_what_is_recognised() -> None:
 def test_punctuation_is_named_once_and_stripped_by_the_option(
     dictionary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kaldi = write_kaldi(tmp_path / "kaldi", {"ann-0": "Go on.", "bob-0": "Go, on", "cyd-0": "\u201cGo - on!\u201d"})
+    kaldi = write_kaldi(tmp_path / "kaldi", {"cyd-1": "Go on.", "dan-0": "Go, on", "cyd-0": "\u201cGo - on!\u201d"})
     with caplog.at_level(logging.WARNING):
         assert init(kaldi) == 0
     warned = [record.message for record in caplog.records if "punctuation" in record.message]
