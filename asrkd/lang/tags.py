@@ -17,7 +17,7 @@ _PAIRS = ("[]", "{}", "<>", "()", "［］", "｛｝", "＜＞", "（）", "【�
 BRACKETS = frozenset("".join(_PAIRS))
 _SYMBOLS = "*#_~@%=|+/^"
 _FORMS = (
-    *(f"{re.escape(a)}+[^{re.escape(a + b)}]*{re.escape(b)}+" for a, b in _PAIRS),
+    *(f"{re.escape(pair[0])}+[^{re.escape(pair)}]*{re.escape(pair[1])}+" for pair in _PAIRS),
     r"\+\+[^\s+]+\+\+",  # ++NOISE++ of CMU Sphinx
     rf"(?<!\S)(?P<mark>[{re.escape(_SYMBOLS)}])(?=\S*[^\W_])\S*(?P=mark)(?!\S)",  # *NOISE*, _NOISE_, #NOISE#
     r"(?<!\S)!(?=[^\W\d_])\w+(?!\S)",  # !SIL of HTK

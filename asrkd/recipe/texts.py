@@ -10,6 +10,7 @@ from lhotse import SupervisionSet
 from lhotse.utils import fastcopy
 
 from asrkd.data.splits import CorpusSplit, Rejected
+from asrkd.lang.lookalikes import shape
 from asrkd.lang.text_checks import candidates, require_words, warnings_of
 from asrkd.lang.text_rules import TextRules, is_dash
 from asrkd.recipe.language import LexiconSource
@@ -49,8 +50,11 @@ def check_texts(splits: Mapping[str, CorpusSplit], source: LexiconSource, option
     `options` is what the names of options begin with, in messages.
     """
     texts = {str(one.id): one.text or "" for split in splits.values() for one in split.supervisions}
-    known = source.known_words(candidates(texts.values()))
-    warnings = warnings_of(texts, known, source.dictionary_words(), options)
+    odd = candidates(texts.values())
+    known = source.known_words(odd)
+    # A dictionary that is no file is asked for the plain spelling of words of look-alike letters.
+    alike = source.known_words({shape(word) for word in odd if not word.isascii()})
+    warnings = warnings_of(texts, known, {*source.dictionary_words(), *alike}, options)
     for warning in warnings:
         logger.warning("%s", warning)
     require_words(texts, known, options, source.has_dictionary)

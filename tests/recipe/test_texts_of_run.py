@@ -234,3 +234,13 @@ def test_two_unicode_forms_are_one_word_one_id_and_one_file(form: str, tmp_path:
     texts = {one.id: one.text for split in splits for one in split.supervisions}
     assert texts["zoé-0"] == texts["zoé-1"] == "YÉS GO"
     assert not any(split.rejected for split in splits)
+
+
+@pytest.mark.parametrize("lexicon", ["cmudict", "file"])
+def test_words_of_other_letters_are_named_beside_those_of_the_lexicon(
+    lexicon: str, dictionary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kaldi = write_kaldi(tmp_path / "kaldi", {"cyd-0": "g\u043e on"})
+    with caplog.at_level(logging.WARNING):
+        init(kaldi, "--lexicon", str(dictionary) if lexicon == "file" else lexicon)
+    assert any("G\u041e (U+041E) and GO (U+004F)" in record.message for record in caplog.records)
