@@ -17,8 +17,9 @@ import shutil
 import stat
 import struct
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from asrkd.errors import InputError, naming
+from asrkd.unicode import clean
 
 FINGERPRINT_DIGITS = 16
 _BLOCK_BYTES = 1 << 20
@@ -186,7 +188,7 @@ def _require_object(value: Any, path: Path | str, kinds: Mapping[str, type]) -> 
 
 
 def read_lines(path: Path | str) -> list[str]:
-    """The lines of a text file in UTF-8, without line ends; gzip is recognised by its content.
+    """The lines of a text file in UTF-8, cleaned (`asrkd.unicode`), without line ends; gzip is recognised by content.
 
     InputError if the file is missing, cannot be read, is a damaged gzip, or is not UTF-8 (naming the first bad line).
     """
@@ -206,7 +208,7 @@ def read_lines(path: Path | str) -> list[str]:
         byte = error.object[error.start]
         raise InputError(f"{path}:{number}: expected UTF-8, found byte 0x{byte:02x}") from None
     # Not splitlines(): it also splits at U+0085 and U+2028, which a word may hold.
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = clean(text).replace("\r\n", "\n").split("\n")
     if lines[-1] == "":
         lines.pop()
     return lines
@@ -230,6 +232,35 @@ def require_expansion(path: Path, size: int, packed_size: int) -> None:
     """InputError if a gzip of `packed_size` bytes expands to more than is credible."""
     if size > FREE_EXPANSION + MAX_EXPANSION * packed_size:
         raise InputError(f"{path}: expected a gzip that expands at most {MAX_EXPANSION} times, found one with more")
+
+
+def find_file(path: Path) -> Path | None:
+    """The file of a path that was read from a text, as the disk spells its name; None if there is none.
+
+    Texts are read in one spelling (`asrkd.unicode`). Names on the disk can have another one: archives made on macOS
+    have, and names with typographic apostrophes.
+    """
+    return path if path.is_file() else next((one for one in _spellings(path) if one.is_file()), None)
+
+
+def _spellings(path: Path) -> Iterator[Path]:
+    """The existing paths whose cleaned names are those of `path`."""
+    if path.exists() or path == path.parent:
+        yield path
+        return
+    for folder in _spellings(path.parent):
+        if folder.is_dir():
+            for name in _names_in(folder, folder.stat().st_mtime_ns).get(clean(path.name), ()):
+                yield folder / name
+
+
+@lru_cache(maxsize=64)
+def _names_in(folder: Path, mtime_ns: int) -> Mapping[str, Sequence[str]]:
+    """Cleaned name -> names in a folder, which `mtime_ns` says to be unchanged."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)) if os.access(folder, os.R_OK) else ():
+        names.setdefault(clean(name), []).append(name)
+    return names
 
 
 def write_json(path: Path | str, obj: Any) -> None:

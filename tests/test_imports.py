@@ -22,6 +22,7 @@ TESTS = ROOT / "tests"
 LAYERS = [
     "terminal",
     "errors",
+    "unicode",
     "files",
     "options",
     "config",

@@ -22,6 +22,12 @@ class InitOptions:
     """Lhotse manifest of supervisions; none with cuts or a Kaldi data directory."""
     lexicon: str | None = None
     """Pronunciations (Kaldi's lexicon.txt or the CMU format), or "cmudict"; none: the units are subwords."""
+    tags: tuple[str, ...] = ()
+    """What tags of the texts are: NOISE=SPN (a noise with the phone SPN), NOISE=SIL (a pause), NOISE= (removed)."""
+    strip_punctuation: bool = False
+    """Remove the punctuation of the texts, except apostrophes and hyphens between letters."""
+    split_characters: bool = False
+    """Make each character of Chinese, Japanese, Thai, Lao, Khmer and Burmese a word: their texts have no spaces."""
     dev_recordings: Path | None = None
     """Recordings that scales are tuned on; none: some speakers are held out."""
     dev_supervisions: Path | None = None
@@ -42,6 +48,7 @@ class InitOptions:
 
 def run(options: InitOptions) -> int:
     from asrkd.data.corpora.user import UserCorpusOptions
+    from asrkd.lang.options import LangOptions
     from asrkd.recipe.new_recipe import write_recipe
 
     corpora = UserCorpusOptions(
@@ -54,7 +61,13 @@ def run(options: InitOptions) -> int:
         num_dev_speakers=options.num_dev_speakers,
         num_test_speakers=options.num_test_speakers,
     )
-    recipe = write_recipe(options.name, corpora, options.lexicon, options.out, options.max_bad)
+    lang = LangOptions(
+        lexicon=options.lexicon,
+        tags=options.tags,
+        strip_punctuation=options.strip_punctuation,
+        split_characters=options.split_characters,
+    )
+    recipe = write_recipe(options.name, corpora, lang, options.out, options.max_bad)
     print(f"wrote {recipe.folder / 'recipe.py'} for {recipe.described}")
     print(f"run {shlex.quote(str(recipe.folder / 'run.sh'))} (--help lists its options)")
     return 0

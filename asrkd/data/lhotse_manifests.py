@@ -14,6 +14,7 @@ from pathlib import Path
 from asrkd.data.manifest_items import CONTROL, Fields, described, read_items
 from asrkd.data.segments import Segment
 from asrkd.errors import InputError
+from asrkd.unicode import clean
 
 RECORDINGS, SUPERVISIONS, CUTS = "a Lhotse RecordingSet", "a Lhotse SupervisionSet", "a Lhotse CutSet"
 LONGEST_PATH = 4096  # bytes, as in Linux
@@ -39,14 +40,15 @@ class _Item:
         return InputError(f"{self.where}: expected {expected} as `{name}`, found {found}{advice}")
 
     def text(self, name: str) -> str:
-        """A text without control characters, as ids, speakers and paths are."""
+        """A text without control characters, as ids, speakers and paths are; in one spelling, but for paths."""
         value = self.fields.get(name)
         if not isinstance(value, str):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             raise self.error(name, "a text", f': write "{value!r:.30}"' if is_number else "")
-        if not value or CONTROL.search(value):
+        cleaned = value if name == "source" else clean(value)
+        if not cleaned or CONTROL.search(cleaned):
             raise self.error(name, "a text of printable characters")
-        return value
+        return cleaned
 
     def words(self) -> str:
         """The transcript; empty where it is null or missing."""
@@ -57,7 +59,7 @@ class _Item:
             raise self.error("text", "a text")
         if CONTROL.search(" ".join(value.split())):  # words may be on several lines
             raise self.error("text", "a text of printable characters")
-        return value
+        return clean(value)
 
     def speaker(self) -> str:
         """The speaker; empty where it is null, missing or empty."""

@@ -28,6 +28,7 @@ from asrkd.data.ffmpeg import container_of, decode
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
+from asrkd.unicode import upper_case
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) 
             continue
         recordings.append(recording)
         if segment.text is not None:
-            supervisions.append(make_supervision(recording, segment.speaker, segment.text.upper()))
+            supervisions.append(make_supervision(recording, segment.speaker, upper_case(segment.text)))
     _report_scales(sources.values())
     return CorpusSplit(
         RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions), rejected=tuple(rejected)

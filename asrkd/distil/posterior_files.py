@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrkd.errors import InputError
-from asrkd.files import read_lines
+from asrkd.files import find_file, read_lines
+from asrkd.unicode import clean
 
 Matrix = NDArray[Any]
 # macOS writes a file of attributes with this prefix for each file.
@@ -66,7 +67,8 @@ def open_posteriors(path: Path) -> Mapping[str, Matrix]:
     """
     if path.is_dir():
         matrices = MatrixFiles(
-            {file.stem: file for file in sorted(path.glob("*.npy")) if not file.name.startswith(HIDDEN)}, _read_npy
+            {clean(file.stem): file for file in sorted(path.glob("*.npy")) if not file.name.startswith(HIDDEN)},
+            _read_npy,
         )
     elif not path.is_file():
         raise InputError(f"{path}: no such file or folder")
@@ -111,7 +113,7 @@ def _open_npz(path: Path) -> MatrixFiles:
             raise InputError(f"{path}: {name}: expected a matrix, found another kind of file in the .npz")
         return matrix
 
-    return MatrixFiles({name: name for name in archive.files}, read)
+    return MatrixFiles({clean(name): name for name in archive.files}, read)
 
 
 def _scp_entries(path: Path) -> dict[str, str]:
@@ -123,8 +125,15 @@ def _scp_entries(path: Path) -> dict[str, str]:
             raise InputError(f"{path}:{number}: expected `utt_id file:offset`, found {line!r}")
         if fields[0] in entries:
             raise InputError(f"{path}:{number}: {fields[0]}: expected one entry of this id, found two")
-        entries[fields[0]] = fields[1].strip()
+        entries[fields[0]] = _as_on_disk(fields[1].strip())
     return entries
+
+
+def _as_on_disk(location: str) -> str:
+    """An .scp entry with its file as the disk spells it."""
+    file = LOCATION.fullmatch(location)[1]  # type: ignore[index]  # it matches any text
+    found = None if Path(file).is_file() else find_file(Path(file))
+    return location if found is None else f"{found}{location[len(file) :]}"
 
 
 def _kaldi_reader() -> Callable[[str], Matrix]:

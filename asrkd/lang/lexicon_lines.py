@@ -11,6 +11,7 @@ from typing import NamedTuple
 from asrkd.errors import InputError, name_some
 from asrkd.files import read_lines
 from asrkd.lang.phones import SILENCE, is_reserved
+from asrkd.unicode import upper_case
 
 Pronunciation = tuple[str, ...]
 _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pronunciation of WORD
@@ -61,7 +62,7 @@ def read_lexicon_lines(
         if count > 1:
             ignored.append(fields[0])
         variant = _VARIANT.fullmatch(fields[0])
-        yield LexiconLine((variant[1] if variant else fields[0]).upper(), pron, prob)
+        yield LexiconLine(upper_case(variant[1] if variant else fields[0]), pron, prob)
     if ignored and notes is not None:
         notes.append(
             f"{path}: the probabilities of silence of {len(ignored)} entries ({name_some(ignored)}) are not used; "

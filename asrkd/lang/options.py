@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from asrkd.errors import InputError
+from asrkd.lang.tags import parse_tags
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class LangOptions:
     """Pronunciations per word: the best segmentation, and others drawn at random; for subword units only."""
     seed: int = 0
     """Seed of the drawn segmentations; for subword units only."""
+    tags: tuple[str, ...] = ()
+    """What the tags of the texts are: NOISE=SPN gives [NOISE], <NOISE>, ... the phone SPN, NOISE=SIL makes it a pause,
+    NOISE= removes it. Commas or spaces separate several. Tags that are not named are refused."""
+    strip_punctuation: bool = False
+    """Remove the punctuation of the texts, except apostrophes and hyphens between letters."""
+    split_characters: bool = False
+    """Make each character of Chinese, Japanese, Thai, Lao, Khmer and Burmese a word: their texts have no spaces."""
 
     def __post_init__(self) -> None:
         for name in ("order", "vocab_size", "samples"):
@@ -50,6 +58,7 @@ class LangOptions:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"{_option(name)}: expected 0 to 1, found {value}")
+        parse_tags(self.tags)
 
 
 def _option(name: str) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from asrkd.errors import InputError
 from asrkd.lang.ngram import BOS, EOS, MAX_LOG10_BACKOFF, NEVER_LOG10, Entry, NgramModel
+from asrkd.unicode import clean, upper_case
 
 MAGIC = b"Trie Language Model"
 LOG10_BASE = math.log10(1.0001)
@@ -129,10 +130,11 @@ class _Reader:
             raise InputError(f"{self.path}: expected words in UTF-8, found byte 0x{block[error.start]:02x}") from None
         if len(words) != count:
             raise InputError(f"{self.path}: expected {count} words, found {len(words)}")
+        words = list(map(clean, words))
         bad = next((word for word in words if word.split() != [word]), None)
         if bad is not None:
             raise InputError(f"{self.path}: expected words without spaces, found {bad!r}")
-        upper = [word if word.startswith("<") else word.upper() for word in words]
+        upper = [word if word.startswith("<") else upper_case(word) for word in words]
         if len(set(upper)) != count:
             twice = next(word for word, number in Counter(upper).items() if number > 1)
             raise InputError(f"{self.path}: expected every word once, found {twice} twice (case aside)")

@@ -13,9 +13,11 @@ from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import validate
 from asrkd.errors import InputError, name_some
 from asrkd.files import file_fingerprint, fingerprint, read_object, write_json
+from asrkd.lang.text_rules import TextRules
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.recipe.scoring import Scoring
+from asrkd.recipe.texts import apply_rules
 
 REJECTED_FILE = "rejected.json"
 AUDIO_FILE = "audio.json"
@@ -40,6 +42,8 @@ class Corpus:
     """Utterances that the whole corpus has in each split, where that is known: a partial copy is refused."""
     speakers: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Who speaks in a split of the whole corpus, where that is listed: those missing from a partial copy are named."""
+    plain_words: bool = False
+    """Whether its module makes plain words of its texts; in others, stage 3 looks for tags, punctuation and digits."""
     scoring: Scoring = field(default_factory=Scoring)
     """What counts as an error."""
     where_model: str = ""
@@ -120,7 +124,7 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     An utterance whose file has the size and modification time that an earlier run of this step saw is not read again.
     """
     folders = RunFolders(options.exp_dir)
-    split = load_split(folders.corpus(name))
+    split = apply_rules(load_split(folders.corpus(name)), TextRules.of(options.lang), name)
     known = known_audio(folders.manifests(name) / AUDIO_FILE)
     good, bad = validate(
         split, options.features.sampling_rate, name, options.max_bad, num_jobs=options.num_jobs, known=known

@@ -1,7 +1,8 @@
 """Stage 3: lexicon and language model, from transcripts alone.
 
-Three steps, so that a change re-makes no more than it must: the lexicon that networks are trained with (from the
-training text), the language model and the words that can be recognised, and how well these cover each split.
+Four steps, so that a change re-makes no more than it must: the check of all texts, the lexicon that networks are
+trained with (from the training text), the language model and the words that can be recognised, and how well these cover
+each split.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.subword import train_nearest_pieces
+from asrkd.lang.tags import is_tag
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, RunFolders
 from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable
 from asrkd.recipe.losses import require_pronounced, split_texts
 from asrkd.recipe.options import SpeechOptions
+from asrkd.recipe.texts import check_texts
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,9 @@ NUM_NAMED = 20
 LEXICON_SUMMARY = "lexicon.json"
 LM_SUMMARY = "lm.json"
 COVERAGE_FILE = "coverage.json"
+WORDS_FILE = "words.json"
 # Options of the lexicon that networks are trained with; the others are the language model's.
-_LEXICON_OPTIONS = ("units", "vocab_size", "samples", "seed")
+_LEXICON_OPTIONS = ("units", "vocab_size", "samples", "seed", "tags")
 # Options that name files: these count by their contents.
 _FILE_OPTIONS = ("lexicon", "arpa", "rescore_arpa")
 
@@ -54,11 +58,20 @@ def sentences(folders: RunFolders, split: str) -> list[list[str]]:
     return [(one.text or "").split() for one in by_speaker]
 
 
+def check_words(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
+    """Refuse tags and words without a letter in the texts of all splits, and warn of other odd words."""
+    folders = RunFolders(options.exp_dir)
+    splits = {name: load_split(folders.manifests(name)) for name in SPLITS}
+    warnings = check_texts(splits, lexicon_source(corpus, options, folders.lexicon.parent), "--lang.")
+    write_json(out_dir / WORDS_FILE, {"warnings": warnings})
+
+
 def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     """Pronunciations of the training text's words, and of the vocabulary where the task has a closed one."""
     text = sentences(RunFolders(options.exp_dir), "train")
     if options.lang.units == "subword":
-        _learn_pieces([" ".join(sentence) for sentence in text], options.lang.vocab_size, out_dir / PIECES_NAME)
+        words = [[word for word in sentence if not is_tag(word)] for sentence in text]
+        _learn_pieces([" ".join(sentence) for sentence in words], options.lang.vocab_size, out_dir / PIECES_NAME)
     source = lexicon_source(corpus, options, out_dir)
     for note in source.notes():
         log.warning("%s", note)
@@ -105,7 +118,9 @@ def measure_coverage(options: SpeechOptions, out_dir: Path) -> None:
     folders = RunFolders(options.exp_dir)
     ngram = read_arpa(folders.arpa)
     texts = {name: sentences(folders, name) for name in SPLITS}
-    rates = {name: ngram.oov_rate(text) for name, text in texts.items()}
+    # Tags are never scored, so that a model without them lacks no word.
+    words = {name: [[word for word in one if not is_tag(word)] for one in text] for name, text in texts.items()}
+    rates = {name: ngram.oov_rate(text) for name, text in words.items()}
     perplexities = {name: ngram.perplexity(text) for name, text in texts.items()}
     write_json(out_dir / COVERAGE_FILE, {"oov_rate": rates, "perplexity": perplexities})
 

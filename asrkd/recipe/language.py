@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
-from asrkd.lang.lexicon import Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
+from asrkd.lang.lexicon import CMUDICT, Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
 from asrkd.lang.ngram import EOS, NEVER_LOG10, NgramModel, estimate_kneser_ney, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
+from asrkd.lang.tags import is_tag, noise_phones, parse_tags
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,15 @@ class LexiconSource:
     lang: LangOptions
 
     def build(self, words: Collection[str], guess: bool = True) -> tuple[Lexicon, list[str]]:
-        """Lexicon of the words, and the words whose pronunciation is a guess. A word without either is excluded."""
+        """Lexicon of the words, and the words whose pronunciation is a guess. A word without either is excluded.
+
+        Noises of `lang.tags` have the phone that is given there. InputError if that is a phone of other words.
+        """
+        noises = {word: phone for word, phone in self.noises.items() if word in words}
+        lexicon, guessed = self._build_words([word for word in words if word not in noises], guess)
+        return (_with_noises(lexicon, noises) if noises else lexicon), guessed
+
+    def _build_words(self, words: Collection[str], guess: bool) -> tuple[Lexicon, list[str]]:
         if self.lang.units == "subword":
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="exclude"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="exclude")
@@ -40,6 +49,26 @@ class LexiconSource:
     def notes(self) -> list[str]:
         """What a person should know of a dictionary that is not an error, a line each."""
         return [] if self.lang.units == "subword" else lexicon_notes(self.file)
+
+    @property
+    def noises(self) -> dict[str, str]:
+        """Word -> phone of the tags that `lang.tags` makes noises."""
+        return noise_phones(parse_tags(self.lang.tags))
+
+    @property
+    def has_dictionary(self) -> bool:
+        """Whether pronunciations come from a dictionary, which a person can add words to."""
+        return self.lang.units != "subword"
+
+    def known_words(self, words: Collection[str]) -> set[str]:
+        """Those of the words that a dictionary or `lang.tags` has."""
+        if not self.has_dictionary:
+            return self.noises.keys() & words
+        return set(self.build(words, guess=False)[0].prons)
+
+    def dictionary_words(self) -> Collection[str]:
+        """Every word of a dictionary that is a file; none of others."""
+        return Lexicon.load(self.file).words if self.has_dictionary and self.file != CMUDICT else ()
 
     def build_known(self, words: Collection[str]) -> Lexicon:
         """Lexicon of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
@@ -55,7 +84,7 @@ class LexiconSource:
         heard = wider.restrict_prons(training.phones)
         if self.lang.units != "subword":
             return heard
-        missing = wider.prons.keys() - heard.prons.keys()
+        missing = wider.prons.keys() - heard.prons.keys() - self.noises.keys()
         spelled = subword_lexicon(missing, self.file, OTHER_SEGMENTATIONS, self.lang.seed).restrict_prons(
             training.phones
         )
@@ -78,6 +107,19 @@ class LexiconSource:
         if self.lang.units == "subword":
             return f"{len(words)} words have characters that the training text does not have ({name_some(words)})"
         return explain_missing(words, self.file)
+
+
+def _with_noises(lexicon: Lexicon, noises: Mapping[str, str]) -> Lexicon:
+    """The lexicon with the words of noises, each of one phone."""
+    spoken = {word: prons for word, prons in lexicon.prons.items() if not is_tag(word)}
+    word_with = {phone: word for word, prons in spoken.items() for pron in prons for phone in pron}
+    for noise, phone in noises.items():
+        if phone in word_with:
+            raise InputError(
+                f"--lang.tags: expected a phone for {noise} that no word has, such as SPN, found {phone}, which is in "
+                f"{word_with[phone]}"
+            )
+    return lexicon.updated(Lexicon({word: ((phone,),) for word, phone in noises.items()}))
 
 
 def read_language_model(path: Path | str) -> NgramModel:

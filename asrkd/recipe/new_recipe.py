@@ -22,13 +22,17 @@ from asrkd.files import atomic_dir
 from asrkd.lang.lexicon import CMUDICT, Lexicon
 from asrkd.lang.options import LangOptions
 from asrkd.lang.subword import train_nearest_pieces
+from asrkd.lang.tags import is_tag
+from asrkd.lang.text_rules import TextRules
 from asrkd.recipe.language import LexiconSource
 from asrkd.recipe.sizes import Sizes, choose_sizes, choose_vocab_size
+from asrkd.recipe.texts import apply_rules, check_texts
 
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 LONGEST_NAME = 60
+TEXT_OPTIONS = ("tags", "strip_punctuation", "split_characters")  # of LangOptions
 SECONDS_PER_HOUR = 3600
 RATE_MULTIPLE = 100  # Hz: a whole number of samples in 10 ms
 USUAL_RATES = (16000, 8000)  # Hz, of speech
@@ -118,13 +122,14 @@ class NewRecipe:
 
 
 def write_recipe(
-    name: str, corpora: UserCorpusOptions, lexicon: str | None, out: Path | None = None, max_bad: float = MAX_BAD
+    name: str, corpora: UserCorpusOptions, lang: LangOptions, out: Path | None = None, max_bad: float = MAX_BAD
 ) -> NewRecipe:
     """Write recipe.py and run.sh into `out` (default recipes/NAME), which must not exist.
 
-    The manifests, the lexicon and the headers of all audio are read first. InputError, and nothing is written, where
-    they would stop the recipe: more than `max_bad` of a split's utterances without audio, words or speaker, or with
-    words that are neither in the lexicon nor can be guessed.
+    Of `lang`, the lexicon (None: subword units) and the rules of texts count. The manifests, the lexicon and the
+    headers of all audio are read first. InputError, and nothing is written, where they would stop the recipe: tags that
+    are not named, or more than `max_bad` of a split's utterances without audio, words or speaker, or with words that
+    are neither in the lexicon nor can be guessed.
     """
     folder = _new_folder(name, out)
     corpora = _absolute(replace(corpora, segments_dir=Path("data") / name / "segments"))
@@ -132,10 +137,14 @@ def write_recipe(
     splits = prepare_user_corpus(base, corpora, only_probe=True)
     sampling_rate = _sampling_rate(splits)
     good, bad = {}, {}
+    rules = TextRules.of(lang)
     for split_name, split in splits.items():
-        good[split_name], bad[split_name] = validate(split, sampling_rate, split_name, max_bad, read_audio=False)
+        read = apply_rules(split, rules, split_name)
+        good[split_name], bad[split_name] = validate(read, sampling_rate, split_name, max_bad, read_audio=False)
+    lang = replace(lang, units="subword" if lang.lexicon is None else "phones")
+    check_texts(good, LexiconSource(lang.lexicon or "", lang), "--")
     hours = sum(recording.duration for recording in good["train"].recordings) / SECONDS_PER_HOUR
-    lang, num_phones = _units(lexicon, good, bad, hours, max_bad)
+    written_lang, num_phones = _units(lang, good, bad, hours, max_bad)
     recipe = NewRecipe(folder, hours, num_phones, choose_sizes(hours, num_phones))
     values = {
         "title": name,
@@ -146,7 +155,7 @@ def write_recipe(
         "corpora": _arguments(corpora),
         "sampling_rate": sampling_rate,
         "max_bad": "" if max_bad == MAX_BAD else f"    max_bad={max_bad!r},\n",
-        "lang": lang,
+        "lang": written_lang,
         **vars(recipe),
     }
     with atomic_dir(folder) as tmp_dir:
@@ -213,7 +222,7 @@ def _sampling_rate(splits: Mapping[str, CorpusSplit]) -> int:
 
 
 def _units(
-    lexicon: str | None,
+    lang: LangOptions,
     good: Mapping[str, CorpusSplit],
     bad: Mapping[str, Sequence[Rejected]],
     hours: float,
@@ -225,16 +234,18 @@ def _units(
     """
     texts = good["train"].texts()
     with tempfile.TemporaryDirectory() as folder:
-        if lexicon is None:
+        if lang.lexicon is None:
             prefix = Path(folder) / "pieces"
-            vocab_size = train_nearest_pieces(map(" ".join, texts), choose_vocab_size(hours), prefix)
+            lines = (" ".join(word for word in text if not is_tag(word)) for text in texts)
+            vocab_size = train_nearest_pieces(lines, choose_vocab_size(hours), prefix)
             values: dict[str, Any] = {"units": "subword", "vocab_size": vocab_size}
-            source = LexiconSource(Path(f"{prefix}.model"), LangOptions(**values))
+            source = LexiconSource(Path(f"{prefix}.model"), lang)
         else:
-            values = {"lexicon": lexicon if lexicon == CMUDICT else str(Path(lexicon).absolute())}
-            source = LexiconSource(lexicon, LangOptions(**values))
+            values = {"lexicon": lang.lexicon if lang.lexicon == CMUDICT else str(Path(lang.lexicon).absolute())}
+            source = LexiconSource(lang.lexicon, lang)
         for note in source.notes():
             logger.warning("%s", note)
+        values |= {name: getattr(lang, name) for name in TEXT_OPTIONS if getattr(lang, name)}
         spoken = source.build_known({word for text in texts for word in text})
         for name, split in good.items():
             _require_pronounced(name, split, bad[name], source, spoken, max_bad)

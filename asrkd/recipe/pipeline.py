@@ -16,6 +16,7 @@ from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint
 from asrkd.lang.lexicon import CMUDICT, cmudict_version
+from asrkd.lang.text_rules import TextRules
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
 from asrkd.recipe import evaluate, external_teacher, features, labels, lang, loss_checks, networks, results
@@ -65,7 +66,11 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 1,
                 f"manifests/{split}",
                 partial(corpora.make_manifests, corpus, split, options),
-                {**limits, "features.sampling_rate": options.features.sampling_rate},
+                {
+                    **limits,
+                    "features.sampling_rate": options.features.sampling_rate,
+                    "texts": TextRules.of(options.lang).options,
+                },
                 ("corpus",),
                 content=corpora.manifests_content,
             )
@@ -89,7 +94,10 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     decides = _lexicon_options(corpus, options)
     closed = {"closed_vocabulary": lang.is_vocabulary_closed(corpus, options)}
     arpa = _file_stamp(options.lang.arpa, corpus.where_model)
+    manifests = tuple(f"manifests/{split}" for split in SPLITS)
+    check = Step(3, "lang/words", partial(lang.check_words, corpus, options), decides, manifests)
     return [
+        *([] if corpus.plain_words else [check]),
         Step(
             3,
             "lang/lexicon",
@@ -116,7 +124,7 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             "lang/coverage",
             partial(lang.measure_coverage, options),
             None,
-            (*(f"manifests/{split}" for split in SPLITS), "lang/lm"),
+            (*manifests, "lang/lm"),
         ),
     ]
 

@@ -15,6 +15,7 @@ from asrkd.decode import Hypotheses
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.tags import is_tag
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe import run_options
@@ -331,7 +332,7 @@ def _count(folders: RunFolders, split: str, unit: str) -> dict[str, Any]:
         "utterances": len(spoken),
         "speakers": len({one.speaker for one in spoken}),
         "hours": sum(one.duration for one in spoken) / SECONDS_PER_HOUR,
-        f"{unit}s": sum(len((one.text or "").split()) for one in spoken),
+        f"{unit}s": sum(not is_tag(word) for one in spoken for word in (one.text or "").split()),
         "copies": len(store.utt_ids) // len(spoken),
         "frames": len(store),
         "unaligned": len(alignment.rejected),

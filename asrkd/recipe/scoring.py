@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lhotse import SupervisionSegment
 
+from asrkd.lang.tags import TAG, is_tag
 from asrkd.scoring.characters import CharacterErrors, cer
 from asrkd.scoring.words import WordErrors, utterance_errors, wer
 
@@ -34,11 +35,12 @@ class Scoring:
     def rules(self) -> dict[str, Any]:
         """What decides the errors, as plain values."""
         name = f"{self.reference.__module__}.{self.reference.__qualname__}"
-        return {"unit": self.unit, "reference": name, "folds": dict(self.folds), "optional": sorted(self.optional)}
+        rules = {"unit": self.unit, "reference": name, "folds": dict(self.folds), "optional": sorted(self.optional)}
+        return {**rules, "ignored": TAG.pattern}
 
     def fold(self, words: Sequence[str]) -> list[str]:
-        """Words as they are compared."""
-        return [self.folds.get(word, word) for word in words]
+        """Words as they are compared: without tags, which are noises and no words."""
+        return [self.folds.get(word, word) for word in words if not is_tag(word)]
 
     def errors(self, refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) -> WordErrors:
         """Errors of recognised words, utt_id -> words, against folded references."""

@@ -15,6 +15,7 @@ CORPUS = Corpus(
     prepare=prepare_an4,
     dictionary=lambda corpus_dir: corpus_dir / "etc" / "an4.dic",
     closed_vocabulary=True,
+    plain_words=True,
     where="get AN4 from https://github.com/cmusphinx/an4 (or from CMU's speech pages), and give its folder",
 )
 

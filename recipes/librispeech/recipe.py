@@ -19,6 +19,7 @@ CORPUS = Corpus(
     read=librispeech_files,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
+    plain_words=True,
     where=WHERE_TO_GET,
     where_model="on Debian or Ubuntu: apt-get install pocketsphinx-en-us; or LibriSpeech's own by --lang.arpa "
     "(https://www.openslr.org/11)",

@@ -15,6 +15,7 @@ CORPUS = Corpus(
     prepare=prepare_prompts,
     dictionary=lambda corpus_dir: "cmudict",
     closed_vocabulary=False,
+    plain_words=True,
     where="local/fetch_prompts.sh DIR extracts it from Debian's packages asterisk-core-sounds-en and -en-wav",
 )
 

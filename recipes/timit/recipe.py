@@ -25,6 +25,7 @@ CORPUS = Corpus(
     prepare=prepare_timit,
     dictionary=lambda corpus_dir: Path(__file__).with_name("lexicon.txt"),
     closed_vocabulary=True,
+    plain_words=True,
     where=WHERE_TO_GET,
     sizes=NUM_UTTERANCES,
     speakers={"dev": DEV_SPEAKERS, "test": CORE_TEST_SPEAKERS},

@@ -185,7 +185,10 @@ def test_refuses_missing_file_and_damaged_gzip(tmp_path: Path) -> None:
         Lexicon.load(path)
 
 
-names = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, blacklist_categories=("Zs", "Cc")), min_size=1)
+# Invisible characters are no part of what is read: asrkd.unicode.
+names = st.text(
+    st.characters(min_codepoint=33, max_codepoint=0x24F, blacklist_categories=("Zs", "Cc", "Cf")), min_size=1
+)
 words = st.text("ABCDEÉ'-", min_size=1, max_size=5)
 phones = names.filter(lambda name: not is_reserved(name) and not name.startswith("#") and not is_number(name))
 entries = st.dictionaries(

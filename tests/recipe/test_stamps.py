@@ -236,6 +236,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "lang.interpolation_weight": {"lang.interpolation_weight": 0.5, "lang.arpa": "{tmp}/file"},
     "lang.max_words": {"lang.max_words": 9, "lang.arpa": "{tmp}/file"},
     "lang.units": {"lang.units": "subword"},
+    "lang.tags": {"lang.tags": ("NOISE=SPN",)},
     "features.cmvn": {"features.cmvn": "none"},
     "features.sampling_rate": {"features.sampling_rate": 8000},
     "students.sweep_temperatures": {"students.sweep_temperatures": (1.0, 2.0)},

@@ -15,6 +15,7 @@ from asrkd.data.lhotse_manifests import read_lhotse
 from asrkd.data.segments import Segment, require_distinct, split_from_segments
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError, name_some
+from asrkd.files import find_file
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def _file_finder(folder: Path, base: Path) -> Callable[[Path], Path]:
     def find(path: Path) -> Path:
         tried = [path, folder / path, base / path]
         try:
-            return next((one for one in tried if one.is_file()), folder / path).absolute()
+            return next((file for file in map(find_file, tried) if file), folder / path).absolute()
         except OSError as error:  # such as a name that is too long
             raise InputError(f"{folder}: expected audio in {str(path)[:60]!r}, found none ({error.strerror})") from None
 
