@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.viterbi import UNLIMITED_STATES
+from asrkd.align.search import UNLIMITED_STATES
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError, require_finite_scores

@@ -97,7 +97,7 @@ def realign(task: RealignTask, options: SpeechOptions, cache_file: Path, desc: s
     corpus = TrainingCorpus.build(store, lexicon, tree.phones)
     key = fingerprint([corpus.fingerprint, task.context, task.options, task.digests()])
     cache = ResultCache(cache_file, key, ALIGNED_BATCHES)
-    return viterbi(corpus, task, task.options.batch_utterances, options.task_executor, cache, desc)
+    return viterbi(corpus, task, tree.num_pdfs, task.options, options.task_executor, cache, desc)
 
 
 def scorer(
@@ -179,7 +179,15 @@ class Round:
 
     def as_row(self) -> dict[str, object]:
         kind = "monophone network" if self.name.startswith(MONO) else "senone network"
-        return {"round": self.name, "kind": kind, "log_like_per_frame": self.alignment.log_like_per_frame}
+        return {"round": self.name, "kind": kind, **_log_like_row(self.alignment)}
+
+
+def _log_like_row(alignment: Alignment, number: int = -1) -> dict[str, object]:
+    """What a row of ROUNDS_FILE has of a round of an alignment."""
+    return {
+        "log_like_per_frame": alignment.log_like_rounds[number],
+        "wider_beam": alignment.wider_beam_rounds[number],
+    }
 
 
 def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
@@ -191,8 +199,8 @@ def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
     alignment = flat_start(maker.features, maker.lexicon_file, flat, options.align, options.task_executor)
     _require_few_unaligned("train", alignment, options)
     rows: list[dict[str, object]] = [
-        {"round": f"gauss_{number}", "kind": "single Gaussian", "log_like_per_frame": value}
-        for number, value in enumerate(alignment.log_like_rounds)
+        {"round": f"gauss_{number}", "kind": "single Gaussian", **_log_like_row(alignment, number)}
+        for number in range(len(alignment.log_like_rounds))
     ]
     monophones = SenoneTree.monophone(maker.lexicon.phones)
     for number in range(options.labels.mono_rounds):
