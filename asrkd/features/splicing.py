@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -115,6 +115,16 @@ class SplicedFrames:
         """Spliced frames [T, dim] of one utterance, read from the store."""
         begin, end = self.store.span(utt_id)
         return self.subset(torch.arange(begin, end), self.device, torch.float32).run(0, end - begin, dtype)
+
+    def read_chunks(self, utt_id: str, chunk: int, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
+        """Spliced frames [at most chunk, dim] of one utterance, in order, read from the store.
+
+        Spliced, a frame takes as much memory as its window has frames.
+        """
+        begin, end = self.store.span(utt_id)
+        windows = self.subset(torch.arange(begin, end), self.device, torch.float32)
+        for first in range(0, end - begin, chunk):
+            yield windows.run(first, min(chunk, end - begin - first), dtype)
 
     def sample(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A few spliced frames [B, dim] float32, read from the store."""
