@@ -17,7 +17,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +30,7 @@ from asrkd.align.viterbi import (
     BATCH_UTTERANCES,
     AlignedBatch,
     Aligner,
+    AlignmentTask,
     TrainingCorpus,
     ViterbiOptions,
     check_batches,
@@ -131,10 +131,8 @@ def flat_start(
 
 
 @dataclass(frozen=True)
-class GaussianTask:
+class GaussianTask(AlignmentTask):
     """Aligns batches of utterances by the Gaussians of one round. The four paths are what the round reads."""
-
-    uses_k2: ClassVar[bool] = True
 
     features: Path
     lexicon: Path

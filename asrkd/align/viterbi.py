@@ -25,7 +25,7 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.executor import SERIAL, Executor
-from asrkd.workflow.memory import keep_freed_memory
+from asrkd.workflow.memory import keep_freed_memory, named_memory_error
 from asrkd.workflow.task import Task
 
 ScoreFn = Callable[[str], Tensor]
@@ -229,11 +229,24 @@ def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Aligner:
-    """A task that aligns batches of utterances by acoustic scores from a function in memory."""
+class AlignmentTask:
+    """What all tasks that align batches have in common."""
 
     uses_k2: ClassVar[bool] = True
+
+    def out_of_memory(self, batch: Batch) -> str:
+        """Which utterance a process could not align, and what may help."""
+        longest = batch[0]
+        others = f" and {len(batch) - 1} shorter ones" if len(batch) > 1 else ""
+        return (
+            f"{longest.utt_id}: {longest.num_frames:,} frames{others} need more memory to align than there is: "
+            "try fewer jobs (--nj), or refuse long utterances (--max-duration)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Aligner(AlignmentTask):
+    """A task that aligns batches of utterances by acoustic scores from a function in memory."""
 
     lexicon: Lexicon
     tree: SenoneTree
@@ -253,6 +266,10 @@ class Aligner:
         return self
 
     def __call__(self, batch: Batch) -> AlignedBatch:
+        with named_memory_error(self.out_of_memory(batch)):
+            return self._align(batch)
+
+    def _align(self, batch: Batch) -> AlignedBatch:
         graphs = TrainingGraphs.build(
             [transcript.text for transcript in batch],
             self.lexicon,

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.labels import NO_LABEL, store_labels
-from asrkd.align.viterbi import ALIGNED_BATCHES
+from asrkd.align.viterbi import ALIGNED_BATCHES, AlignmentTask
 from asrkd.data.splits import Rejected
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
@@ -61,10 +60,8 @@ SCORED_FRAMES = 8192
 
 
 @dataclass(frozen=True)
-class RealignTask:
+class RealignTask(AlignmentTask):
     """Aligns batches of a split's utterances by the network in an aligner's folder."""
-
-    uses_k2: ClassVar[bool] = True
 
     features: Path
     lexicon: Path
