@@ -124,7 +124,13 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     before = folders.manifests(name) / AUDIO_FILE
     known = read_json(before) if before.is_file() else {}
     good, bad = validate(
-        split, options.features.sampling_rate, name, options.max_bad, num_jobs=options.num_jobs, known=known
+        split,
+        options.features.sampling_rate,
+        name,
+        options.max_bad,
+        num_jobs=options.num_jobs,
+        known=known,
+        max_duration_sec=options.max_duration,
     )
     audio = audio_files(good.recordings, known)
     save_split(good, out_dir)

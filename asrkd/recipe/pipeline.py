@@ -65,7 +65,11 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 1,
                 f"manifests/{split}",
                 partial(corpora.make_manifests, corpus, split, options),
-                {**limits, "features.sampling_rate": options.features.sampling_rate},
+                {
+                    **limits,
+                    "max_duration": options.max_duration,
+                    "features.sampling_rate": options.features.sampling_rate,
+                },
                 ("corpus",),
                 content=corpora.manifests_content,
             )
