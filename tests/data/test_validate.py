@@ -150,10 +150,10 @@ def test_too_short(tmp_path: Path):
 
 def test_too_long(tmp_path: Path):
     """The limit is inclusive, and the fault names the length, the limit and the option."""
-    pairs = [utterance(tmp_path, "long", noise(16001)), utterance(tmp_path, "fine", noise(16000))]
+    pairs = [utterance(tmp_path, "long", noise(24000)), utterance(tmp_path, "fine", noise(16000))]
     good, rejected = validate(split_of(pairs), RATE, max_bad=0.5, max_duration_sec=1.0)
     assert [s.id for s in good.supervisions] == ["fine"]
-    assert rejected == [Rejected("long", "too long: expected at most 1 s (--max-duration), found 1.0 s")]
+    assert rejected == [Rejected("long", "too long: expected at most 1 s (--max-duration), found 1.5 s")]
     with pytest.raises(InputError, match=r"--max-bad.*long: too long: expected at most 1 s"):
         validate(split_of(pairs), RATE, max_duration_sec=1.0)
 
