@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,13 +131,18 @@ class _StateArcs:
         """The arcs of the first instances, which are those of whole utterances."""
         targets = np.searchsorted(self.target, num_instances)
         others = self.target_begin[targets]
-        return _StateArcs(
-            *(part[:, :num_instances] for part in (self.stay, self.step, self.column)),
-            *(part[:num_instances] for part in (self.enter, self.source, self.score)),
-            self.target[:targets],
-            self.target_begin[: targets + 1],
-            *(part[:others] for part in (self.other_source, self.other_score)),
-            *(self.final_source, self.final_score, self.final_begin),
+        return replace(
+            self,
+            stay=self.stay[:, :num_instances],
+            step=self.step[:, :num_instances],
+            column=self.column[:, :num_instances],
+            enter=self.enter[:num_instances],
+            source=self.source[:num_instances],
+            score=self.score[:num_instances],
+            target=self.target[:targets],
+            target_begin=self.target_begin[: targets + 1],
+            other_source=self.other_source[:others],
+            other_score=self.other_score[:others],
         )
 
     def emitted(self, acoustic: AcousticScores, first: int, last: int, instances: Ints) -> Floats:

@@ -84,8 +84,9 @@ class ScoredBatch:
                 out = rows[first + begin : first + begin + len(part), 2:]
                 torch.sub(part.index_select(1, columns), highest, out=out)
             constant.append(best.double().sum().item())
-        rows[row_splits[1:] - 1] = -torch.inf
-        rows[row_splits[1:] - 1, 0] = 0.0
+        ends = torch.from_numpy(row_splits[1:] - 1)
+        rows[ends] = -torch.inf
+        rows[ends, 0] = 0.0
         return ScoredBatch(rows, torch.from_numpy(row_splits.astype(np.int32)), np.asarray(constant))
 
     def exact(self, graphs: CompiledGraphs) -> Floats:

@@ -52,7 +52,7 @@ class SplicedFrames:
 
     The edge frames are repeated for rows before the first and after the last frame. Frame ids are those of the whole
     store. With `utt_ids`, only the frames of these utterances are in memory, and `frame_ids` lists their ids; `batch`
-    and `utt_batch` refuse the others. `sample`, `part` and `read_utt` read what they need from the store.
+    and `utt_batch` refuse the others. `sample`, `part` and `read_chunks` read what they need from the store.
     """
 
     def __init__(
@@ -110,11 +110,6 @@ class SplicedFrames:
         if end == begin or int(self._windows.first_rows[begin]) < 0:
             raise InputError(f"{utt_id}: its frames are not in memory")
         return self._windows.run(begin, end - begin, dtype)
-
-    def read_utt(self, utt_id: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Spliced frames [T, dim] of one utterance, read from the store."""
-        begin, end = self.store.span(utt_id)
-        return self.subset(torch.arange(begin, end), self.device, torch.float32).run(0, end - begin, dtype)
 
     def read_chunks(self, utt_id: str, chunk: int, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
         """Spliced frames [at most chunk, dim] of one utterance, in order, read from the store.
