@@ -7,8 +7,9 @@ TRAIN_PYTHON := .venv-train/bin/python
 <<<<<<< HEAD
 <<<<<<< HEAD
 <<<<<<< ours
-TRAIN_TESTS := align/test_align align/test_doubtful commands/test_cli commands/test_doctor data/corpora/test_mnist \
-	data/test_hold_out data/test_rejects data/test_transcripts distil/test_bias distil/test_distil distil/test_ensemble \
+TRAIN_TESTS := align/test_align align/test_doubtful align/test_search commands/test_cli commands/test_doctor \
+	data/corpora/test_mnist data/test_hold_out data/test_rejects data/test_transcripts distil/test_bias \
+	distil/test_distil distil/test_ensemble \
 	distil/test_external_teacher distil/test_label_agreement distil/test_loss distil/test_posterior_kinds \
 	distil/test_store features/test_frame_store hmm/test_topology hmm/test_tree lang/test_interpolation \
 	lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm mnist/test_bias_repair \
