@@ -4,9 +4,6 @@ PYTHON := .venv/bin/python
 TRAIN_PYTHON := .venv-train/bin/python
 
 # What `make test-train` runs: every test that needs neither k2 nor lhotse (tests/test_imports.py checks the list).
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< ours
 TRAIN_TESTS := align/test_align align/test_doubtful align/test_search commands/test_cli commands/test_doctor \
 	data/corpora/test_mnist data/test_hold_out data/test_rejects data/test_transcripts distil/test_bias \
 	distil/test_distil distil/test_ensemble \
