@@ -17,7 +17,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +30,7 @@ from asrkd.align.viterbi import (
     BATCH_UTTERANCES,
     AlignedBatch,
     Aligner,
+    AlignmentTask,
     TrainingCorpus,
     ViterbiOptions,
     check_batches,
@@ -106,6 +106,7 @@ def flat_start(
     transitions = TransitionModel.uniform(tree.num_pdfs)
     mixtures: DiagonalMixtures | None = None
     log_likes: list[float] = []
+    wider_beams: list[int] = []
     rounds = list(_rounds(options))
     for number, (kind, split) in enumerate(rounds):
         labels, frames = alignment.pdf_ids(tree), feats[frame_ids(alignment, store)]
@@ -119,20 +120,19 @@ def flat_start(
         save_tensors(parameters, {**gaussians.to_tensors(), **transitions.to_tensors()}, {})
         task = GaussianTask(features, lexicon_file, scratch / CEPSTRA_FILE, parameters, options.viterbi)
         desc = f"flat start, round {number + 1} of {len(rounds)}"
-        alignment = viterbi(corpus, task, options.batch_utterances, executor, task.cache(corpus), desc)
+        alignment = viterbi(corpus, task, tree.num_pdfs, options.viterbi, executor, task.cache(corpus), desc)
         log_likes.append(alignment.log_like_per_frame)
+        wider_beams += alignment.wider_beam_rounds
         log.info("%s: log-likelihood per frame %.3f", desc, log_likes[-1])
         if kind == "phone":
             # States that score alike leave the boundaries between them to chance.
             alignment = spread_states(alignment)
-    return dataclasses.replace(alignment, log_like_rounds=tuple(log_likes))
+    return dataclasses.replace(alignment, log_like_rounds=tuple(log_likes), wider_beam_rounds=tuple(wider_beams))
 
 
 @dataclass(frozen=True)
-class GaussianTask:
+class GaussianTask(AlignmentTask):
     """Aligns batches of utterances by the Gaussians of one round. The four paths are what the round reads."""
-
-    uses_k2: ClassVar[bool] = True
 
     features: Path
     lexicon: Path

@@ -180,6 +180,17 @@ class CompiledGraphs:
     arcs: NDArray[np.int32]
     hmm_state: NDArray[np.int32]
 
+    def compact(self) -> tuple[CompiledGraphs, Ints]:
+        """The same graphs with the labels 1 … L for the senones in them, and the pdf_ids [L] of these, ascending.
+
+        Searches then need the scores of L senones alone.
+        """
+        labels = np.unique(self.arcs[:, 2])
+        labels = labels[labels != FINAL_LABEL]
+        arcs = self.arcs.copy()
+        arcs[:, 2] = np.where(arcs[:, 2] == FINAL_LABEL, FINAL_LABEL, pdf_to_label(np.searchsorted(labels, arcs[:, 2])))
+        return CompiledGraphs(self.graphs, arcs, self.hmm_state), labels.astype(np.int64) - pdf_to_label(0)
+
     def fsa_vec(self, begin: int, end: int) -> k2.Fsa:
         """Utterances begin … end-1 as one k2.Fsa with labels pdf_id+1 and the attribute hmm_state."""
         import k2  # here, for training's environment has none

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.graphs import SILENCE_PROB, CompiledGraphs, TrainingGraphs
+from asrkd.align.graphs import SILENCE_PROB, TrainingGraphs
+from asrkd.align.search import Beams, BestPath, best_paths
 from asrkd.data.rejects import NO_PATH, NO_PRONUNCIATION, TOO_FEW_FRAMES, missing_words
 from asrkd.errors import InputError, name_some, require_finite_scores
 from asrkd.features.store import FrameStore
@@ -25,15 +25,14 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.executor import SERIAL, Executor
-from asrkd.workflow.memory import keep_freed_memory
+from asrkd.workflow.memory import keep_freed_memory, named_memory_error
 from asrkd.workflow.task import Task
 
 ScoreFn = Callable[[str], Tensor]
 """utt_id -> acoustic scores [T, S]: log-likelihoods up to a constant per frame."""
 
 BATCH_UTTERANCES = 8
-MIN_ACTIVE_STATES, UNLIMITED_STATES = 1, 2**30
-IMPOSSIBLE = -1e30  # score of a label that no arc may take
+BYTES_OF_SCORE = 4  # float32
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,22 @@ class ViterbiOptions:
     """Probability of a pause at each end of an utterance and between two words."""
     batch_utterances: int = BATCH_UTTERANCES
     """Utterances aligned at once. Fewer are slower; more take memory and gain nothing."""
+    batch_gb: float = 0.5
+    """Gigabytes of acoustic scores in a batch; an utterance that has more is aligned alone."""
     search_beam: float = 200.0
-    """Nats below a frame's best state at which k2 drops a state; what has no path then is searched without a beam."""
+    """Nats below a frame's best state at which k2 drops a state. Where that loses the best path, it searches again."""
     output_beam: float = 0.5
     """Nats around the best path that k2 keeps; any number above its rounding will do."""
 
     def __post_init__(self) -> None:
         check_batches(self.silence_prob, self.batch_utterances)
+        for name in ("batch_gb", "search_beam", "output_beam"):
+            if not getattr(self, name) > 0.0:
+                raise InputError(f"alignment: expected a {name} above 0, found {getattr(self, name)}")
+
+    def batch_frames(self, num_pdfs: int) -> int:
+        """Frames of a batch whose scores for so many senones take `batch_gb`."""
+        return int(self.batch_gb * 1e9 / (BYTES_OF_SCORE * num_pdfs))
 
 
 def check_batches(silence_prob: float, batch_utterances: int) -> None:
@@ -84,6 +92,8 @@ class AlignedUtterance:
     state: NDArray[np.int8]  # [T]
     segment: NDArray[np.int32]  # [T]
     log_like: float
+    wider_beam: bool
+    """Whether the search lost it and a wider one gave it."""
 
 
 AlignedBatch = list[AlignedUtterance | None]
@@ -128,10 +138,18 @@ class TrainingCorpus:
         """Of the frames, the words and their pronunciations."""
         return fingerprint([self.store.fingerprint, self.lexicon_fingerprint, self.phones, self.transcripts])
 
-    def batches(self, batch_utterances: int) -> list[Batch]:
-        """The utterances in batches of this size."""
-        size = batch_utterances
-        return [self.transcripts[n : n + size] for n in range(0, len(self.transcripts), size)]
+    def batches(self, options: ViterbiOptions, num_pdfs: int) -> list[Batch]:
+        """The utterances in batches; one that alone has more scores than a batch may have is a batch of its own."""
+        limit = options.batch_frames(num_pdfs)
+        batches: list[Batch] = []
+        begin, num_frames = 0, 0
+        for number, transcript in enumerate(self.transcripts):
+            is_full = number - begin == options.batch_utterances or num_frames + transcript.num_frames > limit
+            if is_full and number > begin:
+                batches.append(self.transcripts[begin:number])
+                begin, num_frames = number, 0
+            num_frames += transcript.num_frames
+        return [*batches, self.transcripts[begin:]]
 
 
 def why_not_aligned(words: list[str], num_frames: int, lexicon: Lexicon) -> str | None:
@@ -150,18 +168,19 @@ def why_not_aligned(words: list[str], num_frames: int, lexicon: Lexicon) -> str 
 def viterbi(
     corpus: TrainingCorpus,
     task: Task[Batch, AlignedBatch],
-    batch_utterances: int = BATCH_UTTERANCES,
+    num_pdfs: int,
+    options: ViterbiOptions = ViterbiOptions(),
     executor: Executor = SERIAL,
     cache: ResultCache[AlignedBatch] | None = None,
     desc: str = "align",
 ) -> Alignment:
     """The best state of every frame, given each utterance's words.
 
-    The task aligns batches: an `Aligner`, or one that opens an `Aligner` from files. An utterance that cannot be
-    aligned (a word without pronunciation, fewer frames than states, no path) is in the result's `rejected`, with the
-    reason. InputError if nothing could be aligned.
+    The task aligns batches: an `Aligner`, or one that opens an `Aligner` from files, with these options and so many
+    senones. An utterance that cannot be aligned (a word without pronunciation, fewer frames than states, no path) is in
+    the result's `rejected`, with the reason. InputError if nothing could be aligned.
     """
-    batches = corpus.batches(batch_utterances)
+    batches = corpus.batches(options, num_pdfs)
     paths: dict[str, AlignedUtterance | None] = {}
     num_frames = sum(transcript.num_frames for transcript in corpus.transcripts)
     with tqdm(total=num_frames, desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
@@ -169,7 +188,15 @@ def viterbi(
             for transcript, path in zip(batches[number], aligned, strict=True):
                 paths[transcript.utt_id] = path
                 bar.update(transcript.num_frames)
-    return _collect(corpus, paths)
+    alignment = _collect(corpus, paths)
+    wider = [utt_id for utt_id in alignment.utt_ids if (path := paths[utt_id]) is not None and path.wider_beam]
+    if wider:
+        print(
+            f"   {desc}: {len(wider):,} of {len(alignment.utt_ids):,} utterances needed a beam wider than "
+            f"{options.search_beam:g}: {name_some(wider)}",
+            flush=True,
+        )
+    return alignment
 
 
 def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None]) -> Alignment:
@@ -197,15 +224,29 @@ def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None
         store_fingerprint=corpus.store.fingerprint,
         log_like=torch.tensor([path.log_like for path in in_order], dtype=torch.double),
         log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
+        wider_beam_rounds=(sum(path.wider_beam for path in in_order),),
         rejected=rejected,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Aligner:
-    """A task that aligns batches of utterances by acoustic scores from a function in memory."""
+class AlignmentTask:
+    """What all tasks that align batches have in common."""
 
     uses_k2: ClassVar[bool] = True
+
+    def out_of_memory(self, batch: Batch) -> str:
+        """Which utterance a process could not align, and what may help."""
+        longest = batch[0]
+        others = f" and {len(batch) - 1} shorter ones" if len(batch) > 1 else ""
+        return (
+            f"{longest.utt_id}: {longest.num_frames:,} frames{others} need more memory to align than there is: "
+            "try fewer jobs (--nj), or refuse long utterances (--max-duration)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Aligner(AlignmentTask):
+    """A task that aligns batches of utterances by acoustic scores from a function in memory."""
 
     lexicon: Lexicon
     tree: SenoneTree
@@ -225,6 +266,10 @@ class Aligner:
         return self
 
     def __call__(self, batch: Batch) -> AlignedBatch:
+        with named_memory_error(self.out_of_memory(batch)):
+            return self._align(batch)
+
+    def _align(self, batch: Batch) -> AlignedBatch:
         graphs = TrainingGraphs.build(
             [transcript.text for transcript in batch],
             self.lexicon,
@@ -233,9 +278,14 @@ class Aligner:
             with_context=not self.tree.is_monophone,
         )
         compiled = graphs.compile(self.tree, self.transitions)
-        scores = [self.options.acoustic_scale * self._scores(transcript) for transcript in batch]
-        paths = _best_paths(compiled, scores, self.options)
-        return [path and _as_aligned(graphs, index, *path) for index, path in enumerate(paths)]
+        paths = best_paths(
+            compiled,
+            map(self._scores, batch),
+            [transcript.num_frames for transcript in batch],
+            self.options.acoustic_scale,
+            Beams(self.options.search_beam, self.options.output_beam),
+        )
+        return [path and _as_aligned(graphs, index, path) for index, path in enumerate(paths)]
 
     def _scores(self, transcript: Transcript) -> Tensor:
         scores = self.score_fn(transcript.utt_id)
@@ -246,14 +296,15 @@ class Aligner:
         return scores
 
 
-def _as_aligned(graphs: TrainingGraphs, index: int, hmm_state: NDArray[np.int64], log_like: float) -> AlignedUtterance:
-    """The path of utterance `index` of the graphs, its states counted within the utterance, as phones and states."""
-    instance = hmm_state // NUM_STATES
+def _as_aligned(graphs: TrainingGraphs, index: int, path: BestPath) -> AlignedUtterance:
+    """The path of utterance `index` of the graphs as phones and states."""
+    instance = path.hmm_state // NUM_STATES
     return AlignedUtterance(
         graphs.phone[instance + graphs.instance_offsets[index]].astype(np.int16),
-        (hmm_state % NUM_STATES).astype(np.int8),
+        (path.hmm_state % NUM_STATES).astype(np.int8),
         np.cumsum(np.diff(instance, prepend=instance[0]) != 0).astype(np.int32),
-        log_like,
+        path.log_like,
+        path.wider_beam,
     )
 
 
@@ -263,6 +314,7 @@ def _pack(paths: AlignedBatch) -> Arrays:
     return {
         "length": np.asarray([-1 if path is None else path.phone_id.size for path in paths]),
         "log_like": np.asarray([path.log_like for path in found]),
+        "wider_beam": np.asarray([path.wider_beam for path in found], dtype=np.bool_),
         "phone_id": np.concatenate([path.phone_id for path in found] or [np.empty(0, np.int16)]),
         "state": np.concatenate([path.state for path in found] or [np.empty(0, np.int8)]),
         "segment": np.concatenate([path.segment for path in found] or [np.empty(0, np.int32)]),
@@ -273,61 +325,8 @@ def _unpack(arrays: Arrays) -> AlignedBatch:
     lengths = arrays["length"]
     ends = np.cumsum(lengths[lengths >= 0])[:-1]
     columns = [np.split(arrays[name], ends) for name in ("phone_id", "state", "segment")]
-    found = iter(zip(*columns, arrays["log_like"].tolist(), strict=True))
+    found = iter(zip(*columns, arrays["log_like"].tolist(), arrays["wider_beam"].tolist(), strict=True))
     return [None if length < 0 else AlignedUtterance(*next(found)) for length in lengths]
 
 
 ALIGNED_BATCHES = Codec(_pack, _unpack)
-
-
-def _best_paths(
-    compiled: CompiledGraphs, scores: Sequence[Tensor], options: ViterbiOptions
-) -> list[tuple[NDArray[np.int64], float] | None]:
-    """k2's best path for each utterance of a batch, longest first; None where there is no path.
-
-    A path is the state of each frame, counted within the utterance, and the log-likelihood. Without a beam k2 has
-    every state at every frame. With a beam that loses no path it takes a third of the time (LOG.md).
-    """
-    import k2  # here, for training's environment has none
-
-    # A frame's best score is taken out and added back in double, or rounding would hide differences.
-    best = [matrix.max(1, keepdim=True).values for matrix in scores]
-    # Column 0 is epsilon's, so that a label finds its column.
-    dense = torch.full((len(scores), scores[0].shape[0], scores[0].shape[1] + 1), IMPOSSIBLE)
-    for row, matrix, highest in zip(dense, scores, best, strict=True):
-        torch.sub(matrix, highest, out=row[: matrix.shape[0], 1:])
-    segments = torch.tensor([[n, 0, matrix.shape[0]] for n, matrix in enumerate(scores)], dtype=torch.int32)
-    graphs, frames = compiled.fsa_vec(0, len(scores)), k2.DenseFsaVec(dense, segments)
-    lattice = k2.intersect_dense_pruned(
-        graphs,
-        frames,
-        search_beam=options.search_beam,
-        output_beam=options.output_beam,
-        min_active_states=MIN_ACTIVE_STATES,
-        max_active_states=UNLIMITED_STATES,
-    )
-    paths = _shortest_paths(lattice)
-    if None in paths:
-        paths = _shortest_paths(k2.intersect_dense(graphs, frames, options.output_beam))
-    constants = [highest.double().sum().item() for highest in best]
-    return [path and (path[0], path[1] + constant) for path, constant in zip(paths, constants, strict=True)]
-
-
-def _shortest_paths(lattice: object) -> list[tuple[NDArray[np.int64], float] | None]:
-    """The state of each frame and the score of the best path through each of a vector of lattices."""
-    import k2
-
-    path = k2.shortest_path(lattice, use_double_scores=True)
-    hmm_state = path.hmm_state.numpy().astype(np.int64)
-    scores = path.scores.double().numpy()
-    return [
-        # the last arc is the final one
-        None if begin == end else (hmm_state[begin : end - 1], float(scores[begin:end].sum()))
-        for begin, end in itertools.pairwise(_arc_splits(path))
-    ]
-
-
-def _arc_splits(fsa_vec: object) -> NDArray[np.int64]:
-    """Where each FSA's arcs begin and end among all arcs."""
-    shape = fsa_vec.arcs.shape()  # type: ignore[attr-defined]
-    return shape.row_splits(2)[shape.row_splits(1).long()].numpy()

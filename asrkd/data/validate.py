@@ -24,6 +24,8 @@ from asrkd.errors import name_some
 logger = logging.getLogger(__name__)
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
+# Half an hour. With 2,000 senones its alignment needs 4 GB (LOG.md).
+MAX_DURATION_SEC = 1800.0
 MAX_BAD = 0.01
 # Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the
 # quietest utterance of AN4 at -48 dB.
@@ -38,16 +40,17 @@ def validate(
     num_jobs: int = 2,
     known: Mapping[str, AudioFile] = MappingProxyType({}),
     read_audio: bool = True,
+    max_duration_sec: float = MAX_DURATION_SEC,
 ) -> tuple[CorpusSplit, list[Rejected]]:
     """The good utterances of a split called `name`, and the bad ones with the reason of each.
 
     Bad is: missing, unreadable or truncated audio, a sampling rate that cannot be resampled to `sampling_rate` (Hz),
     more than one channel, a transcript without audio, audio without a transcript, an empty transcript, less than
-    MIN_DURATION_SEC, NaN or infinite samples, silence. All audio is read but that of utterances whose file is
-    `known` to be good and unchanged; without `read_audio` none is. InputError naming the first few if more than
-    `max_bad` of the split's utterances are bad.
+    MIN_DURATION_SEC or more than `max_duration_sec`, NaN or infinite samples, silence. All audio is read but that of
+    utterances whose file is `known` to be good and unchanged; without `read_audio` none is. InputError naming the first
+    few if more than `max_bad` of the split's utterances are bad.
     """
-    bad = _check_split(split, name, sampling_rate, num_jobs, known, read_audio)
+    bad = _check_split(split, name, sampling_rate, max_duration_sec, num_jobs, known, read_audio)
     require_few_rejected(bad, split.num_utterances, name, max_bad)
     good = _without(split, bad)
     _report_rates(good.recordings, sampling_rate, name)
@@ -79,6 +82,7 @@ def _check_split(
     split: CorpusSplit,
     name: str,
     sampling_rate: int,
+    max_duration_sec: float,
     num_jobs: int,
     known: Mapping[str, AudioFile],
     read_audio: bool,
@@ -90,7 +94,7 @@ def _check_split(
         supervised.setdefault(supervision.recording_id, []).append(supervision)
     reasons: dict[str, str] = {fault.utt_id: fault.reason for fault in split.rejected}
     for utt_id in sorted({*recordings, *supervised} - reasons.keys()):
-        reason = _manifest_error(recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate)
+        reason = _manifest_error(recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate, max_duration_sec)
         if reason:
             reasons[utt_id] = reason
     to_read = [
@@ -121,6 +125,7 @@ def _manifest_error(
     recording: Recording | None,
     supervisions: list[SupervisionSegment],
     sampling_rate: int,
+    max_duration_sec: float,
 ) -> str | None:
     """The fault that the manifests show; None if there is none."""
     if recording is None:
@@ -142,6 +147,8 @@ def _manifest_error(
         return f"expected one channel, or an utterance that names its channel, found {recording.num_channels}"
     if recording.duration < MIN_DURATION_SEC:
         return f"too short: expected at least {MIN_DURATION_SEC:g} s, found {recording.duration:.3f} s"
+    if recording.duration > max_duration_sec:
+        return f"too long: expected at most {max_duration_sec:g} s (--max-duration), found {recording.duration:.1f} s"
     return None
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.viterbi import UNLIMITED_STATES
+from asrkd.align.search import UNLIMITED_STATES
 from asrkd.decode.compact import UtteranceLattice, compact
 from asrkd.decode.lattice import Lattices, Scales
 from asrkd.errors import InputError, require_finite_scores
@@ -24,7 +24,7 @@ from asrkd.files import read_json, reading, write_json
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.executor import SERIAL, Executor
-from asrkd.workflow.memory import keep_freed_memory
+from asrkd.workflow.memory import keep_freed_memory, named_memory_error
 from asrkd.workflow.task import Task
 
 if TYPE_CHECKING:
@@ -195,11 +195,22 @@ def _warn(name: str, utt_ids: Sequence[str], what: str) -> None:
         log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids), ", ".join(utt_ids[:5]))
 
 
-@dataclass(frozen=True, eq=False)
-class Searcher:
-    """A task that decodes utterances with a graph and acoustic scores in memory."""
+class DecodingTask:
+    """What all tasks that decode utterances have in common."""
 
     uses_k2: ClassVar[bool] = True
+
+    def out_of_memory(self, utt_id: str) -> str:
+        """Which utterance a process could not decode, and what may help."""
+        return (
+            f"{utt_id}: it needs more memory to decode than there is: try fewer jobs (--nj), a smaller beam "
+            "(--decode.beam) or fewer active states (--decode.max-active), or refuse long utterances (--max-duration)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Searcher(DecodingTask):
+    """A task that decodes utterances with a graph and acoustic scores in memory."""
 
     graph: DecodingGraph
     acoustic: Mapping[str, Tensor]
@@ -231,6 +242,10 @@ class Searcher:
         return fsa
 
     def __call__(self, utt_id: str) -> SearchResult:
+        with named_memory_error(self.out_of_memory(utt_id)):
+            return self._decode(utt_id)
+
+    def _decode(self, utt_id: str) -> SearchResult:
         start = time.process_time()
         scores = self._scores(utt_id)
         scored = time.process_time()

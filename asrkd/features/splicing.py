@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class SplicedFrames:
 
     The edge frames are repeated for rows before the first and after the last frame. Frame ids are those of the whole
     store. With `utt_ids`, only the frames of these utterances are in memory, and `frame_ids` lists their ids; `batch`
-    and `utt_batch` refuse the others. `sample`, `part` and `read_utt` read what they need from the store.
+    and `utt_batch` refuse the others. `sample`, `part` and `read_chunks` read what they need from the store.
     """
 
     def __init__(
@@ -111,10 +111,15 @@ class SplicedFrames:
             raise InputError(f"{utt_id}: its frames are not in memory")
         return self._windows.run(begin, end - begin, dtype)
 
-    def read_utt(self, utt_id: str, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Spliced frames [T, dim] of one utterance, read from the store."""
+    def read_chunks(self, utt_id: str, chunk: int, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
+        """Spliced frames [at most chunk, dim] of one utterance, in order, read from the store.
+
+        Spliced, a frame takes as much memory as its window has frames.
+        """
         begin, end = self.store.span(utt_id)
-        return self.subset(torch.arange(begin, end), self.device, torch.float32).run(0, end - begin, dtype)
+        windows = self.subset(torch.arange(begin, end), self.device, torch.float32)
+        for first in range(0, end - begin, chunk):
+            yield windows.run(first, min(chunk, end - begin - first), dtype)
 
     def sample(self, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A few spliced frames [B, dim] float32, read from the store."""

@@ -50,6 +50,8 @@ class Alignment:
     """[N] float64: acoustic and transition log-likelihood of each utterance's best path, nats; NaN before any model."""
     log_like_rounds: tuple[float, ...] = ()
     """Acoustic and transition log-likelihood per frame (nats), one value per round of training."""
+    wider_beam_rounds: tuple[int, ...] = ()
+    """Utterances of each of these rounds whose best path the first search lost and a wider one gave."""
     rejected: Mapping[str, str] = field(default_factory=dict)
     """utt_id -> why it could not be aligned."""
 
@@ -180,6 +182,7 @@ class Alignment:
             "phones": list(self.phones),
             "store_fingerprint": self.store_fingerprint,
             "log_like_rounds": list(self.log_like_rounds),
+            "wider_beam_rounds": list(self.wider_beam_rounds),
             "rejected": dict(self.rejected),
         }
         tensors = {
@@ -202,6 +205,7 @@ class Alignment:
                 phones=tuple(content["phones"]),
                 store_fingerprint=content["store_fingerprint"],
                 log_like_rounds=tuple(content["log_like_rounds"]),
+                wider_beam_rounds=tuple(content["wider_beam_rounds"]),
                 rejected=content["rejected"],
                 **tensors,
             )

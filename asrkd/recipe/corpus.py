@@ -127,7 +127,13 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     split = apply_rules(load_split(folders.corpus(name)), TextRules.of(options.lang), name)
     known = known_audio(folders.manifests(name) / AUDIO_FILE)
     good, bad = validate(
-        split, options.features.sampling_rate, name, options.max_bad, num_jobs=options.num_jobs, known=known
+        split,
+        options.features.sampling_rate,
+        name,
+        options.max_bad,
+        num_jobs=options.num_jobs,
+        known=known,
+        max_duration_sec=options.max_duration,
     )
     audio = audio_files(good.recordings, known)
     save_split(good, out_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from asrkd.data.manifests import load_split
 from asrkd.decode import DecodeOptions, Hypotheses, Scales, Searcher, decode, tune
 from asrkd.decode.rescore import RESCORED_UTTERANCES, Grammars, Rescorer, rescore
-from asrkd.decode.search import SEARCH_RESULTS
+from asrkd.decode.search import SEARCH_RESULTS, DecodingTask
 from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, read_object, reading, tensor_digest, write_json
@@ -28,7 +28,7 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.recipe.folders import RunFolders
-from asrkd.recipe.labels import load_hmm
+from asrkd.recipe.labels import SCORED_FRAMES, load_hmm
 from asrkd.recipe.lang import sentences
 from asrkd.recipe.language import rescoring_model
 from asrkd.recipe.loss_checks import excluded_utterances
@@ -108,7 +108,8 @@ class Acoustics(Mapping[str, Tensor]):
     @torch.no_grad()
     def log_probs(self, utt_id: str) -> Tensor:
         """Log-posteriors [T, S] at temperature 1."""
-        return F.log_softmax(self.model(self.frames.inputs.read_utt(utt_id)), dim=1)
+        chunks = self.frames.inputs.read_chunks(utt_id, SCORED_FRAMES)
+        return torch.cat([F.log_softmax(self.model(frames), dim=1) for frames in chunks])
 
     def __getitem__(self, utt_id: str) -> Tensor:
         return self.log_probs(utt_id) - self.log_prior
@@ -121,10 +122,8 @@ class Acoustics(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True)
-class DecodeTask:
+class DecodeTask(DecodingTask):
     """Searches utterances of a held-out split with the acoustic model of a run."""
-
-    uses_k2: ClassVar[bool] = True
 
     run: Run
     split: str

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.labels import NO_LABEL, store_labels
-from asrkd.align.viterbi import ALIGNED_BATCHES
+from asrkd.align.viterbi import ALIGNED_BATCHES, AlignmentTask
 from asrkd.data.splits import Rejected
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
@@ -57,13 +56,13 @@ CACHE_FILE = "aligned.sqlite"
 ALIGNER_FOLDER = "aligner"
 PRECISION_FILE = "precision.json"
 MONO = "mono"
+# Frames that the network scores at once, 82 s. More take memory, for spliced inputs are large, and gain nothing.
+SCORED_FRAMES = 8192
 
 
 @dataclass(frozen=True)
-class RealignTask:
+class RealignTask(AlignmentTask):
     """Aligns batches of a split's utterances by the network in an aligner's folder."""
-
-    uses_k2: ClassVar[bool] = True
 
     features: Path
     lexicon: Path
@@ -98,7 +97,7 @@ def realign(task: RealignTask, options: SpeechOptions, cache_file: Path, desc: s
     corpus = TrainingCorpus.build(store, lexicon, tree.phones)
     key = fingerprint([corpus.fingerprint, task.context, task.options, task.digests()])
     cache = ResultCache(cache_file, key, ALIGNED_BATCHES)
-    return viterbi(corpus, task, task.options.batch_utterances, options.task_executor, cache, desc)
+    return viterbi(corpus, task, tree.num_pdfs, task.options, options.task_executor, cache, desc)
 
 
 def scorer(
@@ -114,8 +113,13 @@ def scorer(
 
     @torch.no_grad()
     def score(utt_id: str) -> Tensor:
-        logits = scoring(inputs.read_utt(utt_id, dtype))
-        return F.log_softmax(logits.float(), dim=1) - log_prior
+        begin, end = inputs.store.span(utt_id)
+        scores = torch.empty(end - begin, len(log_prior))
+        for chunk, frames in zip(
+            scores.split(SCORED_FRAMES), inputs.read_chunks(utt_id, SCORED_FRAMES, dtype), strict=True
+        ):
+            torch.sub(F.log_softmax(scoring(frames).float(), dim=1), log_prior, out=chunk)
+        return scores
 
     return score
 
@@ -180,7 +184,15 @@ class Round:
 
     def as_row(self) -> dict[str, object]:
         kind = "monophone network" if self.name.startswith(MONO) else "senone network"
-        return {"round": self.name, "kind": kind, "log_like_per_frame": self.alignment.log_like_per_frame}
+        return {"round": self.name, "kind": kind, **_log_like_row(self.alignment)}
+
+
+def _log_like_row(alignment: Alignment, number: int = -1) -> dict[str, object]:
+    """What a row of ROUNDS_FILE has of a round of an alignment."""
+    return {
+        "log_like_per_frame": alignment.log_like_rounds[number],
+        "wider_beam": alignment.wider_beam_rounds[number],
+    }
 
 
 def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
@@ -192,8 +204,8 @@ def make_alignment(options: SpeechOptions, out_dir: Path) -> None:
     alignment = flat_start(maker.features, maker.lexicon_file, flat, options.align, options.task_executor)
     _require_few_unaligned("train", alignment, options)
     rows: list[dict[str, object]] = [
-        {"round": f"gauss_{number}", "kind": "single Gaussian", "log_like_per_frame": value}
-        for number, value in enumerate(alignment.log_like_rounds)
+        {"round": f"gauss_{number}", "kind": "single Gaussian", **_log_like_row(alignment, number)}
+        for number in range(len(alignment.log_like_rounds))
     ]
     monophones = SenoneTree.monophone(maker.lexicon.phones)
     for number in range(options.labels.mono_rounds):

@@ -12,6 +12,7 @@ from asrkd import config
 from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.data.corpora.librispeech import LibrispeechOptions
 from asrkd.data.corpora.user import UserCorpusOptions
+from asrkd.data.validate import MAX_DURATION_SEC
 from asrkd.decode import DecodeOptions
 from asrkd.distil.compression import StoreOptions
 from asrkd.distil.loss import DistilOptions
@@ -158,6 +159,8 @@ class SpeechOptions:
     """Last stage to run."""
     max_bad: float = 0.01
     """Fraction of each split's utterances that may be lost, in whichever stages, before the run stops."""
+    max_duration: float = MAX_DURATION_SEC
+    """Seconds of the longest utterance; longer ones are rejected. Alignment and decoding need memory for each frame."""
     dry_run: bool = False
     """Print which steps would run and why (which option or input changed), and run none."""
     list_steps: bool = False
@@ -201,6 +204,8 @@ class SpeechOptions:
                 raise InputError(f"--{name}: expected 0 to {LAST_STAGE}, found {stage}")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"--seed: expected 0 to {MAX_SEED}, found {self.seed}")
+        if not self.max_duration > 0:
+            raise InputError(f"--max-duration: expected a number of seconds above 0, found {self.max_duration:g}")
         if self.ensemble.size < 2:
             raise InputError(f"--ensemble.size: expected at least 2 teachers, found {self.ensemble.size}")
         if self.students.seeds < 1:

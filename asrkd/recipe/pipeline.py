@@ -68,6 +68,7 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 partial(corpora.make_manifests, corpus, split, options),
                 {
                     **limits,
+                    "max_duration": options.max_duration,
                     "features.sampling_rate": options.features.sampling_rate,
                     "texts": TextRules.of(options.lang).options,
                 },

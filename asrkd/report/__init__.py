@@ -35,7 +35,7 @@ Of the run, all optional:
                     ensemble_accuracy?, num_frames?}
     store           rows {top_k, temperature, bytes_per_frame, kl_to_dense (nats per frame), kl_lumped?, tail?,
                     chosen?: bool}
-    alignment_rounds  rows {round (a number or name), log_like_per_frame, kind?};
+    alignment_rounds  rows {round (a number or name), log_like_per_frame, kind?, wider_beam?};
                     one kind is one model family, one plot
     alignment_plot  {utt_id, feats [T, F], phones: [(phone, start_frame, end_frame)], pdf_ids [T],
                     frame_shift_ms, words?: [(word, start_frame, end_frame)]}; end frames are exclusive

@@ -46,12 +46,17 @@ def map_here(task: Task[Item, Result], items: Sequence[Item], num_jobs: int) -> 
     with one_thread():
         function = task.open()
     if forks:
-        yield from fork_map(function, items, num_jobs)
+        yield from fork_map(function, items, num_jobs, getattr(task, "out_of_memory", _out_of_memory))
         return
     for number, item in enumerate(items):
         with one_thread():
             result = function(item)
         yield number, result
+
+
+def _out_of_memory(_: object) -> str:
+    """The advice where a task has none of its own."""
+    return "try fewer jobs (--nj)"
 
 
 def survives_a_fork(function: Callable[[], object], timeout_sec: float = PROBE_SEC) -> bool:
@@ -78,7 +83,12 @@ def _probe(function: Callable[[], object]) -> None:
     function()
 
 
-def fork_map(function: Callable[[Item], Result], items: Sequence[Item], num_jobs: int) -> Iterator[tuple[int, Result]]:
+def fork_map(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_jobs: int,
+    out_of_memory: Callable[[Item], str] = _out_of_memory,
+) -> Iterator[tuple[int, Result]]:
     """Yield (number of an item, function(item)) as they are finished, in no order, from `num_jobs` forked processes.
 
     The processes compute on one thread each. They see this process's memory as it was at the fork, so neither the
@@ -86,11 +96,12 @@ def fork_map(function: Callable[[Item], Result], items: Sequence[Item], num_jobs
     computes its items again.
 
     Raises:
-        InputError: an item ended MAX_DEATHS processes, or the function raised InputError.
+        InputError: an item ended MAX_DEATHS processes, or the function raised InputError. `out_of_memory` gives the
+            item's name and what may help.
         OSError: the function raised it.
         RuntimeError: the function raised another exception; the message has its traceback.
     """
-    workers = _WorkerPool(function, items)
+    workers = _WorkerPool(function, items, out_of_memory)
     try:
         for _ in range(min(num_jobs, len(items))):
             workers.spawn()
@@ -118,8 +129,10 @@ def fork_map(function: Callable[[Item], Result], items: Sequence[Item], num_jobs
 class _WorkerPool:
     """The processes, and the numbers of the items that each has not finished."""
 
-    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any]) -> None:
-        self.function, self.items = function, items
+    def __init__(
+        self, function: Callable[[Any], Any], items: Sequence[Any], out_of_memory: Callable[[Any], str]
+    ) -> None:
+        self.function, self.items, self.out_of_memory = function, items, out_of_memory
         self.todo = deque(range(len(items)))
         self.assigned: dict[Connection, list[int]] = {}
         self.processes: dict[Connection, Any] = {}
@@ -154,7 +167,7 @@ class _WorkerPool:
         if assigned:
             self.deaths[assigned[0]] += 1
             if self.deaths[assigned[0]] == MAX_DEATHS:
-                raise InputError(f"{ended}: try fewer jobs, a smaller beam or fewer active states")
+                raise InputError(f"{ended}: {self.out_of_memory(self.items[assigned[0]])}")
         logger.warning("%s; its items are computed again", ended)
         self.todo.extendleft(reversed(assigned))
         self.spawn()

@@ -24,6 +24,7 @@ class Task(Protocol[Item_contra, Result_co]):
     task with large objects is for this process and its forks alone. Results are plain values and numpy arrays: torch
     would send a tensor as a file that may be gone when the tensor is read.
 
+    A task may have a method `out_of_memory(item) -> str`: the item's name, and what may help where it ends processes.
     A task that calls k2 has a class attribute `uses_k2 = True`: see `asrkd.workflow.local_pool`.
     """
 

@@ -52,10 +52,10 @@ def measure(options: Options) -> Table:
     corpus = TrainingCorpus.build(store, lexicon, tree.phones, texts)
     scores = {transcript.utt_id: score(transcript.utt_id) for transcript in corpus.transcripts}
     aligner = Aligner(lexicon, tree, transitions, scores.__getitem__)
-    batches = corpus.batches(ViterbiOptions().batch_utterances)
+    batches = corpus.batches(ViterbiOptions(), tree.num_pdfs)
 
     def align() -> object:
-        return viterbi(corpus, aligner).pdf_ids(tree)
+        return viterbi(corpus, aligner, tree.num_pdfs).pdf_ids(tree)
 
     def graphs() -> None:
         for batch in batches:

@@ -67,6 +67,7 @@ def hand_made() -> Alignment:
         store_fingerprint="fingerprint of store",
         log_like=torch.tensor([-20.0, -2.0], dtype=torch.double),
         log_like_rounds=(-3.0, -2.0),
+        wider_beam_rounds=(0, 1),
         rejected={"w": "too short"},
     )
 
@@ -91,7 +92,8 @@ class TestAlignment:
         hand_made().save(tmp_path / "ali.safetensors")
         again = Alignment.load(tmp_path / "ali.safetensors")
         assert again.fingerprint == hand_made().fingerprint
-        assert (again.log_like_rounds, dict(again.rejected)) == ((-3.0, -2.0), {"w": "too short"})
+        assert (again.log_like_rounds, again.wider_beam_rounds) == ((-3.0, -2.0), (0, 1))
+        assert dict(again.rejected) == {"w": "too short"}
         assert torch.equal(again.segment, hand_made().segment)
         assert torch.equal(again.log_like, hand_made().log_like)
 
@@ -229,7 +231,7 @@ def align(
     """The store's own words with LEXICON, by scores in memory."""
     corpus = TrainingCorpus.build(store, LEXICON, tree.phones)
     aligner = Aligner(LEXICON, tree, transitions or TransitionModel.uniform(tree.num_pdfs), score_fn, options)
-    return viterbi(corpus, aligner, options.batch_utterances, **how)
+    return viterbi(corpus, aligner, tree.num_pdfs, options, **how)
 
 
 @pytest.mark.k2
@@ -544,6 +546,6 @@ class TestRealSpeech:
             estimate_transitions(alignment, tree),
             lambda utt_id: senones.log_likelihoods(feats[slice(*speech_store.span(utt_id))]),
         )
-        realigned = viterbi(TrainingCorpus.build(speech_store, lexicon, tree.phones, as_words), aligner)
+        realigned = viterbi(TrainingCorpus.build(speech_store, lexicon, tree.phones, as_words), aligner, tree.num_pdfs)
         assert realigned.log_like_per_frame > alignment.log_like_per_frame
         assert (realigned.phone_id == alignment.phone_id).float().mean() > 0.85

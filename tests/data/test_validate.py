@@ -148,6 +148,16 @@ def test_too_short(tmp_path: Path):
     assert reason_for(tmp_path, pair) == "too short: expected at least 0.1 s, found 0.050 s"
 
 
+def test_too_long(tmp_path: Path):
+    """The limit is inclusive, and the fault names the length, the limit and the option."""
+    pairs = [utterance(tmp_path, "long", noise(24000)), utterance(tmp_path, "fine", noise(16000))]
+    good, rejected = validate(split_of(pairs), RATE, max_bad=0.5, max_duration_sec=1.0)
+    assert [s.id for s in good.supervisions] == ["fine"]
+    assert rejected == [Rejected("long", "too long: expected at most 1 s (--max-duration), found 1.5 s")]
+    with pytest.raises(InputError, match=r"--max-bad.*long: too long: expected at most 1 s"):
+        validate(split_of(pairs), RATE, max_duration_sec=1.0)
+
+
 def test_nan(tmp_path: Path):
     samples = noise() / 32768
     samples[17] = np.nan

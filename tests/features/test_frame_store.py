@@ -114,8 +114,12 @@ def test_what_is_not_in_memory_can_still_be_read():
     assert torch.equal(none.sample(ids), whole.batch(ids))
     assert torch.equal(none.subset(ids, torch.device("cpu"), torch.float32).batch(torch.arange(3)), whole.batch(ids))
     for utt_id in store.utt_ids:
-        assert torch.equal(none.read_utt(utt_id), whole.utt_batch(utt_id))
-        assert torch.equal(none.read_utt(utt_id, torch.bfloat16), whole.utt_batch(utt_id, torch.bfloat16))
+        for chunk in (2, 4, 9):
+            chunks = list(none.read_chunks(utt_id, chunk))
+            assert max(map(len, chunks)) <= chunk
+            assert torch.equal(torch.cat(chunks), whole.utt_batch(utt_id))
+        (rounded,) = none.read_chunks(utt_id, 9, torch.bfloat16)
+        assert torch.equal(rounded, whole.utt_batch(utt_id, torch.bfloat16))
     with pytest.raises(InputError, match="frame 14 of store"):
         none.batch(ids)
 

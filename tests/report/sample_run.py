@@ -210,7 +210,12 @@ def whole_run() -> dict[str, Any]:
                 for n in range(1, 9)
             ),
             *(
-                {"kind": "network", "round": f"mono_{n}", "log_like_per_frame": 1.62 + 0.3 * (1 - 0.5**n)}
+                {
+                    "kind": "network",
+                    "round": f"mono_{n}",
+                    "log_like_per_frame": 1.62 + 0.3 * (1 - 0.5**n),
+                    "wider_beam": 3 - n,
+                }
                 for n in range(1, 4)
             ),
         ],

@@ -50,6 +50,9 @@ class TestPage:
         wanted = "summary systems comparisons sweep training ensemble store alignment scales confusions utterances"
         assert {*wanted.split(), "corpus", "run", "glossary"} <= set(report[1].ids)
 
+    def test_counts_the_utterances_that_needed_a_wider_beam(self, report: tuple[str, Parsed]) -> None:
+        assert "needed a wider beam than the first search: 2 in mono_1, 1 in mono_2." in report[0]
+
     def test_is_small(self, report: tuple[str, Parsed]) -> None:
         assert len(report[0]) < 1_000_000
 

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from asrkd.errors import InputError
-from asrkd.workflow.local_pool import fork_map
+from asrkd.workflow.local_pool import fork_map, map_here
 
 
 def test_a_worker_that_dies_is_an_error_not_a_wait() -> None:
@@ -21,8 +22,22 @@ def test_a_worker_that_dies_is_an_error_not_a_wait() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return item
 
-    with pytest.raises(InputError, match="ended with status -9"):
+    with pytest.raises(InputError, match=r"ended with status -9 \(out of memory\?\): try fewer jobs"):
         list(fork_map(work, [1, 2, 3], 2))
+    with pytest.raises(InputError, match=r"ended with status -9 \(out of memory\?\): 2 is too large"):
+        list(fork_map(work, [1, 2, 3], 2, lambda item: f"{item} is too large"))
+
+
+def test_the_advice_is_that_of_the_task() -> None:
+    class Task:
+        def open(self) -> Callable[[int], None]:
+            return lambda _: os.kill(os.getpid(), signal.SIGKILL)
+
+        def out_of_memory(self, item: int) -> str:
+            return f"u{item}: give it less"
+
+    with pytest.raises(InputError, match=r"out of memory\?\): u7: give it less"):
+        list(map_here(Task(), [7], 2))
 
 
 @pytest.mark.parametrize("num_jobs", [1, 3])

@@ -123,8 +123,8 @@ def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished:
     precision = trained_precision(members)
     posteriors = EnsemblePosteriors(open_ensemble(members), frames.inputs, options.posteriors, precision)
     aligner, lexicon_file = folders.tree / "aligner", folders.alignment("test").with_name("lexicon.txt")
-    phones = load_hmm(aligner)[0].phones
-    corpus = TrainingCorpus.build(FrameStore.open(folders.features("test")), Lexicon.load(lexicon_file), phones)
+    tree = load_hmm(aligner)[0]
+    corpus = TrainingCorpus.build(FrameStore.open(folders.features("test")), Lexicon.load(lexicon_file), tree.phones)
     realign = RealignTask(folders.features("test"), lexicon_file, aligner, options.context, options.realign)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         executor = Executor(pool=pool)
@@ -132,8 +132,8 @@ def test_any_executor_makes_the_same_features_posteriors_and_alignment(finished:
         compute_features(split, replace(options.features, speed_factors=(1.0,)), tmp_path / "features", executor)
         description = posteriors.describe(frames.store, frames.tree_fingerprint)
         write_store(tmp_path / "posteriors", description, PosteriorTask(options), executor=executor)
-        there = viterbi(corpus, realign, executor=executor)
-    here = viterbi(corpus, realign, executor=SERIAL)
+        there = viterbi(corpus, realign, tree.num_pdfs, executor=executor)
+    here = viterbi(corpus, realign, tree.num_pdfs, executor=SERIAL)
     require_same_bytes(tmp_path / "features", folders.features("test"), "feats.safetensors")
     require_same_bytes(tmp_path / "posteriors", folders.posteriors, *STORE_FILES)
     for alignment, name in ((there, "there"), (here, "here")):
