@@ -132,13 +132,13 @@ def alignment_section(results: Row) -> Section | None:
         phones = " ".join(str(phone) for phone, _, _ in plot["phones"])
         alt = f"Spectrogram of {plot['utt_id']}, its aligned phones ({phones}) and the senone of each frame."
         figures.append(Figure(alignment_picture(plot), alt, f"Utterance {plot['utt_id']}.", wide=True))
-    text = ("Log-likelihoods are comparable within one model family only.",) if len(by_kind) > 1 else ()
+    text = ["Log-likelihoods are comparable within one model family only."] if len(by_kind) > 1 else []
     wider = [
         f"{row['wider_beam']} in {row['round']}" for rows in by_kind.values() for row in rows if row.get("wider_beam")
     ]
     if wider:
-        text += (f"Utterances whose best path needed a wider beam than the first search: {', '.join(wider)}.",)
+        text.append(f"Utterances whose best path needed a wider beam than the first search: {', '.join(wider)}.")
     tables = present(boundary_table(results))
     if not figures and not tables:
         return None
-    return Section("alignment", "Alignment", text=text, figures=tuple(figures), tables=tables)
+    return Section("alignment", "Alignment", text=tuple(text), figures=tuple(figures), tables=tables)
