@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asrkd.data.transcripts import read_table
+from asrkd.distil.posterior_files import open_posteriors
 from asrkd.files import find_file, read_lines
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
@@ -76,3 +78,8 @@ def test_a_file_is_found_whatever_spelling_the_disk_has(tmp_path: Path, on_disk:
     assert find_file(tmp_path / clean(on_disk)) == path
     assert find_file(tmp_path / "e\u0301te\u0301" / "don't.wav") == path
     assert find_file(tmp_path / "été" / "dont.wav") is None
+
+
+def test_posteriors_of_another_system_have_the_ids_of_the_corpus(tmp_path: Path) -> None:
+    np.save(tmp_path / "zoe\u0301-1.npy", np.zeros((2, 3)))
+    assert list(open_posteriors(tmp_path)) == ["zoé-1"] and open_posteriors(tmp_path)["zoé-1"].shape == (2, 3)

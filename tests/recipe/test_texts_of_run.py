@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import runpy
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
@@ -173,6 +176,31 @@ def test_noises_count_neither_in_references_nor_in_what_is_recognised() -> None:
     errors = scoring.errors(refs, {"u": ["GO", "[NOISE]", "ON", "[NOISE]"], "v": ["[NOISE]"]})
     assert (errors.words, errors.ins, errors.dels, errors.subs) == (3, 0, 1, 0)
     assert scoring.count_errors(refs["u"], ["[NOISE]", "GO", "ON"]) == 0
+
+
+TINY = [
+    *("--student.hidden-dim=32", "--student.num-layers=2", "--teacher.hidden-dim=32", "--teacher.num-layers=2"),
+    *("--train.epochs=1", "--labels.epochs=1", "--labels.mono-rounds=1", "--labels.tree-rounds=1"),
+    *("--ensemble.size=2", "--students.sweep-temperatures", "2.0", "--train.batch-size=256", "--tree.num-leaves=60"),
+    *("--align.num-phone-rounds=2", "--align.num-state-rounds=2", "--decode.beam=8", "--decode.max-active=500"),
+    *("--tune.acoustic-scales", "0.1", "0.2", "--tune.insertion-scores", "-3.0", "--max-bad=0.3"),
+]
+
+
+@pytest.mark.slow
+def test_a_whole_run_scores_words_and_no_noises(dictionary: Path, tmp_path: Path) -> None:
+    noisy = {f"{speaker}-{n}": f"[noise] {TEXTS[n]} <noise>" for speaker in SPEAKERS for n in (0, 2)}
+    kaldi = write_kaldi(tmp_path / "kaldi", noisy)
+    assert init(kaldi, "--lexicon", str(dictionary), MAPPING) == 0
+    command = [str(tmp_path / "own" / "run.sh"), "--exp-dir", str(tmp_path / "exp"), *TINY]
+    environment = {**os.environ, "ASRKD_PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = read_json(tmp_path / "exp" / "results.json")
+    assert results["corpus"]["test"]["words"] == results["systems"]["distilled"]["wer"]["words"] == 2 * len(TEXTS)
+    assert results["oov_rate"]["test"] == 0.0
+    assert "NOISE" not in str(results["confusions"]) + str(results["worst_utterances"])
+    assert "SPN" in Lexicon.load(RunFolders(tmp_path / "exp").lexicon).phones
 
 
 def test_punctuation_is_named_once_and_stripped_by_the_option(
