@@ -65,25 +65,25 @@ class ScoredBatch:
     constant: Floats
 
     @staticmethod
-    def of(scores: Iterable[Tensor], num_frames: Sequence[int], pdf_ids: Ints, acoustic_scale: float) -> ScoredBatch:
-        """From scores [T, S] of each utterance, which are read one at a time; pdf_ids: [L] the columns to take."""
+    def of(
+        scores: Iterable[Iterable[Tensor]], num_frames: Sequence[int], pdf_ids: Ints, acoustic_scale: float
+    ) -> ScoredBatch:
+        """From each utterance's scores in chunks of frames, one in memory at a time; pdf_ids: [L] columns to take."""
         row_splits = np.append(0, np.cumsum(np.asarray(num_frames) + 1))
         rows = torch.empty(int(row_splits[-1]), len(pdf_ids) + 2)
         rows[:, 0], rows[:, 1] = -torch.inf, IMPOSSIBLE
         columns = torch.from_numpy(pdf_ids)
         constant = []
-        for first, matrix in zip(row_splits.tolist(), scores, strict=False):
+        for first, chunks in zip(row_splits.tolist(), scores, strict=False):
             # A frame's best score is taken out and added back in double, or rounding would hide differences.
-            best = torch.empty(len(matrix), 1)
-            for begin in range(0, len(matrix), CHUNK_FRAMES):
-                part = matrix[begin : begin + CHUNK_FRAMES]
-                if acoustic_scale != 1.0:
-                    part = acoustic_scale * part
-                highest = best[begin : begin + len(part)]
-                highest.copy_(part.max(1, keepdim=True).values)
-                out = rows[first + begin : first + begin + len(part), 2:]
-                torch.sub(part.index_select(1, columns), highest, out=out)
-            constant.append(best.double().sum().item())
+            best = []
+            row = first
+            for part in (part for chunk in chunks for part in chunk.split(CHUNK_FRAMES)):
+                scaled = part if acoustic_scale == 1.0 else acoustic_scale * part
+                best.append(scaled.max(1, keepdim=True).values)
+                torch.sub(scaled.index_select(1, columns), best[-1], out=rows[row : row + len(part), 2:])
+                row += len(part)
+            constant.append(torch.cat(best).double().sum().item())
         ends = torch.from_numpy(row_splits[1:] - 1)
         rows[ends] = -torch.inf
         rows[ends, 0] = 0.0
@@ -97,11 +97,15 @@ class ScoredBatch:
 
 
 def best_paths(
-    graphs: CompiledGraphs, scores: Iterable[Tensor], num_frames: Sequence[int], acoustic_scale: float, beams: Beams
+    graphs: CompiledGraphs,
+    scores: Iterable[Iterable[Tensor]],
+    num_frames: Sequence[int],
+    acoustic_scale: float,
+    beams: Beams,
 ) -> list[BestPath | None]:
     """The best path of each utterance, longest first; None where the graph has no path of so many frames.
 
-    scores: [T, S] of each utterance, read one at a time.
+    scores: of each utterance, chunks of frames [t, S], of which one is in memory at a time.
     """
     compact, pdf_ids = graphs.compact()
     batch = ScoredBatch.of(scores, num_frames, pdf_ids, acoustic_scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
@@ -28,8 +28,8 @@ from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.memory import keep_freed_memory, named_memory_error
 from asrkd.workflow.task import Task
 
-ScoreFn = Callable[[str], Tensor]
-"""utt_id -> acoustic scores [T, S]: log-likelihoods up to a constant per frame."""
+ScoreFn = Callable[[str], Tensor | Iterable[Tensor]]
+"""utt_id -> acoustic scores [T, S], whole or in chunks of frames: log-likelihoods up to a constant per frame."""
 
 BATCH_UTTERANCES = 8
 BYTES_OF_SCORE = 4  # float32
@@ -287,13 +287,20 @@ class Aligner(AlignmentTask):
         )
         return [path and _as_aligned(graphs, index, path) for index, path in enumerate(paths)]
 
-    def _scores(self, transcript: Transcript) -> Tensor:
+    def _scores(self, transcript: Transcript) -> Iterator[Tensor]:
+        """An utterance's scores in chunks of frames."""
         scores = self.score_fn(transcript.utt_id)
         expected = (transcript.num_frames, self.tree.num_pdfs)
-        if tuple(scores.shape) != expected:
-            raise ValueError(f"{transcript.utt_id}: expected scores {expected}, found {tuple(scores.shape)}")
-        require_finite_scores(transcript.utt_id, scores)
-        return scores
+        num_frames = 0
+        for chunk in [scores] if isinstance(scores, Tensor) else scores:
+            num_frames += len(chunk)
+            if chunk.shape[1:] != expected[1:] or num_frames > expected[0]:
+                found = (num_frames, *chunk.shape[1:])
+                raise ValueError(f"{transcript.utt_id}: expected scores {expected}, found {found}")
+            require_finite_scores(transcript.utt_id, chunk)
+            yield chunk
+        if num_frames != transcript.num_frames:
+            raise ValueError(f"{transcript.utt_id}: expected scores {expected}, found {num_frames} frames")
 
 
 def _as_aligned(graphs: TrainingGraphs, index: int, path: BestPath) -> AlignedUtterance:

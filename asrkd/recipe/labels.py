@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,24 +102,20 @@ def realign(task: RealignTask, options: SpeechOptions, cache_file: Path, desc: s
 
 def scorer(
     model: AcousticDnn, inputs: SplicedFrames, log_prior: Tensor, precision: str = "float32"
-) -> Callable[[str], Tensor]:
+) -> Callable[[str], Iterator[Tensor]]:
     """utt_id -> scaled log-likelihoods [T, S]: log p(s|x) - log p(s), Bayes' rule without the constant log p(x).
 
-    The inputs are read from their store.
+    They come in chunks of frames. The inputs are read from their store.
     """
     # Autocast would convert the weights for each utterance, a seventh of the time. Here they are converted once.
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     scoring = copy.deepcopy(model).to(dtype)
 
-    @torch.no_grad()
-    def score(utt_id: str) -> Tensor:
-        begin, end = inputs.store.span(utt_id)
-        scores = torch.empty(end - begin, len(log_prior))
-        for chunk, frames in zip(
-            scores.split(SCORED_FRAMES), inputs.read_chunks(utt_id, SCORED_FRAMES, dtype), strict=True
-        ):
-            torch.sub(F.log_softmax(scoring(frames).float(), dim=1), log_prior, out=chunk)
-        return scores
+    def score(utt_id: str) -> Iterator[Tensor]:
+        for frames in inputs.read_chunks(utt_id, SCORED_FRAMES, dtype):
+            with torch.no_grad():
+                logits = scoring(frames)
+            yield F.log_softmax(logits.float(), dim=1) - log_prior
 
     return score
 

@@ -50,7 +50,7 @@ def measure(options: Options) -> Table:
     precision = trained_precision([exp / "teachers" / "0"])
     score = scorer(model, inputs, log_prior, precision)
     corpus = TrainingCorpus.build(store, lexicon, tree.phones, texts)
-    scores = {transcript.utt_id: score(transcript.utt_id) for transcript in corpus.transcripts}
+    scores = {transcript.utt_id: torch.cat(list(score(transcript.utt_id))) for transcript in corpus.transcripts}
     aligner = Aligner(lexicon, tree, transitions, scores.__getitem__)
     batches = corpus.batches(ViterbiOptions(), tree.num_pdfs)
 
@@ -65,7 +65,7 @@ def measure(options: Options) -> Table:
     with one_core():  # k2's search has a second thread
         seconds = quickest(
             {
-                "network": lambda: [score(utt_id) for utt_id in scores],
+                "network": lambda: [list(score(utt_id)) for utt_id in scores],
                 "graphs, Viterbi by k2, pdf_ids": align,
                 "of which graphs": graphs,
             },
