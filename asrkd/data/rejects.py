@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 
 from asrkd.data.splits import Rejected
 from asrkd.errors import InputError, name_some
 
 # Kinds of reasons after stage 1. A reason is a kind, a colon and the details of the utterance.
 NO_PRONUNCIATION = "no pronunciation"
+# Of a held-out word: its units have no senones. This is no fault of the data, and the utterance is decoded and scored.
+UNHEARD = "units that training never heard"
 TOO_FEW_FRAMES = "too few frames"
 NO_PATH = "no path"
 DOUBTFUL = "doubtful transcript"
@@ -20,13 +22,15 @@ def require_few_rejected(
 ) -> None:
     """InputError if more than `max_bad` of a split's utterances, or all of them, are rejected.
 
+    Those with UNHEARD units do not count against `max_bad`: a small corpus has such words, and they cost frame metrics.
     `num_utterances` counts the rejected ones too. The message counts the kinds of reasons and names the first
     utterances; `advice` is what mends it.
     """
     part = f" in {name}" if name else ""
     if num_utterances == 0:
         raise InputError(f"corpus: expected at least one utterance{part}, found none")
-    if len(rejected) <= max_bad * num_utterances and len(rejected) < num_utterances:
+    counted = sum(one.kind != UNHEARD for one in rejected)
+    if counted <= max_bad * num_utterances and len(rejected) < num_utterances:
         return
     raise InputError(
         f"corpus: expected at most {max_bad:.1%} bad utterances{part} (--max-bad), "
@@ -41,10 +45,17 @@ def describe(rejected: Sequence[Rejected]) -> str:
     return f"{counted + ': ' if len(kinds) > 1 else ''}{name_some(rejected, separator='; ')}"
 
 
-def unpronounced(texts: Mapping[str, Sequence[str]], known: Collection[str]) -> list[Rejected]:
-    """The utterances (utt_id -> words) that have words outside `known`."""
-    missing = {utt_id: missing_words([words], known) for utt_id, words in texts.items()}
-    return [Rejected(utt_id, f"{NO_PRONUNCIATION}: {name_some(words)}") for utt_id, words in missing.items() if words]
+def unpronounced(
+    texts: Mapping[str, Sequence[str]], known: Collection[str], unheard: Set[str] = frozenset()
+) -> list[Rejected]:
+    """The utterances (utt_id -> words) that have words outside `known`; `unheard` are those with UNHEARD units."""
+    rejected = []
+    for utt_id, words in texts.items():
+        missing = missing_words([words], known)
+        if missing:
+            kind = UNHEARD if unheard >= set(missing) else NO_PRONUNCIATION
+            rejected.append(Rejected(utt_id, f"{kind}: {name_some(missing)}"))
+    return rejected
 
 
 def missing_words(sentences: Collection[Sequence[str]], known: Collection[str]) -> list[str]:

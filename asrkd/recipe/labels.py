@@ -19,6 +19,7 @@ from torch import Tensor
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
 from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES, AlignmentTask
+from asrkd.data.rejects import unpronounced
 from asrkd.data.splits import Rejected
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
@@ -43,8 +44,8 @@ from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, RunFolders
-from asrkd.recipe.lang import held_out_lexicon
-from asrkd.recipe.losses import require_few_lost
+from asrkd.recipe.lang import held_out_words
+from asrkd.recipe.losses import require_few_lost, split_texts
 from asrkd.recipe.options import ContextOptions, SpeechOptions
 from asrkd.workflow.cache import ResultCache
 from asrkd.workflow.steps import PENDING_FILE
@@ -254,11 +255,15 @@ def labels_content(folder: Path) -> str:
 def label_split(corpus: Corpus, split: str, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 5: labels of a held-out split, by the network of the last round."""
     lexicon_file = out_dir / LEXICON_FILE
-    held_out_lexicon(corpus, split, options).save(lexicon_file)
+    words = held_out_words(corpus, split, options)
+    words.lexicon.save(lexicon_file)
     folders = RunFolders(options.exp_dir)
     aligner = folders.tree / ALIGNER_FOLDER
     task = RealignTask(folders.features(split), lexicon_file, aligner, options.context, options.realign)
     alignment = realign(task, options, out_dir / CACHE_FILE, f"align {split}")
+    texts = split_texts(folders, split)
+    missing = unpronounced(texts, words.lexicon.prons, words.unheard)
+    alignment = replace(alignment, rejected={**alignment.rejected, **{one.utt_id: one.reason for one in missing}})
     _require_few_unaligned(split, alignment, options)
     alignment.save(out_dir / ALIGNMENT_FILE)
     (out_dir / CACHE_FILE).unlink(missing_ok=True)

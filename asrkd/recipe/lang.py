@@ -23,7 +23,7 @@ from asrkd.lang.subword import train_nearest_pieces
 from asrkd.lang.tags import is_tag
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, RunFolders
-from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable
+from asrkd.recipe.language import LexiconSource, SplitWords, decoding_language, require_rescorable
 from asrkd.recipe.losses import require_pronounced, split_texts
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.texts import check_texts
@@ -78,7 +78,7 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     spoken = {word for sentence in text for word in sentence}
     lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
     texts = split_texts(RunFolders(options.exp_dir), "train")
-    require_pronounced("train", texts, lexicon, partial(source.explain_missing, lexicon), options)
+    require_pronounced("train", texts, SplitWords(lexicon), partial(source.explain_missing, lexicon), options)
     require_leaves(options.tree, lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
     summary = {"words": len(lexicon.words), "phones": len(lexicon.phones), "guessed_words": guessed}
@@ -132,7 +132,7 @@ def lang_summary(exp_dir: Path) -> dict[str, Any]:
     return {key: value for part in parts for key, value in read_object(part).items()}
 
 
-def held_out_lexicon(corpus: Corpus, split: str, options: SpeechOptions) -> Lexicon:
+def held_out_words(corpus: Corpus, split: str, options: SpeechOptions) -> SplitWords:
     """Pronunciations to align a held-out split with: frame labels need them.
 
     It has the training lexicon's words and the split's own. A word without a pronunciation, or with a phone that

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 
 # Segmentations to look for one whose units are all in the training lexicon.
 OTHER_SEGMENTATIONS = 50
+
+
+class SplitWords(NamedTuple):
+    """What the words of a split are aligned with."""
+
+    lexicon: Lexicon
+    unheard: frozenset[str] = frozenset()
+    """Words outside the lexicon that have a pronunciation, with units that training never heard."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class LexiconSource:
         guess = self.lang.units != "subword" and is_arpabet(self.file)
         return self.build(words, guess)[0]
 
-    def build_held_out(self, training: Lexicon, words: Collection[str]) -> Lexicon:
+    def build_held_out(self, training: Lexicon, words: Collection[str]) -> SplitWords:
         """Lexicon to align held-out words with: the training lexicon's words, and those of `words` that can be said.
 
         A pronunciation with a phone that training never heard is not in it, nor is a word that has no other.
@@ -83,12 +92,14 @@ class LexiconSource:
         wider = self.build_known({*training.words, *words})
         heard = wider.restrict_prons(training.phones)
         if self.lang.units != "subword":
-            return heard
+            return SplitWords(heard, frozenset(wider.prons.keys() - heard.prons.keys()))
         missing = wider.prons.keys() - heard.prons.keys() - self.noises.keys()
         spelled = subword_lexicon(missing, self.file, OTHER_SEGMENTATIONS, self.lang.seed).restrict_prons(
             training.phones
         )
-        return heard.updated(Lexicon({word: prons[:1] for word, prons in spelled.prons.items()}))
+        heard = heard.updated(Lexicon({word: prons[:1] for word, prons in spelled.prons.items()}))
+        # A character that no piece has is as unheard as a piece that training never used.
+        return SplitWords(heard, frozenset({*words} - heard.prons.keys()))
 
     def explain_missing(self, training: Lexicon, words: Sequence[str]) -> str:
         """What to do about words that are not in the lexicon of a split."""

@@ -18,7 +18,7 @@ from asrkd.align import Alignment
 from asrkd.align.doubtful import TypicalFit
 from asrkd.align.viterbi import why_not_aligned
 from asrkd.data.manifests import load_split
-from asrkd.data.rejects import DOUBTFUL, NO_PATH, NO_PRONUNCIATION
+from asrkd.data.rejects import DOUBTFUL, NO_PATH, NO_PRONUNCIATION, UNHEARD, unpronounced
 from asrkd.data.splits import Rejected
 from asrkd.errors import name_some
 from asrkd.features.fbank import speed_id
@@ -28,7 +28,8 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.features import split_features
 from asrkd.recipe.folders import LOSSES_FILE, SPLITS, RunFolders
-from asrkd.recipe.lang import held_out_lexicon, lexicon_source
+from asrkd.recipe.lang import held_out_words, lexicon_source
+from asrkd.recipe.language import SplitWords
 from asrkd.recipe.losses import print_lost, rejected_before, require_few_lost, require_pronounced, split_texts
 from asrkd.recipe.options import SpeechOptions
 
@@ -40,8 +41,8 @@ def check_words(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     explain = partial(source.explain_missing, Lexicon.load(folders.lexicon))
     found = {}
     for split in SPLITS:
-        lexicon = _lexicon(corpus, split, options)
-        found[split] = require_pronounced(split, split_texts(folders, split), lexicon, explain, options)
+        words = _words(corpus, split, options)
+        found[split] = require_pronounced(split, split_texts(folders, split), words, explain, options)
         print_lost(split, found[split])
     _write(found, out_dir)
 
@@ -52,16 +53,11 @@ def check_frames(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     folders = RunFolders(options.exp_dir)
     found = {}
     for split in SPLITS:
-        store, lexicon = FrameStore.open(folders.features(split)), _lexicon(corpus, split, options)
-        lengths = store.offsets.diff().tolist()
-        reasons = [
-            why_not_aligned(text.split(), length, lexicon) for text, length in zip(store.texts, lengths, strict=True)
-        ]
-        found[split] = [
-            Rejected(utt_id, reason) for utt_id, reason in zip(store.utt_ids, reasons, strict=True) if reason
-        ]
+        store, words = FrameStore.open(folders.features(split)), _words(corpus, split, options)
+        found[split] = _too_short(store, words)
         require_few_lost(split, found[split], options, copies=True)
-        print_lost(split, [one for one in found[split] if one.kind != NO_PRONUNCIATION])  # stage 3 printed those
+        # Stage 3 printed the others.
+        print_lost(split, [one for one in found[split] if one.kind not in (NO_PRONUNCIATION, UNHEARD)])
     _write(found, out_dir)
 
 
@@ -106,11 +102,22 @@ def excluded_utterances(folders: RunFolders, split: str) -> dict[str, str]:
     return excluded
 
 
-def _lexicon(corpus: Corpus, split: str, options: SpeechOptions) -> Lexicon:
+def _too_short(store: FrameStore, words: SplitWords) -> list[Rejected]:
+    """The utterances of a store that have words without a usable pronunciation, or too few frames for their words."""
+    texts = {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}
+    reasons = {one.utt_id: one.reason for one in unpronounced(texts, words.lexicon.prons, words.unheard)}
+    for utt_id, length in zip(store.utt_ids, store.offsets.diff().tolist(), strict=True):
+        reason = reasons.get(utt_id) or why_not_aligned(texts[utt_id], length, words.lexicon)
+        if reason:
+            reasons[utt_id] = reason
+    return [Rejected(utt_id, reasons[utt_id]) for utt_id in store.utt_ids if utt_id in reasons]
+
+
+def _words(corpus: Corpus, split: str, options: SpeechOptions) -> SplitWords:
     """What a split is aligned with."""
     if split == "train":
-        return Lexicon.load(RunFolders(options.exp_dir).lexicon)
-    return held_out_lexicon(corpus, split, options)
+        return SplitWords(Lexicon.load(RunFolders(options.exp_dir).lexicon))
+    return held_out_words(corpus, split, options)
 
 
 def _doubtful(split: str, alignment: Alignment, options: SpeechOptions) -> tuple[TypicalFit, list[dict[str, Any]]]:

@@ -9,10 +9,10 @@ from asrkd.data.rejects import describe, missing_words, require_few_rejected, un
 from asrkd.data.splits import Rejected
 from asrkd.features.fbank import speed_id
 from asrkd.files import read_rows
-from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.corpus import REJECTED_FILE
 from asrkd.recipe.features import split_features
 from asrkd.recipe.folders import RunFolders
+from asrkd.recipe.language import SplitWords
 from asrkd.recipe.options import SpeechOptions
 
 Texts = Mapping[str, Sequence[str]]
@@ -47,12 +47,12 @@ def require_few_lost(
 
 
 def require_pronounced(
-    split: str, texts: Texts, lexicon: Lexicon, explain: Callable[[Sequence[str]], str], options: SpeechOptions
+    split: str, texts: Texts, words: SplitWords, explain: Callable[[Sequence[str]], str], options: SpeechOptions
 ) -> list[Rejected]:
-    """The utterances of a split that have words outside `lexicon`. InputError if they are too many."""
-    lost = unpronounced(texts, lexicon.prons)
+    """The utterances of a split that have words without a usable pronunciation. InputError if they are too many."""
+    lost = unpronounced(texts, words.lexicon.prons, words.unheard)
     if lost:
-        advice = explain(missing_words(list(texts.values()), lexicon.prons))
+        advice = explain(missing_words(list(texts.values()), words.lexicon.prons))
         require_few_lost(split, lost, options, advice=advice)
     return lost
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus
-from asrkd.data.rejects import missing_words, require_few_rejected, unpronounced
+from asrkd.data.rejects import describe, missing_words, require_few_rejected, unpronounced
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import MAX_BAD, validate
 from asrkd.errors import InputError
@@ -24,7 +24,7 @@ from asrkd.lang.options import LangOptions
 from asrkd.lang.subword import train_nearest_pieces
 from asrkd.lang.tags import is_tag
 from asrkd.lang.text_rules import TextRules
-from asrkd.recipe.language import LexiconSource
+from asrkd.recipe.language import LexiconSource, SplitWords
 from asrkd.recipe.sizes import Sizes, choose_sizes, choose_vocab_size
 from asrkd.recipe.texts import apply_rules, check_texts
 
@@ -267,8 +267,9 @@ def _require_pronounced(
     """
     texts = {one.id: (one.text or "").split() for one in sorted(split.supervisions, key=lambda one: str(one.id))}
     words = {word for text in texts.values() for word in text}
-    lexicon = spoken if name == "train" else source.build_held_out(spoken, words)
-    lost = unpronounced(texts, lexicon.prons)
+    lexicon, unheard = SplitWords(spoken) if name == "train" else source.build_held_out(spoken, words)
+    lost = unpronounced(texts, lexicon.prons, unheard)
     if lost:
         advice = source.explain_missing(spoken, missing_words(list(texts.values()), lexicon.prons))
         require_few_rejected([*bad, *lost], len(bad) + len(texts), name, max_bad, advice)
+        logger.warning("%s: %d utterances will have no frame labels: %s", name, len(lost), describe(lost))

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from asrkd.data.rejects import NO_PATH, TOO_FEW_FRAMES, missing_words, require_few_rejected, unpronounced
+from asrkd.data.rejects import (
+    NO_PATH,
+    NO_PRONUNCIATION,
+    TOO_FEW_FRAMES,
+    UNHEARD,
+    missing_words,
+    require_few_rejected,
+    unpronounced,
+)
 from asrkd.data.splits import Rejected
 from asrkd.errors import InputError
 
@@ -58,3 +66,18 @@ def test_words_that_cost_most_utterances_come_first() -> None:
         Rejected("d", "no pronunciation: 3"),
         Rejected("e", "no pronunciation: 5"),
     ]
+
+
+def test_units_that_training_never_heard_do_not_count_against_the_limit() -> None:
+    texts = {"a": ["GO", "ZOO"], "b": ["7"], "c": ["ZOO", "7"], "d": ["GO"]}
+    rejected = unpronounced(texts, {"GO"}, {"ZOO"})
+    assert [(one.utt_id, one.kind) for one in rejected] == [
+        ("a", UNHEARD),
+        ("b", NO_PRONUNCIATION),
+        ("c", NO_PRONUNCIATION),
+    ]
+    require_few_rejected(rejected, 4, "test", max_bad=0.5)
+    with pytest.raises(InputError, match="2 no pronunciation, 1 units that training never heard"):
+        require_few_rejected(rejected, 4, "test", max_bad=0.25)
+    with pytest.raises(InputError, match="found 3 of 3"):  # nothing is left to measure
+        require_few_rejected(rejected, 3, "test", max_bad=1.0)

@@ -39,7 +39,7 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.options import LangOptions
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, RunFolders
-from asrkd.recipe.lang import held_out_lexicon, make_lexicon
+from asrkd.recipe.lang import held_out_words, make_lexicon
 from asrkd.recipe.new_recipe import write_recipe
 from asrkd.recipe.options import SpeechOptions
 
@@ -488,7 +488,7 @@ def test_words_of_held_out_speech_may_be_missing_from_any_lexicon(
         save_split(manifests, step_folder(options, f"manifests/{split}"))
     corpus = Corpus("mine", prepare_user_corpus, lambda corpus_dir: "cmudict", closed_vocabulary=False, where="")
     make_lexicon(corpus, options, step_folder(options, "lang/lexicon"))
-    words = {word for split in HELD_OUT for word in held_out_lexicon(corpus, split, options).words}
+    words = {word for split in HELD_OUT for word in held_out_words(corpus, split, options).lexicon.words}
     assert words == {*aligned, "BIB", "AH"}
 
 

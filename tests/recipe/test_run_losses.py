@@ -139,9 +139,8 @@ def test_what_stage_1_rejected_counts_with_what_later_stages_lose(tmp_path: Path
 def test_a_held_out_word_with_an_unheard_phone_has_its_other_pronunciations(tmp_path: Path) -> None:
     run = Run(tmp_path, dev={"dev-00": "BOB"})
     (tmp_path / "lexicon.txt").write_text("GO G OW\nBOB B AA B\n")
-    assert words(run)["dev"] == [{"utt_id": "dev-00", "reason": "no pronunciation: BOB"}]
-    with pytest.raises(InputError, match=r"1 words have phones that the training text does not have \(BOB\)"):
-        words(run, max_bad=0.01)
+    # It costs frame metrics alone, in a corpus that is small: no limit counts it.
+    assert words(run, max_bad=0.0)["dev"] == [{"utt_id": "dev-00", "reason": "units that training never heard: BOB"}]
     (tmp_path / "lexicon.txt").write_text("GO G OW\nBOB B AA B\nBOB G OW G\n")
     assert words(run, max_bad=0.01)["dev"] == []
 
