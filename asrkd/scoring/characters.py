@@ -1,8 +1,8 @@
 """Character errors: the error rate of texts whose words are not marked, and a finer one of all others.
 
-The characters are the Unicode code points of an utterance's words, joined without spaces: as in sclite's character
-alignments (`-c` in SCTK's manual) and Kaldi's recipes for Chinese (egs/aishell/s5/local/score.sh). So the rate does not
-depend on where words end. jiwer counts each space as one more character, which is another rate.
+The characters are the Unicode code points of an utterance's words, joined without spaces: so count sclite (`-c` in
+SCTK's manual) and Kaldi (steps/scoring/score_kaldi_cer.sh). The rate does not depend on where words end. jiwer counts
+each space as one more character, which is another rate.
 """
 
 from __future__ import annotations
