@@ -55,6 +55,15 @@ def split_characters(word: str) -> list[str]:
     return units
 
 
+def is_unspaced(words: Iterable[str]) -> bool:
+    """Whether most letters of the words are of scripts without spaces.
+
+    Such words are characters, sentences, or what a program made of them, so that people count errors in characters.
+    """
+    letters = [letter for word in words for letter in word if letter.isalpha()]
+    return 2 * sum(_LETTER.match(letter) is not None for letter in letters) > len(letters)
+
+
 def sentence_like(words: Iterable[str]) -> list[str]:
     """Words that are so long, in scripts without spaces, that they must be sentences; empty if the text has words.
 

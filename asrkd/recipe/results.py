@@ -15,6 +15,7 @@ from asrkd.decode import Hypotheses
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import ModelOptions
@@ -41,7 +42,7 @@ from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.boundaries import boundary_errors, joined
-from asrkd.scoring.characters import CharacterErrors, is_unspaced
+from asrkd.scoring.characters import CharacterErrors
 from asrkd.scoring.frames import FrameMetrics
 from asrkd.scoring.provenance import RunProvenance
 from asrkd.scoring.results import (

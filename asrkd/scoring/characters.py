@@ -1,14 +1,13 @@
 """Character errors: the error rate of texts whose words are not marked, and a finer one of all others.
 
-The characters are the Unicode code points of an utterance's words, joined without spaces: as in sclite's character
-alignments (`-c` in SCTK's manual) and Kaldi's recipes for Chinese (egs/aishell/s5/local/score.sh). So the rate does not
-depend on where words end. jiwer counts each space as one more character, which is another rate.
+The characters are the Unicode code points of an utterance's words, joined without spaces: so count sclite (`-c` in
+SCTK's manual) and Kaldi (steps/scoring/score_kaldi_cer.sh). The rate does not depend on where words end. jiwer counts
+each space as one more character, which is another rate.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,6 @@ import numpy as np
 
 from asrkd.errors import require_same_utterances
 from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
-
-# First words of the Unicode names of letters of scripts that are written without spaces.
-_UNSPACED = frozenset(("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR"))
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,3 @@ def cer(refs: Mapping[str, Sequence[str]], hyps: Mapping[str, Sequence[str]]) ->
         rows.append((found["ins"], found["del"], found["sub"], len(ref)))
     columns = np.array(rows, dtype=np.float64).reshape(-1, 4).T
     return CharacterErrors(tuple(refs), dict(zip(("ins", "del", "sub", "characters"), columns, strict=True)))
-
-
-def is_unspaced(words: Iterable[str]) -> bool:
-    """Whether most letters are of scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese).
-
-    Their words are characters, whole sentences or the guess of a program: characters are what people count there.
-    """
-    letters = [letter for word in words for letter in word if letter.isalpha()]
-    unspaced = sum(unicodedata.name(letter, "").split(" ")[0] in _UNSPACED for letter in letters if ord(letter) > 0xDFF)
-    return 2 * unspaced > len(letters)

@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("kaldialign")
 
 from asrkd.errors import InputError
+from asrkd.lang.scripts import is_unspaced
 from asrkd.recipe.scoring import Scoring
-from asrkd.scoring.characters import cer, is_unspaced
+from asrkd.scoring.characters import cer
 
 
 def test_counts_by_hand() -> None:
