@@ -56,15 +56,16 @@ class Axis:
         return tuple(value for value in self.values if value not in self.given)
 
     def extended(self, end: int | None, max_added: int) -> Axis:
-        """With one more value at an end (LOW or HIGH), unless that is out of bounds or `max_added` values are there.
+        """With one more value at an end (LOW or HIGH), unless that is at its bound or `max_added` values are there.
 
         The same where `end` is None.
         """
         if end is None:
             return self
-        value = self._next(end)
+        value = min(max(self._next(end), self.bounds[0]), self.bounds[1])
+        is_beyond = value < self.values[LOW] if end == LOW else value > self.values[HIGH]
         there = [one for one in self.added if (one < self.given[LOW] if end == LOW else one > self.given[HIGH])]
-        if len(there) >= max_added or not self.bounds[0] <= value <= self.bounds[1]:
+        if len(there) >= max_added or not is_beyond:
             return self
         return replace(self, values=_increasing((*self.values, value)))
 

@@ -89,6 +89,8 @@ def test_bounds_and_the_number_of_values_end_an_extension() -> None:
         assert tuning.at_edge == ("acoustic_scale",)
         assert tuning.scales.acoustic_scale == expected
     assert tuned(better_below, acoustic=(0.02, 0.04, 0.08)).scales.acoustic_scale == 0.01
+    at_bound = tuned(better_below, acoustic=(0.015, 0.03))
+    assert at_bound.added == {"acoustic_scale": (0.01,)} and at_bound.at_edge == ("acoustic_scale",)
     beyond = tuned(better_below, acoustic=(0.004, 0.008))  # what a person gives is tried, however far
     assert beyond.scales.acoustic_scale == 0.004 and beyond.added == {}
 
