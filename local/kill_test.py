@@ -1,9 +1,9 @@
 """Kill a tiny recipe at random moments, resume it each time, and compare its outputs with those of a run that nobody
 disturbed.
 
-    .venv/bin/python local/kill_test.py --speech ../shared/data/an4 --kills 100
-    .venv/bin/python local/kill_test.py --speech ../shared/data/an4 --how sigterm --kills 20
-    sudo .venv/bin/python local/kill_test.py --speech ../shared/data/an4 --how disk-full --kills 20
+    .venv/bin/python local/kill_test.py --speech data/an4 --kills 100
+    .venv/bin/python local/kill_test.py --speech data/an4 --how sigterm --kills 20
+    sudo .venv/bin/python local/kill_test.py --speech data/an4 --how disk-full --kills 20
 
 A recipe of 40 steps (two teachers, two epochs) runs in a process group of its own. After 0.5 to 6 seconds of work it is
 killed: the main process alone, its whole group, or any one process of the group. Then no process of it may be left, and
