@@ -24,7 +24,6 @@ from asrkd.data.audio import AudioError, probe, read_samples
 from asrkd.data.corpora.mnist import _content as gzip_content
 from asrkd.data.corpora.mnist import parse_idx
 from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus
-from asrkd.data.kaldi_dir import read_kaldi_dir
 from asrkd.data.manifests import load_split, save_split
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.decode.compact import UtteranceLattice
@@ -343,6 +342,10 @@ def kaldi_dir(folder: Path) -> None:
         (folder / name).write_text(content, encoding="utf-8")
 
 
+def read_kaldi(folder: Path) -> None:
+    prepare_user_corpus(folder, UserCorpusOptions(folder), only_probe=True)
+
+
 def manifests(folder: Path) -> None:
     for n in range(3):
         tone(folder / f"{n}.wav")
@@ -434,7 +437,7 @@ OF_USERS = (
     Target("lexicon", text("lexicon.txt", LEXICON), lambda folder: Lexicon.load(folder / "lexicon.txt"), is_ours=False),
     Target("wav", lambda folder: tone(folder / "a.wav"), read_audio("a.wav"), is_ours=False),
     Target("flac", lambda folder: tone(folder / "a.flac"), read_audio("a.flac"), is_ours=False),
-    Target("Kaldi directory", kaldi_dir, read_kaldi_dir, ("wav.scp", "text", "utt2spk", "segments"), is_ours=False),
+    Target("Kaldi directory", kaldi_dir, read_kaldi, ("wav.scp", "text", "utt2spk", "segments"), is_ours=False),
     Target("Lhotse manifests", manifests, read_manifests, ("*.jsonl",), is_ours=False),
     Target("numpy matrices", npy, read_matrices("dump"), is_ours=False),
     Target("npz", npz, read_matrices("dump.npz"), is_ours=False),
