@@ -127,7 +127,7 @@ def fuzz(
 def summary(wrong: str) -> str:
     """The last call and the exception of a traceback; other faults as they are."""
     calls = LAST_CALL.findall(wrong)
-    last = wrong.strip().splitlines()[-1][:120]
+    last = re.sub(r"\[{2,}", "[", wrong.strip().splitlines()[-1])[:120]  # a message can have the damage in it
     return f"{calls[-1][0]}:{calls[-1][1]} {re.sub(r'[0-9]+', 'N', last)}" if calls else last
 
 

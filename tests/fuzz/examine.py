@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, system_error
 
 # A reader may take ten times the file, and what it allocates for the first time: libraries, tables, threads.
 FILE_FACTOR, SPARE_BYTES = 10, 256 << 20
@@ -77,6 +77,10 @@ def _read_and_exit(read: Callable[[Path], object], folder: Path, num_bytes: int,
             status = _GOOD
         except InputError:  # its line breaks are removed where it is printed
             status = _GOOD
+        except OSError as error:
+            status = _GOOD if system_error(error) is not None else _FAULT  # a line too: `one_line_errors`
+            if status == _FAULT:
+                os.write(pipe, repr(error)[:LINE_CHARACTERS].encode(errors="replace"))
         except BaseException:  # noqa: BLE001 - it is what is looked for
             lines = [line[:LINE_CHARACTERS] for line in traceback.format_exc().splitlines()]
             os.write(pipe, "\n".join(lines[-LINES:]).encode(errors="replace"))
