@@ -445,7 +445,7 @@ def test_init_writes_a_sampling_rate_of_whole_frame_shifts(
 ) -> None:
     for path in kaldi.glob("*.wav"):
         soundfile.write(path, soundfile.read(path)[0], rate)
-    recipe = write_recipe("mine", UserCorpusOptions(kaldi), None, tmp_path / "mine")
+    recipe = write_recipe("mine", UserCorpusOptions(kaldi), LangOptions(), tmp_path / "mine")
     assert f"sampling_rate={expected})" in (recipe.folder / "recipe.py").read_text()
 
 
@@ -465,8 +465,8 @@ def test_init_refuses_speech_to_tune_on_without_words(
     (dev / "text").write_text("fay-1 go fay\n")
     code, complaint = asrkd(capsys, *given)
     assert code == 2 and complaint.endswith(
-        "in dev (--max-bad), found 1 of 1: fay-1: no pronunciation: FAY; 1 words have characters that the training "
-        "text does not have (FAY)\n"
+        "in dev (--max-bad), found 1 of 1: fay-1: units that training never heard: FAY; 1 words have characters that "
+        "the training text does not have (FAY)\n"
     )
     (dev / "text").write_text("fay-1 go bob\n")
     assert asrkd(capsys, *given, "--max-bad=0.1") == (0, "")

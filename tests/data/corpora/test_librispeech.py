@@ -314,4 +314,4 @@ def test_bad_language_files_are_named_before_anything_trains(small_librispeech: 
     refused = refusal(*where, f"--lang.arpa={arpa}", "--lang.rescore-arpa=None")
     assert str(arpa) in refused and "found 2 of 4 outside it: QXJZV, ZZXQ" in refused
     refused = refusal(*where, "--lang.arpa=None", f"--lang.rescore-arpa={arpa}")
-    assert f"{arpa}: expected every word that is decoded with, found" in refused and "missing: A" in refused
+    assert f"{arpa}: expected every word that is decoded with, and a probability" in refused and "missing: A" in refused
