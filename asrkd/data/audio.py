@@ -272,7 +272,7 @@ def _read_file(path: Path) -> np.ndarray:
 
 
 def _peak(samples: np.ndarray) -> float:
-    """The greatest finite magnitude; samples that are not finite are refused elsewhere."""
+    """The greatest finite magnitude; samples that are not finite are refused by the caller."""
     if not samples.size:
         return 0.0
     peak = max(float(samples.max()), -float(samples.min()))

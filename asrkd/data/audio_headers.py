@@ -247,8 +247,8 @@ def read_rf64_data(path: Path) -> Rf64Data | None:
                 size_offset = file.tell() + 8
                 (num_bytes,) = struct.unpack("<Q", file.read(16)[8:].ljust(8, b"\0"))
             elif name == b"data":
-                is_elsewhere = chunk_bytes == MAX_UINT32 and size_offset > 0
-                return Rf64Data(size_offset, num_bytes if is_elsewhere else chunk_bytes, file.tell())
+                is_in_ds64 = chunk_bytes == MAX_UINT32 and size_offset > 0
+                return Rf64Data(size_offset, num_bytes if is_in_ds64 else chunk_bytes, file.tell())
     return None
 
 

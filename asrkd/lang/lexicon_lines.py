@@ -19,7 +19,7 @@ _VARIANT = re.compile(r"(.+)\(\d+\)")  # WORD(2), the CMU dictionary's second pr
 _COMMENT = re.compile(r"\s#(?!\d).*")
 # Lines of ";;;" and "## ": the CMU dictionary's comments of two ages; "# " is other people's.
 _COMMENT_LINE = re.compile(r";;;|#+\s")
-# "1", "1.0", "1e-05", and what stands for a number elsewhere: "0,5", "50%", "1/2". Not "+1", a unit of subwords.
+# "1", "1.0", "1e-05", and what stands for a number in other tables: "0,5", "50%", "1/2". Not "+1", a unit of subwords.
 _NUMBER = re.compile(r"-?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?%?|\d+/\d+", re.IGNORECASE)
 # Numbers behind the word: none; the probability; and that with the probability of silence behind the word and two
 # corrections for silence before it (Chen et al. 2015; Kaldi's lexiconp_silprob.txt and the Montreal Forced Aligner).

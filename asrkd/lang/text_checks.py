@@ -178,7 +178,7 @@ def _punctuation_warning(odd: OddWords, words: set[str], options: str) -> str:
     if odd.punctuated:
         twins = {word: strip_punctuation(word).strip() for word in odd.punctuated}
         twins = {word: plain for word, plain in twins.items() if plain in words and plain != word}
-        pairs = name_some([f"{word} besides {plain}" for word, plain in sorted(twins.items())], NUM_EXAMPLES)
+        pairs = name_some([f"{word} and {plain}" for word, plain in sorted(twins.items())], NUM_EXAMPLES)
         parts.append(
             f"{len(odd.punctuated)} words with punctuation ({odd.punctuated.named(NUM_EXAMPLES)})"
             + (f", which are other words than those without ({pairs})" if twins else "")

@@ -174,7 +174,7 @@ def test_usual_words_are_no_matter() -> None:
 def test_one_warning_names_punctuation_and_digits() -> None:
     (warning,) = warnings_of({"u0": "YES. YES GO!", "u1": "YES. 4TH AT&T SIL"}, (), (), "--lang.")
     assert "2 words with punctuation (YES. (2, first in u0), GO! (1, first in u0))" in warning
-    assert "(YES. besides YES): --lang.strip-punctuation removes it" in warning
+    assert "(YES. and YES): --lang.strip-punctuation removes it" in warning
     assert "2 words with digits or symbols (4TH (1, first in u1), AT&T (1, first in u1))" in warning
     assert "names of noises (SIL (1, first in u1))" in warning
 

@@ -210,7 +210,7 @@ def test_punctuation_is_named_once_and_stripped_by_the_option(
     with caplog.at_level(logging.WARNING):
         assert init(kaldi) == 0
     warned = [record.message for record in caplog.records if "punctuation" in record.message]
-    assert len(warned) == 1 and "ON. besides ON" in warned[0] and "--strip-punctuation" in warned[0]
+    assert len(warned) == 1 and "ON. and ON" in warned[0] and "--strip-punctuation" in warned[0]
     assert any("single dash in 1 utterances" in record.message for record in caplog.records)
     (tmp_path / "own").rename(tmp_path / "before")
     assert init(kaldi, "--lexicon", str(dictionary), "--strip-punctuation") == 0
