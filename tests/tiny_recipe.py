@@ -41,6 +41,8 @@ class TinyRecipe:
     """Leaves of the senone tree: at least three per phone."""
     measured: Mapping[str, tuple[float, float]]
     """Frame accuracy and WER (percent) of each system on the test set, by this code on an AMD EPYC."""
+    without: tuple[str, ...] = ()
+    """Options of TINY that its runs are not given."""
 
     @property
     def script(self) -> Path:
@@ -49,7 +51,8 @@ class TinyRecipe:
     def arguments(self, exp_dir: Path, *more: str) -> list[str]:
         """The options of a run in `exp_dir`."""
         where = ["--corpus-dir", str(self.corpus_dir), "--exp-dir", str(exp_dir)]
-        return [*where, *TINY, f"--tree.num-leaves={self.num_leaves}", *more]
+        tiny = [option for option in TINY if option.split("=")[0] not in self.without]
+        return [*where, *tiny, f"--tree.num-leaves={self.num_leaves}", *more]
 
     def run(self, exp_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
         """Run it. Its steps are forked, so this process, which has computed, cannot run them."""
