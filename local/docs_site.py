@@ -126,7 +126,7 @@ def _section(options: griffe.Class, prefix: str, set_by_run: str = "") -> list[s
     for field in options.members.values():
         if not isinstance(field, griffe.Attribute) or field.annotation is None or "property" in field.labels:
             continue
-        if str(field.annotation).startswith("ClassVar") or f"'{field.name}'" in set_by_run:
+        if "instance-attribute" not in field.labels or f"'{field.name}'" in set_by_run:
             continue
         name = prefix + field.name.replace("_", "-")
         inner = _dataclass_of(field)
