@@ -5,7 +5,7 @@ disturbed.
     .venv/bin/python local/kill_test.py --speech data/an4 --how sigterm --kills 20
     sudo .venv/bin/python local/kill_test.py --speech data/an4 --how disk-full --kills 20
 
-A recipe of 43 steps (two teachers, two epochs) runs in a process group of its own. After 0.5 to 6 seconds of work it is
+A recipe of 44 steps (two teachers, two epochs) runs in a process group of its own. After 0.5 to 6 seconds of work it is
 killed: the main process alone, its whole group, or any one process of the group. Then no process of it may be left, and
 the same command runs again. When the recipe has finished, all of its files are compared (local/same_run.py lists what
 may differ, and why), and the next one starts from nothing. disk-full fills a small file system instead of killing; the
