@@ -24,7 +24,8 @@ Matrix = NDArray[Any]
 # macOS writes a file of attributes with this prefix for each file.
 HIDDEN = "._"
 # What follows the file in an entry of an .scp: `:offset`, `[first:last]`.
-LOCATION = re.compile(r"(.*?)(?::(\d+))?(\[[^\]]*\])?", re.DOTALL)
+# No bracket inside brackets: a line of thousands of them would take hours.
+LOCATION = re.compile(r"(.*?)(?::(\d+))?(\[[^\[\]]*\])?", re.DOTALL)
 # Kaldi's binary matrices: the token, where the numbers of rows and columns are behind it, and the bytes of the data.
 BINARY = b"\0B"
 HEAD_BYTES = 32

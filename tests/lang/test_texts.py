@@ -198,3 +198,9 @@ def test_sentences_are_named_at_once_with_the_option() -> None:
     assert "--lang.split-characters" in warning
     assert warnings_of({utt_id: apply(text, split=True) for utt_id, text in texts.items()}, (), (), "--") == []
     assert warnings_of(texts, set(texts.values()), (), "--") == []
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "<(" * 30_000, "+" * 50_000, "[a " * 20_000, "_a" * 30_000])
+def test_a_line_of_brackets_takes_no_time(text: str) -> None:
+    """Where each bracket is tried as a beginning, 50,000 of them take a minute."""
+    assert TAG.sub("", text) == text
