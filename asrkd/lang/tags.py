@@ -18,10 +18,7 @@ BRACKETS = frozenset("".join(_PAIRS))
 _SYMBOLS = "*#_~@%=|+/^"
 _FORMS = (
     # Of a run of opening brackets the first alone begins a tag: a line of thousands would take minutes otherwise.
-    *(
-        f"(?<!{re.escape(first)}){re.escape(first)}+[^{re.escape(first + last)}]*{re.escape(last)}+"
-        for first, last in _PAIRS
-    ),
+    *(f"(?<!{re.escape(one[0])}){re.escape(one[0])}+[^{re.escape(one)}]*{re.escape(one[1])}+" for one in _PAIRS),
     r"\+\+[^\s+]+\+\+",  # ++NOISE++ of CMU Sphinx
     rf"(?<!\S)(?P<mark>[{re.escape(_SYMBOLS)}])(?=\S*[^\W_])\S*(?P=mark)(?!\S)",  # *NOISE*, _NOISE_, #NOISE#
     r"(?<!\S)!(?=[^\W\d_])\w+(?!\S)",  # !SIL of HTK

@@ -27,7 +27,11 @@ def fake_ffmpeg(folder: Path, script: str) -> None:
     program.parent.mkdir()
     notes = f"open({str(folder / 'arguments.json')!r}, 'a').write(json.dumps(sys.argv[1:]) + chr(10))"
     program.write_text(f"#!{sys.executable}\nimport json, shutil, sys, time\n{notes}\n{script}\n")
-    program.chmod(0o755)
+    stream = {"codec_type": "audio", "codec_name": "aac"}
+    probe = folder / "bin" / "ffprobe"
+    probe.write_text(f"#!{sys.executable}\nprint({json.dumps({'streams': [stream]})!r})\n")
+    for one in (program, probe):
+        one.chmod(0o755)
 
 
 @pytest.fixture
@@ -115,3 +119,52 @@ def test_real_ffmpeg(tmp_path: Path, suffix: str):
     path.write_bytes(path.read_bytes()[:2000])
     split = split_from_segments([Segment("u", path, 0.5, 1.5, "spk", "go")], tmp_path / "segments")
     assert suffix == "aac" or split.rejected
+
+
+def real_ffmpeg(folder: Path, *arguments: str) -> None:
+    """Run ffmpeg in a folder with two tones of one second, `low.wav` and `high.wav`."""
+    time = np.arange(RATE) / RATE
+    for name, hertz in (("low", 440), ("high", 2000)):
+        soundfile.write(folder / f"{name}.wav", 0.5 * np.sin(2 * np.pi * hertz * time), RATE)
+    subprocess.run(["ffmpeg", "-v", "error", *arguments], check=True, stdin=subprocess.DEVNULL, cwd=folder)
+
+
+PICTURE = ("-f", "lavfi", "-i", "color=size=16x16:rate=10:duration=3")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_sound_that_begins_after_the_picture_keeps_the_times_of_the_video(tmp_path: Path):
+    real_ffmpeg(tmp_path, *PICTURE, "-itsoffset", "1.5", "-i", "low.wav", "-c:a", "aac", "a.mp4")
+    ffmpeg.decode(tmp_path / "a.mp4", tmp_path / "out.flac")
+    samples = soundfile.read(tmp_path / "out.flac")[0]
+    (loud,) = np.nonzero(np.abs(samples) > 0.1)
+    assert loud[0] / RATE == pytest.approx(1.5, abs=0.05) and loud[-1] / RATE == pytest.approx(2.5, abs=0.1)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (
+            ("-i", "low.wav", "-i", "high.wav", "-map", "0", "-map", "1", "a.mkv"),
+            "expected one audio stream .* found 2",
+        ),
+        ((*PICTURE, "a.mkv"), "expected one audio stream .* found 0"),
+        (("-i", "low.wav", "-c:a", "pcm_f32le", "a.mkv"), "expected integer or coded samples .* found pcm_f32le"),
+    ],
+)
+def test_streams_that_would_be_guessed_or_clipped_are_refused(tmp_path: Path, arguments: tuple[str, ...], reason: str):
+    real_ffmpeg(tmp_path, *arguments)
+    with pytest.raises(AudioError, match=reason):
+        ffmpeg.decode(tmp_path / "a.mkv", tmp_path / "out.flac")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+@pytest.mark.parametrize("suffix", ["avi", "flv", "wma"])
+def test_containers_whose_missing_end_ffmpeg_passes_over(tmp_path: Path, suffix: str):
+    real_ffmpeg(tmp_path, "-i", "low.wav", "-ar", "22050", f"a.{suffix}")
+    path = tmp_path / f"a.{suffix}"
+    ffmpeg.decode(path, tmp_path / "out.flac")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"(truncated|unreadable) audio"):
+        ffmpeg.decode(path, tmp_path / "out.flac")
