@@ -421,15 +421,16 @@ def test_a_dictionary_that_gives_the_same_lexicon_leaves_the_networks(
     speech: tuple[Corpus, SpeechOptions], tmp_path: Path
 ) -> None:
     corpus, options = speech
-    options = replace(options, corpus_dir=copy_of(options.corpus_dir or Path(), tmp_path / "corpus"))
     run_manifests(corpus, options)
+    lexicon_content(corpus, options)
+    path = Path(shutil.copy(RunFolders(options.exp_dir).lexicon, tmp_path / "dictionary"))
+    options = replace(options, lang=replace(options.lang, lexicon=str(path)))
     before = lexicon_content(corpus, options)
-    path = corpus.dictionary(options.corpus_dir or Path())
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write("GO(9)    G OW\n" if "\nGO " in Path(path).read_text(encoding="utf-8") else ";;; a comment\n")
+    words = path.read_text(encoding="utf-8")
+    path.write_text(f"{words};;; a comment\nXYZZY Z IH Z IY\n", encoding="utf-8")
     assert lexicon_content(corpus, options) == before
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write("XYZZY    Z IH Z IY\n")
+    first = words.splitlines()[0]
+    path.write_text(f"{words}{first} {first.split()[-1]}\n", encoding="utf-8")
     assert lexicon_content(corpus, options) != before
 
 
