@@ -21,6 +21,7 @@ from asrkd.data.audio_headers import (
     read_mp3_length,
     read_rf64_data,
     read_wav_data,
+    second_flac,
     sphere_coding,
 )
 
@@ -130,6 +131,9 @@ def read_scaled(recording: Recording) -> tuple[np.ndarray, float]:
             f"found {channels.shape[1]}"
         )
     path = Path(recording.sources[0].source)
+    second = second_flac(path)
+    if second is not None:
+        raise AudioError(f"expected one FLAC file, found another one at byte {second}: convert each ({path})")
     scale = _full_scale(_peak(channels), path)
     return (channels if scale == 1.0 else channels / np.float32(scale)), scale
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ UNKNOWN_AU_BYTES = 0xFFFFFFFF
 SPHERE_HEADER_BYTES = 1024
 MOST_CHUNKS = 10_000  # more are no audio: each search ends
 GUID_BYTES = 16
-REST_BYTES = 64  # that are looked at behind the data of a WAV file
+REST_BYTES = 64  # that are looked at behind the data
+# How a file of these formats begins: bytes that show a second one behind the data.
+FILE_STARTS = {"AU": (b".snd", b"dns."), "NIST": (b"NIST_1A",), "W64": (b"riff",)}
+FLAC_START = b"fLaC\0\0\0\x22"  # with the head of its first block: no chance of 16-bit samples has it
 OGG_HEADER = struct.Struct("<4sBBqIIIB")
 OGG_FIRST_PAGE = 2  # flag of the page that begins a stream
 ID3_HEADER_BYTES = 10
@@ -115,6 +119,8 @@ def joined_fault(path: Path, audio_format: str) -> str | None:
         return _ogg_fault(path)
     if audio_format in ("WAV", "WAVEX"):
         return _wav_fault(path)
+    if audio_format in FILE_STARTS:
+        return _rest_fault(path, audio_format)
     length = read_mp3_length(path) if audio_format == "MP3" else None
     if length and length.is_followed:
         return f"expected one MP3 file, found another one at byte {length.end}: convert it to FLAC"
@@ -137,6 +143,31 @@ def _wav_fault(path: Path) -> str | None:
         f"expected the last sample at byte {end} by the header, found {path.stat().st_size} bytes: "
         "rewrite the file with `sox --ignore-length`"
     )
+
+
+def _rest_fault(path: Path, audio_format: str) -> str | None:
+    """Bytes behind the end that the header states: another file, or samples of a size that is too small."""
+    end = expected_bytes(path, audio_format)
+    if end is None:
+        return None
+    with path.open("rb") as file:
+        file.seek(end)
+        rest = file.read(REST_BYTES)
+    if rest.startswith(FILE_STARTS[audio_format]):
+        return f"expected one {audio_format} file, found another one at byte {end}: convert it to FLAC"
+    if audio_format != "AU" or len(rest) < REST_BYTES or not any(rest):
+        return None
+    return f"expected the last sample at byte {end} by the header, found {path.stat().st_size} bytes"
+
+
+def second_flac(path: Path) -> int | None:
+    """Position of a second FLAC file behind the first one, which libsndfile passes over; None if there is none.
+
+    The whole file is read, unlike by the other functions of this module.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = content.find(FLAC_START, 4) if content[:4] == FLAC_START[:4] else -1
+        return None if found < 0 else found
 
 
 def _ogg_fault(path: Path) -> str | None:

@@ -33,6 +33,8 @@ from asrkd.workflow.task import in_order, one_thread
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: a dead mel band must not grow into noise
 MS_PER_SEC = 1000.0
 SHARD_UTTERANCES = 16
+SPEED_FACTORS = (0.5, 2.0)  # beyond these it is no speech
+MOST = {"num_mel_bins": 256, "frame_length_ms": 200.0, "frame_shift_ms": 100.0, "sampling_rate": 192_000}
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,23 @@ class FeatureOptions:
     """Over what frames each feature gets mean 0 and variance 1."""
 
     def __post_init__(self) -> None:
-        if not self.speed_factors or min(self.speed_factors) <= 0:
-            raise InputError(f"speed_factors: expected positive numbers, found {self.speed_factors}")
-        for name in ("num_mel_bins", "frame_length_ms", "frame_shift_ms", "sampling_rate"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"features.{name}: expected a positive number, found {getattr(self, name)}")
+        slowest, fastest = SPEED_FACTORS
+        speeds = self.speed_factors
+        if not speeds or not all(slowest <= one <= fastest for one in speeds) or len(set(speeds)) < len(speeds):
+            raise InputError(
+                f"features.speed_factors: expected different numbers of {slowest:g} to {fastest:g}, found {speeds}"
+            )
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if not 0 < value <= most:  # also if it is NaN
+                raise InputError(f"features.{name}: expected a number above 0 and of at most {most:g}, found {value}")
+        half = self.sampling_rate / 2
+        high = self.high_freq_hz if self.high_freq_hz > 0 else half + self.high_freq_hz
+        if not 0 <= self.low_freq_hz < high <= half:
+            raise InputError(
+                f"features: expected 0 <= low_freq_hz < high_freq_hz <= {half:g} Hz, half the sampling rate, found "
+                f"{self.low_freq_hz:g} and {high:g}"
+            )
         shift = self.sampling_rate * self.frame_shift_ms / MS_PER_SEC
         if abs(shift - round(shift)) > 1e-6 or round(shift) < 1:
             raise InputError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
 from asrkd.files import DAMAGED, fingerprint, load_tensors, save_tensors
-from asrkd.hmm.topology import SILENCE_ID
+from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
 from asrkd.hmm.tree import SenoneTree
 
 
@@ -69,6 +69,14 @@ class Alignment:
             )
         if self.phones[:1] != (SILENCE,):
             raise ValueError(f"alignment: expected {SILENCE} as phone 0, found {self.phones[:1]}")
+        if int(self.offsets[0]) != 0 or bool((self.offsets.diff() < 0).any()):
+            raise ValueError("alignment: expected offsets that begin at 0 and never fall")
+        limits = (("phone", self.phone_id, len(self.phones)), ("state", self.state, NUM_STATES))
+        for name, values, limit in limits:
+            if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
+                raise ValueError(
+                    f"alignment: expected each {name} in [0, {limit}), found {values.min()}..{values.max()}"
+                )
 
     def __len__(self) -> int:
         """Number of frames."""

@@ -252,3 +252,14 @@ def test_damaged_headers_give_one_line(tmp_path: Path, kind: str):
         except AudioError as error:
             messages.append(str(error))
     assert messages and not any("\n" in message for message in messages)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("flac", "FLAC"), ("au", "AU"), ("sph", "NIST"), ("w64", "W64")])
+def test_a_second_file_behind_the_first_is_refused(tmp_path: Path, suffix: str, kind: str) -> None:
+    """libsndfile passes over the second one, or reads its header as speech."""
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.random.default_rng(0).integers(-9000, 9000, 8000).astype(np.int16), 16000, format=kind)
+    assert read_samples(probe(path, "a")).shape == (1, 8000)
+    path.write_bytes(2 * path.read_bytes())
+    with pytest.raises(AudioError, match=f"expected one {kind} file, found another one at byte"):
+        read_samples(probe(path, "a"))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,3 +301,21 @@ def test_bad_options_are_refused():
         FeatureOptions(speed_factors=(0.0,))
     with pytest.raises(InputError, match="cmvn: expected speaker, utterance or none, found corpus"):
         FeatureOptions(cmvn="corpus")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"speed_factors": (1.0, float("nan"))},
+        {"speed_factors": (1.0, 1e-4)},
+        {"speed_factors": (1.0, 1.0)},
+        {"num_mel_bins": 100_000},
+        {"frame_length_ms": float("nan")},
+        {"sampling_rate": 200},
+        {"high_freq_hz": 9000.0},
+        {"low_freq_hz": 8000.0},
+    ],
+)
+def test_options_that_make_no_features_are_refused_at_once(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="features"):
+        FeatureOptions(**options)
