@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -210,7 +211,7 @@ class _Source:
     def fingerprint(self, *cut: int | None) -> str:
         """Names a copy: changes with the file, with what is cut out of it, and with the code that copies."""
         stat = self.named.stat()
-        return fingerprint([COPY_FORMAT, self.named.resolve(), stat.st_size, stat.st_mtime_ns, *cut])
+        return fingerprint([COPY_FORMAT, os.path.realpath(self.named), stat.st_size, stat.st_mtime_ns, *cut])
 
     @cached_property
     def scale(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from asrkd.distil.label_agreement import LabelAgreement
 from asrkd.distil.posterior_files import open_posteriors
 from asrkd.distil.posterior_kinds import Kind, Logits, to_logits
 from asrkd.distil.store import STORE_FILES, PosteriorStore, Span, StoreDescription, Utterances, write_store
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.files import fingerprint
 from asrkd.workflow.steps import STAMP_FILE
 
@@ -31,6 +32,8 @@ Ends = Literal["at the end", "at both ends", "at the start"]
 SUBSAMPLING = {2: "half", 3: "a third", 4: "a quarter", 6: "a sixth"}
 # Of a teacher that is right more often than it is sure, by this factor, posteriors are too flat.
 MAX_UNDERCONFIDENCE = 2.0
+# An utterance is named whose frame accuracy is less than this part of the whole file's. Few frames are no evidence.
+LEAST_AGREEMENT, MIN_AGREEING_FRAMES = 0.5, 30
 # Prefix of the utterances of a run that are copies at another speed.
 COPY = re.compile(r"sp[\d.]+-")
 
@@ -179,6 +182,8 @@ class TeacherReport:
     num_values: int
     digest: str
     """SHA-256 of the logits."""
+    disagreeing: tuple[str, ...] = ()
+    """Utterances that agree with their labels less than LEAST_AGREEMENT times as often as all do, the worst first."""
 
     def notes(self) -> list[str]:
         """Sentences on what was repaired, and on posteriors that look wrong."""
@@ -198,6 +203,12 @@ class TeacherReport:
             notes.append(
                 f"the top class is right in {100 * self.accuracy:.1f}% of the frames, and its mean posterior is "
                 f"{100 * self.confidence:.1f}%; expected posteriors at temperature 1, of the kind that --kind names"
+            )
+        if self.disagreeing:
+            notes.append(
+                f"{len(self.disagreeing)} utterances agree with their labels in less than half as many frames as all "
+                f"do ({100 * self.accuracy:.1f}%): {name_some(self.disagreeing)}; are these the posteriors of other "
+                "utterances, or in another order of frames?"
             )
         return notes
 
@@ -240,7 +251,7 @@ def import_posteriors(
 
 def _check_replaceable(out_dir: Path) -> Path:
     """The absolute path of out_dir. InputError if it contains anything but a store, which would be deleted."""
-    path = out_dir.resolve()
+    path = Path(os.path.realpath(out_dir))  # not resolve(), which raises RuntimeError for links in a circle
     if (path.parent / STAMP_FILE).is_file():
         raise InputError(f"--out {out_dir}: expected a new folder or an imported store, found a part of a run's step")
     if path.is_dir():
@@ -280,11 +291,15 @@ def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
     num_shorter = num_longer = num_floored = num_rows = 0
     confidence = 0.0
     utt_ids = tqdm(frames.utterances.utt_ids, desc=f"check {teacher.path.name}", unit="utt", disable=not show_progress)
-    for position, _ in enumerate(utt_ids):
+    agreements: dict[str, float] = {}
+    for position, utt_id in enumerate(utt_ids):
         begin, end = frames.span(position)
         logits, floored = teacher.read(position)
         digest.update(logits.numpy().tobytes())
         labels, top_classes = frames.labels[begin:end], logits.argmax(dim=1)
+        nearest = fitted(top_classes, len(labels), "at both ends")
+        if int((labels >= 0).sum()) >= MIN_AGREEING_FRAMES:
+            agreements[utt_id] = float((nearest == labels)[labels >= 0].float().mean())
         if len(logits) == len(labels):
             agreement.add(labels, top_classes)
         else:
@@ -297,9 +312,10 @@ def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
     if num_shorter or num_longer:
         digest.update(best.encode())
     agreement.update(by_ends[best])
+    accuracy = agreement.require()
     return TeacherReport(
         teacher.path,
-        agreement.require(),
+        accuracy,
         confidence / num_rows,
         num_shorter,
         num_longer,
@@ -307,4 +323,9 @@ def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
         num_floored,
         num_rows * frames.num_classes,
         digest.hexdigest(),
+        tuple(one for one in sorted(agreements, key=agreements.__getitem__) if _disagrees(agreements[one], accuracy)),
     )
+
+
+def _disagrees(of_utterance: float, of_all: float) -> bool:
+    return of_utterance < LEAST_AGREEMENT * of_all

@@ -6,6 +6,7 @@ given, or measured on this device by a few training steps of the same networks.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -95,9 +96,9 @@ class CostOptions:
         require_set_by_run(self)
         for name in ("hours", "copies", "frame_shift_ms", "features", "context", "senones", "teachers", "devices"):
             value = getattr(self, name)
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise InputError(f"--{name.replace('_', '-')}: expected a positive number, found {value:g}")
-        if self.flops is not None and self.flops <= 0:
+        if self.flops is not None and not 0 < self.flops < math.inf:
             raise InputError(f"--flops: expected a positive rate, found {self.flops}")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -375,7 +376,7 @@ def _file_stamp(path: Path | str | None, where: str = "") -> str | None:
 
 def _real_path(path: Path) -> list[str]:
     """A path and what it leads to: a link can lead to another folder later."""
-    return [str(path.absolute()), str(path.resolve())]
+    return [str(path.absolute()), os.path.realpath(path)]
 
 
 def _with_real_paths(options: Any) -> dict[str, Any]:

@@ -394,3 +394,17 @@ def test_a_damaged_size_in_an_archive_is_one_line(tmp_path: Path) -> None:
         path.write_text("".join(f"{utt_id} {location}\n" for utt_id in UTTERANCES.utt_ids))
         with pytest.raises(InputError, match=f"{location}: expected a Kaldi matrix, found {found}"):
             import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
+
+
+def test_utterances_with_the_posteriors_of_others_are_named(tmp_path: Path) -> None:
+    """Over all frames they are too few for the classes to look strange."""
+    labels = torch.arange(10).repeat_interleave(8).repeat(10)
+    utt_ids = tuple(f"u{number}" for number in range(10))
+    wanted = TrainingFrames(toy_posteriors.Frames(utt_ids, torch.arange(0, 801, 80)), labels, 10, "tree0")
+    logits = 5 * torch.nn.functional.one_hot(labels[:80], 10).float().numpy() - 1
+    dump = {utt_id: logits[::-1].copy() if utt_id == "u3" else logits for utt_id in utt_ids}
+    path = as_npz(tmp_path / "a", dump)
+    _, (report,) = import_posteriors([path], "logits", wanted, StoreOptions(), tmp_path / "store", False)
+    assert (
+        report.disagreeing == ("u3",) and "1 utterances agree with their labels in less than half" in report.notes()[-1]
+    )
