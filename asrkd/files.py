@@ -149,10 +149,10 @@ def reading(path: Path | str, what: str) -> Iterator[None]:
 def read_json(path: Path | str) -> Any:
     """The value in a JSON file. InputError if it is missing or is not JSON."""
     path = Path(path)
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: no such file")
     try:
         return json.loads(path.read_bytes().decode())
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, found something else ({error})") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -112,13 +112,23 @@ def _sample_errors(to_read: list[Recording], name: str, num_jobs: int) -> dict[s
     with ThreadPoolExecutor(num_jobs) as pool:  # libsndfile and numpy release the interpreter
         checks = pool.map(_check_samples, to_read)
         checked = list(tqdm(checks, total=len(to_read), desc=f"check {name}".strip(), unit="utt"))
-    scaled = [recording.id for recording, (_, scale) in zip(to_read, checked, strict=True) if scale != 1.0]
-    if scaled:
-        logger.warning(
-            "%s%d of %d utterances have floating-point samples in an integer's range; they are scaled to ±1: %s",
-            *(f"{name}: " if name else "", len(scaled), len(to_read), name_some(scaled)),
-        )
+    _report_scales([(one.id, scale) for one, (_, scale) in zip(to_read, checked, strict=True)], name)
     return {recording.id: reason for recording, (reason, _) in zip(to_read, checked, strict=True) if reason}
+
+
+def _report_scales(scales: Sequence[tuple[str, float]], name: str) -> None:
+    """Report the utterances that are divided by a number, and by which."""
+    scaled = [utt_id for utt_id, scale in scales if scale != 1.0]
+    if not scaled:
+        return
+    numbers = Counter(f"{scale:.0f}" for _, scale in scales if scale != 1.0)
+    divided = ", ".join(f"{count} by {number}" for number, count in numbers.most_common())
+    # Quiet 24-bit samples look like loud 16-bit ones.
+    doubt = "; if all are of one kind, some are wrong: convert them to integers" if len(numbers) > 1 else ""
+    logger.warning(
+        "%s%d of %d utterances have floating-point samples in an integer's range; they are scaled to ±1 (%s%s): %s",
+        *(f"{name}: " if name else "", len(scaled), len(scales), divided, doubt, name_some(scaled)),
+    )
 
 
 def _manifest_error(

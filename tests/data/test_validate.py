@@ -134,9 +134,13 @@ def test_floats_in_an_integers_range_are_reported_and_scaled(tmp_path: Path, cap
     assert [fault.utt_id for fault in rejected] == ["silent"]
     assert rejected[0].reason.startswith("silence only: expected above -75 dB of full scale")
     assert caplog.messages == [
-        "train: 2 of 4 utterances have floating-point samples in an integer's range; they are scaled to ±1: "
-        "scaled, silent"
+        "train: 2 of 4 utterances have floating-point samples in an integer's range; they are scaled to ±1 "
+        "(2 by 32768): scaled, silent"
     ]
+    caplog.clear()
+    pairs.append(utterance(tmp_path, "24 bits", 256 * noise().astype(np.float32), subtype="FLOAT"))
+    validate(split_of(pairs), RATE, "train", max_bad=0.5)
+    assert "(2 by 32768, 1 by 8388608; if all are of one kind, some are wrong" in caplog.messages[0]
 
 
 def test_empty_transcript(tmp_path: Path):
