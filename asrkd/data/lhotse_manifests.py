@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrkd.data.manifest_items import CONTROL, Fields, described, read_items
-from asrkd.data.segments import Segment
+from asrkd.data.segments import Length, Segment
 from asrkd.errors import InputError
 from asrkd.unicode import clean
 
@@ -98,6 +98,7 @@ class _Recording:
 
     recording_id: str
     files: tuple[tuple[Path, tuple[int, ...]], ...]
+    length: Length
 
     def file(self, channel: int | None) -> tuple[Path, int | None] | None:
         """The file with a channel, and the channel's index in the file, None if it has one; None if there is none.
@@ -162,7 +163,9 @@ def _read_supervisions(path: Path, by_id: dict[str, _Recording], recordings: Pat
     if by_id and not segments:
         raise InputError(f"{path}: expected {SUPERVISIONS}, found an empty file")
     unused = [one for name, one in by_id.items() if name not in used]
-    return segments + [Segment(one.recording_id, one.files[0][0], 0.0, None, "", None) for one in unused]
+    return segments + [
+        Segment(one.recording_id, one.files[0][0], 0.0, None, "", None, expected=one.length) for one in unused
+    ]
 
 
 def _read_cuts(path: Path) -> Iterator[Segment]:
@@ -193,7 +196,7 @@ def _cut_segments(cut: _Item) -> Iterator[Segment]:
         yield _segment(item, recording, start_sec, channels[0] if len(channels) == 1 else None)
     if not supervisions:
         end_sec = start_sec + duration_sec
-        yield Segment(cut.text("id"), recording.files[0][0], start_sec, end_sec, "", None)
+        yield Segment(cut.text("id"), recording.files[0][0], start_sec, end_sec, "", None, expected=recording.length)
 
 
 def _kind(fields: Fields) -> str:
@@ -207,9 +210,7 @@ def _kind(fields: Fields) -> str:
 
 def _recording(item: _Item) -> _Recording:
     """InputError unless the recording is in plain files, and each channel in one of them."""
-    item.seconds("duration")
-    for name in ("sampling_rate", "num_samples"):
-        item.count(name)
+    length = Length(item.count("sampling_rate"), item.count("num_samples"), item.seconds("duration"))
     if item.fields.get("transforms"):
         raise item.error("transforms", "one unchanged file, without transforms,", ": write its audio to a file")
     files = []
@@ -227,7 +228,7 @@ def _recording(item: _Item) -> _Recording:
     channels = [channel for _, of_file in files for channel in of_file]
     if not channels or len(channels) != len(set(channels)):
         raise item.error("sources", "files with each channel once")
-    return _Recording(item.text("id"), tuple(files))
+    return _Recording(item.text("id"), tuple(files), length)
 
 
 def _segment(item: _Item, recording: _Recording, offset_sec: float, channel: int | None = None) -> Segment:
@@ -245,4 +246,5 @@ def _segment(item: _Item, recording: _Recording, offset_sec: float, channel: int
     if offset_sec:  # Lhotse rounds sums of times too
         start_sec = round(offset_sec + start_sec, 8)
     end_sec = round(start_sec + duration_sec, 8) if offset_sec else start_sec + duration_sec
-    return Segment(item.text("id"), file[0], start_sec, end_sec, item.speaker(), item.words(), file[1])
+    speaker, words = item.speaker(), item.words()
+    return Segment(item.text("id"), file[0], start_sec, end_sec, speaker, words, file[1], recording.length)
