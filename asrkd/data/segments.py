@@ -75,6 +75,11 @@ class Segment:
     expected: Length | None = field(default=None, compare=False)
     """What the file should have; None: no manifest states it."""
 
+    @property
+    def is_unused_recording(self) -> bool:
+        """Whether it stands for a recording without utterances, which has no speaker, no text and no end."""
+        return not self.speaker and self.text is None and self.end_sec is None
+
 
 def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) -> CorpusSplit:
     """Manifests of the segments. Segments without readable audio are in `rejected`.
