@@ -7,6 +7,7 @@ be held out and the other trained on. What counts as a sign, each on one line fo
   numbers only, and the words are the same. Of speakers: such components are those of augmentation (AUGMENTED), or one
   speaker says at least half of what the other says and few training speakers say.
 * audio: the same contents of the file, and more than half of the same part of it.
+* audio within a split: the same contents and nearly the same part of it, with other words. One of the texts is wrong.
 * texts: at least three sentences of eight words or more that few training speakers say, and more than half of those of
   the split, or of a speaker where one training speaker says them. Prompts that many speakers read are no sign.
 """
@@ -31,9 +32,12 @@ logger = logging.getLogger(__name__)
 
 ADVICE = "the error rates of other speech would be higher; put copies into one split, or list them in Kaldi's utt2uniq"
 COPIES_ADVICE = "they count several times; remove the copies, or list them in Kaldi's utt2uniq"
+TRANSCRIPTS_ADVICE = "one transcript of them can be right; remove the others, or correct their file or times"
 MIN_LONG_WORDS = 8
 MIN_LONG_TEXTS = 3
 MAX_SPEAKERS_OF_TEXT = 3  # in train; speed perturbation makes two copies of a speaker, or three
+# Of the longer of two parts. Speakers who talk at the same time have parts of other lengths.
+SAME_PART_SHARE = 0.75
 SAMPLED_BYTES = 1 << 16  # of files of equal size, before all of them is read
 
 _SEPARATOR = re.compile(r"[-_:]+|(?<!\d)\.+|\.+(?!\d)")  # not the point of sp0.9
@@ -46,7 +50,13 @@ AUGMENTED = re.compile(
 
 
 def warn_of_copies(splits: Mapping[str, Sequence[Segment]]) -> None:
-    """Warn of utterances and speakers of dev and test that seem to be in train too."""
+    """Warn of utterances and speakers of dev and test that seem to be in train too, and of audio with two texts."""
+    for name, segments in splits.items():
+        _warn(
+            _transcribed_twice(segments),
+            f"utterances of {name} have the same audio as others of {name}, and other words",
+            TRANSCRIPTS_ADVICE,
+        )
     train = splits["train"]
     for name in ("dev", "test"):
         held = splits[name]
@@ -183,6 +193,53 @@ def _same_audio(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, 
                 found[one.utt_id] = rows[position].utt_id
                 break
     return found
+
+
+def _transcribed_twice(segments: Sequence[Segment]) -> dict[str, str]:
+    """Utterances with the same part of an audio file as another utterance, and with other words."""
+    segments = [one for one in segments if one.text]
+    contents = _repeated_contents(segments)
+    rows: dict[str, list[Segment]] = defaultdict(list)
+    for one in sorted(segments, key=lambda segment: (segment.start_sec, segment.utt_id)):
+        if one.path in contents:
+            rows[contents[one.path]].append(one)
+    found = {}
+    for of_content in rows.values():
+        # By what is compared, so that many equal utterances take no quadratic time.
+        active: dict[tuple[float, float, int | None, str], Segment] = {}
+        for one in of_content:
+            active = {key: other for key, other in active.items() if _end_sec(other) > one.start_sec}
+            others = (other for other in active.values() if _words(other) != _words(one))
+            other = next((other for other in others if _is_nearly_same_part(one, other)), None)
+            if other is None:
+                active.setdefault((one.start_sec, _end_sec(one), one.channel, _words(one)), one)
+            else:
+                found[one.utt_id] = other.utt_id
+    return found
+
+
+def _is_nearly_same_part(one: Segment, other: Segment) -> bool:
+    """Whether most of the longer segment is in the shorter one, on the same channel."""
+    if not _is_same_part(one, other):
+        return False
+    common = min(_end_sec(one), _end_sec(other)) - max(one.start_sec, other.start_sec)
+    longer = max(_end_sec(segment) - segment.start_sec for segment in (one, other))
+    return common > SAME_PART_SHARE * longer or common == math.inf
+
+
+def _repeated_contents(segments: Sequence[Segment]) -> dict[Path, str]:
+    """A name of the contents of each file of several utterances, which can be under several paths."""
+    uses = Counter(one.path for one in segments)
+    groups = [set(uses)]
+    for key in (_size, _sample, file_fingerprint):
+        groups = [same for paths in groups for same in _by_key_if_several(paths, key)]
+    names = {path: str(number) for number, paths in enumerate(groups) if len(paths) > 1 for path in paths}
+    return {path: names.get(path, str(path)) for path, count in uses.items() if count > 1 or path in names}
+
+
+def _by_key_if_several(paths: set[Path], key: Callable[[Path], object]) -> list[set[Path]]:
+    """The paths with equal keys. One path needs no key."""
+    return list(_by_key(paths, key).values()) if len(paths) > 1 else []
 
 
 def _end_sec(segment: Segment) -> float:

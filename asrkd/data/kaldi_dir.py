@@ -16,7 +16,7 @@ from asrkd.data.audio import AudioError, probe
 from asrkd.data.manifest_items import CONTROL
 from asrkd.data.segments import Segment
 from asrkd.data.transcripts import read_table
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
 from asrkd.files import read_lines
 
 KALDI_FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "segments", "reco2file_and_channel", "utt2uniq", "uniq2utt")
@@ -45,8 +45,8 @@ def read_kaldi_dir(folder: Path, find: Callable[[Path], Path]) -> list[Segment]:
 
     `find` makes a path of wav.scp absolute. The channel of an utterance is that of its line of segments, of the command
     in wav.scp, or of reco2file_and_channel where the file has several channels. InputError, naming file and line, for
-    a missing file, a bad line, a command instead of a file, an utterance without a recording or a speaker, and a
-    speaker without utterances.
+    a missing file, a bad line, a command instead of a file, an utterance without a recording or a speaker, a speaker
+    without utterances, and a spk2utt that contradicts utt2spk.
     """
     wavs = {name: _Wav(find(one.path), one.channel) for name, one in _wavs(folder / "wav.scp").items()}
     wavs |= _with_channels(wavs, folder / "reco2file_and_channel")
@@ -87,8 +87,24 @@ def _speakers(folder: Path) -> dict[str, str]:
         return _inverted(spk2utt, "utterances of speaker")
     speakers = _table(utt2spk, "an utterance and its speaker", one_word=True)
     if spk2utt.is_file():
-        _inverted(spk2utt, "utterances of speaker")
+        _require_same_speakers(spk2utt, _inverted(spk2utt, "utterances of speaker"), speakers)
     return speakers
+
+
+def _require_same_speakers(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """InputError unless spk2utt has the utterances and speakers of utt2spk: one of them is from other data."""
+    advice = "make it from utt2spk (utt2spk_to_spk2utt.pl), or remove it"
+    for utt_id, speaker in found.items():
+        if expected.get(utt_id, speaker) != speaker:
+            raise InputError(
+                f"{path}: {utt_id}: expected its speaker {expected[utt_id]}, as in utt2spk, found {speaker}: {advice}"
+            )
+    for names, what in (
+        (expected.keys() - found.keys(), "the utterances of utt2spk, found none of"),
+        (found.keys() - expected.keys(), "utterances of utt2spk only, found"),
+    ):
+        if names:
+            raise InputError(f"{path}: expected {what} {len(names)}: {name_some(sorted(names))}: {advice}")
 
 
 def _inverted(path: Path, what: str) -> dict[str, str]:

@@ -7,17 +7,18 @@ lists as texts or null as a path.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asrkd.data.manifest_items import CONTROL, Fields, described, read_items
-from asrkd.data.segments import Segment
+from asrkd.data.segments import Length, Segment
 from asrkd.errors import InputError
 from asrkd.unicode import clean
 
 RECORDINGS, SUPERVISIONS, CUTS = "a Lhotse RecordingSet", "a Lhotse SupervisionSet", "a Lhotse CutSet"
 LONGEST_PATH = 4096  # bytes, as in Linux
+SAME_TIME_SEC = 1e-6  # less than a sample; Lhotse rounds to 1e-8 s
 # Why a cut of another kind is refused. `Cut` was the name of a MonoCut before Lhotse 0.8.
 READ_CUTS = ("MonoCut", "MultiCut", "Cut")
 REFUSED_CUTS = {"PaddingCut": "which has no speech", "MixedCut": "whose mixed or padded audio is in no file"}
@@ -98,6 +99,7 @@ class _Recording:
 
     recording_id: str
     files: tuple[tuple[Path, tuple[int, ...]], ...]
+    length: Length
 
     def file(self, channel: int | None) -> tuple[Path, int | None] | None:
         """The file with a channel, and the channel's index in the file, None if it has one; None if there is none.
@@ -125,12 +127,33 @@ def read_lhotse(recordings: Path, supervisions: Path | None) -> list[Segment]:
     is mixed or padded, and a channel that the recording does not have.
     """
     if supervisions is None:
-        segments = list(dict.fromkeys(_read_cuts(recordings)))  # cuts of overlapping speech share supervisions
+        segments = _distinct(_read_cuts(recordings))
     else:
         segments = _read_supervisions(supervisions, _read_recordings(recordings), recordings)
     if not segments:
         raise InputError(f"{recordings}: expected {RECORDINGS if supervisions else CUTS}, found an empty file")
     return sorted(segments, key=lambda segment: segment.utt_id)
+
+
+def _distinct(segments: Iterable[Segment]) -> list[Segment]:
+    """The segments without those that differ from an earlier one in rounding only.
+
+    Cuts of overlapping speech share supervisions, and windows share those at their ends. Their times count from other
+    starts in each.
+    """
+    first: dict[str, Segment] = {}
+    distinct = []
+    for one in segments:
+        earlier = first.setdefault(one.utt_id, one)
+        if earlier is one or not _is_same(one, earlier):
+            distinct.append(one)
+    return distinct
+
+
+def _is_same(one: Segment, other: Segment) -> bool:
+    times = [(segment.start_sec, segment.end_sec or 0.0) for segment in (one, other)]
+    is_near = all(abs(mine - theirs) <= SAME_TIME_SEC for mine, theirs in zip(*times, strict=True))
+    return is_near and replace(one, start_sec=other.start_sec, end_sec=other.end_sec) == other
 
 
 def _read_recordings(path: Path) -> dict[str, _Recording]:
@@ -162,7 +185,9 @@ def _read_supervisions(path: Path, by_id: dict[str, _Recording], recordings: Pat
     if by_id and not segments:
         raise InputError(f"{path}: expected {SUPERVISIONS}, found an empty file")
     unused = [one for name, one in by_id.items() if name not in used]
-    return segments + [Segment(one.recording_id, one.files[0][0], 0.0, None, "", None) for one in unused]
+    return segments + [
+        Segment(one.recording_id, one.files[0][0], 0.0, None, "", None, expected=one.length) for one in unused
+    ]
 
 
 def _read_cuts(path: Path) -> Iterator[Segment]:
@@ -193,7 +218,7 @@ def _cut_segments(cut: _Item) -> Iterator[Segment]:
         yield _segment(item, recording, start_sec, channels[0] if len(channels) == 1 else None)
     if not supervisions:
         end_sec = start_sec + duration_sec
-        yield Segment(cut.text("id"), recording.files[0][0], start_sec, end_sec, "", None)
+        yield Segment(cut.text("id"), recording.files[0][0], start_sec, end_sec, "", None, expected=recording.length)
 
 
 def _kind(fields: Fields) -> str:
@@ -207,9 +232,7 @@ def _kind(fields: Fields) -> str:
 
 def _recording(item: _Item) -> _Recording:
     """InputError unless the recording is in plain files, and each channel in one of them."""
-    item.seconds("duration")
-    for name in ("sampling_rate", "num_samples"):
-        item.count(name)
+    length = Length(item.count("sampling_rate"), item.count("num_samples"), item.seconds("duration"))
     if item.fields.get("transforms"):
         raise item.error("transforms", "one unchanged file, without transforms,", ": write its audio to a file")
     files = []
@@ -227,7 +250,7 @@ def _recording(item: _Item) -> _Recording:
     channels = [channel for _, of_file in files for channel in of_file]
     if not channels or len(channels) != len(set(channels)):
         raise item.error("sources", "files with each channel once")
-    return _Recording(item.text("id"), tuple(files))
+    return _Recording(item.text("id"), tuple(files), length)
 
 
 def _segment(item: _Item, recording: _Recording, offset_sec: float, channel: int | None = None) -> Segment:
@@ -242,7 +265,7 @@ def _segment(item: _Item, recording: _Recording, offset_sec: float, channel: int
         expected = f"one of the channels {recording.described_channels} of recording {recording.recording_id}"
         raise item.error("channel", expected)
     start_sec, duration_sec = item.seconds("start"), item.seconds("duration")
-    if offset_sec:  # Lhotse rounds sums of times too
-        start_sec = round(offset_sec + start_sec, 8)
-    end_sec = round(start_sec + duration_sec, 8) if offset_sec else start_sec + duration_sec
-    return Segment(item.text("id"), file[0], start_sec, end_sec, item.speaker(), item.words(), file[1])
+    start_sec = round(offset_sec + start_sec, 8)  # Lhotse rounds sums of times too
+    end_sec = round(start_sec + duration_sec, 8)
+    speaker, words = item.speaker(), item.words()
+    return Segment(item.text("id"), file[0], start_sec, end_sec, speaker, words, file[1], recording.length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,8 +39,24 @@ COPY_FORMATS = {"PCM_16": "FLAC", "PCM_24": "FLAC", "PCM_32": "WAV", "FLOAT": "W
 FLOATING_POINT = ("FLOAT", "DOUBLE", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 LONGEST_UTT_ID = 200  # bytes; files are named by the utt_id and some more bytes
 PROGRESS_DELAY_SEC = 2.0  # before a progress bar is shown
+LENGTH_ROUNDING_SEC = 0.025  # of what a manifest states; Lhotse's tolerance
+# Decoders of these drop, or add, some frames at the ends: MP3 has a delay of 1105 samples and blocks of 1152.
+DECODER_DELAY_SEC = 0.25
+DELAYED = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")
 ROUNDING_SEC = 0.01  # a segment that ends this much before the end of its recording ends there
 OVERSHOOT_SEC = 0.5  # one that ends this much behind it ends there too (Kaldi's extract-segments, --max-overshoot)
+
+
+@dataclass(frozen=True)
+class Length:
+    """What a manifest states about a recording."""
+
+    sampling_rate: int
+    num_samples: int
+    duration_sec: float
+
+    def __str__(self) -> str:
+        return f"{self.num_samples} samples, {self.sampling_rate} Hz and {self.duration_sec:.2f} s"
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,13 @@ class Segment:
     """None: there is no transcript."""
     channel: int | None = None
     """The channel of the file that it is spoken on, from 0; None: the file has one channel."""
+    expected: Length | None = field(default=None, compare=False)
+    """What the file should have; None: no manifest states it."""
+
+    @property
+    def is_unused_recording(self) -> bool:
+        """Whether it stands for a recording without utterances, which has no speaker, no text and no end."""
+        return not self.speaker and self.text is None and self.end_sec is None
 
 
 def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) -> CorpusSplit:
@@ -113,10 +136,12 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
 
 
 def _recording(segment: Segment, sources: dict[Path, _Source], segments_dir: Path | None) -> Recording:
-    """The manifest entry of one utterance. AudioError if its audio is missing, unreadable or too short."""
+    """The manifest entry of one utterance. AudioError if its audio is missing, unreadable, too short or another one."""
     path = segment.path
     source = sources.setdefault(path, _Source(path, segments_dir))
     header, whole = source.header, source.recording
+    if segment.expected is not None:
+        _require_length(segment.expected, source)
     channel = _channel_of(segment, header)
     end_sec = whole.duration if segment.end_sec is None else segment.end_sec
     if not 0 <= segment.start_sec < min(end_sec, whole.duration) <= end_sec <= whole.duration + OVERSHOOT_SEC:
@@ -142,6 +167,26 @@ def _recording(segment: Segment, sources: dict[Path, _Source], segments_dir: Pat
     if not copy.is_file():
         _copy_segment(source, first, last, channel, copy)
     return probe(copy, segment.utt_id)
+
+
+def _require_length(expected: Length, source: _Source) -> None:
+    """AudioError unless a file has the length of its manifest: times of segments would be those of other audio.
+
+    Opus and the sound of videos have the rate of the decoder, so that their durations are compared only.
+    """
+    header = source.header
+    found = Length(header.sampling_rate, header.num_samples, header.num_samples / header.sampling_rate)
+    stated_sec = (expected.duration_sec, expected.num_samples / max(1, expected.sampling_rate))
+    difference_sec = max(abs(seconds - found.duration_sec) for seconds in stated_sec)
+    has_rate = found.sampling_rate == expected.sampling_rate
+    if has_rate and difference_sec <= LENGTH_ROUNDING_SEC:
+        return
+    is_decoded = container_of(source.named) is not None
+    is_delayed = is_decoded or header.subtype in DELAYED
+    can_differ_in_rate = is_decoded or header.subtype == "OPUS"
+    tolerance_sec = DECODER_DELAY_SEC if is_delayed else LENGTH_ROUNDING_SEC
+    if difference_sec > tolerance_sec or not (has_rate or can_differ_in_rate):
+        raise AudioError(f"not the audio of its manifest: its manifest says {expected}, {source.named} has {found}")
 
 
 def _channel_of(segment: Segment, header: AudioHeader) -> int | None:

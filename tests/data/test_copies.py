@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_speech import Utterance
@@ -128,3 +130,54 @@ def test_real_speech_has_no_sign(utterances: list[Utterance], caplog: pytest.Log
     test = held_out_speakers(people, len(people) // 10)
     parts = [[one for one in rows if (one.speaker in test) is held] for held in (False, True)]
     assert not warnings(*parts, caplog)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_audio_with_two_transcripts_is_named_within_a_split(split: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Two supervisions of a recording over the same time, as of a translation; times may differ a little."""
+    segments = [
+        replace(segment("a", "ann", "yes", "call.wav"), end_sec=1.0),
+        replace(segment("a-en", "ann", "hello world", "call.wav"), end_sec=0.9),
+        replace(segment("b", "ann", "no", "call.wav"), start_sec=1.0, end_sec=2.0),
+        replace(segment("c", "ann", "YES", "call.wav"), end_sec=1.0),  # the same words
+    ]
+    warn_of_copies({"train": [], "dev": [], "test": []} | {split: segments})
+    (line,) = [message for message in caplog.messages if "other words" in message]
+    assert line.startswith(
+        f"1 utterances of {split} have the same audio as others of {split}, and other words: a-en (a): "
+    )
+
+
+def test_equal_files_with_two_transcripts_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    contents = {"a": b"x" * 1000, "b": b"x" * 1000, "c": b"y" * 1000}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    segments = [segment(name, name, f"words {name}", str(tmp_path / name)) for name in contents]
+    assert (
+        "1 utterances of test have the same audio as others of test, and other words: b (a): "
+        in (warnings([], segments, caplog)[0])
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"channel": 1},
+        {"start_sec": 1.0, "end_sec": 2.0},
+        {"start_sec": 0.5, "end_sec": 1.0},  # of another speaker who talks at the same time
+        {"text": "Yes"},
+        {"text": None},
+        {"text": ""},
+    ],
+    ids=str,
+)
+def test_other_parts_channels_and_equal_words_are_no_second_transcript(
+    other: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = replace(segment("a", "ann", "yes", "call.wav", channel=0), end_sec=1.0)
+    assert warnings([], [one, replace(one, utt_id="b", **({"text": "no"} | other))], caplog) == []
+
+
+def test_many_utterances_of_one_part_take_linear_time(caplog: pytest.LogCaptureFixture) -> None:
+    same = [segment(str(number), "ann", "yes", "call.wav") for number in range(20_000)]
+    assert warnings([], same, caplog) == []

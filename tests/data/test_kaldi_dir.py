@@ -40,6 +40,8 @@ def test_tabs_quotes_and_windows_lines_are_read(folder: Path) -> None:
     assert read(folder) == plain
     write(folder, **{"wav.scp": 'a-1 "my files/a 1.wav"\na-2 my files/a 2.wav\n'})
     assert [one.path for one in read(folder)] == [folder / "my files/a 1.wav", folder / "my files/a 2.wav"]
+    write(folder, spk2utt="a a-1\na a-2\n")
+    assert read(folder)[0].speaker == "a"
     (folder / "utt2spk").rename(folder / "gone")
     write(folder, spk2utt="a a-1 a-2\n")
     assert [one.speaker for one in read(folder)] == ["a", "a"]
@@ -51,6 +53,9 @@ def test_tabs_quotes_and_windows_lines_are_read(folder: Path) -> None:
         ("utt2spk", "a-1 a b\na-2 a\n", r"utt2spk:1: expected an utterance and its speaker, found 'a-1 a b'"),
         ("utt2spk", "a-1 a\n\na-2 a\n", r"utt2spk:2: expected an utterance and its speaker"),
         ("utt2spk", "a-1 a\na-1 a\n", r"utt2spk:2: expected one line of a-1, found two"),
+        ("spk2utt", "a a-1\nb a-2\n", r"spk2utt: a-2: expected its speaker a, as in utt2spk, found b: make it from"),
+        ("spk2utt", "a a-1\n", r"spk2utt: expected the utterances of utt2spk, found none of 1: a-2: make it from"),
+        ("spk2utt", "a a-1 a-2 a-3\n", r"spk2utt: expected utterances of utt2spk only, found 1: a-3: make it from"),
         ("spk2utt", "a a-1\nb a-1\n", r"spk2utt:2: expected a-1 on one line, found it on that of a"),
         ("text", "a-1 go\0\n", r"text:1: expected an utterance and its words, without control characters"),
         ("wav.scp", "a-1 a-1.wav\ra-2 a-2.wav\n", r"wav.scp:1: .*without control characters"),

@@ -50,6 +50,23 @@ def read(folder: Path, recordings: list[Any] | bytes, supervisions: list[Any] | 
     return read_lhotse(*paths)
 
 
+def test_windows_of_times_that_are_not_rounded_share_utterances(tmp_path: Path) -> None:
+    """A supervision across windows is in each of them, with times that differ in rounding."""
+    spoken = [
+        SupervisionSegment(f"u{number}", "tape", number * 0.7 + 1e-7 / 3, 0.69, 0, text="go", speaker="ann")
+        for number in range(2)
+    ]
+    windows = CutSet.from_manifests(RecordingSet.from_recordings([MONO]), SupervisionSet.from_segments(spoken))
+    windows.cut_into_windows(0.5).to_file(tmp_path / "cuts.jsonl")
+    segments = read_lhotse(tmp_path / "cuts.jsonl", None)
+    assert [one.utt_id for one in segments if one.text] == ["u0", "u1"]
+    lines = (tmp_path / "cuts.jsonl").read_text().splitlines()
+    cut = json.loads(lines[0])
+    cut["supervisions"][0]["start"] += 1e-3
+    (tmp_path / "cuts.jsonl").write_text("\n".join([*lines, json.dumps(cut)]))
+    assert [one.utt_id for one in read_lhotse(tmp_path / "cuts.jsonl", None) if one.text] == ["u0", "u0", "u1"]
+
+
 def changed(item: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     """The item with another value of a field, which may be in its first source."""
     item = copy.deepcopy(item)

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from asrkd.data.audio import probe, read_samples
-from asrkd.data.segments import Segment, split_from_segments
+from asrkd.data.segments import Length, Segment, split_from_segments
 from asrkd.data.validate import validate
 from asrkd.features.fbank import FeatureOptions, compute_features
 
@@ -146,3 +146,31 @@ def test_copies_are_used_again_unless_the_file_or_the_cut_changes(tmp_path: Path
     soundfile.write(path, noise(seed=5, num_samples=5 * RATE), RATE, subtype="FLOAT")
     samples_of(folder, segment(path, 1.0, 2.0))
     assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "expected", "is_good"),
+    [
+        ("WAV", "PCM_16", Length(RATE, 4 * RATE, 4.0), True),
+        ("WAV", "PCM_16", Length(RATE, 4 * RATE - 160, 3.99), True),  # rounded to 10 ms, as Kaldi's reco2dur is
+        ("WAV", "PCM_16", Length(8000, 4 * RATE, 8.0), False),
+        ("WAV", "PCM_16", Length(8000, 4 * 8000, 4.0), False),
+        ("WAV", "PCM_16", Length(RATE, 2 * RATE, 2.0), False),
+        ("WAV", "PCM_16", Length(RATE, 4 * RATE, 2.0), False),
+        ("WAV", "PCM_16", Length(RATE, 2 * RATE, 4.0), False),
+        ("WAV", "PCM_16", Length(0, 0, 4.0), False),
+        ("MP3", "MPEG_LAYER_III", Length(RATE, 4 * RATE + 1105, 4.069), True),
+        ("MP3", "MPEG_LAYER_III", Length(RATE, 2 * RATE, 2.0), False),
+        ("OGG", "OPUS", Length(48000, 4 * 48000, 4.0), True),  # Lhotse's rate; the file may have another
+        ("OGG", "OPUS", Length(RATE, 8 * RATE, 8.0), False),
+    ],
+)
+def test_a_manifest_that_contradicts_its_file_rejects_the_utterance(
+    tmp_path: Path, kind: str, subtype: str, expected: Length, is_good: bool
+):
+    path = tmp_path / "long.audio"
+    soundfile.write(path, noise(), RATE, format=kind, subtype=subtype)
+    split = split_from_segments([segment(path, 0.0, 1.0, expected=expected)], None)
+    reasons = [one.reason for one in split.rejected]
+    assert (reasons == []) == is_good
+    assert all(f"its manifest says {expected}, {path} has " in reason for reason in reasons)

@@ -28,7 +28,7 @@ from speech_stages import step_folder
 
 from asrkd.commands import main as cli
 from asrkd.data.audio import make_supervision, probe, read_samples
-from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus, user_corpus_files
+from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus, user_corpus_audio, user_corpus_files
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.manifests import save_split
 from asrkd.data.splits import CorpusSplit
@@ -658,3 +658,32 @@ def require_the_same_corpus_from_manifests(
             key: corpus[split][key] for key in ("utterances", "speakers", "words")
         }
     assert all(0.1 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())
+
+
+def test_one_manifest_of_recordings_serves_three_of_supervisions(tmp_path: Path, kaldi: Path):
+    """A recording that no split has an utterance of is missing its transcript, once."""
+    recordings, supervisions = write_manifests(tmp_path, kaldi)
+    rows = [json.loads(line) for line in gzip.open(supervisions, "rt")]
+    parts = {}
+    for name, speakers in {"train": ("ann", "bob", "cyd"), "dev": ("dan",), "test": ("eve",)}.items():
+        parts[name] = tmp_path / f"{name}.jsonl"
+        of_part = [row for row in rows if row["speaker"] in speakers and row["id"] != "bob-2"]
+        parts[name].write_text("".join(json.dumps(row) + "\n" for row in of_part))
+    options = UserCorpusOptions(
+        recordings,
+        parts["train"],
+        dev_recordings=recordings,
+        dev_supervisions=parts["dev"],
+        test_recordings=recordings,
+        test_supervisions=parts["test"],
+    )
+    splits = prepare_user_corpus(tmp_path, options)
+    heard = {name: sorted(one.id for one in split.supervisions if one.text) for name, split in splits.items()}
+    assert heard == {
+        "train": ["ann-1", "ann-2", "bob-1", "cyd-1", "cyd-2"],
+        "dev": ["dan-1", "dan-2"],
+        "test": ["eve-1", "eve-2"],
+    }
+    assert [one.id for one in splits["train"].recordings] == ["ann-1", "ann-2", "bob-1", "bob-2", "cyd-1", "cyd-2"]
+    assert [len(splits[name].recordings) for name in ("dev", "test")] == [2, 2]
+    assert len(user_corpus_audio(tmp_path, options)) == 10

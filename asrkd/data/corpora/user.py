@@ -66,8 +66,7 @@ def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
 
 def user_corpus_audio(base: Path, options: UserCorpusOptions) -> list[Path]:
     """The audio files that the manifests name. InputError as in `prepare_user_corpus`."""
-    segments = (one for source in _sources(options) for one in _read(*source, base))
-    return sorted({segment.path for segment in segments})
+    return sorted({segment.path for segments in _read_sources(base, options) for segment in segments})
 
 
 def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool = False) -> dict[str, CorpusSplit]:
@@ -78,7 +77,7 @@ def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool
     be read or has a value of the wrong type, has audio behind a command or URL, has an utterance twice, or has too few
     speakers to hold some out.
     """
-    train, dev, test = (_read(*source, base) for source in _sources(options))
+    train, dev, test = _read_sources(base, options)
     require_distinct({"train": train, "dev": dev, "test": test})
     copies = Copies({one.utt_id: one.speaker for one in (*train, *dev, *test)}, _originals(options))
     dev, num_dev_copies = _without_copies_of(dev, test, copies)
@@ -126,6 +125,27 @@ def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return [path / name for name in KALDI_FILES if (path / name).is_file()]
     return [path]
+
+
+def _read_sources(base: Path, options: UserCorpusOptions) -> list[list[Segment]]:
+    """The segments of each source. One manifest of recordings can serve several manifests of supervisions.
+
+    A recording without utterances in one source is no missing transcript where another source has utterances of it.
+    A recording without utterances in any source is in the first one only.
+    """
+    sources = [_read(*source, base) for source in _sources(options)]
+    used = [{one.path for one in segments if not one.is_unused_recording} for segments in sources]
+    seen: set[tuple[str, Path]] = set()
+    for number, segments in enumerate(sources):
+        by_others = set[Path]().union(*used[:number], *used[number + 1 :])
+        unused = {(one.utt_id, one.path) for one in segments if one.is_unused_recording}
+        sources[number] = [
+            one
+            for one in segments
+            if not one.is_unused_recording or (one.path not in by_others and (one.utt_id, one.path) not in seen)
+        ]
+        seen |= unused
+    return sources
 
 
 def _read(recordings: Path | None, supervisions: Path | None, base: Path) -> list[Segment]:
