@@ -82,8 +82,8 @@ class PhoneColumns:
         """A warning of phones that seem to be whole pronunciations. InputError where most first phones are words."""
         if 2 * len(self.repeated) > self.num_long:
             raise InputError(
-                f"{self.repeated[0]}: expected phones behind the word, found the word again, on {len(self.repeated)} of "
-                f"{self.num_long} lines of several phones (Kaldi's align_lexicon.txt?): give the lexicon.txt"
+                f"{self.repeated[0]}: expected phones behind the word, found the word again, on {len(self.repeated)} "
+                f"of {self.num_long} lines of several phones (Kaldi's align_lexicon.txt?): give the lexicon.txt"
             )
         private = [f"{word} {phone}" for word, phone in self.single.items() if self.uses[phone] == 1]
         if len(private) < 2 or 2 * len(private) <= len(self.words):

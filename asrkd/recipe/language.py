@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,32 @@ class LexiconSource:
     def notes(self) -> list[str]:
         """What a person should know of a dictionary that is not an error, a line each."""
         return [] if self.lang.units == "subword" else lexicon_notes(self.file)
+
+    def coverage_notes(self, texts: Sequence[Sequence[str]]) -> list[str]:
+        """A warning where a dictionary lacks most words of the training text, which get guesses. It may be of another
+        language, or write words in another way. InputError where a dictionary that is a file has none of the words.
+        """
+        counts = Counter(word for text in texts for word in text if word not in self.noises and not is_tag(word))
+        if not self.has_dictionary or not counts:
+            return []
+        known = self.known_words(counts.keys())
+        unknown = sorted(counts.keys() - known, key=lambda word: (-counts[word], word))
+        if not known and self.file != CMUDICT:
+            raise InputError(
+                f"{self.file}: expected words of the training text, such as {name_some(unknown)}, found none of its "
+                f"{len(unknown)} words, but such as {name_some(self._spoken_words())} (words are upper case here)"
+            )
+        guessed = sum(counts[word] for word in unknown)
+        if max(2 * len(unknown) - len(counts), 2 * guessed - counts.total()) <= 0 or not is_arpabet(self.file):
+            return []
+        own = f"; the lexicon has words such as {name_some(self._spoken_words())}" if self.file != CMUDICT else ""
+        return [
+            f"{self.file}: {len(unknown)} of {len(counts)} words of the training text ({guessed} of {counts.total()} "
+            f"running words) are not in the lexicon and get guesses by English spelling: {name_some(unknown)}{own}"
+        ]
+
+    def _spoken_words(self) -> list[str]:
+        return [word for word in self.dictionary_words() if not is_tag(word)]
 
     @property
     def noises(self) -> dict[str, str]:
