@@ -57,7 +57,7 @@ def require_phone(where: str, word: str, phone: str) -> None:
 
 
 class PhoneColumns:
-    """What all lines of a lexicon have in common: words among the phones, or phones that are written as one."""
+    """What single lines of a lexicon do not show: words among the phones, phones in one, words that become one."""
 
     def __init__(self, path: object) -> None:
         self.path = path
@@ -65,11 +65,11 @@ class PhoneColumns:
         self.repeated: list[str] = []  # where the first phone is the word
         self.single: dict[str, str] = {}
         self.uses: Counter[str] = Counter()
-        self.words: set[str] = set()
+        self.prons: dict[str, list[Sequence[str]]] = {}
 
     def add(self, where: str, word: str, pron: Sequence[str]) -> None:
         """Count a line."""
-        self.words.add(word)
+        self.prons.setdefault(word, []).append(pron)
         self.uses.update(set(pron))
         if len(pron) == 1:
             self.single[word] = pron[0]
@@ -79,17 +79,41 @@ class PhoneColumns:
                 self.repeated.append(where)
 
     def notes(self) -> list[str]:
-        """A warning of phones that seem to be whole pronunciations. InputError where most first phones are words."""
+        """Warnings of words that become one in upper case, and of phones that seem to be whole pronunciations.
+
+        InputError where most first phones are words.
+        """
         if 2 * len(self.repeated) > self.num_long:
             raise InputError(
                 f"{self.repeated[0]}: expected phones behind the word, found the word again, on {len(self.repeated)} "
                 f"of {self.num_long} lines of several phones (Kaldi's align_lexicon.txt?): give the lexicon.txt"
             )
-        private = [f"{word} {phone}" for word, phone in self.single.items() if self.uses[phone] == 1]
-        if len(private) < 2 or 2 * len(private) <= len(self.words):
+        return [*self._merged_notes(), *self._glued_notes()]
+
+    def _merged_notes(self) -> list[str]:
+        spellings: dict[str, list[str]] = {}
+        for word in self.prons:
+            spellings.setdefault(upper_case(word), []).append(word)
+        merged = [f"{' and '.join(words)} are {upper}" for upper, words in spellings.items() if self._differ(words)]
+        if not merged:
             return []
         return [
-            f"{self.path}: {len(private)} of {len(self.words)} words have one phone that no other word has "
+            f"{self.path}: {len(merged)} groups of entries have no pronunciation in common and become one word in "
+            f"upper case, with all of their pronunciations ({name_some(merged)}): if these are different words, spell them "
+            "differently in upper case too"
+        ]
+
+    def _differ(self, words: Sequence[str]) -> bool:
+        """Whether some of the words have no pronunciation that another one has."""
+        uses = Counter(pron for word in words for pron in {tuple(one) for one in self.prons[word]})
+        return len(words) > 1 and any(all(uses[tuple(pron)] == 1 for pron in self.prons[word]) for word in words)
+
+    def _glued_notes(self) -> list[str]:
+        private = [f"{word} {phone}" for word, phone in self.single.items() if self.uses[phone] == 1]
+        if len(private) < 2 or 2 * len(private) <= len(self.prons):
+            return []
+        return [
+            f"{self.path}: {len(private)} of {len(self.prons)} words have one phone that no other word has "
             f"({name_some(private)}): if these are several phones, put spaces between them"
         ]
 

@@ -388,3 +388,14 @@ def test_pronunciations_without_spaces_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "lexicon.txt", "A AH\nHALL HHAHL\nBEE BIY\n")
     (note,) = lexicon_notes(path)
     assert "3 of 3 words have one phone that no other word has (A AH, HALL HHAHL, BEE BIY): if these" in note
+
+
+def test_words_that_upper_case_makes_one_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("maße m a s e\nmasse m a s @\nThe t e\nthe t i\nthe t e\nsı s i\n", encoding="utf-8")
+    (note,) = lexicon_notes(path)
+    assert ": 1 groups of entries have no pronunciation in common" in note
+    assert "(maße and masse are MASSE)" in note
+    path.write_text("ısı y s\nisi i s\nS x y\ns w z\nıs a b\n", encoding="utf-8")
+    (note,) = lexicon_notes(path)
+    assert "2 groups" in note and "(ısı and isi are ISI, S and s are S)" in note

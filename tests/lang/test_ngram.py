@@ -408,9 +408,9 @@ def test_unigrams_must_be_probabilities_of_base_ten(tmp_path: Path, caplog: pyte
     def scaled(factor: float) -> NgramModel:
         return NgramModel(({word: Entry(one.log10_prob * factor, 0.0) for word, one in model.tables[0].items()},))
 
-    with pytest.raises(InputError, match="sum to 1 .*<s> does not count.*, found a sum of 6"):
+    with pytest.raises(InputError, match=r"sum to 1 .*<s> does not count.*, found a sum of 6"):
         require_unigram_probabilities("lm", scaled(0.0))
-    with pytest.raises(InputError, match="lm: .* of 1 with base e: these look like natural logarithms"):
+    with pytest.raises(InputError, match=r"lm: .* of 1 with base e: these look like natural logarithms"):
         require_unigram_probabilities("lm", scaled(math.log(10)))
     assert not caplog.records
     require_unigram_probabilities("lm", scaled(4.0))
