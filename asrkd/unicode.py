@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
 # Soft hyphen, zero-width space, byte-order mark, word joiner, and marks of the direction of writing.
@@ -29,6 +30,23 @@ def clean(text: str) -> str:
 def upper_case(text: str) -> str:
     """`text` in upper case and NFC. Python's capitals of a letter in NFC may be in another form (\u1fb7)."""
     return text.upper() if text.isascii() else unicodedata.normalize("NFC", text.upper())
+
+
+def dotted_note(texts: Iterable[str]) -> str:
+    """What `upper_case` does to the Turkish letters \u0131 and \u0130 of texts, as one line; empty without them."""
+    words = Counter(word for text in texts if not text.isascii() for word in text.split())
+    small = sorted((word for word in words if "\u0131" in word), key=lambda word: (-words[word], word))
+    capital = sorted((word for word in words if "\u0130" in word), key=lambda word: (-words[word], word))
+    parts = []
+    if small:
+        parts.append(
+            f"{len(small)} words have \u0131 ({small[0]}), which becomes I as i does, so words that differ in it "
+            f"become one ({upper_case(small[0])})"
+        )
+    if capital:
+        parts.append(f"{len(capital)} words have \u0130 ({capital[0]}), which stays another letter than I, made of i")
+    advice = ": give texts and lexicon in Turkish capitals (\u0130 of i, I of \u0131) to tell them apart"
+    return f"{'; '.join(parts)}{advice}" if parts else ""
 
 
 def code_points(letters: Iterable[str]) -> str:

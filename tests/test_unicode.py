@@ -15,7 +15,7 @@ from asrkd.distil.posterior_files import open_posteriors
 from asrkd.files import find_file, read_lines
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
-from asrkd.unicode import clean, code_points, upper_case
+from asrkd.unicode import clean, code_points, dotted_note, upper_case
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,12 @@ def test_a_file_is_found_whatever_spelling_the_disk_has(tmp_path: Path, on_disk:
 def test_posteriors_of_another_system_have_the_ids_of_the_corpus(tmp_path: Path) -> None:
     np.save(tmp_path / "zoe\u0301-1.npy", np.zeros((2, 3)))
     assert list(open_posteriors(tmp_path)) == ["zoé-1"] and open_posteriors(tmp_path)["zoé-1"].shape == (2, 3)
+
+
+def test_turkish_letters_are_explained() -> None:
+    assert dotted_note(["isi", "été"]) == ""
+    note = dotted_note(["ısı isi", "İyi ısı"])
+    assert note.startswith(
+        "1 words have ı (ısı), which becomes I as i does, so words that differ in it become one (ISI)"
+    )
+    assert "; 1 words have İ (İyi), which stays another letter than I, made of i: give texts" in note

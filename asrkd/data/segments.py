@@ -29,7 +29,7 @@ from asrkd.data.ffmpeg import container_of, decode
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
-from asrkd.unicode import upper_case
+from asrkd.unicode import dotted_note, upper_case
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,9 @@ def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) 
     A segment that is not all of its file is copied once, to a file in `segments_dir`. With None nothing is copied;
     these manifests are for checks only.
     """
+    note = dotted_note(segment.text or "" for segment in segments)
+    if note:
+        logger.warning("texts: %s", note)
     recordings, supervisions, rejected = [], [], []
     sources: dict[Path, _Source] = {}
     for segment in tqdm(segments, desc="audio", unit="utt", delay=PROGRESS_DELAY_SEC, leave=False):

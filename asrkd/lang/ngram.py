@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ MAX_LOG10_BACKOFF = 99.0
 # Powers of ten below and above are 0 and an error in double precision.
 _MAX_EXPONENT = 300.0
 _DIGITS = 9  # enough for a reader in single precision
+_OTHER_FORMAT = re.compile(r"\s*[iq]ARPA\b", re.IGNORECASE)  # IRSTLM's intermediate and quantised formats
 _MAX_COUNT_DIGITS = 18  # Python refuses to read integers of thousands of digits
 
 
@@ -282,7 +284,8 @@ def read_arpa(path: Path | str) -> NgramModel:
 
     A number below -99, such as -inf, is read as -99. InputError, naming file and line, for a wrong count, a line that
     is not an n-gram, NaN, a probability above 1, a back-off weight above MAX_LOG10_BACKOFF, a word that is not a
-    unigram, a missing `<s>` or `</s>`, a bad encoding, or a file that ends early.
+    unigram, a missing `<s>` or `</s>`, a bad encoding, a file that ends early, or a format of another tool (iARPA of
+    IRSTLM). `<UNK>` in any case is `<unk>`.
     """
     lines = read_lines(path)
     position, counts = _read_header(path, lines)
@@ -299,13 +302,30 @@ def read_arpa(path: Path | str) -> NgramModel:
     for word in (BOS, EOS):
         if word not in tables[0]:
             raise InputError(f"{path}: expected a unigram {word}, found none")
-    return NgramModel(tuple(tables))
+    return NgramModel(tuple(_with_unk(tables)))
+
+
+def _with_unk(tables: list[dict[str, Entry]]) -> list[dict[str, Entry]]:
+    """The tables with the unknown word in lower case: tools write <UNK> as well."""
+    other = next((word for word in tables[0] if word.lower() == UNK), UNK)
+    if UNK in tables[0] or other == UNK:
+        return tables
+
+    def renamed(key: str) -> str:
+        return " ".join(UNK if word == other else word for word in key.split(" ")) if other in key else key
+
+    return [{renamed(key): entry for key, entry in table.items()} for table in tables]
 
 
 def _read_header(path: Path | str, lines: list[str]) -> tuple[int, list[int]]:
     position = 0
     # The format allows any text before \data\.
     while position < len(lines) and lines[position].strip() != "\\data\\":
+        if _OTHER_FORMAT.match(lines[position]):
+            raise InputError(
+                f"{path}:{position + 1}: expected an ARPA language model, found {lines[position].strip()[:30]!r}: "
+                "convert it (compile-lm --text=yes of IRSTLM)"
+            )
         position += 1
     if position == len(lines):
         raise InputError(f"{path}: expected an ARPA language model, found no line \\data\\")

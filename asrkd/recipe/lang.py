@@ -73,7 +73,7 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
         words = [[word for word in sentence if not is_tag(word)] for sentence in text]
         _learn_pieces([" ".join(sentence) for sentence in words], options.lang.vocab_size, out_dir / PIECES_NAME)
     source = lexicon_source(corpus, options, out_dir)
-    for note in source.notes():
+    for note in (*source.notes(), *source.coverage_notes(text)):
         log.warning("%s", note)
     spoken = {word for sentence in text for word in sentence}
     lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))

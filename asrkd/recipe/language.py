@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
 from asrkd.lang.tags import is_tag, noise_phones, parse_tags
+from asrkd.lang.unigrams import require_unigram_probabilities
+from asrkd.unicode import upper_case
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,32 @@ class LexiconSource:
     def notes(self) -> list[str]:
         """What a person should know of a dictionary that is not an error, a line each."""
         return [] if self.lang.units == "subword" else lexicon_notes(self.file)
+
+    def coverage_notes(self, texts: Sequence[Sequence[str]]) -> list[str]:
+        """A warning where a dictionary lacks most words of the training text, which get guesses. It may be of another
+        language, or write words in another way. InputError where a dictionary that is a file has none of the words.
+        """
+        counts = Counter(word for text in texts for word in text if word not in self.noises and not is_tag(word))
+        if not self.has_dictionary or not counts:
+            return []
+        known = self.known_words(counts.keys())
+        unknown = sorted(counts.keys() - known, key=lambda word: (-counts[word], word))
+        if not known and self.file != CMUDICT:
+            raise InputError(
+                f"{self.file}: expected words of the training text, such as {name_some(unknown)}, found none of its "
+                f"{len(unknown)} words, but such as {name_some(self._spoken_words())} (words are upper case here)"
+            )
+        guessed = sum(counts[word] for word in unknown)
+        if max(2 * len(unknown) - len(counts), 2 * guessed - counts.total()) <= 0 or not is_arpabet(self.file):
+            return []
+        own = f"; the lexicon has words such as {name_some(self._spoken_words())}" if self.file != CMUDICT else ""
+        return [
+            f"{self.file}: {len(unknown)} of {len(counts)} words of the training text ({guessed} of {counts.total()} "
+            f"running words) are not in the lexicon and get guesses by English spelling: {name_some(unknown)}{own}"
+        ]
+
+    def _spoken_words(self) -> list[str]:
+        return [word for word in self.dictionary_words() if not is_tag(word)]
 
     @property
     def noises(self) -> dict[str, str]:
@@ -134,8 +163,10 @@ def _with_noises(lexicon: Lexicon, noises: Mapping[str, str]) -> Lexicon:
 
 
 def read_language_model(path: Path | str) -> NgramModel:
-    """An ARPA file, plain or gzip, or a binary model of CMU Sphinx."""
-    return read_sphinx_lm(path) if is_sphinx_lm(path) else read_arpa(path)
+    """An ARPA file, plain or gzip, or a binary model of CMU Sphinx. InputError if its numbers are no probabilities."""
+    model = read_sphinx_lm(path) if is_sphinx_lm(path) else read_arpa(path)
+    require_unigram_probabilities(path, model)
+    return model
 
 
 def decoding_language(
@@ -156,6 +187,7 @@ def decoding_language(
             f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
             f"but such as {min(whole.possible_words, default='none')} (words are upper case here)"
         )
+    _warn_of_missing(lang.arpa, train_text, whole)
     words = top_words(whole, lang.max_words)
     impossible = sorted(words - whole.possible_words)
     if impossible:
@@ -170,6 +202,23 @@ def decoding_language(
     _require_pronounced(words, decoded, lang)
     pruned = prune_by_entropy(whole, lang.prune) if lang.prune else whole
     return decoded, restrict(pruned, words & decoded.prons.keys())
+
+
+def _warn_of_missing(path: str, train_text: Sequence[Sequence[str]], model: NgramModel) -> None:
+    """Name the words of the training text that a model does not have, or has in another case alone."""
+    counts = Counter(word for sentence in train_text for word in sentence if not is_tag(word))
+    missing = sorted(counts.keys() - model.vocabulary, key=lambda word: (-counts[word], word))
+    if not missing:
+        return
+    spelled = {upper_case(word): word for word in model.vocabulary}
+    other_case = [f"{spelled[word]} for {word}" for word in missing if word in spelled]
+    log.warning(
+        "%s: %d of %d words of the training text are not in the model and cannot be recognised: %s%s",
+        *(path, len(missing), len(counts), name_some(missing)),
+        f"; {len(other_case)} are there in another case ({name_some(other_case)}): words are upper case here"
+        if other_case
+        else "",
+    )
 
 
 def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> NgramModel:

@@ -243,7 +243,7 @@ def _units(
         else:
             values = {"lexicon": lang.lexicon if lang.lexicon == CMUDICT else str(Path(lang.lexicon).absolute())}
             source = LexiconSource(lang.lexicon, lang)
-        for note in source.notes():
+        for note in (*source.notes(), *source.coverage_notes(texts)):
             logger.warning("%s", note)
         values |= {name: getattr(lang, name) for name in TEXT_OPTIONS if getattr(lang, name)}
         spoken = source.build_known({word for text in texts for word in text})

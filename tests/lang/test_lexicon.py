@@ -332,3 +332,70 @@ def test_an4_dictionary(an4_dir: Path) -> None:
     transcripts = (an4_dir / "etc" / "an4_train.transcription").read_text().splitlines()
     spoken = {word for line in transcripts for word in line.split()[1:-2]}
     assert build_lexicon(spoken, an4_dir / "etc" / "an4.dic")[1] == []
+
+
+# ------------------------------------------------------------------------------------------- other formats
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("A AH\nB | B IY\n", "lexicon.txt:2: expected phones of word B and spaces between them, found '|'"),
+        ("A = AH\n", "lexicon.txt:1: expected phones of word A and spaces between them, found '='"),
+        ("A -> AH\n", "lexicon.txt:1: .*found '->'"),
+        ("B\tB . IY\n", "lexicon.txt:1: .*found '.', which has no letter"),
+        ('B\tB " IY\n', "lexicon.txt:1: .*found '\"', which has no letter"),
+        ("B /B IY/\n", "lexicon.txt:1: .*found '/B'"),
+        ("B B IY/\n", "lexicon.txt:1: .*found 'IY/'"),
+        ("B [B IY]\n", "lexicon.txt:1: .*found '\\[B'"),
+        ('B "B IY"\n', "lexicon.txt:1: .*found 'IY\"'"),
+        ("A\tAH, EY\n", "lexicon.txt:1: .*found 'AH,'.*a line of its own"),
+        ("A\t[B]\tAH\n", "lexicon.txt:1: expected phones of word A, found \\[B\\]: HTK's output symbol"),
+        ("A A AH\nBEE BEE B IY\nsea SEA S IY\n", "lexicon.txt:2: .*the word again, on 2 of 2 lines of several phones"),
+        ("A AH\nNEW YORK\tN UW\n", "lexicon.txt:2: expected one word before the tab, found 'NEW YORK'"),
+        ("BYE BYE\tB AY\n", "lexicon.txt:1: expected one word before the tab, found 'BYE BYE'"),
+    ],
+)
+def test_refuses_marks_and_columns_of_other_formats(tmp_path: Path, text: str, message: str) -> None:
+    path = write(tmp_path / "lexicon.txt", text)
+    for check in (lexicon_notes, lambda source: build_lexicon(["A"], source)):
+        with pytest.raises(InputError, match=message):
+            check(path)
+
+
+def test_reads_phones_of_other_alphabets_and_columns(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    prons = {
+        "SAMPA": ("@", "{", "}", "?", '"a', "3:", "n=", "t`", "?\\", "a_~", 'e_"', "b_<", "&"),
+        "TIMIT": ("h#", "ax-h", "pcl"),
+        "PIECES": ("▁S", "+,", "+X", "+."),
+        "WELL-KNOWN": ("W", "-", "K"),
+        "DON'T": ("D", "'", "T"),
+        "हिंदी": ("ह", "ि", "ं"),
+        "<NOISE>": ("[NSN]",),
+        "[BREATH]": ("[BREATH]",),
+    }
+    write(path, "".join(f"{word} {' '.join(pron)}\n" for word, pron in prons.items()))
+    assert lexicon_notes(path) == []
+    assert build_lexicon(prons, path)[0].prons == {word: (pron,) for word, pron in prons.items()}
+    write(path, "A\t[A]\tAH\nB [B]\tB IY\n  C  [c] S IY\nD [] D IY\n")  # HTK
+    assert build_lexicon("ABCD", path)[0].prons["C"] == (("S", "IY"),)
+    write(path, "A 0.5\tAH\n B 1.0\tB IY\n")  # Kaldi's lexiconp.txt
+    assert build_lexicon("AB", path)[0].prons == {"A": (("AH",),), "B": (("B", "IY"),)}
+
+
+def test_pronunciations_without_spaces_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "lexicon.txt", "A AH\nHALL HHAHL\nBEE BIY\n")
+    (note,) = lexicon_notes(path)
+    assert "3 of 3 words have one phone that no other word has (A AH, HALL HHAHL, BEE BIY): if these" in note
+
+
+def test_words_that_upper_case_makes_one_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("maße m a s e\nmasse m a s @\nThe t e\nthe t i\nthe t e\nsı s i\n", encoding="utf-8")
+    (note,) = lexicon_notes(path)
+    assert ": 1 groups of entries have no pronunciation in common" in note
+    assert "(maße and masse are MASSE)" in note
+    path.write_text("ısı y s\nisi i s\nS x y\ns w z\nıs a b\n", encoding="utf-8")
+    (note,) = lexicon_notes(path)
+    assert "2 groups" in note and "(ısı and isi are ISI, S and s are S)" in note

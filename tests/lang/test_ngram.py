@@ -28,6 +28,7 @@ from asrkd.lang.ngram import (
     read_arpa,
 )
 from asrkd.lang.pruning import prune_by_entropy
+from asrkd.lang.unigrams import require_unigram_probabilities
 
 Sentences = list[list[str]]
 
@@ -380,6 +381,8 @@ def test_reads_what_other_tools_write(tmp_path: Path) -> None:
         ("\\2-grams:", "\\3-grams:", r"lm:12: expected .2-grams:, found .*3-grams"),
         ("\\end\\\n", "", r"lm: expected .end., found the end of the file"),
         ("-0.7\t</s>", "-0.7\tC", r"lm: expected a unigram </s>, found none"),
+        ("\\data\\", "iARPA\n\\data\\", r"lm:2: expected an ARPA language model, found 'iARPA'"),
+        ("\\data\\", "qARPA 3 256\n\\data\\", r"lm:2: expected an ARPA language model, found 'qARPA 3 256'"),
     ],
 )
 def test_bad_arpa_is_named_by_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -388,6 +391,30 @@ def test_bad_arpa_is_named_by_file_and_line(tmp_path: Path, old: str, new: str, 
     path.write_text(GOOD.replace(old, new, 1))
     with pytest.raises(InputError, match=message):
         read_arpa(path)
+
+
+def test_the_unknown_word_in_any_case(tmp_path: Path) -> None:
+    path = tmp_path / "lm"
+    path.write_text(GOOD.replace("B", "<UNK>"))
+    model = read_arpa(path)
+    assert model.vocabulary == {"A"}
+    assert model.log10_prob(["A"], "B") == model.log10_prob(["A"], UNK) == -0.3
+
+
+def test_unigrams_must_be_probabilities_of_base_ten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = estimate_kneser_ney([["A", "B"], ["B", "C", "A"], ["D"]], 2)
+    require_unigram_probabilities("lm", model)
+
+    def scaled(factor: float) -> NgramModel:
+        return NgramModel(({word: Entry(one.log10_prob * factor, 0.0) for word, one in model.tables[0].items()},))
+
+    with pytest.raises(InputError, match=r"sum to 1 .*<s> does not count.*, found a sum of 6"):
+        require_unigram_probabilities("lm", scaled(0.0))
+    with pytest.raises(InputError, match=r"lm: .* of 1 with base e: these look like natural logarithms"):
+        require_unigram_probabilities("lm", scaled(math.log(10)))
+    assert not caplog.records
+    require_unigram_probabilities("lm", scaled(4.0))
+    assert "the probabilities of the 6 unigrams sum to 0.0" in caplog.text
 
 
 @pytest.mark.parametrize("never", ["-inf", "-Inf", "-infinity", "-1e400", "-99", "-123.4"])

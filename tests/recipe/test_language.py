@@ -69,3 +69,27 @@ def test_a_rescoring_model_needs_a_probability_of_each_word(tmp_path: Path) -> N
     for check in (require_rescorable, rescoring_model):
         with pytest.raises(InputError, match=r"large: expected .* a probability above 0 of it, found 1 missing: B"):
             check(TEXT, lang, ngram)
+
+
+def test_a_lexicon_of_other_words_is_refused_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "lexicon.txt"
+    path.write_text("ONE: W AH N\nTWO: T UW\n", encoding="utf-8")
+    text = [["ONE", "TWO"], ["TWO", "[NOISE]"]]
+    with pytest.raises(InputError, match="expected words of the training text, such as TWO, ONE, found none of its 2"):
+        LexiconSource(path, LangOptions()).coverage_notes(text)
+    path.write_text("<SIL> SIL\nONE W AH N\n", encoding="utf-8")
+    (note,) = LexiconSource(path, LangOptions()).coverage_notes(text)
+    assert "1 of 2 words of the training text (2 of 3 running words) are not in the lexicon" in note
+    assert note.endswith("TWO; the lexicon has words such as ONE")
+    path.write_text("ONE W AH N\nTWO T UW\n", encoding="utf-8")
+    assert LexiconSource(path, LangOptions()).coverage_notes(text) == []
+
+
+def test_words_of_the_text_that_a_model_does_not_have_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lang = LangOptions(arpa=arpa(tmp_path / "lm", {"A": "-0.5", "b": "-0.5"}), max_unpronounced=0.5)
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), lang)
+    decoding_language(TEXT, source.build({"A", "B"})[0], source)
+    expected = "1 of 2 words of the training text are not in the model and cannot be recognised: B; 1 are there in"
+    assert f"{expected} another case (b for B): words are upper case here" in caplog.text
