@@ -4,8 +4,8 @@ Copies at another speed, with noise or of another microphone have other ids and 
 be held out and the other trained on. What counts as a sign, each on one line for a split:
 
 * names: an utt_id is another one's with whole components added at one end (`sp0.9-ann-1`, `ann-1_noise`), which are not
-  numbers only, and the words are the same. Of speakers: such components are those of augmentation (AUGMENTED), or one
-  speaker says at least half of what the other says and few training speakers say.
+  numbers only, and the words are the same. Of speakers: such components are those of augmentation (AUGMENTED), the
+  case differs, or one speaker says at least half of what the other says and few training speakers say.
 * audio: the same contents of the file, and more than half of the same part of it.
 * audio within a split: the same contents and nearly the same part of it, with other words. One of the texts is wrong.
 * texts: at least three sentences of eight words or more that few training speakers say, and more than half of those of
@@ -91,6 +91,7 @@ def _speakers_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> dict
     found = {}
     for name in ours.keys() - theirs.keys():  # another warning names those in both
         alike = set[str]().union(*(by_stem[stem] for stem in (name, *_marked_stems(name))))
+        alike = {other for other in alike if _say_enough(ours[name] | theirs[other])}
         similar = by_plain_name[_plain_name(name)] | (alike & _who_say_the_same(ours[name], who_says))
         if similar:
             found[name] = min(similar)
@@ -121,11 +122,16 @@ def _who_say_the_same(texts: set[str], who_says: Mapping[str, set[str]]) -> set[
     return {name for name, count in counts.items() if 2 * count >= len(rare)}
 
 
+def _say_enough(texts: set[str]) -> bool:
+    """Whether the texts of two speakers show who they are. Where each utterance has its speaker, many say YES."""
+    return len(texts) > 1 or any(len(text.split()) >= MIN_LONG_WORDS for text in texts)
+
+
 def _plain_name(name: str) -> str:
-    """The name without components such as sp0.9 and noise."""
+    """The name without components such as sp0.9 and noise, in one case: tables of several people differ in case."""
     while (stem := next((stem for stem, other in _stems(name) if AUGMENTED.fullmatch(other)), None)) is not None:
         name = stem
-    return name
+    return name.casefold()
 
 
 def _utterances_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> dict[str, str]:
@@ -144,7 +150,8 @@ def _utterances_by_name(held: Sequence[Segment], train: Sequence[Segment]) -> di
 def _copies_within(held: Sequence[Segment]) -> dict[str, str]:
     """Utterances that are augmented copies of others of the split, by utt_id and words."""
     ours = {one.utt_id: one for one in held if one.text}
-    pairs = {utt_id: ours.get(_plain_name(utt_id)) for utt_id in ours}
+    by_folded = {utt_id.casefold(): one for utt_id, one in reversed(ours.items())}
+    pairs = {utt_id: by_folded.get(_plain_name(utt_id)) for utt_id in ours}
     return {
         utt_id: other.utt_id
         for utt_id, other in pairs.items()

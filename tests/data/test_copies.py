@@ -50,6 +50,27 @@ def test_a_speaker_with_an_affix_is_named(name: str, caplog: pytest.LogCaptureFi
     assert f"{name.format('ann')} (ann)" in line
 
 
+def test_a_speaker_in_another_case_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = warnings(spoken(SPEAKERS), [replace(one, speaker="ANN") for one in spoken(("zoe",))], caplog)
+    assert "1 speakers of test seem to be in train under another name: ANN (ann): " in line
+    assert "ANN (sp0.9-ann)" in warnings(spoken(SPEAKERS, name="sp0.9-{}"), spoken(("ANN",)), caplog)[0]
+
+
+def test_copies_of_ids_in_upper_case_are_named_within_test(caplog: pytest.LogCaptureFixture) -> None:
+    copies = spoken(("ANN",)) + [replace(one, utt_id=f"sp0.9-{one.utt_id}") for one in spoken(("ANN",))]
+    assert "4 utterances of test seem to be copies of others of test" in warnings([], copies, caplog)[0]
+
+
+@pytest.mark.parametrize(("text", "is_sign"), [("yes", False), (LONG.format("cat", "ann"), True)])
+def test_short_words_are_no_sign_where_each_utterance_has_its_speaker(
+    text: str, is_sign: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Speakers are as the utt_ids, of which many share components."""
+    others = [segment(f"u-{number}", f"u-{number}", f"other words {number}") for number in range(8)]
+    train, test = [segment("fash-an251", "fash-an251", text), *others], [segment("fash-an253", "fash-an253", text)]
+    assert any("under another name" in line for line in warnings(train, test, caplog)) == is_sign
+
+
 def test_copies_without_their_original_are_named(caplog: pytest.LogCaptureFixture) -> None:
     test, train = spoken(SPEAKERS[:1], name="mic1-{}"), spoken(SPEAKERS, name="mic2-{}")
     assert "mic1-ann (mic2-ann)" in warnings(train, test, caplog)[0]

@@ -663,7 +663,7 @@ def require_the_same_corpus_from_manifests(
 def test_one_manifest_of_recordings_serves_three_of_supervisions(tmp_path: Path, kaldi: Path):
     """A recording that no split has an utterance of is missing its transcript, once."""
     recordings, supervisions = write_manifests(tmp_path, kaldi)
-    rows = [json.loads(line) for line in gzip.open(supervisions, "rt")]
+    rows = [json.loads(line) for line in gzip.decompress(supervisions.read_bytes()).splitlines()]
     parts = {}
     for name, speakers in {"train": ("ann", "bob", "cyd"), "dev": ("dan",), "test": ("eve",)}.items():
         parts[name] = tmp_path / f"{name}.jsonl"
@@ -687,3 +687,12 @@ def test_one_manifest_of_recordings_serves_three_of_supervisions(tmp_path: Path,
     assert [one.id for one in splits["train"].recordings] == ["ann-1", "ann-2", "bob-1", "bob-2", "cyd-1", "cyd-2"]
     assert [len(splits[name].recordings) for name in ("dev", "test")] == [2, 2]
     assert len(user_corpus_audio(tmp_path, options)) == 10
+
+
+def test_speakers_that_utt2uniq_makes_one_are_counted_in_the_error(kaldi: Path):
+    names = [line.split()[0] for line in (kaldi / "utt2spk").read_text().splitlines()]
+    (kaldi / "utt2uniq").write_text("".join(f"{name} same\n" for name in names))
+    with pytest.raises(
+        InputError, match=r"found 1 \(5 whose utterances are copies of each other's by utt2uniq\): give"
+    ):
+        prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))

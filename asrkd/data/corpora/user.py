@@ -200,9 +200,11 @@ def _hold_out(
     speakers = {copies.speaker(segment.speaker) for segment in segments if segment.speaker}
     number = number or max(1, round(HELD_OUT_SHARE * len(speakers)))
     if number >= len(speakers):
+        given = {segment.speaker for segment in segments if segment.speaker}
+        merged = f" ({len(given)} whose utterances are copies of each other's by utt2uniq)"
         raise InputError(
-            f"{name} speakers: expected more than {number} to hold out {number}, found {len(speakers)}: "
-            f"give --{name}-recordings"
+            f"{name} speakers: expected more than {number} to hold out {number}, found {len(speakers)}"
+            f"{merged if len(given) > len(speakers) else ''}: give --{name}-recordings"
         )
     chosen = held_out_speakers(speakers, number)
     is_held = [bool(one.speaker) and copies.speaker(one.speaker) in chosen for one in segments]
