@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrkd.data.audio import AudioError, probe
-from asrkd.data.manifest_items import CONTROL
+from asrkd.data.manifest_items import CONTROL, URL
 from asrkd.data.segments import Segment
 from asrkd.data.transcripts import read_table
 from asrkd.errors import InputError, name_some
@@ -129,6 +129,10 @@ def _wavs(path: Path) -> dict[str, _Wav]:
             raise InputError(
                 f"{path}: {name}: expected a file, found the command {entry[:60]!r}, which is not run: "
                 "write its output to a file"
+            )
+        if URL.match(entry.lstrip("\"'")) or URL.match(str(wav.path)):
+            raise InputError(
+                f"{path}: {name}: expected a file, found the URL {entry[:60]!r}: write the path of a local file"
             )
         if ARCHIVE_OFFSET.search(str(wav.path)):
             raise InputError(

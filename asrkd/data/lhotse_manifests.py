@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asrkd.data.manifest_items import CONTROL, Fields, described, read_items
+from asrkd.data.manifest_items import CONTROL, URL, Fields, described, read_items
 from asrkd.data.segments import Length, Segment
 from asrkd.errors import InputError
 from asrkd.unicode import clean
@@ -158,13 +158,13 @@ def _is_same(one: Segment, other: Segment) -> bool:
 
 def _read_recordings(path: Path) -> dict[str, _Recording]:
     by_id: dict[str, _Recording] = {}
-    for number, fields in read_items(path, RECORDINGS):
+    for where, fields in read_items(path, RECORDINGS):
         kind = _kind(fields)
         if kind in (*READ_CUTS, *REFUSED_CUTS):
             raise InputError(f"{path}: expected {RECORDINGS}, found a {kind} in it: give cuts without --supervisions")
         if kind not in ("Recording", "object"):
             raise InputError(f"{path}: expected {RECORDINGS}, found a {kind} in it")
-        recording = _recording(_Item.of(f"{path}:{number}", fields))
+        recording = _recording(_Item.of(where, fields))
         if by_id.setdefault(recording.recording_id, recording) is not recording:
             raise InputError(f"{path}: expected one recording {recording.recording_id}, found two")
     return by_id
@@ -172,11 +172,11 @@ def _read_recordings(path: Path) -> dict[str, _Recording]:
 
 def _read_supervisions(path: Path, by_id: dict[str, _Recording], recordings: Path) -> list[Segment]:
     segments, used = [], set()
-    for number, fields in read_items(path, SUPERVISIONS):
+    for where, fields in read_items(path, SUPERVISIONS):
         kind = _kind(fields)
         if kind not in ("SupervisionSegment", "object"):
             raise InputError(f"{path}: expected {SUPERVISIONS}, found a {kind} in it")
-        item = _Item.of(f"{path}:{number}", fields)
+        item = _Item.of(where, fields)
         recording_id = item.text("recording_id")
         if recording_id not in by_id:
             raise InputError(f"{recordings}: expected a recording {recording_id} of {item.text('id')}, found none")
@@ -191,18 +191,18 @@ def _read_supervisions(path: Path, by_id: dict[str, _Recording], recordings: Pat
 
 
 def _read_cuts(path: Path) -> Iterator[Segment]:
-    for number, fields in read_items(path, CUTS):
+    for where, fields in read_items(path, CUTS):
         kind = _kind(fields)
         if kind in REFUSED_CUTS:
             raise InputError(
-                f"{path}:{number}: {fields.get('id')!r:.60}: expected a MonoCut, found a {kind}, {REFUSED_CUTS[kind]}: "
+                f"{where}: {fields.get('id')!r:.60}: expected a MonoCut, found a {kind}, {REFUSED_CUTS[kind]}: "
                 "write its audio with CutSet.save_audios"
             )
         if kind == "Recording":
             raise InputError(f"{path}: expected --supervisions with a manifest of recordings, found none")
         if kind not in READ_CUTS:
             raise InputError(f"{path}: expected {RECORDINGS} or {CUTS}, found a {kind} in it")
-        yield from _cut_segments(_Item.of(f"{path}:{number}", fields))
+        yield from _cut_segments(_Item.of(where, fields))
 
 
 def _cut_segments(cut: _Item) -> Iterator[Segment]:
@@ -244,6 +244,8 @@ def _recording(item: _Item) -> _Recording:
                 f"{item.where}: expected one unchanged file, found a {kind:.30}: write its audio to a file"
             )
         path = source.text("source")
+        if URL.match(path):
+            raise source.error("source", "a path", ", a URL: write the path of a local file")
         if len(path.encode()) > LONGEST_PATH:
             raise source.error("source", f"a path of at most {LONGEST_PATH} bytes")
         files.append((Path(path), source.channels("channels")))

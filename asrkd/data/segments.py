@@ -56,7 +56,7 @@ class Length:
     duration_sec: float
 
     def __str__(self) -> str:
-        return f"{self.num_samples} samples, {self.sampling_rate} Hz and {self.duration_sec:.2f} s"
+        return f"{self.num_samples} samples, {self.sampling_rate} Hz and {self.duration_sec:.8g} s"
 
 
 @dataclass(frozen=True)

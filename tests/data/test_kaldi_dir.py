@@ -53,6 +53,13 @@ def test_tabs_quotes_and_windows_lines_are_read(folder: Path) -> None:
         ("utt2spk", "a-1 a b\na-2 a\n", r"utt2spk:1: expected an utterance and its speaker, found 'a-1 a b'"),
         ("utt2spk", "a-1 a\n\na-2 a\n", r"utt2spk:2: expected an utterance and its speaker"),
         ("utt2spk", "a-1 a\na-1 a\n", r"utt2spk:2: expected one line of a-1, found two"),
+        (
+            "wav.scp",
+            "a-1 file:///x/1.wav\na-2 2.wav\n",
+            r"wav.scp: a-1: expected a file, found the URL 'file:///x/1.wav'",
+        ),
+        ("wav.scp", "a-1 sox s3://x/1.wav |\na-2 2.wav\n", r"wav.scp: a-1: expected a file, found the command"),
+        ("wav.scp", "a-1 flac -cd s3://x/1.wav |\na-2 2.wav\n", r"wav.scp: a-1: expected a file, found the "),
         ("spk2utt", "a a-1\nb a-2\n", r"spk2utt: a-2: expected its speaker a, as in utt2spk, found b: make it from"),
         ("spk2utt", "a a-1\n", r"spk2utt: expected the utterances of utt2spk, found none of 1: a-2: make it from"),
         ("spk2utt", "a a-1 a-2 a-3\n", r"spk2utt: expected utterances of utt2spk only, found 1: a-3: make it from"),

@@ -334,3 +334,54 @@ def test_cuts_whose_audio_is_in_no_file_are_refused_by_name(tmp_path: Path) -> N
     (tmp_path / "cuts.jsonl").write_text(json.dumps(fields))
     with pytest.raises(InputError, match=r"cuts.jsonl:1: .*: supervision: u: expected a text as `speaker`"):
         read_lhotse(path, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1" + "0" * 400, "line 2: a number of 401 characters"),
+        ("0x" + "f" * 90, "expected a list of objects as `sources`, found none"),
+        ("!!bool foo", "line 2: the text 'foo', which is no bool"),
+        ("!!timestamp foo", "line 2: the text 'foo', which is no timestamp"),
+        ("0001-01-01T00:00:00+23:59", "expected a number of seconds as `duration`, found a datetime"),
+        ("2001-99-01", "line 2: the text '2001-99-01', which is no timestamp"),
+        ("!!map [1, 2]", "line 2: a list or an object, which is no map"),
+        ("!!set [1, 2]", "line 2: a list or an object, which is no set"),
+        ('!!float ""', "line 2: the text '', which is no float"),
+        ('!!int ""', "line 2: the text '', which is no int"),
+        ("!!int foo", "line 2: the text 'foo', which is no int"),
+        ("{[1]: 2}", "found something else"),
+    ],
+)
+def test_values_that_do_not_fit_their_yaml_tag_are_refused(tmp_path: Path, value: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"- id: a\n  duration: {value}\n  sampling_rate: 16000\n  num_samples: 1\n")
+    with pytest.raises(InputError, match=message) as error:
+        read_lhotse(path, path)
+    assert "\n" not in str(error.value)
+
+
+def test_keys_of_yaml_that_multiply_are_refused(tmp_path: Path) -> None:
+    levels = [f"  l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}" for n in range(1, 12)]
+    (tmp_path / "r.yaml").write_text("\n".join(["- l0: &l0 {a: 1, b: 2}", *levels]))
+    with pytest.raises(InputError, match="more than 10000 fields"):
+        read_lhotse(tmp_path / "r.yaml", tmp_path / "r.yaml")
+
+
+def test_errors_number_the_items_of_yaml_and_the_lines_of_json(tmp_path: Path) -> None:
+    import yaml
+
+    items = [RECORDING, changed(RECORDING, "id", 5)]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(items))
+    with pytest.raises(InputError, match=r"r\.yaml: item 2: expected a text as `id`"):
+        read_lhotse(tmp_path / "r.yaml", tmp_path / "r.yaml")
+    with pytest.raises(InputError, match=r"r\.jsonl:2: expected a text as `id`"):
+        read(tmp_path, items, [SUPERVISION])
+
+
+@pytest.mark.parametrize(
+    "source", ["file:///x/tape.wav", "file:/x/tape.wav", "https://host/tape.wav", "s3://b/tape.wav"]
+)
+def test_the_url_of_a_file_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(InputError, match=r"expected a path as `source`, found the text '.*', a URL: write"):
+        read(tmp_path, [changed(RECORDING, "source.source", source)], [SUPERVISION])
