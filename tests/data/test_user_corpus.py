@@ -658,3 +658,9 @@ def require_the_same_corpus_from_manifests(
             key: corpus[split][key] for key in ("utterances", "speakers", "words")
         }
     assert all(0.1 < system["frame_accuracy"] < 1.0 for system in results["systems"].values())
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_fewer_than_no_speakers_are_refused(split: str) -> None:
+    with pytest.raises(InputError, match=f"--num-{split}-speakers: expected 0 or more, found -1"):
+        UserCorpusOptions(Path(), **{f"num_{split}_speakers": -1})
