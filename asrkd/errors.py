@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 # What the system refuses to the process as a whole. An error of one file has the file's name.
 _OF_DISKS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 SYSTEM_ERRNOS = (*_OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+# Damaged texts have words of megabytes: a message has the beginning of such a word.
+_LONG_WORD = re.compile(r"(?<!\S)([^\s/]{40})[^\s/]{60}[^\s/]*(?!\S)")
 
 
 class InputError(Exception):
@@ -103,8 +106,11 @@ def require_finite_scores(utt_id: str, scores: Tensor) -> None:
 
 
 def name_some(items: Sequence[object], limit: int = 5, separator: str = ", ") -> str:
-    """The first few of some items, and how many more there are: "a, b and 3 more"; "a; b; and 3 more"."""
-    named = separator.join(map(str, items[:limit]))
+    """The first few of some items, and how many more there are: "a, b and 3 more"; "a; b; and 3 more".
+
+    Words of more than a hundred characters are shortened, but no paths.
+    """
+    named = separator.join(_LONG_WORD.sub(r"\1...", str(item)) for item in items[:limit])
     more = len(items) - limit
     return f"{named}{separator.strip(' ,')} and {more} more" if more > 0 else named
 

@@ -17,6 +17,12 @@ NO_PATH = "no path"
 DOUBTFUL = "doubtful transcript"
 
 
+def require_max_bad(max_bad: float) -> None:
+    """InputError unless `max_bad` is a fraction, which NaN is not."""
+    if not 0 <= max_bad <= 1:
+        raise InputError(f"--max-bad: expected 0 to 1, found {max_bad:g}")
+
+
 def require_few_rejected(
     rejected: Sequence[Rejected], num_utterances: int, name: str, max_bad: float, advice: str = ""
 ) -> None:

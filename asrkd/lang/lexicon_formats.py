@@ -99,8 +99,8 @@ class PhoneColumns:
             return []
         return [
             f"{self.path}: {len(merged)} groups of entries have no pronunciation in common and become one word in "
-            f"upper case, with all of their pronunciations ({name_some(merged)}): if these are different words, spell them "
-            "differently in upper case too"
+            f"upper case, with all of their pronunciations ({name_some(merged)}): if these are different words, spell "
+            "them differently in upper case too"
         ]
 
     def _differ(self, words: Sequence[str]) -> bool:

@@ -25,10 +25,17 @@ NUM_NAMED = 20
 NUM_EXAMPLES = 8
 _INITIALS = re.compile(r"(?:[^\W\d_]\.)+")  # A., U.S.
 LONGEST_SHOWN = 30  # characters of an item in a message
+_LONGEST_NAME = 60  # of a tag that the advice names
 # Names of noises that some corpora write without brackets.
 _BARE_NAMES = frozenset(("SIL", "SPN", "NSN", "UNK", "XXX"))
 # What a tag of this name usually is; others are taken for noises.
 _USUAL_PHONES = {"SIL": SILENCE, "SILENCE": SILENCE, "PAUSE": SILENCE, "S": "", "/S": ""}
+# How names of tags begin that nobody says: [LAUGHTER] is one also where the texts have the word LAUGHTER.
+_NOISES = (
+    *("NOIS", "LAUGH", "BREATH", "COUGH", "MUSIC", "SILEN", "BACKGROUND", "SPEECH", "SPEAKER", "UNK", "PAUSE"),
+    *("CLICK", "SNEEZ", "SIGH", "LIP", "SMACK", "INHAL", "EXHAL", "APPLAU", "RING", "BEEP", "PHONE"),
+    *("DOOR", "CROSS", "FOREIGN", "UNINTELLIGIBLE", "INAUDIBLE", "HESITATION", "VOCALIZED", "STATIC", "THROAT", "CRY"),
+)
 _NUMERAL = "\u3007"  # the zero of Chinese: Unicode has it as a number, the language as a character like the others
 
 
@@ -64,6 +71,8 @@ class OddWords:
     bare: Utterances = field(default_factory=Utterances)
     """Names of noises that no bracket marks."""
     refused_texts: int = 0
+    words: set[str] = field(default_factory=set)
+    """All words outside of tags."""
 
     @classmethod
     def of(cls, texts: Mapping[str, str], known: Collection[str]) -> OddWords:
@@ -75,6 +84,7 @@ class OddWords:
 
     def _add(self, utt_id: str, text: str, known: Collection[str]) -> None:
         tags, words = _tags_and_words(text, known)
+        self.words.update(words)
         kinds = {word: self._kind(word) for word in set(words) - set(known)}
         for tag in set(tags):
             self.tags.add(tag, utt_id)
@@ -105,18 +115,16 @@ def require_words(texts: Mapping[str, str], known: Collection[str], options: str
     kinds = [kind for kind in (odd.tags, odd.numbers, odd.marks) if kind]
     if not kinds:
         return
-    advice = []
-    if odd.tags:
-        names = sorted({tag_name(tag) for tag in odd.tags})
-        every = ",".join(f"{name}={_USUAL_PHONES.get(name, 'SPN')}" for name in names)
-        advice.append(
-            f"say what each tag is, such as {options}tags {shlex.quote(every)} (NAME=SPN is a noise with a phone SPN, "
-            "NAME=SIL a pause, NAME= removes it)"
-        )
+    advice = _advice_on_tags(odd, options)
     if odd.numbers:
         advice.append("write numbers as words")
     if odd.marks:
-        advice.append(f"remove punctuation by {options}strip-punctuation, and write symbols that are read as words")
+        others = sorted(mark for mark in odd.marks if strip_punctuation(mark).strip())
+        if len(others) < len(odd.marks):
+            advice.append(f"remove punctuation by {options}strip-punctuation")
+        if others:
+            named = name_some([_short(one) for one in others])
+            advice.append(f"write symbols that are read as words, and remove the others ({named}) from the texts")
     if has_lexicon:
         advice.append("or add them to the lexicon")
     named = ", ".join(kind.named(NUM_NAMED) for kind in kinds)
@@ -124,6 +132,28 @@ def require_words(texts: Mapping[str, str], known: Collection[str], options: str
         f"texts: expected words, found {sum(map(len, kinds))} tags or words without a letter in {odd.refused_texts} of "
         f"{odd.num_texts} utterances: {named}: {'; '.join(advice)}"
     )
+
+
+def _advice_on_tags(odd: OddWords, options: str) -> list[str]:
+    advice = []
+    spoken = sorted(tag for tag in odd.tags if _is_spoken(tag, odd.words))
+    names = sorted({tag_name(tag) for tag in odd.tags if tag not in spoken})
+    long_names = [name for name in names if len(name) > _LONGEST_NAME]
+    names = [name for name in names if len(name) <= _LONGEST_NAME]
+    if spoken:
+        advice.append(
+            "in the texts, take the words that somebody says out of their brackets, and remove the other brackets, "
+            f"such as {name_some([_short(tag) for tag in spoken])}"
+        )
+    if long_names:
+        advice.append(f"remove these brackets from the texts: {name_some([_short(name) for name in long_names])}")
+    if names:
+        every = ",".join(f"{name}={_USUAL_PHONES.get(name, 'SPN')}" for name in names)
+        advice.append(
+            f"say what each tag is, such as {options}tags {shlex.quote(every)} (NAME=SPN is a noise with a phone SPN, "
+            "NAME=SIL a pause, NAME= removes it)"
+        )
+    return advice
 
 
 def warnings_of(
@@ -138,6 +168,16 @@ def warnings_of(
         _look_alike_warning(set(words), known, dictionary),
     )
     return [warning for warning in found if warning]
+
+
+def _is_spoken(tag: str, words: Collection[str]) -> bool:
+    """Whether a tag has words that somebody says: (( YES )) of Fisher, [LAUGHTER-YES] of Switchboard."""
+    if tag.startswith("(("):
+        return True
+    if tag_name(tag) in _USUAL_PHONES:
+        return False
+    parts = [part for part in re.split(r"[\W_]+", tag) if len(part) > 1]
+    return any(part in words and not part.startswith(_NOISES) for part in parts)
 
 
 def candidates(texts: Iterable[str]) -> set[str]:

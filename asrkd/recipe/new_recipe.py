@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asrkd.data.corpora.user import UserCorpusOptions, prepare_user_corpus
-from asrkd.data.rejects import describe, missing_words, require_few_rejected, unpronounced
+from asrkd.data.rejects import describe, missing_words, require_few_rejected, require_max_bad, unpronounced
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.validate import MAX_BAD, validate
 from asrkd.errors import InputError
@@ -132,6 +132,7 @@ def write_recipe(
     are neither in the lexicon nor can be guessed.
     """
     folder = _new_folder(name, out)
+    require_max_bad(max_bad)
     corpora = _absolute(replace(corpora, segments_dir=Path("data") / name / "segments"))
     base = corpora.recordings if corpora.recordings.is_dir() else corpora.recordings.parent
     splits = prepare_user_corpus(base, corpora, only_probe=True)

@@ -12,6 +12,7 @@ from asrkd import config
 from asrkd.align import FlatStartOptions, ViterbiOptions
 from asrkd.data.corpora.librispeech import LibrispeechOptions
 from asrkd.data.corpora.user import UserCorpusOptions
+from asrkd.data.rejects import require_max_bad
 from asrkd.data.validate import MAX_DURATION_SEC
 from asrkd.decode import DecodeOptions
 from asrkd.distil.compression import StoreOptions
@@ -204,6 +205,7 @@ class SpeechOptions:
                 raise InputError(f"--{name}: expected 0 to {LAST_STAGE}, found {stage}")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"--seed: expected 0 to {MAX_SEED}, found {self.seed}")
+        require_max_bad(self.max_bad)
         if not self.max_duration > 0:
             raise InputError(f"--max-duration: expected a number of seconds above 0, found {self.max_duration:g}")
         if self.ensemble.size < 2:

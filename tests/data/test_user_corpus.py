@@ -696,3 +696,9 @@ def test_speakers_that_utt2uniq_makes_one_are_counted_in_the_error(kaldi: Path):
         InputError, match=r"found 1 \(5 whose utterances are copies of each other's by utt2uniq\): give"
     ):
         prepare_user_corpus(kaldi, UserCorpusOptions(kaldi))
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_fewer_than_no_speakers_are_refused(split: str) -> None:
+    with pytest.raises(InputError, match=f"--num-{split}-speakers: expected 0 or more, found -1"):
+        UserCorpusOptions(Path(), **{f"num_{split}_speakers": -1})

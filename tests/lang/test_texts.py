@@ -143,7 +143,7 @@ def test_tags_are_refused_with_the_option_that_names_them() -> None:
 
 
 def test_what_the_refusal_proposes_is_accepted() -> None:
-    texts = {f"u{n}": f"GO {tag} ON" for n, tag in enumerate([*TAGS, "[HALF", "HALF]"])}
+    texts = {f"u{n}": f"GO {tag} ON" for n, tag in enumerate([*TAGS, "[HALF", "HALF]"]) if tag[:2] != "(("}
     tags = refusal(*texts.values()).partition("--lang.tags ")[2].partition(" (NAME=SPN")[0].strip("'")
     rules = TextRules.of(LangOptions(tags=(tags,)))
     require_words({utt_id: rules.apply(text) for utt_id, text in texts.items()}, noise_phones(rules.tags), "--", False)
@@ -204,3 +204,22 @@ def test_sentences_are_named_at_once_with_the_option() -> None:
 def test_a_line_of_brackets_takes_no_time(text: str) -> None:
     """Where each bracket is tried as a beginning, 50,000 of them take a minute."""
     assert TAG.sub("", text) == text
+
+
+def test_words_in_brackets_are_not_proposed_as_noises() -> None:
+    message = refusal("(( YES )) GO", "YES [LAUGHTER-YES] [LAUGHTER]", "LAUGHTER ((", "B <B_ASIDE>")
+    assert "take the words that somebody says out of their brackets" in message
+    assert "such as ((, (( YES )), [LAUGHTER-YES]; say what each tag is" in message
+    assert "--lang.tags B_ASIDE=SPN,LAUGHTER=SPN (NAME" in message
+
+
+def test_punctuation_is_advised_to_be_stripped_only_where_the_option_does() -> None:
+    message = refusal("\u266a GO \u266a", "GO \U0001f600 \ufffd ~")
+    assert "strip-punctuation" not in message
+    assert "remove the others (~, \u266a, \ufffd, \U0001f600) from the texts" in message
+    assert "remove punctuation by --lang.strip-punctuation" in refusal("GO ...", "\u266a")
+
+
+def test_long_words_are_shortened() -> None:
+    assert len(refusal("GO " + "[" * 100_000)) < 400
+    assert len(refusal("GO " + "5" * 100_000)) < 400

@@ -93,6 +93,9 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--features.frame-shift-ms=0"], "features.frame_shift_ms: expected a positive number, found 0"),
         (["--tune.acoustic-scales"], "--tune.acoustic-scales: expected at least one, found none"),
         (["--stage=13"], "expected 0 to 12"),
+        (["--max-bad=nan"], "--max-bad: expected 0 to 1, found nan"),
+        (["--max-bad=-1"], "--max-bad: expected 0 to 1, found -1"),
+        (["--max-bad=2"], "--max-bad: expected 0 to 1, found 2"),
         (
             ["--lang.interpolation-weight=0.3"],
             "--lang.interpolation-weight: expected --lang.arpa or --lang.rescore-arpa, found neither",

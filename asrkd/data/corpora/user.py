@@ -52,6 +52,8 @@ class UserCorpusOptions:
             ("dev", self.dev_recordings, self.dev_supervisions, self.num_dev_speakers),
             ("test", self.test_recordings, self.test_supervisions, self.num_test_speakers),
         ):
+            if number < 0:
+                raise InputError(f"--num-{name}-speakers: expected 0 or more, found {number}")
             if recordings is not None and number:
                 raise InputError(f"--{name}-recordings: expected it or --num-{name}-speakers, found both")
             if recordings is None and supervisions is not None:
