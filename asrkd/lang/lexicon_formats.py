@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from asrkd.errors import InputError, name_some
 from asrkd.unicode import upper_case
@@ -42,7 +43,7 @@ def require_phone(where: str, word: str, phone: str) -> None:
     A phone has a letter or a digit of any script, or one of @ & { } ? ! $ ', or characters that its word has too (a
     lexicon of letters may have `-`). Noises and units of subwords can have any name.
     """
-    if phone == word or (phone[0] in (_WORD_START, _INSIDE_WORD) and len(phone) > 1):
+    if _is_plain(phone) or phone == word or (phone[0] in (_WORD_START, _INSIDE_WORD) and len(phone) > 1):
         return
     if not any(_is_sound(letter) for letter in phone) and phone not in word:
         raise InputError(
@@ -116,6 +117,11 @@ class PhoneColumns:
             f"{self.path}: {len(private)} of {len(self.prons)} words have one phone that no other word has "
             f"({name_some(private)}): if these are several phones, put spaces between them"
         ]
+
+
+@lru_cache(maxsize=1 << 12)  # lexicons have few phones, and millions of them in their lines
+def _is_plain(phone: str) -> bool:
+    return any(map(_is_sound, phone)) and not _MARKED.fullmatch(phone)
 
 
 def _is_sound(letter: str) -> bool:
