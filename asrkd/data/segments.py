@@ -25,7 +25,7 @@ from asrkd.data.audio import (
     read_header,
     read_part,
 )
-from asrkd.data.ffmpeg import container_of, decode
+from asrkd.data.ffmpeg import SHORTER, SHORTER_SEC, container_of, decode
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, fingerprint
@@ -188,6 +188,8 @@ def _require_length(expected: Length, source: _Source) -> None:
     is_delayed = is_decoded or header.subtype in DELAYED
     can_differ_in_rate = is_decoded or header.subtype == "OPUS"
     tolerance_sec = DECODER_DELAY_SEC if is_delayed else LENGTH_ROUNDING_SEC
+    if is_decoded:
+        tolerance_sec = max(SHORTER_SEC, SHORTER * found.duration_sec)
     if difference_sec > tolerance_sec or not (has_rate or can_differ_in_rate):
         raise AudioError(f"not the audio of its manifest: its manifest says {expected}, {source.named} has {found}")
 
