@@ -278,7 +278,7 @@ def changed_value(hint: Any, value: Any) -> Any:
     if value is None:
         kinds = typing.get_args(hint)
         return 5000 if int in kinds else 0.001 if float in kinds else "other"
-    return (*value, 3.0)
+    return (*value, 1.5)
 
 
 def with_values(options: SpeechOptions, values: Mapping[str, Any]) -> SpeechOptions:
