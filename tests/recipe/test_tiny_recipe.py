@@ -90,7 +90,7 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--labels.tree-rounds=0"], "--labels.tree-rounds: expected at least 1, found 0"),
         (["--align.silence-prob=0"], "expected a silence_prob between 0 and 1, found 0"),
         (["--realign.batch-utterances=0"], "expected batch_utterances of at least 1, found 0"),
-        (["--features.frame-shift-ms=0"], "features.frame_shift_ms: expected a number above 0 and of at most 100, found 0"),
+        (["--features.frame-shift-ms=0"], "frame_shift_ms: expected a number above 0 and of at most 100, found 0"),
         (["--tune.acoustic-scales"], "--tune.acoustic-scales: expected at least one, found none"),
         (["--stage=13"], "expected 0 to 12"),
         (["--max-bad=nan"], "--max-bad: expected 0 to 1, found nan"),
