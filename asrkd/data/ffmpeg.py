@@ -87,10 +87,15 @@ def _probe(path: Path) -> _Stream:
         raise AudioError(f"expected integer or coded samples in {path}, found {codec}: convert the file to WAV")
     duration = audio[0].get("duration") or (content.get("format", {}).get("duration") if len(streams) == 1 else None)
     has_picture = any(one.get("codec_type") == "video" and not _is_cover(one) for one in streams)
+    return _Stream(_seconds(duration), has_picture)
+
+
+def _seconds(duration: str | None) -> float | None:
+    """None where there is none, or none that is a number ("N/A")."""
     try:
-        return _Stream(None if duration is None else float(duration), has_picture)
+        return None if duration is None else float(duration)
     except ValueError:
-        return _Stream(None, has_picture)
+        return None
 
 
 def _is_cover(stream: Mapping[str, Any]) -> bool:

@@ -54,13 +54,13 @@ class LexiconSource:
         return (_with_noises(lexicon, noises) if noises else lexicon), guessed
 
     def _build_words(self, words: Collection[str], guess: bool) -> tuple[Lexicon, list[str]]:
-        if self.lang.units == "subword":
+        if not self.has_dictionary:
             return subword_lexicon(words, self.file, self.lang.samples, self.lang.seed, on_unknown="exclude"), []
         return build_lexicon(words, self.file, pronounce if guess else None, on_unknown="exclude")
 
     def notes(self) -> list[str]:
         """What a person should know of a dictionary that is not an error, a line each."""
-        return [] if self.lang.units == "subword" else lexicon_notes(self.file)
+        return lexicon_notes(self.file) if self.has_dictionary else []
 
     def coverage_notes(self, texts: Sequence[Sequence[str]]) -> list[str]:
         """A warning where a dictionary lacks most words of the training text, which get guesses. It may be of another
@@ -110,7 +110,7 @@ class LexiconSource:
 
     def build_known(self, words: Collection[str]) -> Lexicon:
         """Lexicon of the words that have a pronunciation, or a guess where the phones are ARPAbet."""
-        guess = self.lang.units != "subword" and is_arpabet(self.file)
+        guess = self.has_dictionary and is_arpabet(self.file)
         return self.build(words, guess)[0]
 
     def build_held_out(self, training: Lexicon, words: Collection[str]) -> SplitWords:
@@ -120,7 +120,7 @@ class LexiconSource:
         """
         wider = self.build_known({*training.words, *words})
         heard = wider.restrict_prons(training.phones)
-        if self.lang.units != "subword":
+        if self.has_dictionary:
             return SplitWords(heard, frozenset(wider.prons.keys() - heard.prons.keys()))
         missing = wider.prons.keys() - heard.prons.keys() - self.noises.keys()
         spelled = subword_lexicon(missing, self.file, OTHER_SEGMENTATIONS, self.lang.seed).restrict_prons(
@@ -144,7 +144,7 @@ class LexiconSource:
         return "; ".join(parts)
 
     def _explain_unknown(self, words: Sequence[str]) -> str:
-        if self.lang.units == "subword":
+        if not self.has_dictionary:
             return f"{len(words)} words have characters that the training text does not have ({name_some(words)})"
         return explain_missing(words, self.file)
 
