@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from asrkd.errors import InputError
 from asrkd.files import read_object, require_utf8, write_json
 from asrkd.nnet.devices import require_compile, resolve_device
 from asrkd.recipe.run_options import RunOptions, save_config, trainings
@@ -25,6 +26,8 @@ def run_recipe(steps: Sequence[Step], options: RunOptions, terminal_text: Callab
     stages = StageRange(options.stage, options.stop_stage, options.only)
     exp_dir = options.exp_dir.absolute()
     require_utf8(str(exp_dir))
+    if exp_dir.exists() and not exp_dir.is_dir():
+        raise InputError(f"--exp-dir {exp_dir}: expected a folder, found a file")
     if options.list_steps or options.dry_run:
         print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run)))
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import fcntl
 import logging
+import os
 import shutil
 import sys
 import time
@@ -263,12 +264,15 @@ def _locked_experiment(exp_dir: Path, only: str | None) -> Iterator[None]:
 def _locked(path: Path, what: str = "", shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Lock a file. InputError, with the text `what`, if another process has locked it and this one does not wait."""
     # Both reading and writing, which a network file system wants of a shared lock.
-    with open(path, "a+", encoding="utf-8") as lock:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
         try:
             fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise InputError(what) from None
         yield
+    finally:
+        os.close(lock)
 
 
 class _LogHandler(logging.FileHandler):
@@ -302,6 +306,7 @@ def _log_file(path: Path) -> Iterator[None]:
     console.setFormatter(logging.Formatter("   warning: %(message)s"))
     console.addFilter(lambda record: record.levelno == logging.WARNING)  # the caller prints errors
     logger = logging.getLogger("asrkd")
+    level = logger.level
     logger.addHandler(handler)
     logger.addHandler(console)
     logger.setLevel(logging.INFO)
@@ -311,6 +316,7 @@ def _log_file(path: Path) -> Iterator[None]:
         logger.error("stopped: %s: %s", type(error).__name__, error)
         raise
     finally:
+        logger.setLevel(level)
         logger.removeHandler(console)
         logger.removeHandler(handler)
         handler.close()

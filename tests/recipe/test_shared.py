@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asrkd.errors import InputError
 from asrkd.files import read_json, write_json
 from asrkd.nnet import TrainOptions
 from asrkd.recipe.command_line import run_recipe, stages_text
@@ -109,6 +110,14 @@ def test_a_run_saves_its_options_and_publishes_its_results(tmp_path: Path, capsy
     run_recipe(STEPS, options, shown)
     assert "4 errors\nresults: " in capsys.readouterr().out
     assert read_json(options.exp_dir / "results.json") == {"errors": 4}
+
+
+@pytest.mark.parametrize("how", [{}, {"dry_run": True}, {"list_steps": True}])
+def test_an_experiment_is_a_folder(tmp_path: Path, how: dict[str, bool]) -> None:
+    exp = tmp_path / "exp"
+    exp.touch()
+    with pytest.raises(InputError, match=f"--exp-dir {exp}: expected a folder, found a file"):
+        run_recipe(STEPS, Options(exp_dir=exp, **how), shown)
 
 
 def test_a_listing_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,6 +194,19 @@ def test_a_record_says_what_code_made_the_output(tmp_path: Path) -> None:
     assert record.finished.endswith("+00:00")
 
 
+def test_a_run_leaves_the_loggers_of_its_process_as_they_were(tmp_path: Path) -> None:
+    logger = logging.getLogger("asrkd")
+    before = logger.level, list(logger.handlers)
+    run_steps([Step(0, "corpus", Recorder())], tmp_path)
+    assert (logger.level, logger.handlers) == before
+
+
+def test_a_lock_is_a_file_of_any_kind(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    run_steps([Step(0, "corpus", Recorder())], tmp_path)
+    assert (tmp_path / "corpus" / "value").exists()
+
+
 def test_on_start_is_called_once_the_experiment_is_locked_and_before_the_first_step(tmp_path: Path) -> None:
     calls = []
 
