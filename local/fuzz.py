@@ -5,8 +5,8 @@
     .venv/bin/python local/fuzz.py --replay exp/fuzz/faults/wav_1
 
 The readers are those of tests/fuzz/targets.py, in turns: our own artefacts, and users' files. Each input is read in a
-process of its own that may take ten times its size and ten seconds. An input that goes wrong stays in exp/fuzz/faults,
-with what went wrong; the same line of code is reported once.
+process of its own that may take ten times its size and ten seconds of computing. An input that goes wrong stays in
+exp/fuzz/faults, with what went wrong; the same line of code is reported once.
 """
 
 from __future__ import annotations

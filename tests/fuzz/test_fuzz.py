@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,8 @@ def test_faults_are_seen(tmp_path: Path) -> None:
 
     assert "KeyError: 'x'" in str(fault(fail, tmp_path, 0))
     assert fault(crash, tmp_path, 0) == "ended by SIGSEGV"
-    assert fault(hang, tmp_path, 0, longest_sec=0.2) == "no end after 0.2 s"
+    assert fault(hang, tmp_path, 0, longest_sec=0.2) == "no end after 0.2 s of computing"
+    assert fault(lambda _: time.sleep(60), tmp_path, 0, longest_sec=0.02) == "no end after 0.24 s"
     assert "MemoryError" in str(fault(lambda _: bytearray(1 << 30), tmp_path, 0))
 
 
