@@ -1,7 +1,8 @@
 """Small trainings for test_resume.py to kill, a process each.
 
-Reads lines `OUT_DIR OPTIMIZER DEATH`; for each forks a training, prints its process id, and when it has ended
-its exit status. Forking saves each the seconds that importing torch takes.
+Reads lines `OUT_DIR KIND DEATH`; for each forks a training, prints its process id, and when it has ended
+its exit status. Forking saves each the seconds that importing torch takes. KIND is an optimiser, or "online": a student
+whose teachers score its distorted inputs in every step.
 """
 
 import os
@@ -16,8 +17,21 @@ import torch
 
 import asrkd.files
 import asrkd.nnet.trainer
-from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, train
+from asrkd.distil.loss import Distillation, DistilOptions
+from asrkd.distil.online import OnlineTargets
+from asrkd.nnet import (
+    ArrayInputs,
+    Augmentation,
+    AugmentOptions,
+    DevSet,
+    HardTargets,
+    Objective,
+    TrainOptions,
+    train,
+)
+from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.stacked import StackedEnsemble
 
 
 class JitteredInputs(ArrayInputs):
@@ -73,7 +87,13 @@ def torn_checkpoint(call: int) -> None:
     asrkd.files.save_file = torn
 
 
-def train_until(out_dir: Path, optimizer: str, death: str) -> None:
+def online_objective(labels: torch.Tensor) -> Objective:
+    shape = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)
+    ensemble = StackedEnsemble([AcousticDnn(12, 7, shape, seed=seed) for seed in (21, 22)])
+    return Distillation(labels, OnlineTargets(ensemble), DistilOptions(alpha=0.8, targets="online"))
+
+
+def train_until(out_dir: Path, kind: str, death: str) -> None:
     """Train; `death` is step:N, before-rename:N or torn:N; or never; or slowly:MILLISEC a step."""
     moment, _, number = death.partition(":")
     if moment == "step":
@@ -92,7 +112,7 @@ def train_until(out_dir: Path, optimizer: str, death: str) -> None:
         epochs=5,
         batch_size=64,
         learning_rate=0.01,
-        optimizer=optimizer,
+        optimizer="sgd" if kind == "sgd" else "adamw",
         average_decay=0.9,
         precision="float32",
         num_threads=1,
@@ -100,14 +120,22 @@ def train_until(out_dir: Path, optimizer: str, death: str) -> None:
         seed=11,
     )
     inputs = JitteredInputs(x)
-    train(model, inputs, HardTargets(labels), options, out_dir, dev=DevSet(ArrayInputs(x[:100]), labels[:100]))
+    objective: Objective = HardTargets(labels)
+    augment = None
+    if kind == "online":
+        objective = online_objective(labels)
+        # Windows of three frames of four features.
+        distortions = AugmentOptions(mix=0.5, warp=0.5, mask=0.3, mask_features=2, mask_frames=1, gain=0.5)
+        augment = Augmentation(distortions, 4, MelAxis(4, 20.0, -400.0, 16000))
+    dev = DevSet(ArrayInputs(x[:100]), labels[:100])
+    train(model, inputs, objective, options, out_dir, dev=dev, augment=augment)
 
 
-def train_and_exit(out_dir: Path, optimizer: str, death: str) -> NoReturn:
+def train_and_exit(out_dir: Path, kind: str, death: str) -> NoReturn:
     """Train and exit, whatever happens: a child must not read its parent's lines."""
     status = 1
     try:
-        train_until(out_dir, optimizer, death)
+        train_until(out_dir, kind, death)
         status = 0
     finally:
         if status:
@@ -119,10 +147,10 @@ def main() -> None:
     # torch 2 imports its compiler, seconds of work, with the first optimiser: once here, not in every child.
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()
     for line in sys.stdin:
-        out_dir, optimizer, death = line.split()
+        out_dir, kind, death = line.split()
         pid = os.fork()
         if pid == 0:
-            train_and_exit(Path(out_dir), optimizer, death)
+            train_and_exit(Path(out_dir), kind, death)
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 

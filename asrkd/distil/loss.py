@@ -18,13 +18,18 @@ How a stored posterior becomes a loss, for a batch of B examples, S classes and 
     targets = store.targets(ids, temperature)         # SoftTargets: pdf_ids [B, k], probs [B, k], tail [B]
     soft = soft_cross_entropy(logits, targets, temperature)
 
-examples/distil_loop.py is all of it in a plain PyTorch loop.
+examples/distil_loop.py is all of it in a plain PyTorch loop. Where the teachers score the student's own inputs, which
+may be distorted, there is no store:
+
+    objective = Distillation(None, OnlineTargets(ensemble), DistilOptions(alpha=1.0, temperature=2.0))
+    loss = objective.batch_loss(student(inputs), Batch(inputs, ids))
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +38,13 @@ from torch import Tensor
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, tensor_digest
-from asrkd.nnet.inputs import take_rows
-from asrkd.nnet.losses import accumulation_dtype, label_cross_entropy, top_k_cross_entropy
+from asrkd.nnet.inputs import Batch, take_rows
+from asrkd.nnet.losses import (
+    accumulation_dtype,
+    label_cross_entropy,
+    mixed_label_cross_entropy,
+    top_k_cross_entropy,
+)
 
 # Largest error of a row's sum of probabilities (float32 softmax over thousands of senones).
 SUM_TOLERANCE = 1e-3
@@ -50,6 +60,15 @@ class DistilOptions:
     """Temperature of the teacher's and the student's softmax in the soft loss."""
     t_squared: bool = True
     """Multiply the soft loss by the squared temperature, so that one alpha suits every temperature."""
+    targets: Literal["stored", "online"] = "stored"
+    """stored: the teachers' top-k posteriors of stage 7. online: the teachers score the student's inputs in the same
+    step, all classes at any temperature, so that students.augment needs no storage; a step takes longer. Hard labels
+    of mixtures are mixed in the same proportion; alpha 1 needs none."""
+
+    @property
+    def loss_values(self) -> dict[str, Any]:
+        """What decides the loss, targets apart."""
+        return {"alpha": self.alpha, "temperature": self.temperature, "t_squared": self.t_squared}
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -93,6 +112,29 @@ class TargetSource(Protocol):
 
     def subset(self, ids: Tensor, device: torch.device) -> TargetSource:
         """The targets of ids [n] alone, renumbered from 0, in the memory of `device`."""
+        ...
+
+
+@runtime_checkable
+class InputTargets(Protocol):
+    """Soft targets that follow from the inputs: `asrkd.distil.online.OnlineTargets`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what makes the targets."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which they are made."""
+        ...
+
+    def of_inputs(self, inputs: Tensor, temperature: float) -> SoftTargets:
+        """Targets of inputs [B, D] at `temperature`."""
+        ...
+
+    def subset(self, ids: Tensor, device: torch.device) -> InputTargets:
+        """The same targets, made on `device`."""
         ...
 
 
@@ -141,10 +183,11 @@ class Distillation:
     The soft gradient (q - p)/T shrinks as 1/T^2 when T grows, because q - p itself shrinks as 1/T. The factor T^2
     (section 2) keeps the balance with the hard labels at every temperature.
 
-    `labels` may be None if alpha is 1. `targets` has the same ids as `labels`: a PosteriorStore or DenseTargets.
+    `labels` may be None if alpha is 1. `targets` has the same ids as `labels`: a PosteriorStore or DenseTargets. Or
+    they are the OnlineTargets of asrkd.distil.online, which `batch_loss` gives the student's inputs.
     """
 
-    def __init__(self, labels: Tensor | None, targets: TargetSource, options: DistilOptions) -> None:
+    def __init__(self, labels: Tensor | None, targets: TargetSource | InputTargets, options: DistilOptions) -> None:
         if labels is None and options.alpha < 1.0:
             raise InputError(f"distil.alpha: expected 1 without hard labels, found {options.alpha}")
         self.labels = None if labels is None else labels.long()
@@ -154,7 +197,7 @@ class Distillation:
     @property
     def fingerprint(self) -> str:
         labels = None if self.labels is None else tensor_digest(self.labels)
-        return fingerprint([self.options, labels, self.target_source.fingerprint])
+        return fingerprint([self.options.loss_values, labels, self.target_source.fingerprint])
 
     @property
     def device(self) -> torch.device:
@@ -166,18 +209,67 @@ class Distillation:
         labels = None if self.labels is None else take_rows(self.labels, ids, device)
         return Distillation(labels, self.target_source.subset(ids, device), self.options)
 
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether the targets are made from the inputs."""
+        return isinstance(self.target_source, InputTargets)
+
+    @property
+    def mixes_targets(self) -> bool:
+        """Whether there are targets for mixtures: stored posteriors are those of single examples."""
+        return self.reads_inputs or self.options.alpha == 0.0
+
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
-        """The mean loss of a batch, a scalar in nats, for logits [B, S] of examples ids [B]."""
+        """The mean loss of a batch, a scalar in nats, for logits [B, S] of examples ids [B].
+
+        InputError if the targets are made from inputs.
+        """
+        source = self.target_source
+        if isinstance(source, InputTargets):
+            raise InputError("distil.targets: expected stored targets, found online ones, whose loss needs the inputs")
+        return self._mixed_with_labels(
+            logits,
+            lambda temperature: source.targets(ids, temperature),
+            lambda labels: label_cross_entropy(logits, take_rows(labels, ids, logits.device)),
+        )
+
+    def batch_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The mean loss as `__call__`, with online targets: the teachers score the batch's inputs [B, D].
+
+        The labels of mixtures are mixed in the proportion of their inputs.
+        """
+        source = self.target_source
+
+        def soft_targets(temperature: float) -> SoftTargets:
+            if isinstance(source, InputTargets):
+                return source.of_inputs(batch.inputs, temperature)
+            return source.targets(batch.ids, temperature)
+
+        def hard_loss(labels: Tensor) -> Tensor:
+            own = take_rows(labels, batch.ids, logits.device)
+            if batch.mixed_ids is None or batch.weights is None:
+                return label_cross_entropy(logits, own)
+            others = take_rows(labels, batch.mixed_ids, logits.device)
+            return mixed_label_cross_entropy(logits, own, others, batch.weights)
+
+        return self._mixed_with_labels(logits, soft_targets, hard_loss)
+
+    def _mixed_with_labels(
+        self,
+        logits: Tensor,
+        soft_targets: Callable[[float], SoftTargets],
+        hard_loss: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """alpha * T^2 * L_soft(T) + (1 - alpha) * L_hard: the targets at a temperature, and the loss of labels [N]."""
         alpha = self.options.alpha
         loss = torch.zeros((), dtype=accumulation_dtype(logits), device=logits.device)
         if alpha > 0.0:
             temperature = self.options.temperature
-            targets = self.target_source.targets(ids, temperature).to(logits.device)
+            targets = soft_targets(temperature).to(logits.device)
             soft = soft_cross_entropy(logits, targets, temperature)
             loss = alpha * (temperature**2 if self.options.t_squared else 1.0) * soft
         if alpha < 1.0 and self.labels is not None:
-            hard = label_cross_entropy(logits, take_rows(self.labels, ids, logits.device))
-            loss = loss + (1.0 - alpha) * hard
+            loss = loss + (1.0 - alpha) * hard_loss(self.labels)
         return loss
 
 

@@ -102,7 +102,7 @@ class StoredTargets:
         if temperature not in self.options.temperatures:
             raise InputError(
                 f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
-                f"is stored at, {self.options.temperatures}, found {temperature}"
+                f"is stored at, {self.options.temperatures}, found {temperature} (distil.targets online takes any)"
             )
         rows = Compressed(*(take_rows(part, frame_ids, part.device) for part in self._rows))
         return expand(rows, self.options.temperatures.index(temperature), temperature)

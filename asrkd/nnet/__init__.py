@@ -8,6 +8,7 @@
 loss is an `Objective`: HardTargets, or the Distillation of asrkd.distil.loss.
 """
 
+from asrkd.nnet.augment import Augmentation, AugmentOptions
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import evaluate, iter_logits
 from asrkd.nnet.inputs import ArrayInputs, HardTargets, InputSource, Objective
@@ -20,6 +21,8 @@ from asrkd.nnet.training_data import DevSet
 __all__ = [
     "AcousticDnn",
     "ArrayInputs",
+    "AugmentOptions",
+    "Augmentation",
     "DevSet",
     "HardTargets",
     "InputSource",

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.nnet.augment import Augmentation
 from asrkd.nnet.evaluate import evaluate
-from asrkd.nnet.inputs import InputSource
+from asrkd.nnet.inputs import Batch, InputSource
 from asrkd.nnet.rng import DROPOUT
 from asrkd.nnet.stacked import Model
 from asrkd.nnet.training_data import DevSet, TrainingData
@@ -56,13 +57,17 @@ class BatchShard:
             return ids.to(device).split(batch_size)
         return [batch[self.in_memory[batch]].to(device) for batch in ids.split(batch_size)]
 
-    def load(self, inputs: InputSource, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Inputs [b, D] and ids [b] of this process's shard of a batch that `split_epoch` made."""
+    def load(
+        self, inputs: InputSource, ids: Tensor, generator: torch.Generator, augment: Augmentation | None = None
+    ) -> Batch:
+        """This process's shard of a batch [b] that `split_epoch` made, distorted where there is augmentation."""
+        batch = Batch(inputs.batch(ids, generator), ids)
+        if augment is not None:
+            batch = augment(batch, generator)
         if self.in_memory is not None:
-            return inputs.batch(batch, generator), batch
+            return batch
         # The whole batch is augmented, so that the random numbers are the same for any number of processes.
-        shard = slice(self.ranks.rank, None, self.ranks.size)
-        return inputs.batch(batch, generator)[shard], batch[shard]
+        return batch.rows(slice(self.ranks.rank, None, self.ranks.size))
 
     @property
     def dropout_purpose(self) -> str:

@@ -13,7 +13,9 @@ ids. A step of the loop is, without its details,
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import tensor_digest
-from asrkd.nnet.losses import accumulation_dtype, label_cross_entropy
+from asrkd.nnet.losses import accumulation_dtype, label_cross_entropy, mixed_label_cross_entropy
 
 
 class InputSource(Protocol):
@@ -78,6 +80,62 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The examples of a step as the network sees them: with augmentation they are distorted, or mixtures of two."""
+
+    inputs: Tensor
+    """[B, D]."""
+    ids: Tensor
+    """Example ids [B]."""
+    mixed_ids: Tensor | None = None
+    """Ids [B] of the second examples of mixtures; None where no example is mixed."""
+    weights: Tensor | None = None
+    """Weight λ [B] of the first example in each mixture; the second has 1-λ."""
+
+    def rows(self, which: slice) -> Batch:
+        """Some of the examples."""
+        parts = (None if part is None else part[which] for part in (self.mixed_ids, self.weights))
+        return Batch(self.inputs[which], self.ids[which], *parts)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with inputs and weights on `device`; ids stay on the device of the inputs' source."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return Batch(self.inputs.to(device), self.ids, self.mixed_ids, weights)
+
+    @classmethod
+    def concatenated(cls, batches: Sequence[Batch]) -> Batch:
+        """The batches of several models, one after the other."""
+        if len(batches) == 1:
+            return batches[0]
+
+        def joined(name: str) -> Tensor | None:
+            parts = [getattr(batch, name) for batch in batches]
+            return None if parts[0] is None else torch.cat(parts)
+
+        inputs, ids = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("inputs", "ids"))
+        return cls(inputs, ids, joined("mixed_ids"), joined("weights"))
+
+
+@runtime_checkable
+class BatchObjective(Protocol):
+    """An objective that can also learn from mixtures of examples, or whose targets depend on the inputs."""
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether the targets depend on the inputs, so that every step calls `batch_loss`."""
+        ...
+
+    @property
+    def mixes_targets(self) -> bool:
+        """Whether `batch_loss` takes mixtures."""
+        ...
+
+    def batch_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The mean loss over a batch, in nats, for logits [B, S]: as `Objective.__call__`."""
+        ...
+
+
 class ArrayInputs:
     """The rows of a matrix [N, D] as inputs, on the device of the matrix."""
 
@@ -102,8 +160,11 @@ class HardTargets:
     """Cross-entropy against class labels y [N]: the mean over a batch of -log softmax(z)_y.
 
     With label smoothing e the target is (1 - e) on the label plus e/S on each of the S classes (Szegedy et al. 2016,
-    section 7).
+    section 7). The target of a mixture of two examples is λ on the label of one and 1-λ on that of the other.
     """
+
+    reads_inputs = False
+    mixes_targets = True
 
     def __init__(self, labels: Tensor, label_smoothing: float = 0.0) -> None:
         if labels.dim() != 1 or labels.is_floating_point():
@@ -129,6 +190,12 @@ class HardTargets:
         if self.label_smoothing == 0.0:
             return label_cross_entropy(logits, labels)
         return F.cross_entropy(logits.to(accumulation_dtype(logits)), labels, label_smoothing=self.label_smoothing)
+
+    def batch_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        if batch.mixed_ids is None or batch.weights is None:
+            return self(logits, batch.ids)
+        labels = [take_rows(self.labels, ids, logits.device) for ids in (batch.ids, batch.mixed_ids)]
+        return mixed_label_cross_entropy(logits, labels[0], labels[1], batch.weights, self.label_smoothing)
 
 
 def take_rows(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:

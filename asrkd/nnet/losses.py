@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,19 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     kind = accumulation_dtype(logits)
     certain = torch.ones(len(labels), 1, dtype=kind, device=logits.device)
     return top_k_cross_entropy(logits, labels.unsqueeze(1), certain, certain.new_zeros(len(labels)))
+
+
+def mixed_label_cross_entropy(
+    logits: Tensor, labels: Tensor, others: Tensor, weights: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean over rows of the cross-entropy of logits [B, S] with λ on labels [B] and 1-λ on others [B], a scalar.
+
+    `weights` are λ [B]. Label smoothing e makes that target (1 - e) of it plus e/S on each class.
+    """
+    log_q = F.log_softmax(logits.to(accumulation_dtype(logits)), dim=1)
+    first, second = (log_q.gather(1, one.unsqueeze(1)).squeeze(1) for one in (labels, others))
+    loss = -torch.lerp(second, first, weights.to(log_q.dtype)).mean()
+    return (1.0 - label_smoothing) * loss - label_smoothing * log_q.mean() if label_smoothing else loss
 
 
 def top_k_cross_entropy(

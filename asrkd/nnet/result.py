@@ -50,6 +50,8 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
         "inputs": _inputs_digest(data, seeds[0]),
         "dev": None if data.dev is None else data.dev.fingerprint,
     }
+    if data.augment is not None:
+        parts["augment"] = data.augment.fingerprint
     if isinstance(model, StackedEnsemble):
         parts["seeds"] = seeds
     return fingerprint(parts)

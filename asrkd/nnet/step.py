@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.inputs import Batch, BatchObjective, Objective
 from asrkd.nnet.optimizer import set_learning_rate
 from asrkd.nnet.sharded_data import Shard
 from asrkd.nnet.stacked import Model, StackedEnsemble
@@ -27,15 +28,15 @@ def run_step(state: TrainingState, shard: Shard, ids: Sequence[Tensor], rate: fl
 
 def _update(state: TrainingState, shard: Shard, ids: Sequence[Tensor]) -> Tensor:
     ranks = state.batch_shard.ranks
-    loaded = [
-        state.batch_shard.load(shard.inputs, batch, one.augmentation)
+    batches = [
+        state.batch_shard.load(shard.inputs, batch, one.augmentation, state.augment).to(state.device)
         for batch, one in zip(ids, state.generators, strict=True)
     ]
     # Every weight is used once per step, so autocast need not cache its bfloat16 copy.
     use_bfloat16 = state.precision == "bfloat16"
     with torch.autocast(state.device.type, torch.bfloat16, enabled=use_bfloat16, cache_enabled=False):
-        logits = _forward(state, [x.to(state.device) for x, _ in loaded])
-    loss = _shard_loss(state, shard, logits, torch.cat([batch for _, batch in loaded]))
+        logits = _forward(state, [batch.inputs for batch in batches])
+    loss = _shard_loss(state, shard, logits, batches)
     state.optimizer.zero_grad(set_to_none=True)
     # The loss is a mean over all M models, so that each model's gradient is 1/M of its own: M times makes it whole.
     # The processes' gradients are averaged too, whereas the sum of their weighted losses is the batch's mean.
@@ -57,13 +58,21 @@ def _forward(state: TrainingState, inputs: Sequence[Tensor]) -> Tensor:
     return state.network(torch.stack(tuple(inputs)), dropout).flatten(0, 1)
 
 
-def _shard_loss(state: TrainingState, shard: Shard, logits: Tensor, ids: Tensor) -> Tensor:
+def _shard_loss(state: TrainingState, shard: Shard, logits: Tensor, batches: Sequence[Batch]) -> Tensor:
     """The mean loss of this process's examples, weighted by their fraction of the batch."""
     if state.batch_shard.ranks.size == 1:
-        return shard.objective(logits, ids)
-    if len(ids) == 0:  # none of the batch is here: a zero gradient, because the other processes wait for one
+        return _loss(shard.objective, logits, batches)
+    if len(logits) == 0:  # none of the batch is here: a zero gradient, because the other processes wait for one
         return 0.0 * logits.sum(dtype=torch.float32)
-    return shard.objective(logits, ids) * (len(ids) / (state.frames_per_step * len(state.generators)))
+    fraction = len(logits) / (state.frames_per_step * len(state.generators))
+    return _loss(shard.objective, logits, batches) * fraction
+
+
+def _loss(objective: Objective, logits: Tensor, batches: Sequence[Batch]) -> Tensor:
+    """The objective's mean loss; only an objective that needs them gets inputs and mixtures."""
+    if isinstance(objective, BatchObjective) and (objective.reads_inputs or batches[0].mixed_ids is not None):
+        return objective.batch_loss(logits, Batch.concatenated(batches))
+    return objective(logits, torch.cat([batch.ids for batch in batches]))
 
 
 def _clip_gradients(model: Model, limit: float) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.errors import InputError
+from asrkd.nnet.augment import Augmentation
 from asrkd.nnet.checkpoint import Progress, load_checkpoint, save_checkpoint, start_precision
 from asrkd.nnet.cuda_graph import CudaGraphStep, can_use_cuda_graph
 from asrkd.nnet.data_parallel import BatchShard
@@ -67,6 +68,7 @@ def train(
     frame_ids: Tensor | None = None,
     description: str = "train",
     precision_file: Path | None = None,
+    augment: Augmentation | None = None,
 ) -> TrainResult:
     """Train `model` in place and leave it with the weights of its best epoch.
 
@@ -74,7 +76,7 @@ def train(
     the best. `out_dir` gets checkpoint.safetensors after every epoch, from which a killed training resumes to the same
     bits, and at the end model.safetensors and history.json. A finished training is loaded and not run again.
     `precision_file` records the precision that "auto" chose (`resolve_precision`): trainings that share the file share
-    the choice.
+    the choice. `augment` distorts the inputs at random, never those of the development set.
 
     Under torchrun every process makes the same call. It may load only some of the inputs, and computes its part of
     each batch; the main process writes. A checkpoint can be resumed by another number of processes.
@@ -82,7 +84,7 @@ def train(
     Raises:
         InputError: the data do not fit the model, or a loss is not finite (the message has the epoch and the step).
     """
-    data = TrainingData.create(inputs, objective, frame_ids, dev)
+    data = TrainingData.create(inputs, objective, frame_ids, dev, augment)
     return _train(_Training(model, (options.seed,), data, options, Path(out_dir), description, precision_file))
 
 
@@ -98,6 +100,7 @@ def train_stacked(
     description: str = "train",
     precision_file: Path | None = None,
     checkpoint_epochs: int = 1,
+    augment: Augmentation | None = None,
 ) -> TrainResult:
     """Train the members of `ensemble` in place, each as `train` would train it alone with its seed in `options`.
 
@@ -113,7 +116,7 @@ def train_stacked(
         raise InputError("training: expected members of one dropout and max-norm, found several in the stack")
     if len(seeds) != ensemble.num_members:
         raise InputError(f"training: expected a seed for each of {ensemble.num_members} members, found {len(seeds)}")
-    data = TrainingData.create(inputs, objective, frame_ids)
+    data = TrainingData.create(inputs, objective, frame_ids, augment=augment)
     return _train(
         _Training(ensemble, tuple(seeds), data, options, Path(out_dir), description, precision_file, checkpoint_epochs)
     )
@@ -180,6 +183,7 @@ def _build_state(training: _Training, ranks: ProcessGroup, device: torch.device,
         generators=generators,
         batch_shard=batch_shard,
         cuda_graph=CudaGraphStep(step_generators, device) if use_cuda_graph else None,
+        augment=data.augment,
     )
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, tensor_digest
-from asrkd.nnet.inputs import InputSource, Objective
+from asrkd.nnet.augment import Augmentation
+from asrkd.nnet.inputs import BatchObjective, InputSource, Objective
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.stacked import Model
 
@@ -43,14 +44,21 @@ class TrainingData:
     frame_ids: Tensor
     """Ids [n] of the examples that are trained on, int64 on the CPU."""
     dev: DevSet | None = None
+    augment: Augmentation | None = None
+    """Random distortions of the inputs; none: they are as they are."""
 
     @classmethod
     def create(
-        cls, inputs: InputSource, objective: Objective, frame_ids: Tensor | None, dev: DevSet | None = None
+        cls,
+        inputs: InputSource,
+        objective: Objective,
+        frame_ids: Tensor | None,
+        dev: DevSet | None = None,
+        augment: Augmentation | None = None,
     ) -> TrainingData:
         """Training data of the examples `frame_ids`, of all of `inputs` where that is None."""
         ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
-        return cls(inputs, objective, ids, dev)
+        return cls(inputs, objective, ids, dev, augment)
 
     def check(self, model: Model, options: TrainOptions) -> None:
         """InputError unless inputs, labels and frame ids fit the model, and the schedule has the data it needs."""
@@ -60,11 +68,27 @@ class TrainingData:
         if options.schedule == "newbob" and self.dev is None:
             raise InputError("train.schedule: newbob expected development data, found none")
         self._check_frame_ids()
+        self._check_augment()
         labels: Tensor | None = getattr(self.objective, "labels", None)
         if labels is not None:
             smallest, largest = (int(value) for value in labels[self.frame_ids.to(labels.device)].aminmax())
             if smallest < 0 or largest >= model.num_outputs:
                 raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
+
+    def _check_augment(self) -> None:
+        if self.augment is None:
+            return
+        if self.inputs.dim % self.augment.num_features:
+            raise InputError(
+                f"augment: expected inputs of whole frames of {self.augment.num_features} features, "
+                f"found {self.inputs.dim} values"
+            )
+        mixes_targets = isinstance(self.objective, BatchObjective) and self.objective.mixes_targets
+        if self.augment.mixes and not mixes_targets:
+            raise InputError(
+                "augment.mix: expected targets that can be mixed (hard labels, or online targets: "
+                f"distil.targets online), found those of {type(self.objective).__name__}"
+            )
 
     def _check_frame_ids(self) -> None:
         if len(self.frame_ids) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.distil.compression import Rows
 from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
+from asrkd.distil.online import OnlineTargets
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
@@ -21,7 +23,8 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
 from asrkd.hmm.tree import SenoneTree
-from asrkd.nnet import DevSet, HardTargets, Objective, TrainOptions, train
+from asrkd.nnet import Augmentation, AugmentOptions, DevSet, HardTargets, Objective, TrainOptions, train
+from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
@@ -131,6 +134,8 @@ class Student:
     """The objective; none: hard labels."""
     is_sweep: bool = False
     """Whether it is only there to compare temperatures or alphas."""
+    augment: AugmentOptions = AugmentOptions()
+    """Distortions of its inputs."""
 
     @property
     def name(self) -> str:
@@ -146,8 +151,10 @@ def students(options: SpeechOptions) -> list[Student]:
     """Every student of a run. Baseline and distilled differ in their targets alone.
 
     `baseline_dropout` is the best baseline: hard labels need the teachers' dropout. It would cost a distilled student
-    what distillation gives, for soft targets are the regulariser.
+    what distillation gives, for soft targets are the regulariser. Where the distilled student's inputs are distorted,
+    `baseline_augmented` learns hard labels from inputs distorted alike.
     """
+    augment = options.students.augment
     with_dropout = replace(
         options.student, dropout=options.teacher.dropout, input_dropout=options.teacher.input_dropout
     )
@@ -155,12 +162,16 @@ def students(options: SpeechOptions) -> list[Student]:
     for seed in range(options.students.seeds):
         chosen.append(Student("baseline", options.student, seed))
         chosen.append(Student("baseline_dropout", with_dropout, seed))
-        chosen.append(Student("distilled", options.student, seed, options.distil))
+        if augment.changes_inputs:
+            chosen.append(Student("baseline_augmented", options.student, seed, augment=augment))
+        chosen.append(Student("distilled", options.student, seed, options.distil, augment=augment))
     for dim in options.students.narrow_dims:
         narrow = replace(options.student, hidden_dim=dim)
         chosen.append(Student(f"baseline_{dim}", narrow))
         chosen.append(Student(f"baseline_dropout_{dim}", replace(with_dropout, hidden_dim=dim)))
-        chosen.append(Student(f"distilled_{dim}", narrow, distil=options.distil))
+        if augment.changes_inputs:
+            chosen.append(Student(f"baseline_augmented_{dim}", narrow, augment=augment))
+        chosen.append(Student(f"distilled_{dim}", narrow, distil=options.distil, augment=augment))
     return chosen + sweep_students(options)
 
 
@@ -175,6 +186,7 @@ def sweep_students(options: SpeechOptions) -> list[Student]:
             options.student,
             distil=replace(options.distil, temperature=temperature, alpha=alpha),
             is_sweep=True,
+            augment=options.students.augment,
         )
         for temperature, alpha in dict.fromkeys(points)
         if (temperature, alpha) != chosen
@@ -194,18 +206,41 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
     frames, dev = _train_and_dev(options)
     objective: Objective = HardTargets(frames.labels)
     if student.distil is not None:
-        store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
-        store.require(frames.store.fingerprint, frames.tree_fingerprint)
-        objective = Distillation(frames.labels, store, student.distil)
+        objective = _distillation(student.distil, frames, options)
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
-    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name)
+    augment = None
+    if student.augment.changes_inputs:
+        from_fbank = options.features
+        axis = MelAxis(
+            frames.store.num_features, from_fbank.low_freq_hz, from_fbank.high_freq_hz, from_fbank.sampling_rate
+        )
+        augment = Augmentation(student.augment, frames.store.num_features, axis)
+    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment)
+
+
+def _distillation(distil: DistilOptions, frames: LabelledFrames, options: SpeechOptions) -> Distillation:
+    """The objective of a student: the teachers' stored posteriors, or the teachers themselves."""
+    if distil.targets == "online":
+        members = teacher_folders(options)
+        online = OnlineTargets(open_ensemble(members), options.posteriors.mean, trained_precision(members))
+        return Distillation(frames.labels, online, distil)
+    store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
+    store.require(frames.store.fingerprint, frames.tree_fingerprint)
+    return Distillation(frames.labels, store, distil)
 
 
 def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
     """How a student is trained. Soft targets bear a higher rate; hard labels would only be overfitted at it."""
-    rate = options.students.soft_learning_rate
-    return options.train if student.distil is None or rate is None else replace(options.train, learning_rate=rate)
+    schedule = options.students
+    changes: dict[str, float | None] = {
+        "epochs": schedule.epochs,
+        "weight_decay": schedule.weight_decay,
+        "beta2": schedule.beta2,
+        "learning_rate": None if student.distil is None else schedule.soft_learning_rate,
+    }
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    return replace(options.train, **given)
 
 
 @dataclass(frozen=True)
@@ -262,6 +297,14 @@ def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
     )
 
 
+def measure_teachers(options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 7 with online targets: the report on the development speakers alone, for students read the teachers."""
+    ensemble = open_ensemble(teacher_folders(options)).to(resolve_device(options.device))
+    dev = LabelledFrames.open("dev", options)
+    disagreement = measure_disagreement(ensemble, dev.inputs, dev.labels)
+    write_json(out_dir / REPORT_FILE, {"store": [], "disagreement": disagreement})
+
+
 def model_content(folder: Path) -> str:
     """Fingerprint of a trained network's weights: its other files have times, too."""
     return safetensors_fingerprint(folder / MODEL_FILE, with_metadata=False)
@@ -290,6 +333,7 @@ def _train_model(
     options: SpeechOptions,
     out_dir: Path,
     description: str,
+    augment: Augmentation | None = None,
 ) -> None:
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
@@ -302,6 +346,7 @@ def _train_model(
         dev=DevSet(dev.inputs, dev.labels),
         description=description,
         precision_file=RunFolders(options.exp_dir).precision_choices,
+        augment=augment,
     )
     if not ProcessGroup.from_environment().is_main:
         return

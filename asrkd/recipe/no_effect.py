@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from asrkd.nnet.devices import is_cpu
@@ -43,9 +44,43 @@ def _estimates_no_model(options: Any) -> bool:
     return options.lang.arpa is not None and not options.lang.interpolation_weight
 
 
+def of_augmentation(section: str) -> tuple[NoEffect, ...]:
+    """The rules for the AugmentOptions of a section, such as `students.augment`."""
+    ranges = {
+        "warp": ("warp-range",),
+        "mask": ("mask-features", "mask-frames"),
+        "gain": ("gain-range", "tilt-range"),
+    }
+
+    def fraction(options: Any, name: str) -> float:
+        for part in (*section.split("."), name):
+            options = getattr(options, part)
+        return float(options)
+
+    return tuple(
+        NoEffect(
+            tuple(f"--{section}.{one}" for one in names),
+            partial(lambda name, options: fraction(options, name) == 0.0, name),
+            f"with --{section}.{name}=0, which distorts nothing: give --{section}.{name}=0.5",
+        )
+        for name, names in ranges.items()
+    )
+
+
 NO_EFFECT = (
     LISTINGS,
     *of_training("train"),
+    *of_augmentation("students.augment"),
+    NoEffect(
+        ("--students.beta2",),
+        lambda options: options.train.optimizer != "adamw",
+        "with --train.optimizer=sgd: give --train.optimizer=adamw",
+    ),
+    NoEffect(
+        ("--posteriors.top-k", "--posteriors.temperatures"),
+        lambda options: options.distil.targets == "online" and options.posteriors.mean == "geometric",
+        "with --distil.targets=online, which stores no posteriors: give --distil.targets=stored",
+    ),
     NoEffect(
         ("--lang.vocab-size", "--lang.samples", "--lang.seed"),
         lambda options: options.lang.units == "phones",

@@ -22,7 +22,7 @@ from asrkd.features.fbank import FeatureOptions
 from asrkd.graph.build import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
-from asrkd.nnet import TrainOptions
+from asrkd.nnet import AugmentOptions, TrainOptions
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
 from asrkd.recipe.no_effect import NO_EFFECT
@@ -100,18 +100,37 @@ class EnsembleOptions:
 
 @dataclass(frozen=True)
 class StudentsOptions:
-    """Which students are trained besides the baseline and the distilled one."""
+    """How students are trained, and which ones besides the baseline and the distilled one.
+
+    The schedule is that of baselines too, so that distilled students and baselines are trained as long.
+    """
 
     seeds: int = 1
     """Number of seeds of the baseline and of the distilled student; 3 or more show the spread."""
     soft_learning_rate: float | None = None
     """Highest learning rate with soft targets; None: train.learning_rate, as with hard labels."""
+    epochs: int | None = None
+    """Passes of every student over the training frames; None: train.epochs, as teachers."""
+    weight_decay: float | None = None
+    """Weight decay of every student; None: train.weight_decay."""
+    beta2: float | None = None
+    """Decay of adamw's second moment for every student; None: train.beta2."""
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+    """Distortions of the inputs of distilled students, and of the baselines named baseline_augmented."""
     sweep_temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
     """Temperatures to compare on the development speakers (empty: no sweep)."""
     sweep_alphas: tuple[float, ...] = ()
     """Weights of the soft targets to compare on the development speakers at distil.temperature."""
     narrow_dims: tuple[int, ...] = ()
     """Hidden units of narrower students; each is distilled and also trained on hard labels."""
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.epochs < 1:
+            raise InputError(f"--students.epochs: expected at least 1, found {self.epochs}")
+        if self.weight_decay is not None and not self.weight_decay >= 0:
+            raise InputError(f"--students.weight-decay: expected at least 0, found {self.weight_decay}")
+        if self.beta2 is not None and not 0 <= self.beta2 < 1:
+            raise InputError(f"--students.beta2: expected a value in [0, 1), found {self.beta2}")
 
 
 @dataclass(frozen=True)
@@ -218,20 +237,34 @@ class SpeechOptions:
         if self.lang.max_words is not None and self.lang.arpa is None:
             raise InputError("--lang.max-words: expected --lang.arpa to take words of, found none")
         _ = self.task_executor
-        self._require_temperatures()
+        self._require_targets()
 
     @property
     def task_executor(self) -> Executor:
         """What runs the map stages."""
         return Executor(self.num_jobs, self.executor, self.scheduler)
 
-    def _require_temperatures(self) -> None:
+    def _require_targets(self) -> None:
+        """InputError for targets that stage 7 does not make."""
+        if self.distil.targets == "online":
+            if self.posteriors_from is not None:
+                raise InputError(
+                    "--distil.targets: expected stored with --posteriors-from, which has posteriors and no networks, "
+                    "found online"
+                )
+            return
+        if self.students.augment.mix:
+            raise InputError(
+                "--students.augment.mix: expected --distil.targets online, because nothing is stored for mixtures, "
+                "found stored"
+            )
         wanted = {self.distil.temperature, *self.students.sweep_temperatures}
         missing = sorted(wanted - set(self.posteriors.temperatures))
         if missing:
             raise InputError(
                 f"--distil.temperature and --students.sweep-temperatures: expected some of --posteriors.temperatures "
-                f"{self.posteriors.temperatures}, found {missing[0]:g}"
+                f"{self.posteriors.temperatures}, found {missing[0]:g}: add it there, or give --distil.targets online, "
+                "which takes any"
             )
 
 

@@ -207,6 +207,9 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
         )
         for member, name in enumerate(teachers)
     ]
+    if options.distil.targets == "online":
+        measure = partial(networks.measure_teachers, options)
+        return [*steps, Step(7, "posteriors", measure, {"targets": "online"}, (*TRAINING_DATA, *teachers))]
     steps.append(
         Step(
             7,
@@ -233,10 +236,11 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
                 {
                     "student": student.model,
                     "student_seed": student.seed,
-                    "distil": student.distil,
+                    "distil": _distil_options(student, options),
+                    **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
                     **_network_options(options, training),
                 },
-                (*TRAINING_DATA, "posteriors") if student.distil else TRAINING_DATA,
+                (*TRAINING_DATA, *_teaching_inputs(student, options)),
                 content=networks.model_content,
                 resumable=True,
                 trains=True,
@@ -244,6 +248,21 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
             )
         )
     return steps
+
+
+def _distil_options(student: networks.Student, options: SpeechOptions) -> dict[str, Any] | None:
+    """Options of a student's objective. Stored posteriors are averaged in stage 7, online ones in the student's step."""
+    if student.distil is None:
+        return None
+    online = {"targets": "online", "posteriors.mean": options.posteriors.mean}
+    return {**student.distil.loss_values, **(online if student.distil.targets == "online" else {})}
+
+
+def _teaching_inputs(student: networks.Student, options: SpeechOptions) -> tuple[str, ...]:
+    """The steps that a student's targets come from, labels apart."""
+    if student.distil is None:
+        return ()
+    return tuple(networks.teachers(options)) if student.distil.targets == "online" else ("posteriors",)
 
 
 def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:

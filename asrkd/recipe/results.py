@@ -227,9 +227,11 @@ def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student
     student = student_of.get(run.name)
     if student is None:
         return f"{_shape(options.teacher)}, hard labels"
+    inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
-        return f"{_shape(student.model)}, hard labels"
-    return f"{_shape(student.model)}, T={student.distil.temperature:g}, α={student.distil.alpha:g}"
+        return f"{_shape(student.model)}, hard labels{inputs}"
+    online = ", online targets" if student.distil.targets == "online" else ""
+    return f"{_shape(student.model)}, T={student.distil.temperature:g}, α={student.distil.alpha:g}{online}{inputs}"
 
 
 def _shape(model: ModelOptions) -> str:
@@ -241,8 +243,12 @@ def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
     found = [("distilled", "baseline"), ("distilled", "baseline_dropout")]
     if teachers(options):
         found += [("distilled", "ensemble"), ("ensemble", "baseline")]
+    augmented = options.students.augment.changes_inputs
+    if augmented:
+        found.append(("distilled", "baseline_augmented"))
     for dim in options.students.narrow_dims:
         found += [(f"distilled_{dim}", f"baseline_{dim}"), (f"distilled_{dim}", f"baseline_dropout_{dim}")]
+        found += [(f"distilled_{dim}", f"baseline_augmented_{dim}")] if augmented else []
     return found
 
 

@@ -119,10 +119,10 @@ def test_shards_of_all_processes_make_up_the_batch(tmp_path: Path) -> None:
         inputs = torchrun_training.SplicedFrames(store, 2, 1, utt_ids=store.utt_ids[rank::3])
         shard = BatchShard(ProcessGroup(rank, 3), inputs.in_memory)
         (batch,) = shard.split_epoch(ids, len(ids), ids.device)
-        x, shard_ids = shard.load(inputs, batch, torch.Generator())
-        assert torch.equal(x, torchrun_training.SplicedFrames(store, 2, 1).batch(shard_ids))
+        part = shard.load(inputs, batch, torch.Generator())
+        assert torch.equal(part.inputs, torchrun_training.SplicedFrames(store, 2, 1).batch(part.ids))
         assert torch.equal(inputs.sample(ids), torchrun_training.SplicedFrames(store, 2, 1).batch(ids))
-        loaded.append(shard_ids)
+        loaded.append(part.ids)
     assert sorted(torch.cat(loaded).tolist()) == sorted(ids.tolist())
 
 

@@ -24,9 +24,9 @@ class Trainings:
     def __init__(self, server: subprocess.Popen) -> None:
         self.server = server
 
-    def start(self, out_dir: Path, optimizer: str, death: str = "never") -> int:
+    def start(self, out_dir: Path, kind: str, death: str = "never") -> int:
         """Process id of a training that has begun."""
-        self.server.stdin.write(f"{out_dir} {optimizer} {death}\n")
+        self.server.stdin.write(f"{out_dir} {kind} {death}\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
@@ -34,8 +34,8 @@ class Trainings:
         """Exit status of the training begun last."""
         return int(self.server.stdout.readline())
 
-    def run(self, out_dir: Path, optimizer: str, death: str = "never") -> int:
-        self.start(out_dir, optimizer, death)
+    def run(self, out_dir: Path, kind: str, death: str = "never") -> int:
+        self.start(out_dir, kind, death)
         return self.end()
 
 
@@ -62,7 +62,7 @@ def outcome(out_dir: Path) -> tuple[dict[str, bytes], list[dict[str, float]]]:
     return weights, [{key: epoch[key] for key in NOT_TIMING} for epoch in history]
 
 
-@pytest.fixture(scope="module", params=["sgd", "adamw"])
+@pytest.fixture(scope="module", params=["sgd", "adamw", "online"])
 def uninterrupted(request, trainings, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp(request.param)
     assert trainings.run(out_dir, request.param) == 0
@@ -85,37 +85,37 @@ def uninterrupted(request, trainings, tmp_path_factory):
     ids=" ".join,
 )
 def test_killed_at_a_chosen_moment(trainings, uninterrupted, tmp_path, deaths):
-    optimizer, expected = uninterrupted
+    kind, expected = uninterrupted
     for death in deaths:
-        assert trainings.run(tmp_path, optimizer, death) == -signal.SIGKILL
+        assert trainings.run(tmp_path, kind, death) == -signal.SIGKILL
         assert not (tmp_path / "model.safetensors").exists()
-    assert trainings.run(tmp_path, optimizer) == 0
+    assert trainings.run(tmp_path, kind) == 0
     assert outcome(tmp_path) == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors"]
 
 
 def test_killed_at_random_moments(trainings, uninterrupted, tmp_path):
     """Killed from outside, within a few steps of a checkpoint that has appeared or changed."""
-    optimizer, expected = uninterrupted
+    kind, expected = uninterrupted
     checkpoint = tmp_path / CHECKPOINT_NAME
-    rng = random.Random(optimizer)
+    rng = random.Random(kind)
     for _ in range(3):
-        pid = trainings.start(tmp_path, optimizer, "slowly:5")
+        pid = trainings.start(tmp_path, kind, "slowly:5")
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before:
             time.sleep(0.0005)
         time.sleep(rng.uniform(0, 0.02))
         os.kill(pid, signal.SIGKILL)
         assert trainings.end() == -signal.SIGKILL
-    assert trainings.run(tmp_path, optimizer) == 0
+    assert trainings.run(tmp_path, kind) == 0
     assert outcome(tmp_path) == expected
 
 
 def test_torn_bytes_in_the_checkpoint_itself_start_anew(trainings, uninterrupted, tmp_path):
     """A disk that lost the file's end: said in the log, and trained again rather than trusted."""
-    optimizer, expected = uninterrupted
-    trainings.run(tmp_path, optimizer, "step:25")
+    kind, expected = uninterrupted
+    trainings.run(tmp_path, kind, "step:25")
     checkpoint = tmp_path / CHECKPOINT_NAME
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    assert trainings.run(tmp_path, optimizer) == 0
+    assert trainings.run(tmp_path, kind) == 0
     assert outcome(tmp_path) == expected

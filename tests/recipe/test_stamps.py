@@ -243,6 +243,19 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.narrow_dims": {"students.narrow_dims": (64,)},
     "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
     "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
+    "students.epochs": {"students.epochs": 30},
+    "students.weight_decay": {"students.weight_decay": 0.1},
+    "students.beta2": {"students.beta2": 0.99},
+    "students.augment.mix": {"students.augment.mix": 0.5, "distil.targets": "online"},
+    **{
+        f"students.augment.{name}": {"students.augment.warp": 0.5, f"students.augment.{name}": 0.5}
+        for name in ("warp", "mask", "gain")
+    },
+    "students.augment.warp_range": {"students.augment.warp": 0.5, "students.augment.warp_range": 0.2},
+    "students.augment.mask_features": {"students.augment.mask": 0.5, "students.augment.mask_features": 3},
+    "students.augment.mask_frames": {"students.augment.mask": 0.5, "students.augment.mask_frames": 3},
+    "students.augment.gain_range": {"students.augment.gain": 0.5, "students.augment.gain_range": 0.2},
+    "students.augment.tilt_range": {"students.augment.gain": 0.5, "students.augment.tilt_range": 0.2},
     "doubtful.exclude_beyond": {"doubtful.exclude_beyond": 9.0},
     "distil.temperature": {"distil.temperature": 5.0},
     "posteriors.temperatures": {"posteriors.temperatures": (1.0, 2.0, 5.0, 10.0, 20.0)},
@@ -281,14 +294,15 @@ def changed_value(hint: Any, value: Any) -> Any:
     return (*value, 1.5)
 
 
-def with_values(options: SpeechOptions, values: Mapping[str, Any]) -> SpeechOptions:
+def with_values(options: Any, values: Mapping[str, Any]) -> Any:
     """The options with others at dotted paths, all in one replacement of each section."""
+    top = {path: value for path, value in values.items() if "." not in path}
     sections: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
-        section, _, name = path.rpartition(".")
-        sections.setdefault(section, {})[name] = value
-    top = sections.pop("", {})
-    parts = {name: replace(getattr(options, name), **inner) for name, inner in sections.items()}
+        section, _, name = path.partition(".")
+        if name:
+            sections.setdefault(section, {})[name] = value
+    parts = {name: with_values(getattr(options, name), inner) for name, inner in sections.items()}
     return replace(options, **top, **parts)
 
 
@@ -296,6 +310,15 @@ def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Pa
     values = OTHER_VALUES.get(path) or {path: changed_value(hint, value)}
     filled = {name: one.format(tmp=folder) if isinstance(one, str) else one for name, one in values.items()}
     return with_values(options, {name: Path(str(one)) if name in PATHS else one for name, one in filled.items()})
+
+
+def before_change(options: SpeechOptions, path: str) -> SpeechOptions:
+    """Options in which the option at `path` has an effect and its default value."""
+    section, _, name = path.rpartition(".")
+    distortion = {"warp_range": "warp", "gain_range": "gain", "tilt_range": "gain"}.get(name, "mask")
+    if section != "students.augment" or name in ("mix", "warp", "mask", "gain"):
+        return options
+    return with_values(options, {f"{section}.{distortion}": 0.5})  # type: ignore[no-any-return]
 
 
 ALL_OPTIONS = [leaf for leaf in leaves(SpeechOptions()) if leaf[0] not in SET_BY_RUN]
@@ -314,7 +337,7 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     corpus = corpus_of(dictionary)
     before, after = (
         step_stamps(build_steps(corpus, one, "run.sh"))
-        for one in (options, changed(options, path, hint, value, folder))
+        for one in (before_change(options, path), changed(options, path, hint, value, folder))
     )
     if path in RUNTIME_OPTIONS:
         assert before == after
@@ -337,6 +360,8 @@ DECODING = {"decode", "score", "report"}
         ("lang.order", 2, DECODING | {"lang", "graph"}),
         ("distil.alpha", 0.5, DECODING | {"students"}),
         ("students.seeds", 2, DECODING | {"students"}),
+        ("students.epochs", 30, DECODING | {"students"}),
+        ("distil.targets", "online", DECODING | {"students", "posteriors"}),
         ("posteriors.top_k", 9, DECODING | {"students", "posteriors"}),
         ("ensemble.size", 6, DECODING | {"students", "posteriors", "teachers"}),
         ("train.select_by", "cross_entropy", DECODING | {"students", "posteriors", "teachers"}),
@@ -361,6 +386,45 @@ def test_an_option_re_makes_what_it_decides_and_nothing_else(
         assert "lang/lexicon" not in found
     if path == "students.seeds":
         assert "students/baseline_seed1" in found and "students/baseline" not in found
+
+
+ONLINE = {"distil.targets": "online"}
+
+
+def test_students_of_online_targets_read_the_teachers_and_no_store(dictionary: Path, options: SpeechOptions) -> None:
+    corpus = corpus_of(dictionary)
+    online = with_values(options, ONLINE)
+    steps = {step.name: step for step in build_steps(corpus, online, "run.sh")}
+    assert {"teachers/0", "teachers/4"} <= set(steps["students/distilled"].inputs)
+    assert "posteriors" not in steps["students/distilled"].inputs
+    assert "teachers/0" not in steps["students/baseline"].inputs
+    finish_all(corpus, online)
+    # What only a store has decides nothing; the mean of the teachers and another teacher do.
+    assert not kinds(stale(corpus, with_values(online, {"posteriors.top_k": 9}))) & NETWORKS
+    found = stale(
+        corpus,
+        with_values(
+            online,
+            {
+                "posteriors.mean": "arithmetic",
+                "posteriors.temperatures": (2.0,),
+                "distil.temperature": 3.0,
+            },
+        ),
+    )
+    assert "students/distilled" in found and not found & {"posteriors", "students/baseline"}
+    assert "students/distilled" in stale(corpus, with_values(online, {"ensemble.size": 6}))
+
+
+def test_distortions_are_those_of_distilled_students_and_one_baseline(dictionary: Path, options: SpeechOptions) -> None:
+    corpus = corpus_of(dictionary)
+    online = with_values(options, ONLINE)
+    finish_all(corpus, online)
+    found = stale(corpus, with_values(online, {"students.augment.mix": 0.5}))
+    changed_students = {name for name in found if name.startswith("students/")}
+    swept = {f"students/sweep_T{one}_alpha0.7" for one in ("1", "5", "10")}
+    assert changed_students == {"students/distilled", "students/baseline_augmented", *swept}
+    assert not kinds(found) & {"teachers", "posteriors"}
 
 
 def test_the_mean_of_the_teachers_is_no_option_of_one_network(dictionary: Path, options: SpeechOptions) -> None:

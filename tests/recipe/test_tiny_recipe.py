@@ -59,6 +59,12 @@ def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
     assert changed == {f"students/{student.name}" for student in by_name.values() if student.distil}
 
 
+def test_the_schedule_of_students_is_their_own_and_that_of_baselines_too() -> None:
+    options = replace(SpeechOptions(), students=StudentsOptions(epochs=30, weight_decay=0.1, beta2=0.99))
+    expected = replace(options.train, epochs=30, weight_decay=0.1, beta2=0.99)
+    assert all(networks.student_training(one, options) == expected for one in networks.students(options))
+
+
 def test_the_sweep_covers_every_temperature_once() -> None:
     options = SpeechOptions()
     swept = [student.distil for student in networks.students(options) if student.distil and student.seed == 0]
@@ -85,7 +91,19 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--train.device=cuda"], "--train.device: give --device"),
         (["--num-jobs=0"], "--num-jobs: expected at least 1, found 0"),
         (["--executor=dask"], "--executor dask: expected an address"),
-        (["--distil.temperature=3"], r"expected some of --posteriors.temperatures .* found 3"),
+        (
+            ["--distil.temperature=3"],
+            r"expected some of --posteriors.temperatures .* found 3: .* or give --distil.targets online",
+        ),
+        (["--students.augment.mix=0.5"], "--students.augment.mix: expected --distil.targets online, .* found stored"),
+        (
+            ["--distil.targets=online", "--posteriors-from=store"],
+            "--distil.targets: expected stored with --posteriors-from, .* found online",
+        ),
+        (["--students.augment.warp=2"], "augment.warp: expected a fraction"),
+        (["--students.epochs=0"], "--students.epochs: expected at least 1, found 0"),
+        (["--students.weight-decay=-1"], "--students.weight-decay: expected at least 0, found -1"),
+        (["--students.beta2=1"], r"--students.beta2: expected a value in \[0, 1\), found 1"),
         (["--ensemble.size=1"], "at least 2 teachers"),
         (["--labels.tree-rounds=0"], "--labels.tree-rounds: expected at least 1, found 0"),
         (["--align.silence-prob=0"], "expected a silence_prob between 0 and 1, found 0"),
