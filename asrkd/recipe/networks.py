@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ class Student:
     """The objective; none: hard labels."""
     is_sweep: bool = False
     """Whether it is only there to compare temperatures or alphas."""
-    augment: AugmentOptions = AugmentOptions()
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
     """Distortions of its inputs."""
 
     @property

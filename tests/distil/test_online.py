@@ -1,4 +1,4 @@
-"""Targets that the teachers make in the student's step: the same as stored ones, for the inputs that the student sees."""
+"""Teachers that score the inputs of the student's step: the same targets as stored ones, and those of mixtures."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_teachers_score_in_their_own_precision() -> None:
 def test_a_loss_without_inputs_is_refused() -> None:
     objective = Distillation(LABELS, OnlineTargets(make_ensemble()), DistilOptions(targets="online"))
     assert isinstance(objective, BatchObjective) and objective.reads_inputs and objective.mixes_targets
-    with pytest.raises(InputError, match="distil.targets: expected stored targets, found online ones"):
+    with pytest.raises(InputError, match=r"distil.targets: expected stored targets, found online ones"):
         objective(torch.zeros(6, NUM_CLASSES), IDS)
 
 
@@ -134,7 +134,7 @@ def test_stored_targets_are_those_of_single_examples(tmp_path: Path) -> None:
     objective = Distillation(LABELS, write(tmp_path / "store"), DistilOptions(alpha=0.5))
     augment = Augmentation(AugmentOptions(mix=0.5), DIM)
     options = TrainOptions(epochs=1, batch_size=20, precision="float32", show_progress=False)
-    with pytest.raises(InputError, match="augment.mix: expected targets that can be mixed .* distil.targets online"):
+    with pytest.raises(InputError, match=r"augment.mix: expected targets that can be mixed .* distil.targets online"):
         train(student(torch.float32), make_inputs(), objective, options, tmp_path, augment=augment)
 
 

@@ -157,9 +157,9 @@ def test_wrong_options_are_refused() -> None:
             AugmentOptions(**{name: 1.5})
     with pytest.raises(InputError, match=r"augment.warp_range: .* at most 0.3, found 0.4"):
         AugmentOptions(warp_range=0.4)
-    with pytest.raises(InputError, match="augment.mask_frames: expected at least 0, found -1"):
+    with pytest.raises(InputError, match=r"augment.mask_frames: expected at least 0, found -1"):
         AugmentOptions(mask_frames=-1)
-    with pytest.raises(InputError, match="augment.warp: expected features with frequencies"):
+    with pytest.raises(InputError, match=r"augment.warp: expected features with frequencies"):
         Augmentation(AugmentOptions(warp=0.5), FEATURES)
     with pytest.raises(InputError, match="expected 30 frequencies, found 40"):
         Augmentation(AugmentOptions(), 30, AXIS)
