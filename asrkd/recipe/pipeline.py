@@ -251,7 +251,7 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
 
 
 def _distil_options(student: networks.Student, options: SpeechOptions) -> dict[str, Any] | None:
-    """Options of a student's objective. Stored posteriors are averaged in stage 7, online ones by the student's step."""
+    """Options of a student's objective. Stage 7 averages stored posteriors, the student's step online ones."""
     if student.distil is None:
         return None
     online = {"targets": "online", "posteriors.mean": options.posteriors.mean}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from asrkd.nnet import TrainOptions
-from recipes.mnist.variants import ALL_CLASSES, HardLabels, SoftLabels, TeacherLogits, Variant
+from recipes.mnist.variants import ALL_CLASSES, HardLabels, OnlineSoftLabels, SoftLabels, TeacherLogits, Variant
 
 TRAINING_KEYS = (
     "optimizer", "learning_rate", "schedule", "warmup_fraction", "batch_size", "momentum", "beta2", "weight_decay"
@@ -25,18 +25,20 @@ def describe(variant: Variant) -> str:
     parts += [f"weight decay {variant.train.weight_decay:g}"] if variant.train.weight_decay else []
     parts += [f"±{variant.jitter} px"] if variant.jitter else []
     parts.append(_targets(variant.targets))
+    parts += [f"{100 * variant.mix:g}% of the digits mixed"] if variant.mix else []
     if variant.classes != ALL_CLASSES:
         parts.append("classes " + "".join(map(str, variant.classes)))
     parts += [f"{100 * variant.fraction:g}% of the digits"] if variant.fraction < 1.0 else []
     return ", ".join(parts)
 
 
-def _targets(targets: HardLabels | SoftLabels | TeacherLogits) -> str:
+def _targets(targets: HardLabels | SoftLabels | OnlineSoftLabels | TeacherLogits) -> str:
     if isinstance(targets, HardLabels):
         return "hard labels" + (f", smoothed {targets.label_smoothing:g}" if targets.label_smoothing else "")
     teachers = f"{targets.teachers} teacher" + ("" if targets.teachers == 1 else "s")
-    if isinstance(targets, SoftLabels):
-        return f"T={targets.distil.temperature:g}, α={targets.distil.alpha:g}, {teachers}"
+    if isinstance(targets, SoftLabels | OnlineSoftLabels):
+        online = ", online" if isinstance(targets, OnlineSoftLabels) else ""
+        return f"T={targets.distil.temperature:g}, α={targets.distil.alpha:g}, {teachers}{online}"
     return f"squared logit differences, {teachers}"
 
 

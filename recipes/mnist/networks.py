@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from asrkd.data.corpora.mnist import NUM_CLASSES, Digits
+from asrkd.distil.online import OnlineTargets
 from asrkd.files import load_tensors, save_tensors, write_json
-from asrkd.nnet import InputSource, train_stacked
+from asrkd.nnet import Augmentation, AugmentOptions, InputSource, Objective, train_stacked
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.precision import PRECISION_FILE
@@ -21,22 +23,22 @@ from asrkd.workflow import provenance
 from recipes.mnist.data import DigitData
 from recipes.mnist.images import JitteredImages, mean_logits
 from recipes.mnist.options import DigitsOptions
-from recipes.mnist.variants import Variant
+from recipes.mnist.variants import OnlineSoftLabels, Variant
 
 LOGITS_FILE = "logits.safetensors"
 TRAIN_LOGITS, EVAL_LOGITS = "train", "eval"
 
 
 def train_variant(
-    variant: Variant, corpus: Path, posteriors: Path | None, options: DigitsOptions, out_dir: Path
+    variant: Variant, corpus: Path, taught_by: Path | None, options: DigitsOptions, out_dir: Path
 ) -> None:
     """Stages 6 and 8: the networks of a variant as one stack, and a summary of their training.
 
-    `posteriors` is the folder of stage 7, which variants without teachers do not need. InputError: as `train_stacked`.
+    `taught_by` is the folder of the step that its targets come from (`Variant.taught_by`), None for hard labels.
+    InputError: as `train_stacked`.
     """
     data = DigitData.open(corpus, options)
     device = resolve_device(options.device)
-    logits = None if posteriors is None else load_tensors(posteriors / LOGITS_FILE)[0][TRAIN_LOGITS].to(device)
     inputs = JitteredImages(data.train.images.to(device), variant.jitter)
     ids = data.train_ids(variant, options.seed)
     seeds = variant.member_seeds(options.seed)
@@ -45,13 +47,14 @@ def train_variant(
         stack,
         seeds,
         inputs,
-        variant.targets.objective(data.train.labels.to(device), logits),
+        _objective(variant, data.train.labels.to(device), taught_by),
         replace(variant.train, device=options.device),
         out_dir,
         frame_ids=ids,
         description=variant.name,
         precision_file=options.exp_dir / PRECISION_FILE,
         checkpoint_epochs=options.checkpoint_epochs,
+        augment=Augmentation(AugmentOptions(mix=variant.mix), inputs.dim) if variant.mix else None,
     )
     training = _training_summary(result)
     summary = {
@@ -66,6 +69,16 @@ def train_variant(
     write_json(out_dir / SUMMARY_FILE, summary)
     loss, rate = training["train_loss"], training["digits_per_sec"]
     print(f"   {variant.name}: loss {loss:.4f}, {rate:.0f} digits/s", flush=True)
+
+
+def _objective(variant: Variant, labels: Tensor, taught_by: Path | None) -> Objective:
+    """The loss of a variant, with its targets on the device of the labels [N]."""
+    if isinstance(variant.targets, OnlineSoftLabels):
+        assert taught_by is not None
+        ensemble = load_stack(taught_by, labels.device)
+        return variant.targets.objective(labels, OnlineTargets(ensemble, precision=trained_precision([taught_by])))
+    logits = None if taught_by is None else load_tensors(taught_by / LOGITS_FILE)[0][TRAIN_LOGITS].to(labels.device)
+    return variant.targets.objective(labels, logits)
 
 
 def _training_summary(result: TrainResult) -> dict[str, Any]:

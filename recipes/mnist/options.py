@@ -67,6 +67,18 @@ class StudentOptions:
     soft: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
     """Training on soft targets: the distilled student, and the students of experiments 3 and 4."""
     distil: DistilOptions = field(default_factory=lambda: DistilOptions(alpha=1.0, temperature=20.0))
+    """Objective on soft targets. Its targets may be online in the distilled student and in experiments 3 and 4."""
+    mix: float = 0.0
+    """With online targets, fraction of the digits that are mixed with another one: x = λ x1 + (1-λ) x2, λ uniform."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.mix <= 1.0:
+            raise InputError(f"--student.mix: expected a fraction in [0, 1], found {self.mix}")
+        if self.mix and self.distil.targets != "online":
+            raise InputError(
+                "--student.mix: expected --student.distil.targets online, because nothing is stored for mixtures, "
+                "found stored"
+            )
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,13 @@ def _digits_options(options: DigitsOptions) -> dict[str, object]:
 
 def _training_step(stage: int, variant: Variant, options: DigitsOptions) -> Step:
     exp = options.exp_dir
-    posteriors = exp / "posteriors" if variant.needs_teachers else None
+    taught_by = variant.taught_by
     return Step(
         stage,
         step_name(variant.name),
-        partial(networks.train_variant, variant, exp / "corpus", posteriors, options),
+        partial(networks.train_variant, variant, exp / "corpus", exp / taught_by if taught_by else None, options),
         {**variant.stamp_options, **_digits_options(options)},
-        ("corpus", "posteriors") if variant.needs_teachers else ("corpus",),
+        ("corpus", taught_by) if taught_by else ("corpus",),
         resumable=True,
         trains=True,
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asrkd.data.corpora.mnist import NUM_CLASSES
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
+from asrkd.distil.online import OnlineTargets
 from asrkd.nnet import HardTargets, Objective, TrainOptions
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
@@ -46,6 +47,19 @@ class SoftLabels:
 
 
 @dataclass(frozen=True)
+class OnlineSoftLabels:
+    """Targets are the teachers' geometric mean for what the student sees, scored in each step: mixtures, too."""
+
+    distil: DistilOptions
+    teachers: int
+    """All teachers are used."""
+
+    def objective(self, labels: Tensor, teachers: OnlineTargets) -> Objective:
+        """Distillation from the answers of the teachers, mixed with labels [N] by alpha."""
+        return Distillation(labels, teachers, self.distil)
+
+
+@dataclass(frozen=True)
 class TeacherLogits:
     """Targets are the teachers' mean logits, learnt by squared differences (section 2.1 of the paper)."""
 
@@ -64,7 +78,7 @@ class Variant:
 
     name: str
     """Name in results.json and of its step."""
-    targets: HardLabels | SoftLabels | TeacherLogits
+    targets: HardLabels | SoftLabels | OnlineSoftLabels | TeacherLogits
     """What its networks learn."""
     model: ModelOptions
     train: TrainOptions
@@ -78,11 +92,20 @@ class Variant:
     """Fraction of the training digits in its training set."""
     excludes_held_out: bool = False
     """Whether its training set excludes the digits on which biases are tuned."""
+    mix: float = 0.0
+    """Fraction of the digits that are mixed with another one, in every epoch anew."""
 
     @property
     def needs_teachers(self) -> bool:
         """Whether its targets come from the teachers."""
         return not isinstance(self.targets, HardLabels)
+
+    @property
+    def taught_by(self) -> str | None:
+        """The step that its targets come from: the teachers' logits for each digit, or the teachers; None: labels."""
+        if isinstance(self.targets, OnlineSoftLabels):
+            return "teachers"
+        return "posteriors" if self.needs_teachers else None
 
     def member_seeds(self, run_seed: int) -> list[int]:
         """Seed of each of its M networks.
@@ -96,7 +119,14 @@ class Variant:
     @property
     def stamp_options(self) -> dict[str, Any]:
         """Everything that decides its weights, for the stamp of its step, by name. Runtime options do not."""
-        return {**vars(self), "train": self.train.without_runtime_options()}
+        values = {**vars(self), "train": self.train.without_runtime_options()}
+        if isinstance(self.targets, SoftLabels | OnlineSoftLabels):
+            values["targets"] = {"distil": self.targets.distil.loss_values, "teachers": self.targets.teachers}
+        if isinstance(self.targets, OnlineSoftLabels):
+            values["online"] = True
+        if not self.mix:
+            del values["mix"]
+        return values
 
 
 def teacher(options: DigitsOptions) -> Variant:
@@ -131,18 +161,26 @@ def students_of(experiment: int, options: DigitsOptions) -> list[Variant]:
 
 def _headline(options: DigitsOptions) -> list[Variant]:
     small = options.student
-    soft = SoftLabels(small.distil, options.teacher.size)
     return [
         Variant("baseline", HardLabels(), small.model, small.hard, small.seeds),
-        Variant("distilled", soft, small.model, small.soft, small.seeds),
+        Variant("distilled", _soft(options), small.model, small.soft, small.seeds, mix=small.mix),
     ]
+
+
+def _soft(options: DigitsOptions, **changes: Any) -> SoftLabels | OnlineSoftLabels:
+    """The targets of the distilled student, stored or online, with `changes` of their options."""
+    distil = replace(options.student.distil, **changes)
+    kind = OnlineSoftLabels if distil.targets == "online" else SoftLabels
+    return kind(distil, options.teacher.size)
 
 
 def _transfer(options: DigitsOptions, name: str, classes: tuple[int, ...]) -> Variant:
     small = options.student
     # Soft targets alone: the paper's transfer sets have no labels.
-    soft = SoftLabels(replace(small.distil, alpha=1.0), options.teacher.size)
-    return Variant(name, soft, small.model, small.soft, small.seeds, classes=classes, excludes_held_out=True)
+    soft = _soft(options, alpha=1.0)
+    return Variant(
+        name, soft, small.model, small.soft, small.seeds, classes=classes, excludes_held_out=True, mix=small.mix
+    )
 
 
 def compared(
@@ -152,13 +190,17 @@ def compared(
     alpha: float | None = None,
     teachers: int | None = None,
 ) -> Variant:
-    """A student of experiments 2, 5 and 6. Values that are None are those of the distilled student."""
+    """A student of experiments 2, 5 and 6. Values that are None are those of the distilled student.
+
+    Its targets are stored, which takes less time: there are many such students.
+    """
     small = options.student
     width = small.model.hidden_dim if width is None else width
     distil = replace(
         small.distil,
         temperature=small.distil.temperature if temperature is None else temperature,
         alpha=small.distil.alpha if alpha is None else alpha,
+        targets="stored",
     )
     teachers = options.teacher.size if teachers is None else teachers
     name = f"width{width}_T{distil.temperature:g}_alpha{distil.alpha:g}_teachers{teachers}"
@@ -201,7 +243,7 @@ def _small_set(options: DigitsOptions) -> list[Variant]:
     """
     small, fraction = options.student, options.compared.fraction
     train = replace(options.compared.train, epochs=round(options.compared.train.epochs / fraction))
-    soft = SoftLabels(small.distil, options.teacher.size)
+    soft = SoftLabels(replace(small.distil, targets="stored"), options.teacher.size)
     return [
         Variant("small_set_hard", HardLabels(), small.model, train, small.seeds, fraction=fraction),
         Variant("small_set_soft", soft, small.model, train, small.seeds, fraction=fraction),
@@ -212,10 +254,12 @@ def _controls(options: DigitsOptions) -> list[Variant]:
     """Experiment 7: what the baseline gains without a teacher."""
     small, large = options.student, options.teacher
     smoothed = HardLabels(options.compared.label_smoothing)
+    mixed = Variant("mixed_labels", HardLabels(), small.model, small.soft, small.seeds, mix=small.mix)
     regularised = replace(large.model, hidden_dim=small.model.hidden_dim, num_layers=small.model.num_layers)
     return [
         Variant("regularised", HardLabels(), regularised, large.train, small.seeds, jitter=large.jitter),
-        # These two are trained as the distilled student is. They differ from it only in their targets.
+        # These are trained as the distilled student is. They differ from it only in their targets.
         Variant("label_smoothing", smoothed, small.model, small.soft, small.seeds),
         Variant("longer", HardLabels(), small.model, small.soft, small.seeds),
+        *([mixed] if small.mix else []),
     ]

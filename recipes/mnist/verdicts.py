@@ -18,6 +18,7 @@ HIGH_TEMPERATURE = 8.0
 BEST_RANGE = 2.5, 4.0
 NARROW = 30
 CONTROLS = ("label_smoothing", "regularised", "longer")
+MIXED_LABELS = "mixed_labels"
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def _small_set(findings: Findings) -> Verdict:
 
 
 def _controls(findings: Findings) -> Verdict:
-    others = {name: findings.outcome(name) for name in CONTROLS}
+    names = (*CONTROLS, MIXED_LABELS) if findings.options.student.mix else CONTROLS
+    others = {name: findings.outcome(name) for name in names}
     return claim_tests.fewer_than_each(findings.outcome("distilled"), others, "distilled")
 
 

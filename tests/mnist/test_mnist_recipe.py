@@ -140,6 +140,22 @@ def test_the_quick_profile_is_labelled_and_lists_unmeasured_claims(tmp_path: Pat
     assert results["systems"]["teacher"]["paper_errors"] is None, "the paper counts errors on test digits"
 
 
+def test_a_student_learns_from_the_teachers_answers_to_mixtures_of_digits(tmp_path: Path) -> None:
+    """Its step reads the teachers and not what stage 7 made of them."""
+    arguments = [str(tmp_path / "corpus"), f"--exp-dir={tmp_path / 'exp'}", "--experiments", "1", "--stop-stage=8"]
+    online = ["--student.distil.targets=online", "--student.mix=0.5"]
+    done = run_recipe(*arguments, *online)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    stamp = read_json(tmp_path / "exp" / "students" / "distilled" / STAMP_FILE)
+    assert set(stamp["inputs"]) == {"corpus", "teachers"}
+    history = read_json(tmp_path / "exp" / "students" / "distilled" / "history.json")
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    again = run_recipe(*arguments, *online, "--list-steps").stdout
+    assert not re.search("out of date|missing", again.partition("score")[0]), again
+    stored = run_recipe(*arguments, "--dry-run").stdout
+    assert "students/distilled" in stored and "posteriors" not in stored
+
+
 def test_a_wrong_corpus_is_a_one_line_error(tmp_path: Path) -> None:
     recipe = ROOT / "recipes" / "mnist" / "recipe.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

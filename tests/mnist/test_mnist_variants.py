@@ -13,7 +13,7 @@ from asrkd.nnet.dnn import ModelOptions
 from recipes.mnist.descriptions import describe, trainings
 from recipes.mnist.options import DigitsOptions
 from recipes.mnist.recipe import FULL, QUICK
-from recipes.mnist.variants import HardLabels, SoftLabels, students, teacher, width_points
+from recipes.mnist.variants import HardLabels, OnlineSoftLabels, SoftLabels, students, teacher, width_points
 
 
 def test_baseline_and_distilled_differ_only_in_targets_and_training() -> None:
@@ -42,6 +42,26 @@ def test_every_experiment_has_its_variants_without_repetition() -> None:
     assert sum(shared == name for name in by_name) == 1
     quick = students_by_name(replace(options, experiments=(1, 3, 4)))
     assert sorted(quick) == ["baseline", "distilled", "no_3", "only_7_8"]
+
+
+def test_online_targets_are_those_of_the_distilled_student_and_its_transfer_sets() -> None:
+    small = SMALL.student
+    online = replace(SMALL, student=replace(small, distil=replace(small.distil, targets="online"), mix=0.5))
+    before, after = students_by_name(SMALL), students_by_name(online)
+    changed = {name for name in before if before[name].stamp_options != after[name].stamp_options}
+    assert changed == {"distilled", "no_3", "only_7_8"} and set(after) - set(before) == {"mixed_labels"}
+    for name in changed:
+        assert (before[name].taught_by, after[name].taught_by) == ("posteriors", "teachers")
+        assert isinstance(after[name].targets, OnlineSoftLabels) and after[name].mix == 0.5
+    control = after["mixed_labels"]
+    assert control.taught_by is None
+    assert replace(control, name="distilled", targets=after["distilled"].targets) == after["distilled"]
+    assert describe(after["distilled"]) == "2×24, T=20, α=1, 3 teachers, online, 50% of the digits mixed"
+    assert "mix" not in before["distilled"].stamp_options
+    with pytest.raises(InputError, match=r"--student.mix: expected --student.distil.targets online, .* found stored"):
+        replace(small, mix=0.5)
+    with pytest.raises(InputError, match=r"--student.mix: expected a fraction in \[0, 1\], found 2"):
+        replace(online.student, mix=2)
 
 
 def test_profiles_follow_the_paper() -> None:
