@@ -240,6 +240,26 @@ def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finished: Path, tmp_path: Path) -> None:
+    """At a temperature that no store has, on distorted inputs; teachers and baselines stay as they are."""
+    exp = Path(shutil.copytree(finished, tmp_path / "exp"))
+    distorted = ["--students.augment.mix=0.5", "--students.augment.warp=0.5", "--students.augment.mask=0.3"]
+    done = tiny.run(exp, "--distil.targets=online", "--distil.temperature=3", *distorted)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for step in ("teachers/0", "students/baseline"):
+        assert read_json(exp / step / "stamp.json") == read_json(finished / step / "stamp.json")
+    assert not (exp / "posteriors" / "store").exists()
+    results = read_json(exp / "results.json")
+    assert {"baseline", "baseline_dropout", "baseline_augmented", "distilled", "ensemble"} <= set(results["systems"])
+    assert results["disagreement"] == read_json(finished / "results.json")["disagreement"] and not results["store"]
+    described = results["systems"]["distilled"]["description"]
+    assert "T=3" in described and "online targets" in described and "mix 0.5" in described
+    assert "mix 0.5" in results["systems"]["baseline_augmented"]["description"]
+    assert {row["b"] for row in results["comparisons"] if row["a"] == "distilled"} >= {"baseline_augmented"}
+    assert "distilled" in (exp / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_systems_are_as_good_as_they_were(tiny: TinyRecipe, finished: Path) -> None:
     """Frame accuracy and WER of each system, from above and from below: a stage that does half its work is seen."""
     systems = read_json(finished / "results.json")["systems"]
