@@ -15,9 +15,21 @@ from pathlib import Path
 import torch
 
 import asrkd.nnet.trainer
+from asrkd.distil.loss import Distillation, DistilOptions
+from asrkd.distil.online import OnlineTargets
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, TrainResult, train, train_stacked
+from asrkd.nnet import (
+    ArrayInputs,
+    Augmentation,
+    AugmentOptions,
+    DevSet,
+    HardTargets,
+    TrainOptions,
+    TrainResult,
+    train,
+    train_stacked,
+)
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.distributed import ProcessGroup
@@ -47,7 +59,8 @@ def frame_store(folder: Path) -> FrameStore:
 
 
 def run(kind: str, out_dir: Path) -> TrainResult:
-    """frames: each process loads some utterances; dropout: with augmentation; stack: three models at once."""
+    """frames: each process loads some utterances; dropout: with augmentation; stack: three models at once; online:
+    teachers score mixtures."""
     generator = torch.Generator().manual_seed(1)
     options = TrainOptions(
         epochs=4,
@@ -76,7 +89,13 @@ def run(kind: str, out_dir: Path) -> TrainResult:
         members = StackedEnsemble([AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=seed) for seed in (3, 4, 5)])
         return train_stacked(members, (3, 4, 5), inputs, HardTargets(labels), options, out_dir)
     model = AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=3)
-    return train(model, inputs, HardTargets(labels), options, out_dir, dev=DevSet(ArrayInputs(x), labels))
+    dev = DevSet(ArrayInputs(x), labels)
+    if kind == "online":
+        teachers = StackedEnsemble([AcousticDnn(NUM_FEATURES, NUM_CLASSES, shape, seed=seed) for seed in (7, 8)])
+        objective = Distillation(labels, OnlineTargets(teachers), DistilOptions(alpha=0.8, targets="online"))
+        augment = Augmentation(AugmentOptions(mix=0.5, gain=0.5), NUM_FEATURES)
+        return train(model, inputs, objective, options, out_dir, dev=dev, augment=augment)
+    return train(model, inputs, HardTargets(labels), options, out_dir, dev=dev)
 
 
 def torchrun(arguments: list[str], num_processes: int = 2) -> subprocess.CompletedProcess[str]:

@@ -5,13 +5,14 @@
     result = train(model, inputs, HardTargets(labels), TrainOptions(epochs=15), out_dir, dev=dev)
 
 `inputs` is an `InputSource`: ArrayInputs(matrix), or the SplicedFrames of a frame store (asrkd.features.store). The
-loss is an `Objective`: HardTargets, or the Distillation of asrkd.distil.loss.
+loss is an `Objective`: HardTargets, or the Distillation of asrkd.distil.loss. With an `Augmentation` the inputs are
+distorted or mixed anew in every step.
 """
 
 from asrkd.nnet.augment import Augmentation, AugmentOptions
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import evaluate, iter_logits
-from asrkd.nnet.inputs import ArrayInputs, HardTargets, InputSource, Objective
+from asrkd.nnet.inputs import ArrayInputs, Batch, HardTargets, InputSource, Objective
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.result import TrainResult
 from asrkd.nnet.stacked import StackedEnsemble
@@ -23,6 +24,7 @@ __all__ = [
     "ArrayInputs",
     "AugmentOptions",
     "Augmentation",
+    "Batch",
     "DevSet",
     "HardTargets",
     "InputSource",

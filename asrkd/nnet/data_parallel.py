@@ -60,7 +60,10 @@ class BatchShard:
     def load(
         self, inputs: InputSource, ids: Tensor, generator: torch.Generator, augment: Augmentation | None = None
     ) -> Batch:
-        """This process's shard of a batch [b] that `split_epoch` made, distorted where there is augmentation."""
+        """This process's shard of a batch [b] that `split_epoch` made, distorted where there is augmentation.
+
+        A process that has only some of the inputs mixes these with each other alone.
+        """
         batch = Batch(inputs.batch(ids, generator), ids)
         if augment is not None:
             batch = augment(batch, generator)

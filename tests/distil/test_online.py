@@ -16,7 +16,7 @@ from asrkd.distil.ensemble import Mean, combine
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, InputTargets, soft_cross_entropy
 from asrkd.distil.online import OnlineTargets
 from asrkd.errors import InputError
-from asrkd.nnet import Augmentation, AugmentOptions, TrainOptions, train
+from asrkd.nnet import Augmentation, AugmentOptions, TrainOptions, train, train_stacked
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.inputs import ArrayInputs, Batch, BatchObjective
 from asrkd.nnet.losses import mixed_label_cross_entropy
@@ -114,6 +114,35 @@ def test_a_loss_without_inputs_is_refused() -> None:
     assert isinstance(objective, BatchObjective) and objective.reads_inputs and objective.mixes_targets
     with pytest.raises(InputError, match=r"distil.targets: expected stored targets, found online ones"):
         objective(torch.zeros(6, NUM_CLASSES), IDS)
+
+
+def test_members_of_a_stack_learn_what_they_would_learn_alone(tmp_path: Path) -> None:
+    options = TrainOptions(epochs=2, batch_size=20, precision="float32", num_threads=1, show_progress=False)
+    augment = Augmentation(AugmentOptions(mix=0.5), DIM)
+
+    def new(seed: int) -> AcousticDnn:
+        return AcousticDnn(DIM, NUM_CLASSES, ModelOptions(hidden_dim=8, num_layers=1, dropout=0.0), seed=seed)
+
+    def objective() -> Distillation:
+        return Distillation(LABELS, OnlineTargets(make_ensemble()), DistilOptions(targets="online"))
+
+    stack = StackedEnsemble([new(3), new(4)])
+    train_stacked(stack, [3, 4], make_inputs(), objective(), options, tmp_path / "stack", augment=augment)
+    for seed, member in zip((3, 4), stack.members(), strict=True):
+        alone = new(seed)
+        train(alone, make_inputs(), objective(), replace(options, seed=seed), tmp_path / f"{seed}", augment=augment)
+        for one, other in zip(member.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_shard_has_the_same_teachers_and_its_own_labels() -> None:
+    objective = Distillation(LABELS, OnlineTargets(make_ensemble()), DistilOptions(targets="online"))
+    x = make_inputs().batch(IDS)
+    logits = student(torch.float32)(x)
+    shard = objective.subset(IDS, torch.device("cpu"))
+    of_shard = shard.batch_loss(logits, Batch(x, torch.arange(len(IDS))))
+    assert torch.equal(of_shard, objective.batch_loss(logits, Batch(x, IDS)))
+    assert shard.device == torch.device("cpu")
 
 
 def test_fingerprints_follow_the_teachers() -> None:
