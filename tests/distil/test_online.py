@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs, write
 
 from asrkd.distil.compression import StoreOptions
@@ -17,6 +19,7 @@ from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, InputTa
 from asrkd.distil.online import OnlineTargets
 from asrkd.errors import InputError
 from asrkd.nnet import Augmentation, AugmentOptions, TrainOptions, train, train_stacked
+from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.inputs import ArrayInputs, Batch, BatchObjective
 from asrkd.nnet.losses import mixed_label_cross_entropy
@@ -143,6 +146,56 @@ def test_a_shard_has_the_same_teachers_and_its_own_labels() -> None:
     of_shard = shard.batch_loss(logits, Batch(x, torch.arange(len(IDS))))
     assert torch.equal(of_shard, objective.batch_loss(logits, Batch(x, IDS)))
     assert shard.device == torch.device("cpu")
+
+
+class Operations(TorchDispatchMode):
+    """The names of all operations of a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+# Their result, or its size, is read from the GPU's memory, for which a CUDA graph cannot wait.
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "randperm")
+
+
+def test_a_step_does_not_wait_for_a_gpu_and_draws_from_its_generator_alone() -> None:
+    every = AugmentOptions(mix=0.5, warp=0.5, mask=0.5, mask_features=2, mask_frames=1, gain=0.5)
+    augment = Augmentation(every, DIM, MelAxis(DIM, 20.0, -400.0, 16000))
+    objective = Distillation(LABELS, OnlineTargets(make_ensemble()), DistilOptions(alpha=0.5, targets="online"))
+    model, x = student(torch.float32), make_inputs().batch(IDS)
+    generator = torch.Generator().manual_seed(0)
+    before = torch.get_rng_state()
+    with Operations() as operations:
+        batch = augment(Batch(x, IDS), generator)
+        objective.batch_loss(model(batch.inputs), batch).backward()
+    assert any("rand" in name for name in operations.names)
+    assert not [name for name in operations.names if name.split(".")[1] in WAITING], operations.names
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_of_a_cuda_graph_learn_what_plain_steps_do(precision: str, tmp_path: Path) -> None:
+    found = {}
+    every = AugmentOptions(mix=0.5, warp=0.5, mask=0.5, mask_features=2, mask_frames=1, gain=0.5)
+    augment = Augmentation(every, DIM, MelAxis(DIM, 20.0, -400.0, 16000))
+    for cuda_graph in (False, True):
+        options = TrainOptions(
+            epochs=4, batch_size=20, precision="float32", device="cuda", cuda_graph=cuda_graph, show_progress=False
+        )
+        teachers = OnlineTargets(make_ensemble().cuda(), precision=precision)
+        objective = Distillation(LABELS.cuda(), teachers, DistilOptions(alpha=0.7, targets="online"))
+        model = student(torch.float32)
+        inputs = ArrayInputs(make_inputs().values.cuda())
+        result = train(model, inputs, objective, options, tmp_path / f"{cuda_graph}", augment=augment)
+        found[cuda_graph] = [epoch["train_loss"] for epoch in result.history]
+    assert found[True] == pytest.approx(found[False], rel=1e-4)
 
 
 def test_fingerprints_follow_the_teachers() -> None:
