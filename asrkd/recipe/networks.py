@@ -19,6 +19,7 @@ from asrkd.distil.online import OnlineTargets
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
+from asrkd.features.fbank import FeatureOptions
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
@@ -209,14 +210,16 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
         objective = _distillation(student.distil, frames, options)
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
-    augment = None
-    if student.augment.changes_inputs:
-        from_fbank = options.features
-        axis = MelAxis(
-            frames.store.num_features, from_fbank.low_freq_hz, from_fbank.high_freq_hz, from_fbank.sampling_rate
-        )
-        augment = Augmentation(student.augment, frames.store.num_features, axis)
+    augment = augmentation(student.augment, options.features)
     _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment)
+
+
+def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentation | None:
+    """The distortions of windows of these features; None where there are none."""
+    if not augment.changes_inputs:
+        return None
+    axis = MelAxis(features.num_mel_bins, features.low_freq_hz, features.high_freq_hz, features.sampling_rate)
+    return Augmentation(augment, features.num_mel_bins, axis)
 
 
 def _distillation(distil: DistilOptions, frames: LabelledFrames, options: SpeechOptions) -> Distillation:

@@ -19,14 +19,13 @@ from asrkd.distil.loss import Distillation
 from asrkd.distil.online import OnlineTargets
 from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
-from asrkd.features.splicing import SplicedFrames
-from asrkd.nnet import Augmentation, AugmentOptions, HardTargets, Objective, train
-from asrkd.nnet.augment import MelAxis
+from asrkd.nnet import AugmentOptions, HardTargets, Objective, train
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.networks import (
     LabelledFrames,
     Student,
+    augmentation,
     open_ensemble,
     student_training,
     teacher_folders,
@@ -65,19 +64,12 @@ def measure(options: Options) -> Table:
     ids = frames.frame_ids[: options.steps * schedule.batch_size]
     members = teacher_folders(chosen)
     soft = replace(chosen.distil, alpha=1.0)
-    axis = MelAxis(
-        frames.store.num_features,
-        chosen.features.low_freq_hz,
-        chosen.features.high_freq_hz,
-        chosen.features.sampling_rate,
-    )
 
     def step_ms(objective: Objective, augment: AugmentOptions) -> float:
         model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, chosen.student)
-        distortions = Augmentation(augment, axis.num_features, axis) if augment.changes_inputs else None
-        inputs: SplicedFrames = frames.inputs
+        distortions = augmentation(augment, chosen.features)
         with tempfile.TemporaryDirectory() as folder:
-            result = train(model, inputs, objective, schedule, Path(folder), frame_ids=ids, augment=distortions)
+            result = train(model, frames.inputs, objective, schedule, Path(folder), frame_ids=ids, augment=distortions)
         steps = max(1, len(ids) // schedule.batch_size)
         return MS_PER_SEC * result.history[1]["seconds"] / steps
 
