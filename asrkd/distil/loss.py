@@ -62,8 +62,8 @@ class DistilOptions:
     """Multiply the soft loss by the squared temperature, so that one alpha suits every temperature."""
     targets: Literal["stored", "online"] = "stored"
     """stored: the teachers' top-k posteriors of stage 7. online: the teachers score the student's inputs in the same
-    step, all classes at any temperature, so that students.augment needs no storage; a step takes longer. Hard labels
-    of mixtures are mixed in the same proportion; alpha 1 needs none."""
+    step, all classes at any temperature, so that distorted inputs need no storage; a step takes longer. Hard labels of
+    mixtures are mixed in the same proportion; alpha 1 needs none."""
 
     @property
     def loss_values(self) -> dict[str, Any]:
