@@ -1,4 +1,4 @@
-"""N-gram language models: modified Kneser-Ney estimation, the ARPA format, probabilities and perplexity.
+"""N-gram language models: the ARPA format, probabilities and perplexity.
 
 Logs of probabilities have base 10 here, as in ARPA files. All other logs in asrkd are natural.
 """
@@ -6,10 +6,8 @@ Logs of probabilities have base 10 here, as in ARPA files. All other logs in asr
 from __future__ import annotations
 
 import gzip
-import logging
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,16 +17,10 @@ from typing import NamedTuple
 from asrkd.errors import InputError
 from asrkd.files import atomic_file, read_lines
 
-log = logging.getLogger(__name__)
-
 BOS = "<s>"
 EOS = "</s>"
 UNK = "<unk>"
 
-Ngram = tuple[str, ...]
-
-# The defaults of KenLM's lmplz --discount_fallback: discounts of n-grams counted once, twice, three times or more.
-FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 # ARPA has no minus infinity; -99 is used for events that never happen (`<s>` is never predicted). Files with -inf, or
 # with less than -99, are read as -99: sums and products of such numbers stay finite.
 NEVER_LOG10 = -99.0
@@ -155,125 +147,6 @@ class NgramModel:
 
 def _arpa_number(log10: float) -> str:
     return f"{max(log10, NEVER_LOG10):.{_DIGITS}g}"
-
-
-# ---------------------------------------------------------------------------------------- estimation
-
-
-def estimate_kneser_ney(
-    sentences: Iterable[Sequence[str]], order: int, vocabulary: Iterable[str] | None = None
-) -> NgramModel:
-    """Interpolated modified Kneser-Ney (Chen and Goodman 1999); the same estimates as KenLM's lmplz.
-
-        p(w | h) = (a(hw) - D_n(a(hw))) / sum_v a(hv)  +  gamma(h) p(w | h minus its first word)
-        gamma(h) = sum_v D_n(a(hv)) / sum_v a(hv)
-
-    a() is the count of the longest n-grams and of those that begin with `<s>`. For the others it is the number of
-    different words seen before them. Unigrams are interpolated with the uniform distribution over the vocabulary,
-    `</s>` and `<unk>`. The weight of unseen words is gamma(h), so backing off in the ARPA model gives the
-    interpolated probabilities.
-
-    D_n(1), D_n(2), D_n(3 and more) follow from the numbers of n-grams with the counts 1 to 4 (equation 26). In small
-    texts, such as a few hundred sentences over a hundred words, one of these numbers may be 0, or a discount may be
-    outside 0 < D_n(k) <= k. That order then gets FALLBACK_DISCOUNTS, as with --discount_fallback of lmplz. (If only
-    the count 4 does not occur, lmplz subtracts all of 3 instead.)
-
-    `vocabulary` is the set of words that can be predicted, without `<s>`, `</s>` and `<unk>`. Its words that are not
-    in the sentences get the uniform share; words of the sentences that are not in it count as `<unk>`. None: the
-    words of the sentences. InputError if there is no sentence, or if one contains `<s>`, `</s>` or `<unk>`.
-    """
-    if order < 1:
-        raise InputError(f"language model: expected an order of 1 or more, found {order}")
-    words = None if vocabulary is None else frozenset(vocabulary) - {BOS, EOS, UNK}
-    counts = _adjusted_counts(_raw_counts(sentences, order, words))
-    if words is None:
-        words = frozenset(ngram[0] for ngram in counts[0]) - {BOS, EOS, UNK}
-
-    probs: list[dict[Ngram, float]] = []
-    gammas: list[dict[Ngram, float]] = []  # gammas[n]: of the histories of n words
-    # A unigram backs off to the uniform distribution.
-    uniform = 1.0 / (len(words) + 2)
-    for n, table in enumerate(counts, start=1):
-        discounts = _discounts(table.values(), n)
-        share, gamma = _discounted(table, discounts)
-        if n == 1:
-            # Sorted: the order of a set of strings differs between processes.
-            unigrams = [(word,) for word in (*sorted(words), EOS, UNK)]
-            probs.append({w: share.get(w, 0.0) + gamma.get((), 1.0) * uniform for w in unigrams})
-        else:
-            probs.append({g: p + gamma[g[:-1]] * probs[-1][g[1:]] for g, p in share.items()})
-        gammas.append(gamma)
-    gammas.append({})
-    return _as_model(probs, gammas)
-
-
-def _raw_counts(sentences: Iterable[Sequence[str]], order: int, words: frozenset[str] | None) -> list[Counter[Ngram]]:
-    """Counts of the n-grams of each order; the unigram `<s>` is not counted, because it is never predicted."""
-    counts: list[Counter[Ngram]] = [Counter() for _ in range(order)]
-    number = 0
-    for number, sentence in enumerate(sentences, start=1):
-        for word in sentence:
-            if word in (BOS, EOS, UNK) or word.split() != [word]:
-                raise InputError(f"language model: sentence {number}: expected a word, found {word!r}")
-        known = sentence if words is None else [word if word in words else UNK for word in sentence]
-        padded = (BOS, *known, EOS)
-        for n, table in enumerate(counts, start=1):
-            table.update(padded[i - n : i] for i in range(max(n, 2), len(padded) + 1))
-    if number == 0:
-        raise InputError("language model: expected training sentences, found none")
-    return counts
-
-
-def _adjusted_counts(raw: list[Counter[Ngram]]) -> list[Counter[Ngram]]:
-    """Counts in the highest order and after `<s>`; otherwise the number of different left neighbours."""
-    adjusted: list[Counter[Ngram]] = []
-    for n, table in enumerate(raw[:-1], start=1):
-        lower = Counter({ngram: count for ngram, count in table.items() if ngram[0] == BOS})
-        lower.update(longer[1:] for longer in raw[n])
-        adjusted.append(lower)
-    return [*adjusted, raw[-1]]
-
-
-def _discounts(counts: Iterable[int], order: int) -> tuple[float, float, float]:
-    """D(1), D(2) and D(3 and more) of one order: Chen and Goodman 1999, equation 26, or the fallback."""
-    t = Counter(count for count in counts if count <= 4)
-    if all(t[k] > 0 for k in (1, 2, 3, 4)):
-        y = t[1] / (t[1] + 2.0 * t[2])
-        estimated = (1 - 2 * y * t[2] / t[1], 2 - 3 * y * t[3] / t[2], 3 - 4 * y * t[4] / t[3])
-        if all(0.0 < d <= k for k, d in enumerate(estimated, start=1)):
-            return estimated
-    log.info(
-        "%d-grams: too few counts of 1 to 4 (%s) to estimate discounts; using %s",
-        order,
-        ", ".join(str(t[k]) for k in (1, 2, 3, 4)),
-        FALLBACK_DISCOUNTS,
-    )
-    return FALLBACK_DISCOUNTS
-
-
-def _discounted(
-    counts: Counter[Ngram], discounts: tuple[float, float, float]
-) -> tuple[dict[Ngram, float], dict[Ngram, float]]:
-    """The discounted relative frequency of each n-gram, and the mass gamma that each history reserves."""
-    totals: Counter[Ngram] = Counter()
-    removed: dict[Ngram, float] = {}
-    for ngram, count in counts.items():
-        history = ngram[:-1]
-        totals[history] += count
-        removed[history] = removed.get(history, 0.0) + discounts[min(count, 3) - 1]
-    share = {g: (count - discounts[min(count, 3) - 1]) / totals[g[:-1]] for g, count in counts.items()}
-    return share, {history: mass / totals[history] for history, mass in removed.items()}
-
-
-def _as_model(probs: list[dict[Ngram, float]], gammas: list[dict[Ngram, float]]) -> NgramModel:
-    tables: list[dict[str, Entry]] = []
-    for n, table in enumerate(probs, start=1):
-        backoff = {history: math.log10(gamma) for history, gamma in gammas[n].items()}
-        entries = {" ".join(g): Entry(math.log10(p), backoff.get(g, 0.0)) for g, p in table.items()}
-        if n == 1:
-            entries[BOS] = Entry(NEVER_LOG10, backoff.get((BOS,), 0.0))
-        tables.append(entries)
-    return NgramModel(tuple(tables))
 
 
 # ------------------------------------------------------------------------------------------- reading

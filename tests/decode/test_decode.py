@@ -31,7 +31,8 @@ from asrkd.graph.build import GraphOptions, build_hclg  # noqa: E402
 from asrkd.graph.decoding_graph import DecodingGraph  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
-from asrkd.lang.ngram import NgramModel, estimate_kneser_ney  # noqa: E402
+from asrkd.lang.kneser_ney import estimate_kneser_ney  # noqa: E402
+from asrkd.lang.ngram import NgramModel  # noqa: E402
 from asrkd.scoring.words import wer  # noqa: E402
 from asrkd.workflow.cache import ResultCache  # noqa: E402
 from asrkd.workflow.executor import SERIAL, Executor  # noqa: E402

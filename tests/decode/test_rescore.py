@@ -23,7 +23,8 @@ from asrkd.graph.build import build_hclg
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
-from asrkd.lang.ngram import NgramModel, estimate_kneser_ney
+from asrkd.lang.kneser_ney import estimate_kneser_ney
+from asrkd.lang.ngram import NgramModel
 
 pytestmark = pytest.mark.k2
 

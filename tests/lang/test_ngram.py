@@ -18,14 +18,13 @@ from real_speech import Utterance
 
 from asrkd.errors import InputError
 from asrkd.lang.interpolation import interpolate
+from asrkd.lang.kneser_ney import FALLBACK_DISCOUNTS, estimate_kneser_ney
 from asrkd.lang.ngram import (
     BOS,
     EOS,
-    FALLBACK_DISCOUNTS,
     UNK,
     Entry,
     NgramModel,
-    estimate_kneser_ney,
     read_arpa,
 )
 from asrkd.lang.pruning import prune_by_entropy
@@ -145,7 +144,7 @@ def test_back_off_gives_the_interpolated_probability(text: Sentences, order: int
         return FALLBACK_DISCOUNTS
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asrkd.lang.ngram._discounts", fall_back)
+        patch.setattr("asrkd.lang.kneser_ney._discounts", fall_back)
         model = estimate_kneser_ney(text, order)
     start = data.draw(st.sampled_from([(), (BOS,)]))
     history = (*start, *data.draw(st.lists(st.sampled_from("ABC"), max_size=order)))[-(order - 1) or 99 :]
@@ -167,7 +166,7 @@ def test_probabilities_sum_to_one(text: Sentences, order: int, vocabulary: set[s
 
 def test_probabilities_sum_to_one_with_estimated_discounts(caplog: pytest.LogCaptureFixture) -> None:
     text = markov_text(0, 3000, WORDS)
-    with caplog.at_level("INFO", logger="asrkd.lang.ngram"):
+    with caplog.at_level("INFO", logger="asrkd.lang.kneser_ney"):
         model = estimate_kneser_ney(text, order=3)
     # Only the 40 unigrams are too few; bigrams and trigrams have discounts of their own.
     assert [record.getMessage()[:8] for record in caplog.records] == ["1-grams:"]

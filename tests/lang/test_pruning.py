@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel, estimate_kneser_ney
+from asrkd.lang.kneser_ney import estimate_kneser_ney
+from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 
 TEXT = ["A B C", "A B", "B C A", "C", "A B C C", "B A", "A C B", "C B A B", "A B C A", "B B C"]

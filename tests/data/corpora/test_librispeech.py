@@ -25,7 +25,7 @@ from asrkd.data.splits import PART_KEY
 from asrkd.decode.rescore import rescore
 from asrkd.errors import InputError
 from asrkd.files import read_json
-from asrkd.lang.ngram import estimate_kneser_ney
+from asrkd.lang.kneser_ney import estimate_kneser_ney
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import DecodeTask, RescoreTask, Run, decode_split, open_grammars
 from asrkd.recipe.options import LibrispeechSpeechOptions, options_of_run
