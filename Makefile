@@ -8,8 +8,8 @@ TRAIN_TESTS := align/test_align align/test_doubtful align/test_search commands/t
 	data/corpora/test_mnist data/test_hold_out data/test_rejects data/test_transcripts distil/test_bias \
 	distil/test_distil distil/test_ensemble distil/test_external_teacher distil/test_label_agreement distil/test_loss \
 	distil/test_online distil/test_posterior_kinds distil/test_store features/test_frame_store hmm/test_topology \
-	hmm/test_tree lang/test_interpolation lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm \
-	lang/test_texts mnist/test_bias_repair mnist/test_claim_tests mnist/test_mnist_images mnist/test_mnist_options \
+	hmm/test_tree lang/test_interpolation lang/test_kneser_ney lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm \
+	lang/test_text_file lang/test_texts mnist/test_bias_repair mnist/test_claim_tests mnist/test_mnist_images mnist/test_mnist_options \
 	mnist/test_mnist_recipe mnist/test_mnist_results mnist/test_mnist_variants mnist/test_verdicts nnet/test_augment \
 	nnet/test_checkpoint nnet/test_data_parallel nnet/test_devices nnet/test_dnn nnet/test_losses nnet/test_precision \
 	nnet/test_resume nnet/test_sharded_data nnet/test_stacked nnet/test_train recipe/test_cost_estimate \

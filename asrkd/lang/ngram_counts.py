@@ -1,9 +1,9 @@
 """Counts of the n-grams of a text, in bounded memory: blocks of the text are sorted, and sorted blocks are merged.
 
-A text is a row of word numbers with `<s>` before and `</s>` after each sentence. An n-gram is one whole number, its key:
-the index of its history among the shorter n-grams, times the number of words, plus its last word. Sorted keys are so
-in the order of their words. What is larger than a block lies in files (Heafield et al., Scalable Modified Kneser-Ney
-Language Model Estimation, 2013, sort and merge on disk too).
+A text is a row of word numbers with `<s>` before and `</s>` after each sentence. The key of an n-gram is one whole
+number: the index of its history among the shorter n-grams, times the number of words, plus its last word. So the order
+of the keys is that of the words. What is larger than a block lies in files. (Heafield et al., Scalable Modified
+Kneser-Ney Language Model Estimation, 2013, sort and merge on disk too.)
 """
 
 from __future__ import annotations

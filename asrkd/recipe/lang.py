@@ -38,7 +38,7 @@ WORDS_FILE = "words.json"
 # Options of the lexicon that networks are trained with; the others are the language model's.
 _LEXICON_OPTIONS = ("units", "vocab_size", "samples", "seed", "tags")
 # Options that name files: these count by their contents.
-_FILE_OPTIONS = ("lexicon", "arpa", "rescore_arpa")
+_FILE_OPTIONS = ("lexicon", "arpa", "text", "rescore_arpa")
 
 
 def lexicon_options(lang: LangOptions) -> dict[str, Any]:
@@ -101,7 +101,8 @@ def make_lm(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     folders = RunFolders(options.exp_dir)
     text = sentences(folders, "train")
     lexicon = Lexicon.load(folders.lexicon)
-    decoded, ngram = decoding_language(text, lexicon, lexicon_source(corpus, options, folders.lexicon.parent))
+    source = lexicon_source(corpus, options, folders.lexicon.parent)
+    decoded, ngram = decoding_language(text, lexicon, source, tmp_dir=out_dir)
     require_rescorable(text, options.lang, ngram)
     decoded.save(out_dir / LEXICON_FILE)
     ngram.write_arpa(out_dir / ARPA_FILE)

@@ -7,23 +7,29 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
+from asrkd.lang.array_pruning import prune_arrays
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
+from asrkd.lang.kneser_ney import estimate_arrays, estimate_kneser_ney
 from asrkd.lang.lexicon import CMUDICT, Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
-from asrkd.lang.kneser_ney import estimate_kneser_ney
 from asrkd.lang.ngram import EOS, NEVER_LOG10, NgramModel, read_arpa
 from asrkd.lang.options import LangOptions
 from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
 from asrkd.lang.tags import is_tag, noise_phones, parse_tags
+from asrkd.lang.text_file import read_sentences
+from asrkd.lang.text_rules import TextRules
 from asrkd.lang.unigrams import require_unigram_probabilities
 from asrkd.unicode import upper_case
 
 log = logging.getLogger(__name__)
+
+MOST_NGRAMS = 20_000_000  # of a model as dictionaries, which then takes 6 GB
 
 # Segmentations to look for one whose units are all in the training lexicon.
 OTHER_SEGMENTATIONS = 50
@@ -171,37 +177,44 @@ def read_language_model(path: Path | str) -> NgramModel:
 
 
 def decoding_language(
-    train_text: Sequence[Sequence[str]], lexicon: Lexicon, source: LexiconSource
+    train_text: Sequence[Sequence[str]], lexicon: Lexicon, source: LexiconSource, tmp_dir: Path | None = None
 ) -> tuple[Lexicon, NgramModel]:
-    """The words that can be recognised and the model of them: the training text's, or those of `lang.arpa`.
+    """The words that can be recognised and the model of them: the training text's, or those of `lang.arpa` or
+    `lang.text`.
 
     `lexicon` is the training lexicon. The result has its words too, and only its phones, because no network is trained
-    on others. InputError if the model has none of its words, or too many words without a pronunciation.
+    on others. Counts of a large text are written to `tmp_dir` for a time. InputError if the model has none of its
+    words, or too many words without a pronunciation.
     """
     lang = source.lang
-    if lang.arpa is None:
+    if lang.model_file is None:
         return lexicon, estimate_kneser_ney(train_text, lang.order, vocabulary=lexicon.words)
-    whole = _interpolated(lang.arpa, train_text, lang)
-    _require_end(lang.arpa, whole)
+    file, prune = lang.model_file, lang.prune
+    if lang.text is None:
+        whole = read_language_model(file)
+    else:
+        whole, prune = _model_of_text(file, lang, tmp_dir), 0.0
+    whole = _interpolated(whole, train_text, lang)
+    _require_end(file, whole)
     if whole.possible_words.isdisjoint(lexicon.words):
         raise InputError(
-            f"{lang.arpa}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
+            f"{file}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
             f"but such as {min(whole.possible_words, default='none')} (words are upper case here)"
         )
-    _warn_of_missing(lang.arpa, train_text, whole)
+    _warn_of_missing(file, train_text, whole)
     words = top_words(whole, lang.max_words)
     impossible = sorted(words - whole.possible_words)
     if impossible:
         log.warning(
             "%s: %d words have probability 0 (-99 or less) and cannot be recognised: %s",
-            lang.arpa,
+            file,
             len(impossible),
             name_some(impossible),
         )
     found, _ = source.build(words, guess=False)
     decoded = found.restrict_phones(lexicon.phones).updated(lexicon)
     _require_pronounced(words, decoded, lang)
-    pruned = prune_by_entropy(whole, lang.prune) if lang.prune else whole
+    pruned = prune_by_entropy(whole, prune) if prune else whole
     return decoded, restrict(pruned, words & decoded.prons.keys())
 
 
@@ -225,7 +238,7 @@ def _warn_of_missing(path: str, train_text: Sequence[Sequence[str]], model: Ngra
 def rescoring_model(train_text: Sequence[Sequence[str]], lang: LangOptions, decoding: NgramModel) -> NgramModel:
     """The model of `lang.rescore_arpa` for the words of decoding, interpolated like that one."""
     assert lang.rescore_arpa is not None
-    whole = _interpolated(lang.rescore_arpa, train_text, lang)
+    whole = _interpolated(read_language_model(lang.rescore_arpa), train_text, lang)
     _require_end(lang.rescore_arpa, whole)
     _require_words(lang.rescore_arpa, whole.possible_words, decoding)
     return restrict(whole, decoding.vocabulary)
@@ -263,8 +276,21 @@ def _spoken(train_text: Sequence[Sequence[str]]) -> frozenset[str]:
     return frozenset(word for sentence in train_text for word in sentence)
 
 
-def _interpolated(path: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
-    whole = read_language_model(path)
+def _model_of_text(path: str, lang: LangOptions, tmp_dir: Path | None) -> NgramModel:
+    """The model of a text, pruned. InputError if more n-grams remain than memory has room for."""
+    with TemporaryDirectory(dir=tmp_dir, prefix="asrkd-lm-") as folder:
+        arrays = estimate_arrays(read_sentences(path, TextRules.of(lang)), lang.order, None, Path(folder))
+        number = sum(len(table.word) for table in arrays.tables)
+        log.info("%s: %d words, %d n-grams", path, len(arrays.words), number)
+        if not lang.prune and number > MOST_NGRAMS:
+            raise InputError(
+                f"{path}: expected a text with at most {MOST_NGRAMS:,} n-grams, found {number:,}: give --lang.prune, "
+                "such as 1e-8"
+            )
+        return prune_arrays(arrays, lang.prune)
+
+
+def _interpolated(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
     if not lang.interpolation_weight:
         return whole
     words = whole.vocabulary | _spoken(train_text)
@@ -275,6 +301,6 @@ def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOpti
     missing = sorted(set(words) - lexicon.prons.keys())
     if len(missing) > lang.max_unpronounced * len(words):
         raise InputError(
-            f"{lang.arpa}: expected words of the lexicon, all but {lang.max_unpronounced:.1%} of them "
+            f"{lang.model_file}: expected words of the lexicon, all but {lang.max_unpronounced:.1%} of them "
             f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {name_some(missing)}"
         )

@@ -93,8 +93,8 @@ NO_EFFECT = (
     ),
     NoEffect(
         ("--lang.prune", "--lang.max-unpronounced"),
-        lambda options: options.lang.arpa is None,
-        "without --lang.arpa: give the model",
+        lambda options: options.lang.model_file is None,
+        "without --lang.arpa and --lang.text: give the model, or its text",
     ),
     NoEffect(
         ("--lang.order",),

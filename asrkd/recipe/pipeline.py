@@ -95,7 +95,9 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stage 3, from transcripts alone."""
     decides = _lexicon_options(corpus, options)
     closed = {"closed_vocabulary": lang.is_vocabulary_closed(corpus, options)}
-    arpa = _file_stamp(options.lang.arpa, corpus.where_model)
+    model = {"arpa": _file_stamp(options.lang.arpa, corpus.where_model)}
+    if options.lang.text is not None:
+        model["text"] = _file_stamp(options.lang.text)
     manifests = tuple(f"manifests/{split}" for split in SPLITS)
     check = Step(3, "lang/words", partial(lang.check_words, corpus, options), decides, manifests)
     return [
@@ -118,7 +120,7 @@ def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             3,
             "lang/lm",
             partial(lang.make_lm, corpus, options),
-            {**decides, "lang": lang.lm_options(options.lang), "arpa": arpa},
+            {**decides, "lang": lang.lm_options(options.lang), **model},
             ("manifests/train", "lang/lexicon"),
         ),
         Step(

@@ -27,8 +27,8 @@ from asrkd.graph.on_demand import GrammarWalk  # noqa: E402
 from asrkd.graph.pronunciations import backoff_label, disambiguated, pronunciation_fst, word_labels  # noqa: E402
 from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
 from asrkd.hmm.tree import SenoneTree  # noqa: E402
-from asrkd.lang.lexicon import Lexicon  # noqa: E402
 from asrkd.lang.kneser_ney import estimate_kneser_ney  # noqa: E402
+from asrkd.lang.lexicon import Lexicon  # noqa: E402
 from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel  # noqa: E402
 
 pytestmark = pytest.mark.k2

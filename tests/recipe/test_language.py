@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from asrkd.errors import InputError
+from asrkd.lang.kneser_ney import estimate_kneser_ney
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.options import LangOptions
+from asrkd.lang.pruning import restrict
 from asrkd.recipe.language import LexiconSource, decoding_language, require_rescorable, rescoring_model
 
 TEXT = [["A", "B"], ["B"]]
@@ -93,3 +95,33 @@ def test_words_of_the_text_that_a_model_does_not_have_are_named(
     decoding_language(TEXT, source.build({"A", "B"})[0], source)
     expected = "1 of 2 words of the training text are not in the model and cannot be recognised: B; 1 are there in"
     assert f"{expected} another case (b for B): words are upper case here" in caplog.text
+
+
+def test_a_text_makes_the_decoding_model(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("a b a\nb c\na a b\n" * 3, encoding="utf-8")
+    lang = LangOptions(text=str(path), order=2, max_unpronounced=0.5)
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), lang)
+    training, _ = source.build({"A", "B"})
+    decoded, ngram = decoding_language(TEXT, training, source, tmp_dir=tmp_path)
+    assert decoded == training
+    expected = estimate_kneser_ney([["A", "B", "A"], ["B", "C"], ["A", "A", "B"]] * 3, 2)
+    assert ngram == restrict(expected, {"A", "B"})
+    assert {one.name for one in tmp_path.iterdir()} == {"text", "lexiconp.txt"}
+
+
+def test_a_text_of_too_many_ngrams_needs_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrkd.recipe.language.MOST_NGRAMS", 5)
+    path = tmp_path / "text"
+    path.write_text("a b a\nb a\n", encoding="utf-8")
+    source = LexiconSource(lexicon(tmp_path / "lexiconp.txt"), LangOptions(text=str(path)))
+    training, _ = source.build({"A", "B"})
+    with pytest.raises(InputError, match=r"at most 5 n-grams, found 14: give --lang.prune"):
+        decoding_language(TEXT, training, source)
+    pruned = LexiconSource(source.file, LangOptions(text=str(path), prune=0.9))
+    assert decoding_language(TEXT, training, pruned)[1].vocabulary == {"A", "B"}
+
+
+def test_a_text_and_a_model_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--lang.text: expected it or --lang.arpa, found both"):
+        LangOptions(text="text", arpa="lm.arpa")

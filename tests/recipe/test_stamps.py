@@ -232,6 +232,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "posteriors_from": {"posteriors_from": "{tmp}/store"},
     "lang.lexicon": {"lang.lexicon": "{tmp}/file"},
     "lang.arpa": {"lang.arpa": "{tmp}/file"},
+    "lang.text": {"lang.text": "{tmp}/file"},
     "lang.rescore_arpa": {"lang.rescore_arpa": "{tmp}/file"},
     "lang.interpolation_weight": {"lang.interpolation_weight": 0.5, "lang.arpa": "{tmp}/file"},
     "lang.max_words": {"lang.max_words": 9, "lang.arpa": "{tmp}/file"},
@@ -449,7 +450,7 @@ def test_the_words_of_a_closed_vocabulary_are_seen_with_subword_units_too(
     assert step_stamps(build_steps(open_vocabulary, options, "run.sh")) == stamps, "its dictionary is not read"
 
 
-@pytest.mark.parametrize("name", ["lang.lexicon", "lang.arpa", "lang.rescore_arpa"])
+@pytest.mark.parametrize("name", ["lang.lexicon", "lang.arpa", "lang.text", "lang.rescore_arpa"])
 def test_a_file_counts_by_its_content_wherever_it_is(
     name: str, dictionary: Path, options: SpeechOptions, tmp_path: Path
 ) -> None:

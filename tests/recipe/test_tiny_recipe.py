@@ -116,9 +116,12 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--max-bad=2"], "--max-bad: expected 0 to 1, found 2"),
         (
             ["--lang.interpolation-weight=0.3"],
-            "--lang.interpolation-weight: expected --lang.arpa or --lang.rescore-arpa, found neither",
+            "--lang.interpolation-weight: expected --lang.arpa, --lang.text or --lang.rescore-arpa, found none",
         ),
-        (["--lang.max-words=9"], "--lang.max-words: expected --lang.arpa to take words of, found none"),
+        (
+            ["--lang.max-words=9"],
+            "--lang.max-words: expected --lang.arpa or --lang.text to take words of, found neither",
+        ),
     ],
 )
 def test_options_that_would_be_ignored_or_cannot_work_are_refused(arguments: list[str], message: str) -> None:
