@@ -32,6 +32,7 @@ from asrkd.unicode import clean
 
 FINGERPRINT_DIGITS = 16
 _BLOCK_BYTES = 1 << 20
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 GZIP_MAGIC = b"\x1f\x8b"
 # Tables and manifests shrink to a twentieth or so. A gzip of zeros expands a thousand times, and never seems to end.
 MAX_EXPANSION = 250
@@ -41,6 +42,8 @@ FREE_EXPANSION = 64 << 20
 
 def canonical(obj: Any) -> Any:
     """`obj` as plain JSON values. Dataclasses become dicts, paths strings, tuples lists."""
+    if type(obj) in _PLAIN:  # first, because manifests have millions of them
+        return obj
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         return {field.name: canonical(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
     if isinstance(obj, Mapping):

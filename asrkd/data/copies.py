@@ -21,6 +21,7 @@ import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -160,7 +161,12 @@ def _copies_within(held: Sequence[Segment]) -> dict[str, str]:
 
 
 def _words(segment: Segment) -> str:
-    return " ".join((segment.text or "").upper().split())
+    return _normal(segment.text or "")
+
+
+@lru_cache(maxsize=1 << 20)  # each of a corpus' texts is compared in several ways
+def _normal(text: str) -> str:
+    return " ".join(text.upper().split())
 
 
 def _stems(name: str) -> Iterator[tuple[str, str]]:

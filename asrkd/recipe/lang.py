@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from asrkd.data.manifests import load_split
+from asrkd.data.manifests import load_split, load_transcripts
 from asrkd.files import read_object, write_json
 from asrkd.hmm.tree import require_leaves
 from asrkd.lang.lexicon import Lexicon
@@ -53,9 +53,8 @@ def lm_options(lang: LangOptions) -> dict[str, Any]:
 
 def sentences(folders: RunFolders, split: str) -> list[list[str]]:
     """Words of each utterance of a split, in order of speaker and utt_id."""
-    supervisions = load_split(folders.manifests(split)).supervisions
-    by_speaker = sorted(supervisions, key=lambda one: (str(one.speaker), one.id))
-    return [(one.text or "").split() for one in by_speaker]
+    by_speaker = sorted(load_transcripts(folders.manifests(split)), key=lambda one: (one.speaker, one.utt_id))
+    return [one.text.split() for one in by_speaker]
 
 
 def check_words(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:

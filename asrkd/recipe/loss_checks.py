@@ -17,7 +17,7 @@ import numpy as np
 from asrkd.align import Alignment
 from asrkd.align.doubtful import TypicalFit
 from asrkd.align.viterbi import why_not_aligned
-from asrkd.data.manifests import load_split
+from asrkd.data.manifests import load_transcripts
 from asrkd.data.rejects import DOUBTFUL, NO_PATH, NO_PRONUNCIATION, UNHEARD, unpronounced
 from asrkd.data.splits import Rejected
 from asrkd.errors import name_some
@@ -173,8 +173,8 @@ def _print_lost_speakers(split: str, folders: RunFolders, lost: Sequence[Rejecte
     """Name the speakers of whom nothing is left to train or to measure frames on."""
     gone = {one.utt_id for one in lost}
     by_speaker: dict[str, set[str]] = {}
-    for one in load_split(folders.corpus(split)).supervisions:
-        by_speaker.setdefault(str(one.speaker), set()).add(one.id)
+    for one in load_transcripts(folders.corpus(split)):
+        by_speaker.setdefault(one.speaker, set()).add(one.utt_id)
     silent = [speaker for speaker, utt_ids in sorted(by_speaker.items()) if utt_ids <= gone]
     if silent:
         print(f"   {split}: no utterance is left of {len(silent)} speakers: {name_some(silent)}", flush=True)

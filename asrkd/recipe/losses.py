@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from asrkd.data.manifests import load_split
+from asrkd.data.manifests import load_transcripts
 from asrkd.data.rejects import describe, missing_words, require_few_rejected, unpronounced
 from asrkd.data.splits import Rejected
 from asrkd.features.fbank import speed_id
@@ -21,8 +21,8 @@ Texts = Mapping[str, Sequence[str]]
 
 def split_texts(folders: RunFolders, split: str) -> dict[str, list[str]]:
     """Words of a split's utterances, in order of utt_id."""
-    by_id = sorted(load_split(folders.manifests(split)).supervisions, key=lambda one: str(one.id))
-    return {one.id: (one.text or "").split() for one in by_id}
+    by_id = sorted(load_transcripts(folders.manifests(split)))
+    return {one.utt_id: one.text.split() for one in by_id}
 
 
 def rejected_before(folders: RunFolders, split: str) -> list[Rejected]:
@@ -40,7 +40,7 @@ def require_few_lost(
     """
     folders = RunFolders(options.exp_dir)
     before = rejected_before(folders, split)
-    num_good = len(load_split(folders.manifests(split)).supervisions)
+    num_good = len(load_transcripts(folders.manifests(split)))
     speeds = split_features(split, options.features).speed_factors if copies else (1.0,)
     everything = [Rejected(speed_id(one.utt_id, speed), one.reason) for speed in speeds for one in before]
     require_few_rejected([*everything, *lost], len(everything) + len(speeds) * num_good, split, options.max_bad, advice)

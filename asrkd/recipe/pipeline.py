@@ -50,8 +50,8 @@ def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[St
 
 def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stages 0 to 2. Each split has manifests and features of its own: a change of one leaves the others."""
-    listing = corpora.list_sources(corpus, options)
-    prepare = partial(corpora.prepare_corpus, corpus, listing, options)
+    listing, paths = corpora.list_sources(corpus, options)
+    prepare = partial(corpora.prepare_corpus, corpus, listing, options, paths=paths)
     limits = {"max_bad": options.max_bad}
     decides = {
         "files": listing,
