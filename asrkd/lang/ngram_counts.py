@@ -36,11 +36,11 @@ ROW = np.dtype([("key", "<i8"), ("count", "<i4"), ("first", "<i4")])
 
 
 class Scratch:
-    """Arrays that are written block by block: in memory as long as they are one block, otherwise in a file."""
+    """Arrays that are written block by block: in memory as long as all of them are one block, otherwise in files."""
 
     def __init__(self, folder: Path, block: int = BLOCK) -> None:
         self.block = block
-        self._folder, self._numbers = folder, count()
+        self._folder, self._numbers, self._in_memory = folder, count(), 0
 
     def write(self, blocks: Iterable[Rows], dtype: Any) -> Rows:
         """All blocks in a row."""
@@ -49,13 +49,14 @@ class Scratch:
         for block in blocks:
             waiting.append(block)
             size += len(block)
-            if size > self.block or path is not None:
+            if self._in_memory + size > self.block or path is not None:
                 path = path or self._folder / f"{next(self._numbers)}.bin"
                 with path.open("ab") as file:
                     for one in waiting:
                         one.astype(dtype, copy=False).tofile(file)
                 waiting.clear()
         if path is None:
+            self._in_memory += size
             return np.concatenate([np.empty(0, dtype), *waiting])
         return np.memmap(path, dtype, "r")
 
