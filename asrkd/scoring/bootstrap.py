@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from asrkd.errors import InputError
 
 NUM_REPLICATES = 10_000
-# Rows of resampling weights in memory at once: 500 x 2,600 utterances x 8 bytes is 10 MB.
+# Rows of resampling weights in memory at once: 500 x 2,600 utterances x 8 bytes is 10 MB. Fewer for larger test sets:
+# at most 80 MB, twice.
 REPLICATE_CHUNK = 500
+WEIGHTS_AT_ONCE = 10_000_000
 # Percentiles that bound a 95% interval.
 CI95 = (2.5, 97.5)
 
@@ -227,6 +229,7 @@ def _replicate(metrics: Sequence[UtteranceMetric], num_replicates: int, seed: in
 def _resampling_weights(num_utts: int, num_replicates: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """How often each utterance is drawn, in chunks of [replicates, N]."""
     rng = np.random.default_rng(seed)
-    for start in range(0, num_replicates, REPLICATE_CHUNK):
-        size = min(REPLICATE_CHUNK, num_replicates - start)
+    chunk = max(1, min(REPLICATE_CHUNK, WEIGHTS_AT_ONCE // num_utts))
+    for start in range(0, num_replicates, chunk):
+        size = min(chunk, num_replicates - start)
         yield draw_counts(rng, num_utts, size).astype(np.float64)

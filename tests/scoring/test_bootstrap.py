@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from asrkd.errors import InputError
+from asrkd.scoring import bootstrap
 from asrkd.scoring.bootstrap import UtteranceMetric, compare, draw_counts, gap_recovered, interval, mean_over_seeds
 
 
@@ -147,3 +148,19 @@ def test_mean_over_seeds_averages_sums() -> None:
     assert mean.numerator.tolist() == [2.0, 2.0]
     assert mean.value == pytest.approx((first.value + second.value) / 2)
     assert interval(mean) == (0.5, 0.5)
+
+
+def test_weights_of_many_utterances_are_drawn_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, top, _ = random_metrics(3)
+    expected = interval(base), compare(("a", base), ("b", top)).as_json()
+    sizes: list[int] = []
+
+    def recorded(rng: np.random.Generator, num_items: int, num_replicates: int) -> np.ndarray:
+        sizes.append(num_items * num_replicates)
+        return draw_counts(rng, num_items, num_replicates)
+
+    monkeypatch.setattr(bootstrap, "draw_counts", recorded)
+    monkeypatch.setattr(bootstrap, "WEIGHTS_AT_ONCE", 2000)
+    found = interval(base), compare(("a", base), ("b", top)).as_json()
+    assert found == expected, "the draws are the same"
+    assert max(sizes) == 2000
