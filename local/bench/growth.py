@@ -66,7 +66,7 @@ class Options:
     """language model of a text; manifests and listings of a user's corpus; decoding graph"""
     sizes: tuple[int, ...] = ()
     """million words, utterances or words; default: three sizes of each part"""
-    threshold: float = 1e-8
+    threshold: float = 1e-7
     """loss of an n-gram below which it is pruned"""
     exp_dir: Path | None = None
     """folder of a finished run, whose senones the graph uses"""
@@ -285,7 +285,7 @@ def text_table(found: Mapping[int, Any]) -> Table:
     )
     most = max(one["gigabytes"] for one in found.values())
     notes = (
-        f"Goal: {MEMORY_GOAL:g} GB at 100 million words: at most {most:.2f} GB here, {verdict(most, MEMORY_GOAL, False)}.",
+        f"Goal: {MEMORY_GOAL:g} GB at 100 million words: {most:.2f} GB here, {verdict(most, MEMORY_GOAL, False)}.",
         "Memory is without pages of files, which the system takes back when others need it.",
         "Seconds are of the processor.",
     )
