@@ -125,7 +125,7 @@ def estimate_arrays(
     """The estimates of `estimate_kneser_ney`, for texts whose n-grams are too many for dictionaries.
 
     What is larger than a `block` (in words and in n-grams) is written to `folder`, which the arrays need: some
-    40 bytes for each word of the text.
+    65 bytes for each word of the text.
     """
     if order < 1:
         raise InputError(f"language model: expected an order of 1 or more, found {order}")
