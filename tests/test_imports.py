@@ -222,6 +222,16 @@ def test_training_and_distilling_need_neither_k2_nor_lhotse(name: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# What stages 6 to 8 and the label networks are unpickled with in the interpreter of --train.python.
+IN_TRAINING_INTERPRETER = ("recipe/options", "recipe/networks", "recipe/label_networks", "workflow/step_server")
+
+
+@pytest.mark.parametrize("name", IN_TRAINING_INTERPRETER)
+def test_the_training_interpreter_needs_neither_k2_nor_lhotse(name: str) -> None:
+    imports = reached(PACKAGE / f"{name}.py", set(), at_import=True)
+    assert not [str(one) for one in imports if one.target.split(".")[0] in UNNEEDED]
+
+
 # Modules of asrkd/recipe that every recipe shares, MNIST too. The others are the speech recipe.
 SHARED_BY_RECIPES = {"command_line", "network_cost", "no_effect", "run_options", "seeds", "trained"}
 

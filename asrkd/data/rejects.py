@@ -15,6 +15,8 @@ UNHEARD = "units that training never heard"
 TOO_FEW_FRAMES = "too few frames"
 NO_PATH = "no path"
 DOUBTFUL = "doubtful transcript"
+# Half an hour. With 2,000 senones its alignment needs 4 GB (LOG.md).
+MAX_DURATION_SEC = 1800.0
 
 
 def require_max_bad(max_bad: float) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_scaled
 from asrkd.data.manifests import AudioFile, is_unchanged
-from asrkd.data.rejects import require_few_rejected
+from asrkd.data.rejects import MAX_DURATION_SEC, require_few_rejected
 from asrkd.data.resample import can_resample
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import name_some
@@ -24,8 +24,6 @@ from asrkd.errors import name_some
 logger = logging.getLogger(__name__)
 
 MIN_DURATION_SEC = 0.1  # three phones of three states, 10 ms each, are 0.09 s
-# Half an hour. With 2,000 senones its alignment needs 4 GB (LOG.md).
-MAX_DURATION_SEC = 1800.0
 MAX_BAD = 0.01
 # Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the
 # quietest utterance of AN4 at -48 dB.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import kaldialign
 from tqdm import tqdm
 
 from asrkd.decode.grid import Axis, Point, choose, ends_to_extend
@@ -23,6 +22,8 @@ CountErrors = Callable[[Sequence[str], Sequence[str]], int]
 
 def word_errors(ref: Sequence[str], hyp: Sequence[str]) -> int:
     """Insertions, deletions and substitutions."""
+    import kaldialign  # here: the options of decoding are read where it is missing
+
     return int(kaldialign.edit_distance(list(ref), list(hyp))["total"])
 
 

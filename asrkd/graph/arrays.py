@@ -11,10 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import kaldifst
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import kaldifst
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -123,6 +126,8 @@ def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
         with path.open("wb") as file:
             file.write(header)
             file.write(words.tobytes())
+        import kaldifst  # here: the options of decoding are read where it is missing
+
         return kaldifst.StdVectorFst.read(str(path))
 
 
@@ -131,6 +136,8 @@ def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
 
     OSError if the file cannot be written, ValueError if it is not a plain constant FST.
     """
+    import kaldifst  # here: as in to_kaldifst
+
     with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
         path = Path(folder, "const.fst")
         if not kaldifst.StdConstFst(fst).write(str(path)):

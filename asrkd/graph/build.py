@@ -6,7 +6,6 @@ kaldifst composes L o G, determinises and minimises it. `asrkd.graph.hmm_states`
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import kaldifst
@@ -18,6 +17,7 @@ from asrkd.graph.arrays import FstArrays, from_kaldifst, to_kaldifst
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.hmm_states import PdfCosts, expand
+from asrkd.graph.options import GraphOptions
 from asrkd.graph.pronunciations import backoff_label, pronunciation_fst, word_labels
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree
@@ -32,30 +32,12 @@ STATES_FACTOR = 10
 MIN_STATES = 10_000
 
 
-@dataclass(frozen=True)
-class GraphOptions:
-    """Weights of silence and durations in the decoding graph."""
-
-    silence_prob: float = 0.5
-    """Probability of silence before, between and after words; 0: no silence."""
-    self_loop_scale: float = 0.1
-    """Weight of the log-probabilities of staying in a state and of leaving it; 0.1 is Kaldi's value."""
-    transition_scale: float = 1.0
-    """Weight of the choice between several ways out of a state; of no effect in a topology without skips."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.silence_prob < 1:
-            raise InputError(f"graph: expected silence_prob in [0, 1), found {self.silence_prob}")
-        if self.self_loop_scale < 0 or self.transition_scale < 0:
-            raise InputError("graph: expected scales of at least 0")
-
-
 def build_hclg(
     lexicon: Lexicon,
     language_model: Path | str | NgramModel,
     tree: SenoneTree,
     transitions: TransitionModel,
-    options: GraphOptions = GraphOptions(),
+    options: GraphOptions = GraphOptions(),  # noqa: B008 - frozen
 ) -> DecodingGraph:
     """The decoding graph of a lexicon, an n-gram model (or its ARPA file), a senone tree and its transitions.
 

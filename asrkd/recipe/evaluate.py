@@ -27,11 +27,11 @@ from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
 from asrkd.nnet.dnn import AcousticDnn
+from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import SCORED_FRAMES, load_hmm
 from asrkd.recipe.lang import sentences
 from asrkd.recipe.language import rescoring_model
-from asrkd.recipe.loss_checks import excluded_utterances
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring

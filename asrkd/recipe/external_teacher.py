@@ -10,8 +10,7 @@ from asrkd.distil.store import STORE_FILES, PosteriorStore
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.files import write_json
-from asrkd.recipe.folders import STORE_FOLDER, RunFolders
-from asrkd.recipe.labels import TREE_FILE
+from asrkd.recipe.folders import STORE_FOLDER, TREE_FILE, RunFolders
 from asrkd.recipe.networks import REPORT_FILE, labelled_store
 from asrkd.recipe.options import SpeechOptions
 

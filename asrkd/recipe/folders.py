@@ -14,6 +14,7 @@ ARPA_FILE = "lm.arpa"
 STORE_FOLDER = "store"
 ALIGNMENT_FILE = "alignment.safetensors"
 LOSSES_FILE = "losses.json"
+TREE_FILE = "tree.json"
 
 
 @dataclass(frozen=True)

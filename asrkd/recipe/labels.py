@@ -43,14 +43,13 @@ from asrkd.nnet import HardTargets, TrainOptions, train
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, RunFolders
+from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, TREE_FILE, RunFolders
 from asrkd.recipe.lang import held_out_words
 from asrkd.recipe.losses import require_few_lost, split_texts
 from asrkd.recipe.options import ContextOptions, SpeechOptions
 from asrkd.workflow.cache import ResultCache
 from asrkd.workflow.steps import PENDING_FILE
 
-TREE_FILE = "tree.json"
 HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
 CACHE_FILE = "aligned.sqlite"

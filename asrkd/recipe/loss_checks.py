@@ -96,12 +96,6 @@ def losses_content(folder: Path) -> str:
     return fingerprint(sorted(read_object(folder / LOSSES_FILE, excluded=dict)["excluded"]))
 
 
-def excluded_utterances(folders: RunFolders, split: str) -> dict[str, str]:
-    """The aligned utterances of a split, copies too, that are excluded from training and tuning: utt_id -> reason."""
-    excluded: dict[str, str] = read_object(folders.losses(split), excluded=dict)["excluded"]
-    return excluded
-
-
 def _too_short(store: FrameStore, words: SplitWords) -> list[Rejected]:
     """The utterances of a store that have words without a usable pronunciation, or too few frames for their words."""
     texts = {utt_id: text.split() for utt_id, text in zip(store.utt_ids, store.texts, strict=True)}

@@ -29,9 +29,8 @@ from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
-from asrkd.recipe.folders import STORE_FOLDER, RunFolders
-from asrkd.recipe.labels import TREE_FILE
-from asrkd.recipe.loss_checks import excluded_utterances
+from asrkd.recipe.excluded import excluded_utterances
+from asrkd.recipe.folders import STORE_FOLDER, TREE_FILE, RunFolders
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision

@@ -10,16 +10,14 @@ from typing import Any, ClassVar, Literal
 
 from asrkd import config
 from asrkd.align import FlatStartOptions, ViterbiOptions
-from asrkd.data.corpora.librispeech import LibrispeechOptions
-from asrkd.data.corpora.user import UserCorpusOptions
-from asrkd.data.rejects import require_max_bad
-from asrkd.data.validate import MAX_DURATION_SEC
+from asrkd.data.corpora.options import LibrispeechOptions, UserCorpusOptions
+from asrkd.data.rejects import MAX_DURATION_SEC, require_max_bad
 from asrkd.decode import DecodeOptions
 from asrkd.distil.compression import StoreOptions
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
-from asrkd.features.fbank import FeatureOptions
-from asrkd.graph.build import GraphOptions
+from asrkd.features.options import FeatureOptions
+from asrkd.graph.options import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import AugmentOptions, TrainOptions

@@ -48,9 +48,9 @@ from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.evaluate import tuned, tuning_results
+from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import load_hmm, save_hmm
-from asrkd.recipe.loss_checks import excluded_utterances
 from asrkd.recipe.losses import rejected_before
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.trained import trained_precision

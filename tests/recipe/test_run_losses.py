@@ -23,10 +23,10 @@ from asrkd.hmm.alignment import Alignment
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.options import LangOptions
 from asrkd.recipe.corpus import REJECTED_FILE, Corpus
-from asrkd.recipe.folders import LOSSES_FILE, SPLITS, RunFolders
-from asrkd.recipe.labels import TREE_FILE
+from asrkd.recipe.excluded import excluded_utterances
+from asrkd.recipe.folders import LOSSES_FILE, SPLITS, TREE_FILE, RunFolders
 from asrkd.recipe.lang import make_lexicon
-from asrkd.recipe.loss_checks import check_frames, check_labels, check_words, excluded_utterances, losses_content
+from asrkd.recipe.loss_checks import check_frames, check_labels, check_words, losses_content
 from asrkd.recipe.networks import LabelledFrames, labelled_store
 from asrkd.recipe.options import DoubtfulOptions, SpeechOptions
 

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from lhotse import RecordingSet, SupervisionSet
-from lhotse.recipes.librispeech import MINI_LIBRISPEECH, parse_utterance
+from lhotse.recipes.librispeech import parse_utterance
 
 from asrkd.data.audio import AudioError, probe
+from asrkd.data.corpora.options import LibrispeechOptions
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.splits import PART_KEY, CorpusSplit, Rejected
 from asrkd.data.transcripts import read_table
@@ -28,60 +29,23 @@ WHERE_TO_GET = (
     "LibriSpeech is free: https://www.openslr.org/12 (/31 for the mini set); unpack its archives and give the folder "
     "LibriSpeech as --corpus-dir"
 )
-TRAIN_960 = ("train-clean-100", "train-clean-360", "train-other-500")
-MINI_DEV_SPEAKERS = 2
 READERS_FILE = "SPEAKERS.TXT"
 ROUNDING_MINUTES = 0.1  # the minutes of SPEAKERS.TXT are sums of rounded chapters, with two decimals
 SEC_PER_MINUTE = 60.0
 
 
-@dataclass(frozen=True)
-class LibrispeechOptions:
-    """The parts of LibriSpeech for training, tuning and testing."""
-
-    parts: tuple[str, ...] = ("train-clean-100",)
-    """Folders of the training parts; train-960 stands for the three parts of all 960 hours."""
-    dev_parts: tuple[str, ...] = ()
-    """Parts for tuning the scales; default: dev-clean, and for the mini set speakers held out of training."""
-    test_parts: tuple[str, ...] = ()
-    """Parts for testing; default: test-clean and test-other, and for the mini set dev-clean-2."""
-    test_speakers: tuple[str, ...] = ()
-    """Speakers of the training parts that are used for testing and not for training, instead of test parts."""
-    num_dev_speakers: int = 0
-    """Number of training speakers held out for tuning, instead of dev parts; chosen by SHA-256 of their names, women in
-    proportion. 0: two for the mini set, otherwise none."""
-
-    def __post_init__(self) -> None:
-        if not self.parts:
-            raise InputError("--corpora.parts: expected a part to train on, found none")
-        if self.test_parts and self.test_speakers:
-            raise InputError("--corpora: expected --corpora.test-parts or --corpora.test-speakers, found both")
-        if self.dev_parts and self.num_dev_speakers:
-            raise InputError("--corpora: expected --corpora.dev-parts or --corpora.num-dev-speakers, found both")
-
-    def resolved(self) -> LibrispeechOptions:
-        """The same options with every default filled in."""
-        is_mini = set(self.parts) <= set(MINI_LIBRISPEECH)
-        parts = tuple(dict.fromkeys(p for part in self.parts for p in (TRAIN_960 if part == "train-960" else (part,))))
-        test_parts = self.test_parts or (("dev-clean-2",) if is_mini else ("test-clean", "test-other"))
-        number = self.num_dev_speakers or (MINI_DEV_SPEAKERS if is_mini and not self.dev_parts else 0)
-        return replace(
-            self,
-            parts=parts,
-            test_parts=() if self.test_speakers else test_parts,
-            dev_parts=() if number else self.dev_parts or ("dev-clean",),
-            num_dev_speakers=number,
-        )
-
-
-def librispeech_files(corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()) -> list[Path]:
+def librispeech_files(
+    corpus_dir: Path | str,
+    options: LibrispeechOptions = LibrispeechOptions(),  # noqa: B008 - frozen
+) -> list[Path]:
     """The folders and files that `prepare_librispeech` reads."""
     root, chosen = _find_root(corpus_dir), options.resolved()
     return [root / name for name in (*chosen.parts, *chosen.dev_parts, *chosen.test_parts, READERS_FILE)]
 
 
 def prepare_librispeech(
-    corpus_dir: Path | str, options: LibrispeechOptions = LibrispeechOptions()
+    corpus_dir: Path | str,
+    options: LibrispeechOptions = LibrispeechOptions(),  # noqa: B008 - frozen
 ) -> dict[str, CorpusSplit]:
     """Manifests of the chosen parts. A supervision has the part of its utterance under PART_KEY.
 

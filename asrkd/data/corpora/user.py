@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from asrkd.data.copies import warn_of_copies
+from asrkd.data.corpora.options import UserCorpusOptions
 from asrkd.data.hold_out import Copies, held_out_speakers
 from asrkd.data.kaldi_dir import KALDI_FILES, read_kaldi_dir, read_originals
 from asrkd.data.lhotse_manifests import read_lhotse
@@ -22,42 +23,6 @@ logger = logging.getLogger(__name__)
 HELD_OUT_SHARE = 0.1
 COPIES = "copies of utterances of dev or test"
 """Rule of `CorpusSplit.excluded`."""
-
-
-@dataclass(frozen=True)
-class UserCorpusOptions:
-    """Manifests or data directories of a corpus, and how many speakers are held out of training."""
-
-    recordings: Path
-    """Lhotse manifest of recordings or of cuts, or a Kaldi data directory."""
-    supervisions: Path | None = None
-    """Lhotse manifest of supervisions; not with cuts or a Kaldi data directory."""
-    dev_recordings: Path | None = None
-    """Manifest or data directory of the speech for tuning the scales; default: training speakers are held out."""
-    dev_supervisions: Path | None = None
-    """Manifest of its supervisions."""
-    test_recordings: Path | None = None
-    """Manifest or data directory of the speech for testing; default: training speakers are held out."""
-    test_supervisions: Path | None = None
-    """Manifest of its supervisions."""
-    num_dev_speakers: int = 0
-    """Number of speakers held out for tuning, chosen by SHA-256 of their names; 0: a tenth, at least one."""
-    num_test_speakers: int = 0
-    """Number of speakers held out for testing, chosen by SHA-256 of their names; 0: a tenth, at least one."""
-    segments_dir: Path = Path("data/segments")
-    """Folder for copies of the utterances that are segments of longer recordings, one file each."""
-
-    def __post_init__(self) -> None:
-        for name, recordings, supervisions, number in (
-            ("dev", self.dev_recordings, self.dev_supervisions, self.num_dev_speakers),
-            ("test", self.test_recordings, self.test_supervisions, self.num_test_speakers),
-        ):
-            if number < 0:
-                raise InputError(f"--num-{name}-speakers: expected 0 or more, found {number}")
-            if recordings is not None and number:
-                raise InputError(f"--{name}-recordings: expected it or --num-{name}-speakers, found both")
-            if recordings is None and supervisions is not None:
-                raise InputError(f"--{name}-supervisions: expected --{name}-recordings with it, found none")
 
 
 def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
