@@ -15,7 +15,7 @@ from asrkd.errors import InputError, naming, one_line_errors, system_error
 from asrkd.files import atomic_dir, atomic_file
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.executor import Executor
-from asrkd.workflow.stages import _log_file
+from asrkd.workflow.step_log import step_log
 
 ROOT = Path(__file__).resolve().parents[1]
 # Files of more than 64 kB are refused, by whichever library writes them: as on a full disk, but with EFBIG.
@@ -153,7 +153,7 @@ def test_a_log_on_a_full_disk_is_one_warning(full_file: Path, capsys: pytest.Cap
             logging.getLogger("asrkd.test").info("message %d", number)
         raise InputError("the first error")
 
-    with pytest.raises(InputError, match="the first error"), _log_file(full_file):
+    with pytest.raises(InputError, match="the first error"), step_log(full_file):
         log_and_fail()
     expected = f"   warning: {full_file}: No space left on device; the log ends here\n"
     assert capsys.readouterr().err == expected

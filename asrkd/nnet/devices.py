@@ -35,6 +35,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def supports_gpu() -> bool:
+    """Whether there is a GPU that the installed torch has code for. Call it in a process of its own: it starts CUDA."""
+    return torch.cuda.is_available() and _has_code_for_gpu()
+
+
+def require_device(name: str) -> None:
+    """InputError, as `resolve_device`, also for a GPU that torch finds but has no code for."""
+    if resolve_device(name).type == "cuda" and not _has_code_for_gpu():
+        gpu, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+        raise InputError(
+            f"--device={name}: expected a torch with code for {gpu} (sm_{capability[0]}{capability[1]}), found "
+            f"{torch.__version__}: make .venv-train with a build for it (docs/how_to/gpu.md), or give --device=cpu"
+        )
+
+
 def is_cpu(name: str) -> bool:
     """Whether `name` stands for the CPU here; one that does not exist stands for none."""
     try:

@@ -14,7 +14,8 @@ from asrkd.errors import InputError
 NEWBOB_MIN_GAIN = 0.005
 
 # Options of where and how a training runs. They do not change its result (but for the order of float sums).
-RUNTIME_OPTIONS = ("device", "compile", "cuda_graph", "num_threads", "show_progress")
+RUNTIME_OPTIONS = ("device", "compile", "cuda_graph", "num_threads", "show_progress", "python")
+SAME_PYTHON = "same"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class TrainOptions:
     """Seed of the data order and the dropout masks."""
     show_progress: bool = True
     """Show a progress bar with loss, development accuracy and time left."""
+    python: str = "auto"
+    """Interpreter that trains and scores the networks of a speech recipe, e.g. .venv-train/bin/python; same: the one of
+    the run. auto: .venv-train's, if it has code for this machine's GPU and the run's torch has none, else same."""
 
     def without_runtime_options(self) -> TrainOptions:
         """These options with the RUNTIME_OPTIONS at their defaults: equal for trainings with equal results."""

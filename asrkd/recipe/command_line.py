@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from asrkd.errors import InputError
 from asrkd.files import read_object, require_utf8, write_json
-from asrkd.nnet.devices import require_compile, resolve_device
+from asrkd.nnet.devices import require_compile, require_device
 from asrkd.recipe.run_options import RunOptions, save_config, trainings
+from asrkd.workflow.child_process import call_in_subprocess
+from asrkd.workflow.distributed import ProcessGroup
+from asrkd.workflow.interpreter import Interpreter
 from asrkd.workflow.stages import StageRange, list_steps, run_steps
 from asrkd.workflow.steps import STAGE_NAMES, Stamps, Step
 
 RESULTS_FILE = "results.json"
+# Stages that compute on the device, whichever recipe.
+_USE_DEVICE = ("posteriors", "score")
 RESULTS_MD, REPORT_HTML = "RESULTS.md", "report.html"
 
 
-def run_recipe(steps: Sequence[Step], options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:
+def run_recipe(
+    steps: Sequence[Step],
+    options: RunOptions,
+    terminal_text: Callable[[Mapping[str, Any]], str],
+    python: Path | None = None,
+) -> None:
     """Save the options, run the steps that they ask for, and publish the results in exp_dir, or only list the steps.
 
     `terminal_text` makes the text that ends a run from results.json. A run of one step publishes nothing, because it is
-    one of several. InputError and OSError: as `run_steps`.
+    one of several. `python` is another interpreter, for the steps that need networks alone. InputError and OSError: as
+    `run_steps`.
     """
     stages = StageRange(options.stage, options.stop_stage, options.only)
     exp_dir = options.exp_dir.absolute()
@@ -29,30 +42,45 @@ def run_recipe(steps: Sequence[Step], options: RunOptions, terminal_text: Callab
     if exp_dir.exists() and not exp_dir.is_dir():
         raise InputError(f"--exp-dir {exp_dir}: expected a folder, found a file")
     if options.list_steps or options.dry_run:
-        print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run)))
+        print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run, python=python)))
         return
-    _require_device(steps, options, stages)
-    exp_dir.mkdir(parents=True, exist_ok=True)
-    # The options are saved before the first step, so that they describe the output of a run that fails.
-    run_steps(steps, exp_dir, stages, on_start=partial(save_config, options))
+    with nullcontext() if python is None else Interpreter(python) as interpreter:
+        _require_device(steps, options, stages, interpreter)
+        exp_dir.mkdir(parents=True, exist_ok=True)
+        # The options are saved before the first step, so that they describe the output of a run that fails.
+        run_steps(steps, exp_dir, stages, partial(save_config, options), interpreter)
     if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
         _publish(options, terminal_text)
 
 
-def _require_device(steps: Sequence[Step], options: RunOptions, stages: StageRange) -> None:
+def _require_device(
+    steps: Sequence[Step], options: RunOptions, stages: StageRange, interpreter: Interpreter | None
+) -> None:
     """InputError if a step of the run will need a device that does not exist, or a compiler that torch lacks.
 
-    Other steps run without it: on a machine of a cluster that has no GPU, for one.
+    Other steps run without it: on a machine of a cluster that has no GPU, for one. The devices are those of the
+    interpreter that trains; it prints its versions here, before the steps.
     """
     stamps = Stamps(steps, options.exp_dir.absolute())
     for step in steps:
         is_chosen = stages.first <= step.stage <= stages.last and stages.only in (None, step.name)
-        needs = step.trains or STAGE_NAMES[step.stage] in ("posteriors", "score")
+        needs = step.networks_only or (interpreter is None and (step.trains or STAGE_NAMES[step.stage] in _USE_DEVICE))
         if is_chosen and needs and stamps.stale(step.name) is not None:
-            resolve_device(options.device)
-            if step.trains and any(train.compile for train in trainings(options)):
-                require_compile()
+            compiles = step.trains and any(train.compile for train in trainings(options))
+            check = partial(_require_here, options.device, compiles)
+            if interpreter is None:
+                call_in_subprocess(check)  # CUDA that has started here would not work in the steps' processes
+            else:
+                interpreter.run(check)
+                if ProcessGroup.from_environment().is_main:
+                    print(f"networks: {interpreter.description}", flush=True)
             return
+
+
+def _require_here(device: str, compiles: bool) -> None:
+    require_device(device)
+    if compiles:
+        require_compile()
 
 
 def _publish(options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:

@@ -39,11 +39,11 @@ from asrkd.hmm.priors import log_priors
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree, require_leaves
 from asrkd.lang.lexicon import Lexicon
-from asrkd.nnet import HardTargets, TrainOptions, train
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, TREE_FILE, RunFolders
+from asrkd.recipe.label_networks import PRECISION_FILE, train_label_network
 from asrkd.recipe.lang import held_out_words
 from asrkd.recipe.losses import require_few_lost, split_texts
 from asrkd.recipe.options import ContextOptions, SpeechOptions
@@ -54,7 +54,6 @@ HMM_FILE = "hmm.safetensors"
 ROUNDS_FILE = "rounds.json"
 CACHE_FILE = "aligned.sqlite"
 ALIGNER_FOLDER = "aligner"
-PRECISION_FILE = "precision.json"
 MONO = "mono"
 # Frames that the network scores at once, 82 s. More take memory, for spliced inputs are large, and gain nothing.
 SCORED_FRAMES = 8192
@@ -145,21 +144,8 @@ class LabelMaker:
         """Train a network on an alignment's labels and realign with it."""
         labels = store_labels(alignment, self.store, tree)
         frame_ids = (labels != NO_LABEL).nonzero().squeeze(1)
-        model = AcousticDnn(self.inputs.dim, tree.num_pdfs, self.options.teacher, seed=self.options.seed)
         folder = self.scratch / name
-        objective = HardTargets(labels.clamp(min=0))
-        train_options = label_training(self.options)
-        result = train(
-            model,
-            self.inputs,
-            objective,
-            train_options,
-            folder,
-            frame_ids=frame_ids,
-            description=name,
-            precision_file=RunFolders(self.options.exp_dir).precision_choices,
-        )
-        write_json(folder / PRECISION_FILE, {"precision": result.precision})
+        train_label_network(self.inputs, labels, tree.num_pdfs, self.options, folder, self.features)
         save_hmm(folder, tree, log_priors(labels[frame_ids], tree.num_pdfs), estimate_transitions(alignment, tree))
         task = RealignTask(self.features, self.lexicon_file, folder, self.options.context, self.options.realign)
         return Round(name, folder, realign(task, self.options, self.scratch / CACHE_FILE, f"realign {name}"))
@@ -273,20 +259,6 @@ def _copy_aligner(source: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in (MODEL_NAME, TREE_FILE, HMM_FILE, PRECISION_FILE):
         shutil.copyfile(source / name, folder / name)
-
-
-def label_training(options: SpeechOptions) -> TrainOptions:
-    """How the rounds' networks train: without development data, and so without the options that need it."""
-    schedule = "cosine" if options.train.schedule == "newbob" else options.train.schedule
-    return replace(
-        options.train,
-        epochs=options.labels.epochs,
-        schedule=schedule,
-        patience=None,
-        select_by="accuracy",
-        seed=options.seed,
-        device=options.device,
-    )
 
 
 def save_hmm(folder: Path, tree: SenoneTree, log_prior: Tensor, transitions: TransitionModel) -> None:

@@ -24,8 +24,10 @@ from asrkd.recipe import evaluate, external_teacher, features, labels, lang, los
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS
+from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
+from asrkd.recipe.training_python import training_interpreter, with_training_python
 from asrkd.report import print_table
 from asrkd.terminal import require_utf8_mode
 from asrkd.workflow.provenance import command_of_all
@@ -205,6 +207,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             content=networks.model_content,
             resumable=True,
             trains=True,
+            networks_only=True,
             torchrun=True,
         )
         for member, name in enumerate(teachers)
@@ -220,6 +223,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             {"posteriors": options.posteriors, "format": FORMAT},
             (*TRAINING_DATA, *teachers),
             resumable=True,
+            networks_only=options.executor == "processes",  # a cluster's workers have this environment
         )
     )
     return steps
@@ -246,6 +250,7 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
                 content=networks.model_content,
                 resumable=True,
                 trains=True,
+                networks_only=True,
                 torchrun=True,
             )
         )
@@ -348,7 +353,7 @@ def _network_options(options: SpeechOptions, training: TrainOptions | None = Non
 
 def _label_options(options: SpeechOptions, num_rounds: int) -> dict[str, Any]:
     """Options of the networks that label the frames, in so many rounds."""
-    network = _network_options(options, labels.label_training(options))
+    network = _network_options(options, label_training(options))
     rounds = {"rounds": num_rounds, "epochs": options.labels.epochs}
     return {"realign": options.realign, "labels": rounds, "teacher": options.teacher, **network}
 
@@ -415,8 +420,9 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
         description, examples = _description(corpus), _examples(corpus, default)
         options = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
         # `corpora` is in a stamp and stays as it was typed: its module makes its paths absolute (corpora/user.py).
-        steps = build_steps(corpus, with_absolute_paths(options), command_of_all(corpus.program, arguments))
-        run_recipe(steps, options, print_table)
+        run = with_training_python(with_absolute_paths(options))
+        steps = build_steps(corpus, run, command_of_all(corpus.program, arguments))
+        run_recipe(steps, options, print_table, training_interpreter(run))
 
 
 def _description(corpus: Corpus) -> str:

@@ -17,7 +17,6 @@ from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
-from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe import run_options
 from asrkd.recipe.command_line import RESULTS_FILE
@@ -38,7 +37,7 @@ from asrkd.recipe.losses import rejected_before
 from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
-from asrkd.recipe.trained import SUMMARY_FILE, training_provenance
+from asrkd.recipe.trained import SUMMARY_FILE, other_environment, training_provenance
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.boundaries import boundary_errors, joined
@@ -145,7 +144,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
             git_sha=provenance.git_sha(),
             config_sha=config_sha(options),
             seed=options.seed,
-            device=provenance.device_name(str(resolve_device(options.device))),
+            device=training_provenance([exp_dir / one for run in runs(options) for one in run.models])["device"],
         ),
         systems={name: _system(one, options, student_of) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(options)),
@@ -275,6 +274,7 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
         "doubtful": worst_first(_losses(folders, "doubtful")),
         "timing": stage_seconds(exp_dir, steps),
         "environment": provenance.versions(),
+        "training_environment": other_environment(exp_dir, steps),
     }
 
 

@@ -93,12 +93,17 @@ def timing_table(results: Row) -> Table | None:
 
 
 def environment_table(results: Row) -> Table | None:
-    """Versions and machine."""
+    """Versions, also of the environment that trained and scored the networks, where it was another one."""
     environment = results.get("environment")
     if not environment:
         return None
-    pairs = {str(name): str(value) for name, value in environment.items()}
-    return keyed_table("Environment", pairs, ("name", "version"), "ll")
+    networks = results.get("training_environment") or {}
+    if not networks:
+        pairs = {str(name): str(value) for name, value in environment.items()}
+        return keyed_table("Environment", pairs, ("name", "version"), "ll")
+    names = dict.fromkeys([*environment, *networks])
+    rows = tuple((str(name), *(str(one.get(name) or MISSING) for one in (environment, networks))) for name in names)
+    return Table("Environment", ("name", "version", "of the networks (--train.python)"), rows, "lll")
 
 
 def provenance_pairs(results: Row) -> dict[str, str]:

@@ -12,15 +12,20 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
 
 from asrkd.errors import InputError
+
+Result = TypeVar("Result")
+Outcome = tuple[str, Any]
+"""A kind and a value: what a function returned, or what it raised."""
 
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2): the signal that a process gets when its parent ends
 _DONE, _BAD_INPUT, _OS_ERROR, _INTERRUPTED, _DEFECT = "done", "bad input", "os error", "interrupted", "defect"
 
 
-def run_in_subprocess(function: Callable[[], None]) -> None:
+def run_in_subprocess(function: Callable[[], object]) -> None:
     """Run `function()` in a forked process and wait for it. The process ends when this one ends, in whatever way.
 
     Raises:
@@ -28,22 +33,51 @@ def run_in_subprocess(function: Callable[[], None]) -> None:
         InputError: the process was killed; the message names the signal.
         RuntimeError: the function raised another exception; the message has its traceback.
     """
+
+    def run() -> None:
+        function()
+
+    call_in_subprocess(run)
+
+
+def call_in_subprocess(function: Callable[[], Result]) -> Result:
+    """What `function()` returns in a forked process, as `run_in_subprocess`. The value is pickled."""
+    value: Result = value_of(outcome_in_subprocess(function))
+    return value
+
+
+def outcome_in_subprocess(function: Callable[[], Any], parent: Connection | None = None) -> Outcome:
+    """What becomes of `function()` in a forked process, for `value_of` in this process or another one.
+
+    The process also ends when the other end of `parent` closes or writes.
+    """
     context = multiprocessing.get_context("fork")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(function, send, os.getpid()))
     process.start()
     send.close()
     try:
-        kind, value = receive.recv()
+        ready = wait([receive] if parent is None else [receive, parent])
+        if receive in ready:
+            outcome: Outcome = receive.recv()
+        else:
+            process.terminate()
+            outcome = (_INTERRUPTED, None)
     except EOFError:
         process.join()
-        kind, value = _BAD_INPUT, _how_it_ended(process.exitcode or 0)
+        outcome = (_BAD_INPUT, how_it_ended("a step's process", process.exitcode or 0))
     except BaseException:  # Ctrl-C here: outputs are whole or absent, so the process may end anywhere
         process.terminate()
         raise
     finally:
         process.join()
         receive.close()
+    return outcome
+
+
+def value_of(outcome: Outcome) -> Any:
+    """The value of a function that ended well; otherwise what it raised, as `run_in_subprocess`."""
+    kind, value = outcome
     if kind == _BAD_INPUT:
         raise InputError(value)
     if kind == _OS_ERROR:
@@ -52,24 +86,28 @@ def run_in_subprocess(function: Callable[[], None]) -> None:
         raise KeyboardInterrupt
     if kind == _DEFECT:
         raise RuntimeError(f"in a subprocess:\n{value}")
+    return value
 
 
-def _work(function: Callable[[], None], send: Connection, parent: int) -> None:
-    _end_with(parent)
+def outcome_of(function: Callable[[], Any]) -> Outcome:
+    """What becomes of `function()` in this process, in values that can be sent to another one."""
     try:
-        function()
-        send.send((_DONE, None))
+        return _DONE, function()
     except InputError as error:
-        send.send((_BAD_INPUT, str(error)))
+        return _BAD_INPUT, str(error)
     except OSError as error:
         if error.errno is None:  # a library raised it: all it has is the message
-            send.send((_BAD_INPUT, str(error)))
-        else:
-            send.send((_OS_ERROR, (error.errno, error.strerror, error.filename)))
+            return _BAD_INPUT, str(error)
+        return _OS_ERROR, (error.errno, error.strerror, error.filename)
     except KeyboardInterrupt:
-        send.send((_INTERRUPTED, None))
+        return _INTERRUPTED, None
     except Exception:  # noqa: BLE001 - raised again in the parent, with this traceback
-        send.send((_DEFECT, traceback.format_exc()))
+        return _DEFECT, traceback.format_exc()
+
+
+def _work(function: Callable[[], Any], send: Connection, parent: int) -> None:
+    _end_with(parent)
+    send.send(outcome_of(function))
 
 
 def _end_with(parent: int) -> None:
@@ -79,8 +117,9 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _how_it_ended(exit_code: int) -> str:
+def how_it_ended(what: str, exit_code: int) -> str:
+    """A sentence for a process that ended without an answer."""
+    again = "run the same command again to continue"
     if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"a step's process was ended by {name} (out of memory?); run the same command again to continue"
-    return f"a step's process ended with status {exit_code}; run the same command again to continue"
+        return f"{what} was ended by {signal.Signals(-exit_code).name} (out of memory?); {again}"
+    return f"{what} ended with status {exit_code}; {again}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,31 @@ class ProcessGroup:
         rows = torch.zeros(self.size, VALUE_BYTES, dtype=torch.uint8, device=device)
         rows[self.rank, : len(written)] = torch.tensor(list(written), dtype=torch.uint8)
         return [json.loads(bytes(row).rstrip(b"\0")) for row in self.all_reduce(rows).tolist()]
+
+
+def rendezvous_environment() -> dict[str, str]:
+    """Variables with which children of torchrun's processes, of another torch, find each other; empty without torchrun.
+
+    torchrun's own store may speak another version's protocol. So the first process chooses a port, publishes it there,
+    and its child opens a store of its own torch on it.
+    """
+    ranks = ProcessGroup.from_environment()
+    if ranks.size == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}  # without torchrun's store the child of the first process opens one, on MASTER_PORT
+    from torch import distributed
+
+    store = distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=TIMEOUT)
+    key = f"asrkd/port/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if ranks.is_main:
+        store.set(key, str(_free_port()))
+    return {"MASTER_PORT": store.get(key).decode(), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        port: int = listener.getsockname()[1]
+    return port
 
 
 SINGLE_PROCESS = ProcessGroup()

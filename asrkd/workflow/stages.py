@@ -2,24 +2,22 @@
 
 A stage is one or more steps (a teacher is a step of stage 6); `asrkd.workflow.steps` says what a step is and when it is
 up to date. Any other step runs into `<folder>.partial`, which takes the folder's place when the step ends well. Each
-step runs in a process of its own, so that none inherits another's memory or threads.
+step runs in a process of its own, so that none inherits another's memory or threads. Steps that only train or score
+networks can run in another interpreter (`asrkd.workflow.interpreter`).
 """
 
 from __future__ import annotations
 
 import difflib
 import fcntl
-import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib import import_module
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,9 @@ from asrkd.files import canonical, folder_fingerprint, publish_dir, read_json, s
 from asrkd.workflow import provenance
 from asrkd.workflow.child_process import run_in_subprocess
 from asrkd.workflow.distributed import ProcessGroup
+from asrkd.workflow.interpreter import Interpreter
+from asrkd.workflow.step_log import step_log
+from asrkd.workflow.step_server import import_optimisers
 from asrkd.workflow.steps import LAST_STAGE, PENDING_FILE, STAMP_FILE, Record, Stamps, Step
 
 
@@ -48,12 +49,14 @@ def run_steps(
     exp_dir: Path,
     stages: StageRange = StageRange(),
     on_start: Callable[[], None] = lambda: None,
+    interpreter: Interpreter | None = None,
 ) -> None:
     """Run the steps of `stages` that are not up to date.
 
     A step that is run alone locks itself, not the experiment: other machines may run other steps meanwhile. Call this
     from a process that has not computed with torch or k2 yet: steps are forked (`asrkd.workflow.child_process`).
-    `on_start` is called once the experiment is locked, before the first step.
+    `on_start` is called once the experiment is locked, before the first step. `interpreter` runs the steps that need
+    networks alone.
 
     Raises:
         InputError: a needed earlier output is missing or was made by another configuration; another run has locked the
@@ -77,15 +80,21 @@ def run_steps(
                 _require_input(stamps, by_name, name, needed_by=step, exp_dir=exp_dir)
             _print(ranks, f"== {label}: {reason}")
             run = _run_step if ranks.is_main else _compute_with_main
-            seconds = run(step, stamps, exp_dir)
+            seconds = run(step, stamps, exp_dir, interpreter if step.networks_only else None)
             stamps.forget()
             _print(ranks, f"   done in {seconds:.1f} s")
 
 
 def list_steps(
-    steps: Sequence[Step], exp_dir: Path, stages: StageRange = StageRange(), stale_only: bool = False
+    steps: Sequence[Step],
+    exp_dir: Path,
+    stages: StageRange = StageRange(),
+    stale_only: bool = False,
+    python: Path | None = None,
 ) -> list[str]:
     """What `run_steps` would do: a line for each step, or for those that would run alone, with the reason.
+
+    `python` is the interpreter of steps that need networks alone; their lines name it.
 
     A step that reads one that would run is listed too. It may turn out up to date, where only the content of what it
     reads counts.
@@ -101,14 +110,9 @@ def list_steps(
         if reason is not None:
             follows[step.name] = reason
         if reason is not None or not stale_only:
-            lines.append(f"{step.stage:>2}  {step.name:<28} {reason or 'up to date'}")
+            where = f"  [{python}]" if python is not None and step.networks_only else ""
+            lines.append(f"{step.stage:>2}  {step.name:<28} {reason or 'up to date'}{where}")
     return lines or ["every step is up to date"]
-
-
-def _import_ahead() -> None:
-    """Import once what torch 2 imports when it makes an optimiser: each step's process would take 2 seconds for it."""
-    if find_spec("torch._dynamo"):
-        import_module("torch._dynamo")
 
 
 def _chosen(steps: Sequence[Step], stages: StageRange, ranks: ProcessGroup) -> list[Step]:
@@ -139,51 +143,60 @@ def _partial(step: Step, exp_dir: Path) -> Path:
     return folder.with_name(f"{folder.name}.partial")
 
 
-def _compute_with_main(step: Step, stamps: Stamps, exp_dir: Path) -> float:
+def _compute(step: Step, partial_dir: Path, interpreter: Interpreter | None) -> None:
+    """Fill a step's folder, in a process of its own."""
+    function = partial(step.run, partial_dir)
+    if interpreter is not None:
+        interpreter.run(function, trains=step.trains)
+        return
+    if step.trains:
+        import_optimisers()
+    run_in_subprocess(function)
+
+
+def _compute_with_main(step: Step, stamps: Stamps, exp_dir: Path, interpreter: Interpreter | None) -> float:
     """Compute a step that the main process of torchrun runs, which alone writes."""
     expected = stamps.stamp(step.name)
     records = (Record.read(_partial(step, exp_dir)), Record.read(exp_dir / step.name))
     if any(record is not None and record.stamp == expected for record in records):
         return 0.0  # it is finished and is being renamed
     started = time.time()
-    run_in_subprocess(lambda: step.run(_partial(step, exp_dir)))
+    _compute(step, _partial(step, exp_dir), interpreter)
     return time.time() - started
 
 
-def _run_step(step: Step, stamps: Stamps, exp_dir: Path) -> float:
-    partial = _partial(step, exp_dir)
+def _run_step(step: Step, stamps: Stamps, exp_dir: Path, interpreter: Interpreter | None) -> float:
+    folder = _partial(step, exp_dir)
     stamp = stamps.stamp(step.name)
-    finished = Record.read(partial)
+    finished = Record.read(folder)
     if finished is not None and finished.stamp == stamp:  # killed between its end and its renaming
-        publish_dir(partial, exp_dir / step.name)
+        publish_dir(folder, exp_dir / step.name)
         return 0.0
-    spent = _open_partial(partial, stamp, resume=step.resumable)
+    spent = _open_partial(folder, stamp, resume=step.resumable)
     started = time.time()
-    if step.trains:
-        _import_ahead()
-    with _log_file(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
+    with step_log(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
-            run_in_subprocess(lambda: step.run(partial))
+            _compute(step, folder, interpreter)
         except BaseException as error:
             if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-                error.filename = str(partial)  # a failed write has no file name: name the step's output at least
+                error.filename = str(folder)  # a failed write has no file name: name the step's output at least
             if not step.resumable:
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
             raise
     seconds = time.time() - started
-    sync_tree(partial)  # the stamp says that everything is on the disk
+    sync_tree(folder)  # the stamp says that everything is on the disk
     record = Record(
         stamp=stamp,
-        content=_content(step, partial),
+        content=_content(step, folder),
         options=canonical(step.options),
         inputs=stamps.inputs(step.name),
         seconds=round(spent + seconds, 2),
         finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        code=provenance.code_record(),
+        code=provenance.code_record() if interpreter is None else interpreter.code,
     )
-    write_json(partial / STAMP_FILE, record)
-    (partial / PENDING_FILE).unlink()
-    publish_dir(partial, exp_dir / step.name)
+    write_json(folder / STAMP_FILE, record)
+    (folder / PENDING_FILE).unlink()
+    publish_dir(folder, exp_dir / step.name)
     return seconds
 
 
@@ -273,50 +286,3 @@ def _locked(path: Path, what: str = "", shared: bool = False, wait: bool = False
         yield
     finally:
         os.close(lock)
-
-
-class _LogHandler(logging.FileHandler):
-    """A log file that reports in one line that it cannot be written (the disk is full), and stays silent then.
-
-    logging itself prints a traceback for each message, and raises what closing the file raises.
-    """
-
-    _failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self._failed:
-            self._failed = True
-            print(f"   warning: {self.baseFilename}: {error.strerror}; the log ends here", file=sys.stderr)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what is buffered still is tried once more
-            super().close()
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Collect the package's log messages of one step in a file of its own; warnings are shown too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = _LogHandler(path, mode="a", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    console = logging.StreamHandler()
-    console.setFormatter(logging.Formatter("   warning: %(message)s"))
-    console.addFilter(lambda record: record.levelno == logging.WARNING)  # the caller prints errors
-    logger = logging.getLogger("asrkd")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.addHandler(console)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    except BaseException as error:
-        logger.error("stopped: %s: %s", type(error).__name__, error)
-        raise
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(console)
-        logger.removeHandler(handler)
-        handler.close()

@@ -59,6 +59,9 @@ class Step:
     """Whether an interrupted run continues in its own `.partial` folder (training does, from its checkpoint)."""
     trains: bool = False
     """Whether it makes an optimiser, and so needs what that imports."""
+    networks_only: bool = False
+    """Whether it only trains or scores networks, and so runs where there is neither k2 nor Lhotse. `run` is then
+    pickled."""
     torchrun: bool = False
     """Whether it is one training that the processes of torchrun can do together."""
 

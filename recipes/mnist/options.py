@@ -47,7 +47,7 @@ class TeacherOptions:
     model: ModelOptions = field(
         default_factory=lambda: ModelOptions(1200, 2, dropout=0.5, input_dropout=0.2, max_norm=3.5)
     )
-    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
+    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device", "python"))
 
     @property
     def num_shifts(self) -> int:
@@ -62,9 +62,9 @@ class StudentOptions:
     seeds: int = 5
     """Seeds of every student, trained as one stack."""
     model: ModelOptions = field(default_factory=lambda: ModelOptions(800, 2, dropout=0.0))
-    hard: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
+    hard: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device", "python"))
     """Training on hard labels."""
-    soft: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
+    soft: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device", "python"))
     """Training on soft targets: the distilled student, and the students of experiments 3 and 4."""
     distil: DistilOptions = field(default_factory=lambda: DistilOptions(alpha=1.0, temperature=20.0))
     """Objective on soft targets. Its targets may be online in the distilled student and in experiments 3 and 4."""
@@ -85,7 +85,7 @@ class StudentOptions:
 class ComparedOptions:
     """Values that experiments 2, 5, 6 and 7 compare."""
 
-    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device"))
+    train: TrainOptions = field(default_factory=TrainOptions, metadata=set_by_run("seed", "device", "python"))
     """Training of the students of experiments 2, 5 and 6 on soft targets. It is shorter, since there are many."""
     widths: tuple[int, ...] = (30, 100, 300, 800)
     """Experiment 2: units in each of the two hidden layers."""
