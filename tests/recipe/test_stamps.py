@@ -218,7 +218,7 @@ def stale_corpus_step(corpus: Corpus, options: SpeechOptions) -> str:
 # Options of how, where and how far a run goes.
 RUNTIME_OPTIONS = {
     *("exp_dir", "stage", "stop_stage", "dry_run", "list_steps", "only", "num_jobs", "executor", "scheduler", "device"),
-    *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress"),
+    *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress", "train.python"),
 }
 SET_BY_RUN = {"train.device", "train.seed"}
 PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
