@@ -24,7 +24,9 @@ def same_python(folder: Path, before: str = "", start: str = "exec") -> Path:
 
 
 def train_python() -> Path:
-    """The interpreter of `make setup-train`; skips the test without it."""
+    """The interpreter of `make setup-train`; skips the test without it, and in it."""
     if not TRAIN_PYTHON.is_file():
         pytest.skip("no .venv-train: make setup-train")
+    if Path(sys.prefix).resolve() == TRAIN_PYTHON.parents[1].resolve():
+        pytest.skip("needs another environment than .venv-train")
     return TRAIN_PYTHON

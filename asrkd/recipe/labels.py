@@ -47,6 +47,7 @@ from asrkd.recipe.label_networks import PRECISION_FILE, train_label_network
 from asrkd.recipe.lang import held_out_words
 from asrkd.recipe.losses import require_few_lost, split_texts
 from asrkd.recipe.options import ContextOptions, SpeechOptions
+from asrkd.recipe.training_python import training_interpreter
 from asrkd.workflow.cache import ResultCache
 from asrkd.workflow.steps import PENDING_FILE
 
@@ -136,7 +137,8 @@ class LabelMaker:
     def open(cls, options: SpeechOptions, scratch: Path) -> LabelMaker:
         folders = RunFolders(options.exp_dir)
         store = FrameStore.open(folders.features("train"))
-        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        in_memory = () if training_interpreter(options) else None  # another interpreter reads the frames itself
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=in_memory)
         lexicon = Lexicon.load(folders.lexicon)
         return cls(folders.features("train"), folders.lexicon, store, inputs, lexicon, options, scratch)
 
