@@ -19,7 +19,7 @@ from asrkd.distil.online import OnlineTargets
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
-from asrkd.features.fbank import FeatureOptions
+from asrkd.features.options import FeatureOptions
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
