@@ -82,7 +82,7 @@ def tensor_digest(tensor: torch.Tensor, prefix: str = "") -> str:
     flat = tensor.detach().cpu().contiguous().view(-1)
     if flat.dtype == torch.bfloat16:
         flat = flat.view(torch.int16)
-    digest.update(flat.numpy().tobytes())
+    digest.update(flat.numpy().data)  # the bytes themselves, not a copy: the tensor may be larger than the memory
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 

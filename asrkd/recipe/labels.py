@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
-from asrkd.align.labels import NO_LABEL, store_labels
+from asrkd.align.labels import frame_ids, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES, AlignmentTask
 from asrkd.data.rejects import unpronounced
 from asrkd.data.splits import Rejected
@@ -40,6 +40,7 @@ from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree, build_tree, require_leaves
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet import HardTargets, TrainOptions, train
+from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
@@ -92,13 +93,14 @@ class RealignTask(AlignmentTask):
 
 
 def realign(task: RealignTask, options: SpeechOptions, cache_file: Path, desc: str) -> Alignment:
-    """The alignment of a split. A file caches finished batches, for a call that is repeated after a kill."""
+    """The alignment of a split, on the disk. A file caches finished batches, for a call that is repeated after a
+    kill."""
     store, lexicon = FrameStore.open(task.features), Lexicon.load(task.lexicon)
     tree = SenoneTree.load(task.aligner / TREE_FILE)
     corpus = TrainingCorpus.build(store, lexicon, tree.phones)
     key = fingerprint([corpus.fingerprint, task.context, task.options, task.digests()])
     cache = ResultCache(cache_file, key, ALIGNED_BATCHES)
-    return viterbi(corpus, task, tree.num_pdfs, task.options, options.task_executor, cache, desc)
+    return viterbi(corpus, task, tree.num_pdfs, task.options, options.task_executor, cache, desc, cache_file.parent)
 
 
 def scorer(
@@ -138,17 +140,18 @@ class LabelMaker:
     def open(cls, options: SpeechOptions, scratch: Path) -> LabelMaker:
         folders = RunFolders(options.exp_dir)
         store = FrameStore.open(folders.features("train"))
-        inputs = SplicedFrames(store, options.context.left, options.context.right)
+        in_memory = () if copies_frames(options) else None
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=in_memory)
         lexicon = Lexicon.load(folders.lexicon)
         return cls(folders.features("train"), folders.lexicon, store, inputs, lexicon, options, scratch)
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str) -> Round:
         """Train a network on an alignment's labels and realign with it."""
-        labels = store_labels(alignment, self.store, tree)
-        frame_ids = (labels != NO_LABEL).nonzero().squeeze(1)
-        model = AcousticDnn(self.inputs.dim, tree.num_pdfs, self.options.teacher, seed=self.options.seed)
         folder = self.scratch / name
-        objective = HardTargets(labels.clamp(min=0))
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = store_labels(alignment, self.store, tree, folder)
+        model = AcousticDnn(self.inputs.dim, tree.num_pdfs, self.options.teacher, seed=self.options.seed)
+        objective = HardTargets(labels.clamp_(min=0))
         train_options = label_training(self.options)
         result = train(
             model,
@@ -156,17 +159,22 @@ class LabelMaker:
             objective,
             train_options,
             folder,
-            frame_ids=frame_ids,
+            frame_ids=frame_ids(alignment, self.store, folder),
             description=name,
             precision_file=RunFolders(self.options.exp_dir).precision_choices,
         )
         write_json(folder / PRECISION_FILE, {"precision": result.precision})
-        save_hmm(folder, tree, log_priors(labels[frame_ids], tree.num_pdfs), estimate_transitions(alignment, tree))
+        save_hmm(folder, tree, self.log_priors(alignment, tree), estimate_transitions(alignment, tree))
         task = RealignTask(self.features, self.lexicon_file, folder, self.options.context, self.options.realign)
         return Round(name, folder, realign(task, self.options, self.scratch / CACHE_FILE, f"realign {name}"))
 
+    def log_priors(self, alignment: Alignment, tree: SenoneTree) -> Tensor:
+        """Of the senones [S] of an alignment."""
+        return log_priors(alignment.pdf_ids(tree, self.scratch), tree.num_pdfs)
+
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
-        feats = cepstra(self.store, alignment.utt_ids)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        feats = cepstra(self.store, alignment.utt_ids, self.scratch)
         return build_tree(accumulate_stats(alignment, feats), self.lexicon.phones, self.options.tree)
 
 
@@ -233,8 +241,7 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
         _require_few_unaligned("train", alignment, options)
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
-    log_prior = log_priors(alignment.pdf_ids(tree), tree.num_pdfs)
-    save_hmm(out_dir, tree, log_prior, estimate_transitions(alignment, tree))
+    save_hmm(out_dir, tree, maker.log_priors(alignment, tree), estimate_transitions(alignment, tree))
     alignment.save(out_dir / ALIGNMENT_FILE)
     _copy_aligner(done.aligner, out_dir / ALIGNER_FOLDER)
     write_json(out_dir / ROUNDS_FILE, rows)
@@ -274,6 +281,11 @@ def _copy_aligner(source: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in (MODEL_NAME, TREE_FILE, HMM_FILE, PRECISION_FILE):
         shutil.copyfile(source / name, folder / name)
+
+
+def copies_frames(options: SpeechOptions) -> bool:
+    """Whether a training copies its frames from their store, in shards or to a GPU; else they are in memory before."""
+    return options.train.shard_frames is not None or resolve_device(options.device).type == "cuda"
 
 
 def label_training(options: SpeechOptions) -> TrainOptions:
