@@ -16,9 +16,8 @@ from torch import Tensor
 
 from asrkd.errors import InputError, naming
 
-# Frames (or ids) that are converted or counted at once, where a whole training set might not fit into memory: three
-# quarters of an hour of speech.
-SHARD_FRAMES = 1 << 18
+# Frames (or their ids) that are converted or counted at once, where all of them might not fit into memory: 22 minutes.
+SHARD_FRAMES = 1 << 17
 
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD (malloc.h), in bytes.
 MALLOC_SETTINGS = {-3: 2**30, -1: 2**31 - 1, -2: 2**27}

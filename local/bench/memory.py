@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import Table, main
+from bench import Table, main, verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # local/, for same_run
 from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
@@ -41,6 +41,7 @@ from asrkd.nnet import TrainOptions
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe import labels, networks
 from asrkd.recipe.corpus import REJECTED_FILE
+from asrkd.recipe.cost_estimate import CostOptions, Rates, cost_estimate
 from asrkd.recipe.folders import ALIGNMENT_FILE, RunFolders
 from asrkd.recipe.options import ContextOptions, EnsembleOptions, LabelOptions, SpeechOptions, StudentsOptions
 
@@ -52,6 +53,8 @@ MIN_STATE_FRAMES, MAX_STATE_FRAMES = 1, 4
 MIN_WORDS, MAX_WORDS = 10, 60
 SPREAD = 2.0  # of the phones' means, in standard deviations of their frames
 SAMPLE_SEC = 0.02
+FRAMES_PER_HOUR = 360_000
+MAX_ERROR = 0.2
 DONE_FILE = "memory.json"
 
 
@@ -78,22 +81,59 @@ def measure(options: Options) -> Table:
         measured[frames] = run_all(options.work_dir / str(frames), frames, options)
         shutil.rmtree(options.work_dir / str(frames) / "posteriors", ignore_errors=True)
     largest = measured[options.frames[-1]]
+    estimate = estimated(options.frames[-1], options)
     rows = [
-        [step, *(_gb(steps[step]["bytes"]) for steps in measured.values()), f"{largest[step]['seconds']:,.0f}"]
+        [
+            step,
+            *(_gb(steps[step]["bytes"]) for steps in measured.values()),
+            _gb(estimate[step]) if step in estimate else "",
+            f"{largest[step]['seconds']:,.0f}",
+        ]
         for step in largest
     ]
     sizes = [f"{frames / 1e6:g} M frames: GB" for frames in options.frames]
+    errors = {
+        f"{step} of {frames / 1e6:g} M frames": abs(estimated(frames, options)[step] / steps[step]["bytes"] - 1.0)
+        for frames, steps in measured.items()
+        for step in estimate
+    }
+    worst = max(errors, key=errors.__getitem__)
     return Table(
         f"Peak memory of each step's largest process, limited to {options.limit_gb:g} GB of data; tiny networks, one "
         f"epoch, shards of {options.shard_frames:,} frames",
-        ("step", *sizes, "s for the most"),
+        ("step", *sizes, "estimated", "s"),
         rows,
         (
             "Memory is RssAnon: what a process has allocated, without the mapped files, which the system may drop.",
+            "Estimated memory (`asrkd estimate`) and seconds are of the last size.",
+            f"Goal: an estimate within {MAX_ERROR:.0%}: the largest error is {errors[worst]:.0%} ({worst}), "
+            f"{verdict(errors[worst], MAX_ERROR, more_is_better=False)}.",
             *_same_results(options),
         ),
         {f"{frames} {step}": value for frames, steps in measured.items() for step, value in steps.items()},
     )
+
+
+def estimated(frames: int, options: Options) -> dict[str, int]:
+    """Bytes of memory by `asrkd estimate`, of the steps that it covers."""
+    run = _run_options(Path(), options)
+    chosen = CostOptions(
+        hours=frames / FRAMES_PER_HOUR,
+        features=NUM_FEATURES,
+        context=run.context.left + 1 + run.context.right,
+        senones=run.tree.num_leaves,
+        phones=len(PHONES) + 1,
+        teachers=run.ensemble.size,
+        teacher=run.teacher,
+        student=run.student,
+        posteriors=run.posteriors,
+        train=run.train,
+        device="cpu",
+    )
+    costs = {cost.part: cost.memory_bytes for cost in cost_estimate(chosen, Rates(1.0, 1.0, 1.0, measured=False))}
+    of_step = {"align": "labels", "tree": "labels", "teachers/0": "teachers", "teachers/1": "teachers"}
+    of_step |= {"posteriors": "posteriors", "students/distilled": "student"}
+    return {step: costs[part] for step, part in of_step.items()}
 
 
 def _gb(num_bytes: float) -> str:
@@ -128,24 +168,7 @@ def run_all(folder: Path, frames: int, options: Options, limit_gb: float | None 
 
 def _steps(folder: Path, frames: int, options: Options) -> Iterator[tuple[str, Callable[[], None]]]:
     """The steps of stages 4 to 8, by the name of the folder that each writes."""
-    run = SpeechOptions(
-        exp_dir=folder,
-        device="cpu",
-        num_jobs=1,
-        max_bad=0.05,
-        context=ContextOptions(2, 1),
-        align=FlatStartOptions(num_phone_rounds=1, num_state_rounds=1),
-        labels=LabelOptions(mono_rounds=1, tree_rounds=1, epochs=1),
-        tree=TreeOptions(num_leaves=60),
-        teacher=ModelOptions(16, 1, dropout=0.0),
-        student=ModelOptions(16, 1, dropout=0.0),
-        ensemble=EnsembleOptions(2),
-        students=StudentsOptions(sweep_temperatures=()),
-        distil=DistilOptions(temperature=2.0),
-        train=TrainOptions(
-            epochs=1, batch_size=512, precision="float32", shard_frames=options.shard_frames, show_progress=False
-        ),
-    )
+    run = _run_options(folder, options)
 
     def step(name: str, function: Callable[[Path], None]) -> tuple[str, Callable[[], None]]:
         def in_folder() -> None:
@@ -165,12 +188,35 @@ def _steps(folder: Path, frames: int, options: Options) -> Iterator[tuple[str, C
     yield step("students/distilled", partial(networks.train_student, distilled, run))
 
 
+def _run_options(folder: Path, options: Options) -> SpeechOptions:
+    """Tiny networks, one epoch, one round of everything."""
+    return SpeechOptions(
+        exp_dir=folder,
+        device="cpu",
+        num_jobs=1,
+        max_bad=0.05,
+        context=ContextOptions(2, 1),
+        align=FlatStartOptions(num_phone_rounds=1, num_state_rounds=1),
+        labels=LabelOptions(mono_rounds=1, tree_rounds=1, epochs=1),
+        tree=TreeOptions(num_leaves=60),
+        teacher=ModelOptions(16, 1, dropout=0.0),
+        student=ModelOptions(16, 1, dropout=0.0),
+        ensemble=EnsembleOptions(2),
+        students=StudentsOptions(sweep_temperatures=()),
+        distil=DistilOptions(temperature=2.0),
+        train=TrainOptions(
+            epochs=1, batch_size=512, precision="float32", shard_frames=options.shard_frames, show_progress=False
+        ),
+    )
+
+
 def _label_dev(run: SpeechOptions, out_dir: Path) -> None:
     """Labels of the development set, as `labels.label_split` makes them, without a corpus."""
     folders = RunFolders(run.exp_dir)
     aligner = folders.tree / labels.ALIGNER_FOLDER
     task = labels.RealignTask(folders.features("dev"), folders.lexicon, aligner, run.context, run.realign)
     labels.realign(task, run, out_dir / labels.CACHE_FILE, "align dev").save(out_dir / ALIGNMENT_FILE)
+    (out_dir / labels.CACHE_FILE).unlink()
 
 
 def make_data(folder: Path, frames: int) -> None:
