@@ -39,7 +39,7 @@ from asrkd.align.viterbi import (
 )
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
-from asrkd.files import fingerprint, load_tensors, save_tensors, tensor_digest
+from asrkd.files import fingerprint, load_tensors, map_tensors, save_tensors, tensor_digest
 from asrkd.hmm.alignment import Alignment, Columns
 from asrkd.hmm.estimate import estimate_transitions
 from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, TransitionModel
@@ -103,7 +103,7 @@ def flat_start(
     tree = SenoneTree.monophone(lexicon.phones)
     scratch.mkdir(parents=True, exist_ok=True)
     save_tensors(scratch / CEPSTRA_FILE, {"cepstra": cepstra(store, folder=scratch)}, {})
-    feats = load_tensors(scratch / CEPSTRA_FILE)[0]["cepstra"]  # mapped, as are alignments and labels
+    feats = map_tensors(scratch / CEPSTRA_FILE)[0]["cepstra"]  # mapped, as are alignments and labels
     alignment = uniform_alignment(corpus, lexicon, scratch)
     transitions = TransitionModel.uniform(tree.num_pdfs)
     mixtures: DiagonalMixtures | None = None
@@ -146,7 +146,7 @@ class GaussianTask(AlignmentTask):
     def open(self) -> Aligner:
         lexicon = Lexicon.load(self.lexicon)
         tensors, _ = load_tensors(self.parameters)
-        feats = load_tensors(self.cepstra)[0]["cepstra"]
+        feats = map_tensors(self.cepstra)[0]["cepstra"]
         scorer = GaussianScorer(FrameStore.open(self.features), feats, DiagonalMixtures.from_tensors(tensors))
         tree = SenoneTree.monophone(lexicon.phones)
         return Aligner(lexicon, tree, TransitionModel.from_tensors(tensors), scorer, self.options).open()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_object, reading
+from asrkd.files import fingerprint, map_tensors, read_object, reading
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished, partial_folder
 from asrkd.workflow.memory import SHARD_FRAMES, utterance_shards
 
@@ -133,7 +133,7 @@ class FrameStore:
         """The store in a folder. InputError if a part is missing, damaged or does not fit the others."""
         path = Path(path)
         index = read_object(path / INDEX_FILE)
-        tensors, found = load_tensors(path / TENSOR_FILE)
+        tensors, found = map_tensors(path / TENSOR_FILE)
         with reading(path / INDEX_FILE, "a frame store's index"):
             expected = index["fingerprint"]
             store_parts = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
-from asrkd.files import DAMAGED, fingerprint, load_tensors, save_tensors
+from asrkd.files import DAMAGED, fingerprint, map_tensors, save_tensors
 from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
 from asrkd.hmm.tree import SenoneTree
 from asrkd.workflow.memory import SHARD_FRAMES, new_tensor, spans, utterance_shards
@@ -239,7 +239,7 @@ class Alignment:
     @staticmethod
     def load(path: Path | str) -> Alignment:
         """Read what `save` wrote; InputError if it is something else."""
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = map_tensors(path)
         try:
             content = json.loads(metadata["alignment"])
             return Alignment(

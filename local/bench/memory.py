@@ -205,7 +205,7 @@ def _run_options(folder: Path, options: Options) -> SpeechOptions:
         students=StudentsOptions(sweep_temperatures=()),
         distil=DistilOptions(temperature=2.0),
         train=TrainOptions(
-            epochs=1, batch_size=512, precision="float32", shard_frames=options.shard_frames, show_progress=False
+            epochs=1, batch_size=4096, precision="float32", shard_frames=options.shard_frames, show_progress=False
         ),
     )
 
