@@ -21,6 +21,8 @@ ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
 BYTES_PER_TRAINED_PARAMETER = 5 * FLOAT_BYTES
 # Cepstra and the triphones of SHARD_FRAMES frames while they are counted, for each frame.
 COUNTED_BYTES = 700
+# Copies of the logits where they are compressed, and measured in float64.
+LOGIT_COPIES = 8
 # Scores of the utterances that are aligned at once (ViterbiOptions): eight of 12 seconds, or half a gigabyte.
 BATCH_FRAMES = 8 * 1200
 BATCH_BYTES = 0.5e9
@@ -41,9 +43,9 @@ def training_bytes(network: Network, train: TrainOptions, frames: int, features:
 
 
 def scoring_bytes(network: Network, frames: int, models: int = 1) -> int:
-    """Of a forward pass of so many frames: inputs, the largest activations, and a few copies of the logits."""
-    widest = max(network.model.hidden_dim, network.outputs)
-    return FLOAT_BYTES * frames * (network.input_dim + models * (2 * widest + 2 * network.outputs))
+    """Of a forward pass of so many frames: inputs, two layers, the logits, and copies of the mean logits."""
+    of_models = models * (2 * network.model.hidden_dim + network.outputs)
+    return FLOAT_BYTES * frames * (network.input_dim + of_models + LOGIT_COPIES * network.outputs)
 
 
 def label_bytes(network: Network, train: TrainOptions, frames: int, features: int) -> int:

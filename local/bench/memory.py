@@ -23,18 +23,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench import Table, main, verdict
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # local/, for same_run
 from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from same_run import differences, num_compared
 
 from asrkd.align import FlatStartOptions
+from asrkd.align.flat_start import GaussianTask
+from asrkd.align.viterbi import AlignedBatch, AlignedUtterance, Batch
 from asrkd.data.manifests import save_split
 from asrkd.data.splits import CorpusSplit
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import read_object, write_json
+from asrkd.hmm.alignment import Alignment, Columns
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet import TrainOptions
@@ -52,6 +56,7 @@ DEV_FRAMES = 20_000
 MIN_STATE_FRAMES, MAX_STATE_FRAMES = 1, 4
 MIN_WORDS, MAX_WORDS = 10, 60
 SPREAD = 2.0  # of the phones' means, in standard deviations of their frames
+TRUTH_FILE = "truth.safetensors"
 SAMPLE_SEC = 0.02
 FRAMES_PER_HOUR = 360_000
 MAX_ERROR = 0.2
@@ -68,6 +73,8 @@ class Options:
     """gigabytes of data that a process may have (RLIMIT_DATA)"""
     shard_frames: int = 250_000
     """training frames in a shard; two shards are in memory"""
+    search: bool = True
+    """align with k2; else alignments are those that the frames were made from, which takes a fraction of the time"""
     same_frames: int = 100_000
     """frames of two runs, one with the limit and one without, whose results are compared; 0: none"""
     work_dir: Path = Path("exp/memory")
@@ -108,6 +115,7 @@ def measure(options: Options) -> Table:
             "Estimated memory (`asrkd estimate`) and seconds are of the last size.",
             f"Goal: an estimate within {MAX_ERROR:.0%}: the largest error is {errors[worst]:.0%} ({worst}), "
             f"{verdict(errors[worst], MAX_ERROR, more_is_better=False)}.",
+            *([] if options.search else ["k2 aligned nothing: alignments are those that the frames were made from."]),
             *_same_results(options),
         ),
         {f"{frames} {step}": value for frames, steps in measured.items() for step, value in steps.items()},
@@ -131,7 +139,8 @@ def estimated(frames: int, options: Options) -> dict[str, int]:
         device="cpu",
     )
     costs = {cost.part: cost.memory_bytes for cost in cost_estimate(chosen, Rates(1.0, 1.0, 1.0, measured=False))}
-    of_step = {"align": "labels", "tree": "labels", "teachers/0": "teachers", "teachers/1": "teachers"}
+    of_step = {"align": "labels", "tree": "labels"} if options.search else {}  # of a process that searches
+    of_step |= {"teachers/0": "teachers", "teachers/1": "teachers"}
     of_step |= {"posteriors": "posteriors", "students/distilled": "student"}
     return {step: costs[part] for step, part in of_step.items()}
 
@@ -173,6 +182,8 @@ def _steps(folder: Path, frames: int, options: Options) -> Iterator[tuple[str, C
     def step(name: str, function: Callable[[Path], None]) -> tuple[str, Callable[[], None]]:
         def in_folder() -> None:
             (folder / name).mkdir(parents=True, exist_ok=True)
+            if not options.search:
+                _align_without_search()
             function(folder / name)
 
         return name, in_folder
@@ -196,7 +207,7 @@ def _run_options(folder: Path, options: Options) -> SpeechOptions:
         num_jobs=1,
         max_bad=0.05,
         context=ContextOptions(2, 1),
-        align=FlatStartOptions(num_phone_rounds=1, num_state_rounds=1),
+        align=FlatStartOptions(num_phone_rounds=1, num_state_rounds=0),
         labels=LabelOptions(mono_rounds=1, tree_rounds=1, epochs=1),
         tree=TreeOptions(num_leaves=60),
         teacher=ModelOptions(16, 1, dropout=0.0),
@@ -208,6 +219,24 @@ def _run_options(folder: Path, options: Options) -> SpeechOptions:
             epochs=1, batch_size=4096, precision="float32", shard_frames=options.shard_frames, show_progress=False
         ),
     )
+
+
+def _align_without_search() -> None:
+    """In this process, let tasks that align batches give the paths that the frames were made from."""
+
+    def open_truth(task: GaussianTask | labels.RealignTask) -> Callable[[Batch], AlignedBatch]:
+        truth = Alignment.load(task.features.with_name(TRUTH_FILE))
+
+        def paths(batch: Batch) -> AlignedBatch:
+            spans = [truth.span(transcript.utt_id) for transcript in batch]
+            columns = (truth.phone_id, truth.state, truth.segment)
+            arrays = ([column[span].clone().numpy() for column in columns] for span in spans)
+            return [AlignedUtterance(*of_frames, 0.0, False) for of_frames in arrays]
+
+        return paths
+
+    for task in (GaussianTask, labels.RealignTask):
+        task.open = open_truth  # type: ignore[assignment,method-assign]
 
 
 def _label_dev(run: SpeechOptions, out_dir: Path) -> None:
@@ -232,8 +261,10 @@ def make_data(folder: Path, frames: int) -> None:
     for split, number in (("train", frames), ("dev", DEV_FRAMES)):
         path = folders.features(split)
         path.parent.mkdir(parents=True, exist_ok=True)
-        utterances = _utterances(split, number, sorted(words), means, generator)
+        paths: list[NDArray[np.int8]] = []
+        utterances = _utterances(split, number, sorted(words), means, generator, paths)
         store = FrameStore.write(path, utterances, {"frame_shift_ms": 10.0}, f"{split} {number}")
+        _truth(store, lexicon.phones, paths).save(path.with_name(TRUTH_FILE))
         folders.losses(split).parent.mkdir(parents=True, exist_ok=True)
         excluded = {"train-000001": "doubtful"} if split == "train" else {}
         write_json(folders.losses(split), {"excluded": excluded})
@@ -242,22 +273,46 @@ def make_data(folder: Path, frames: int) -> None:
 
 
 def _utterances(
-    split: str, frames: int, words: list[str], means: np.ndarray, generator: np.random.Generator
+    split: str,
+    frames: int,
+    words: list[str],
+    means: NDArray[np.float32],
+    generator: np.random.Generator,
+    paths: list[NDArray[np.int8]],
 ) -> Iterator[Utterance]:
-    """Utterances of random words until there are so many frames. The first has too few frames for its words."""
+    """Utterances of random words until there are so many frames. The first has too few frames for its words.
+
+    `paths` gets phone and state of each frame, [2, T].
+    """
     made = 0
     number = 0
     while made < frames:
         text = generator.choice(words, generator.integers(MIN_WORDS, MAX_WORDS))
         phones = [0, *(PHONES.index(phone) + 1 for word in text for phone in word), 0]
-        lengths = generator.integers(MIN_STATE_FRAMES, MAX_STATE_FRAMES, (len(phones), 3)).sum(1)
-        feats = means[np.repeat(phones, lengths)]
+        lengths = generator.integers(MIN_STATE_FRAMES, MAX_STATE_FRAMES, 3 * len(phones))
+        states = np.repeat(np.arange(3 * len(phones)), lengths)
+        phone_id = np.asarray(phones)[states // 3]
+        feats = means[phone_id]
         feats += generator.standard_normal(feats.shape, dtype=np.float32)
         if split == "train" and number == 0:
-            feats = feats[:20]
+            feats, phone_id, states = feats[:20], phone_id[:20], states[:20]
+        paths.append(np.stack([phone_id, states % 3]).astype(np.int8))
         yield f"{split}-{number:06d}", f"speaker{number % 100}", " ".join(text), torch.from_numpy(feats)
         made += len(feats)
         number += 1
+
+
+def _truth(store: FrameStore, phones: tuple[str, ...], paths: list[NDArray[np.int8]]) -> Alignment:
+    """The alignment that the frames were made from."""
+    columns = Columns.create(len(store), None)
+    for begin, path in zip(store.offsets.tolist(), paths, strict=False):
+        phone_id, state = torch.from_numpy(path)
+        frames = slice(begin, begin + len(state))
+        columns.phone_id[frames], columns.state[frames] = phone_id, state
+        starts = (state == 0) & (torch.nn.functional.pad(state[:-1], (1, 0), value=-1) != 0)
+        columns.segment[frames] = starts.cumsum(0).int() - 1
+    log_like = torch.zeros(len(store.utt_ids), dtype=torch.double)
+    return Alignment(store.utt_ids, store.offsets, *columns, phones, store.fingerprint, log_like)
 
 
 def _manifests(store: FrameStore) -> CorpusSplit:
