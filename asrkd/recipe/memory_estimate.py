@@ -12,7 +12,7 @@ from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.workflow.memory import SHARD_FRAMES
 
 # A process that has loaded torch and the recipe, without k2's search; and one that searches.
-PROCESS_BYTES = 155e6
+PROCESS_BYTES = 162e6
 SEARCH_BYTES = 110e6
 # Of each frame in memory: its row among the spliced frames, its label, its index in the order of the epoch; and in
 # shards, for two of which these are made again and again.
@@ -21,8 +21,10 @@ ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
 BYTES_PER_TRAINED_PARAMETER = 5 * FLOAT_BYTES
 # Cepstra and the triphones of SHARD_FRAMES frames while they are counted, for each frame.
 COUNTED_BYTES = 700
-# Copies of the logits where they are compressed, and measured in float64.
-LOGIT_COPIES = 8
+# Of what stages 4 and 5 have besides a network that trains: alignments' utterances, what counting has left.
+LABELS_BYTES = 50e6
+# Of a chunk's logits, with their softmax, where losses and disagreements are measured.
+LOGIT_COPIES = 6
 # Scores of the utterances that are aligned at once (ViterbiOptions): eight of 12 seconds, or half a gigabyte.
 BATCH_FRAMES = 8 * 1200
 BATCH_BYTES = 0.5e9
@@ -38,23 +40,24 @@ def training_bytes(network: Network, train: TrainOptions, frames: int, features:
     of_ids = ID_BYTES if train.shard_frames is None else ID_BYTES_IN_SHARDS + row_bytes
     per_frame = FLOAT_BYTES * features + of_ids
     weights = network.parameters * BYTES_PER_TRAINED_PARAMETER
-    batch = max(network.activations(train.batch_size), scoring_bytes(network, CHUNK))
+    batch = max(network.activations(train.batch_size), scoring_bytes(network))
     return int(PROCESS_BYTES + weights + batch + per_frame * loaded_frames(frames, train))
 
 
-def scoring_bytes(network: Network, frames: int, models: int = 1) -> int:
-    """Of a forward pass of so many frames: inputs, two layers, the logits, and copies of the mean logits."""
-    of_models = models * (2 * network.model.hidden_dim + network.outputs)
-    return FLOAT_BYTES * frames * (network.input_dim + of_models + LOGIT_COPIES * network.outputs)
+def scoring_bytes(network: Network, models: int = 1) -> int:
+    """Of a forward pass of a chunk of frames: inputs, two layers, and copies of the logits."""
+    of_model = 2 * network.model.hidden_dim + LOGIT_COPIES * network.outputs
+    return FLOAT_BYTES * CHUNK * (network.input_dim + models * of_model)
 
 
 def label_bytes(network: Network, train: TrainOptions, frames: int, features: int) -> int:
     """Of stages 4 and 5: networks train, frames are counted, and batches are aligned."""
     counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES)
     searching = PROCESS_BYTES + SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES)
-    return int(max(training_bytes(network, train, frames, features), counting, searching))
+    training = training_bytes(network, train, frames, features) + LABELS_BYTES
+    return int(max(training, counting, searching))
 
 
 def posterior_bytes(network: Network, models: int) -> int:
     """Of a process that makes posteriors: the teachers' weights, and one chunk of frames at a time."""
-    return int(PROCESS_BYTES + FLOAT_BYTES * models * network.parameters + scoring_bytes(network, CHUNK, models))
+    return int(PROCESS_BYTES + FLOAT_BYTES * models * network.parameters + scoring_bytes(network, models))
