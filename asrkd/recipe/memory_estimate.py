@@ -11,9 +11,9 @@ from asrkd.nnet.options import TrainOptions
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.workflow.memory import SHARD_FRAMES
 
-# A process that has loaded torch and the recipe, without k2's search; and one that searches.
+# Of a process that has loaded torch and the recipe; of k2's search.
 PROCESS_BYTES = 162e6
-SEARCH_BYTES = 110e6
+SEARCH_BYTES = 125e6
 # Of each frame in memory: its row among the spliced frames, its label, its index in the order of the epoch; and in
 # shards, for two of which these are made again and again.
 ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
@@ -21,8 +21,6 @@ ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
 BYTES_PER_TRAINED_PARAMETER = 5 * FLOAT_BYTES
 # Cepstra and the triphones of SHARD_FRAMES frames while they are counted, for each frame.
 COUNTED_BYTES = 700
-# Of what stages 4 and 5 have besides a network that trains: alignments' utterances, what counting has left.
-LABELS_BYTES = 50e6
 # Of a chunk's logits, with their softmax, where losses and disagreements are measured.
 LOGIT_COPIES = 6
 # Scores of the utterances that are aligned at once (ViterbiOptions): eight of 12 seconds, or half a gigabyte.
@@ -52,10 +50,10 @@ def scoring_bytes(network: Network, models: int = 1) -> int:
 
 def label_bytes(network: Network, train: TrainOptions, frames: int, features: int) -> int:
     """Of stages 4 and 5: networks train, frames are counted, and batches are aligned."""
+    training = training_bytes(network, train, frames, features)
     counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES)
-    searching = PROCESS_BYTES + SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES)
-    training = training_bytes(network, train, frames, features) + LABELS_BYTES
-    return int(max(training, counting, searching))
+    # A process that searches is forked from the one that has trained and counted, and has its memory too.
+    return int(max(training, counting) + SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES))
 
 
 def posterior_bytes(network: Network, models: int) -> int:
