@@ -343,6 +343,7 @@ def run_limited(step: Callable[[], None], limit_gb: float | None) -> dict[str, f
 
 
 def _limited(step: Callable[[], None], limit_gb: float | None) -> None:
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a step prints is not of the table
     if limit_gb is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (int(limit_gb * 1e9), int(limit_gb * 1e9)))
     step()
