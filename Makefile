@@ -8,20 +8,21 @@ TRAIN_TESTS := align/test_align align/test_doubtful align/test_search commands/t
 	data/corpora/test_mnist data/test_hold_out data/test_rejects data/test_transcripts distil/test_bias \
 	distil/test_distil distil/test_ensemble distil/test_external_teacher distil/test_label_agreement distil/test_loss \
 	distil/test_online distil/test_posterior_kinds distil/test_store features/test_frame_store hmm/test_topology \
-	hmm/test_tree lang/test_interpolation lang/test_kneser_ney lang/test_lexicon lang/test_ngram lang/test_pruning lang/test_sphinx_lm \
-	lang/test_text_file lang/test_texts mnist/test_bias_repair mnist/test_claim_tests mnist/test_mnist_images mnist/test_mnist_options \
-	mnist/test_mnist_recipe mnist/test_mnist_results mnist/test_mnist_variants mnist/test_verdicts nnet/test_augment \
-	nnet/test_checkpoint nnet/test_data_parallel nnet/test_devices nnet/test_dnn nnet/test_losses nnet/test_precision \
-	nnet/test_resume nnet/test_sharded_data nnet/test_stacked nnet/test_train recipe/test_cost_estimate \
-	recipe/test_language recipe/test_no_effect recipe/test_shared recipe/test_sizes recipe/test_training_python \
-	report/test_decoding_sections report/test_missing_parts report/test_output report/test_page report/test_plots report/test_results_md report/test_score_tables \
-	report/test_verdict scoring/test_bootstrap scoring/test_boundaries scoring/test_frame_metrics test_artefacts \
-	test_config test_errors test_examples test_files test_full_disk test_imports test_same_run test_terminal \
-	test_unicode workflow/test_append_store workflow/test_cache workflow/test_executor \
-	workflow/test_interpreter workflow/test_local_pool workflow/test_stages
+	hmm/test_tree lang/test_interpolation lang/test_kneser_ney lang/test_lexicon lang/test_ngram lang/test_pruning \
+	lang/test_sphinx_lm lang/test_text_file lang/test_texts mnist/test_bias_repair mnist/test_claim_tests \
+	mnist/test_mnist_images mnist/test_mnist_options mnist/test_mnist_recipe mnist/test_mnist_results \
+	mnist/test_mnist_variants mnist/test_verdicts nnet/test_augment nnet/test_checkpoint nnet/test_data_parallel \
+	nnet/test_devices nnet/test_dnn nnet/test_losses nnet/test_precision nnet/test_resume nnet/test_sharded_data \
+	nnet/test_stacked nnet/test_train recipe/test_cost_estimate recipe/test_language recipe/test_memory_estimate \
+	recipe/test_no_effect recipe/test_shared recipe/test_sizes recipe/test_training_python \
+	report/test_decoding_sections report/test_missing_parts report/test_output report/test_page report/test_plots \
+	report/test_results_md report/test_score_tables report/test_verdict scoring/test_bootstrap scoring/test_boundaries \
+	scoring/test_frame_metrics test_artefacts test_config test_errors test_examples test_files test_full_disk \
+	test_imports test_same_run test_terminal test_unicode workflow/test_append_store workflow/test_cache \
+	workflow/test_executor workflow/test_interpreter workflow/test_local_pool workflow/test_memory workflow/test_stages
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
-BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students targets
+BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students targets memory
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
 
 # Two benchmarks at once would time each other.

@@ -11,11 +11,14 @@ import gzip
 import hashlib
 import io
 import json
+import math
+import mmap
 import os
 import re
 import shutil
 import stat
 import struct
+import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -82,7 +85,7 @@ def tensor_digest(tensor: torch.Tensor, prefix: str = "") -> str:
     flat = tensor.detach().cpu().contiguous().view(-1)
     if flat.dtype == torch.bfloat16:
         flat = flat.view(torch.int16)
-    digest.update(flat.numpy().tobytes())
+    digest.update(flat.numpy().data)  # the bytes themselves, not a copy: the tensor may be larger than the memory
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
@@ -339,6 +342,49 @@ def _publish_file(tmp_path: Path, path: Path) -> None:
     sync(tmp_path)
     os.replace(tmp_path, path)
     sync(path.parent)
+
+
+_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+}
+
+
+def map_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """As `load_tensors`, for files that can be larger than the memory. Writing to these tensors ends the process.
+
+    safetensors maps a file so that it could be written to, and a limit on the data of a process (`ulimit -d`) then
+    counts all of it. These pages are read alone, and count as none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(str(path), framework="np"), path.open("rb") as file:  # it checks the header
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        metadata = header.pop("__metadata__", {})
+        return {name: _mapped(mapped, 8 + length, entry) for name, entry in header.items()}, metadata
+    except (SafetensorError, struct.error, *DAMAGED) as error:
+        raise InputError(f"{path}: expected a safetensors file, found a damaged one ({error})") from None
+
+
+def _mapped(mapped: mmap.mmap, data_begin: int, entry: Mapping[str, Any]) -> torch.Tensor:
+    """A tensor of a mapped safetensors file, by its entry in the header."""
+    dtype, shape, (begin, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    if begin == end:
+        return torch.empty(shape, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        return torch.frombuffer(mapped, dtype=dtype, count=math.prod(shape), offset=data_begin + begin).view(shape)
 
 
 @contextmanager

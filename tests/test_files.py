@@ -23,6 +23,7 @@ from asrkd.files import (
     fingerprint,
     folder_fingerprint,
     load_tensors,
+    map_tensors,
     read_json,
     read_lines,
     safetensors_fingerprint,
@@ -48,6 +49,23 @@ def test_json_and_tensors_read_back(tmp_path: Path) -> None:
     save_tensors(tmp_path / "t", {"x": torch.arange(6).view(2, 3).t()}, {"made_by": "f00d"})
     tensors, metadata = load_tensors(tmp_path / "t")
     assert torch.equal(tensors["x"], torch.arange(6).view(2, 3).t()) and metadata == {"made_by": "f00d"}
+
+
+def test_mapped_tensors_are_those_that_were_saved(tmp_path: Path) -> None:
+    saved = {
+        "bytes": torch.arange(7, dtype=torch.int8),
+        "long": torch.arange(5),
+        "half": torch.randn(2, 3).bfloat16(),
+        "none": torch.zeros(0, 3),
+        "one": torch.tensor(3.0),
+    }
+    save_tensors(tmp_path / "t", saved, {"made_by": "f00d"})
+    tensors, metadata = map_tensors(tmp_path / "t")
+    assert metadata == {"made_by": "f00d"} and tensors.keys() == saved.keys()
+    for name, tensor in saved.items():
+        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor), name
+    (tmp_path / "t").unlink()
+    assert tensors["long"].tolist() == [0, 1, 2, 3, 4], "mapped"
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
@@ -119,8 +137,9 @@ def test_a_models_weights_can_be_told_from_its_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 16, (3).to_bytes(8, "little") + b"[]x"])
 def test_a_file_of_other_content_has_no_tensors(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(InputError, match="x: expected a safetensors file"):
-        safetensors_fingerprint(tmp_path / "x")
+    for read in (safetensors_fingerprint, load_tensors, map_tensors):
+        with pytest.raises(InputError, match="x: expected a safetensors file"):
+            read(tmp_path / "x")
 
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:

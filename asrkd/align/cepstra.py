@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from asrkd.features.store import FrameStore
+from asrkd.workflow.memory import new_tensor, spans
 
 NUM_CEPSTRA = 13
 # On either side. HTK and Kaldi take 2, but wider slopes blur the change from one phone to the next. From 2 to 1, the
@@ -16,19 +18,26 @@ NUM_CEPSTRA = 13
 DELTA_WINDOW_FRAMES = 1
 
 
-def cepstra(store: FrameStore, utt_ids: Sequence[str] | None = None) -> Tensor:
+def cepstra(store: FrameStore, utt_ids: Sequence[str] | None = None, folder: Path | None = None) -> Tensor:
     """Cepstra, deltas and delta-deltas [T, 39] float32 of these utterances, end to end, of unit variance.
 
-    Cepstra are a type-II discrete cosine transform of the log-mel energies. Slopes are regressions over ±1 frame, with
-    the edge frames repeated.
+    They are on the disk of a folder where one is given. Cepstra are a type-II discrete cosine transform of the log-mel
+    energies. Slopes are regressions over ±1 frame, with the edge frames repeated.
     """
-    utt_ids = store.utt_ids if utt_ids is None else utt_ids
-    feats = store.feats[store.frame_ids(utt_ids)]
-    lengths = [end - begin for begin, end in map(store.span, utt_ids)]
-    static = feats @ dct_matrix(store.num_features, min(NUM_CEPSTRA, store.num_features))
-    slope = deltas(static, lengths)
-    out = torch.cat([static, slope, deltas(slope, lengths)], dim=1)
-    return (out - out.mean(0)) / out.std(0, unbiased=False).clamp_min(1e-6)
+    part = store if utt_ids is None else store.subset(utt_ids)
+    dct = dct_matrix(store.num_features, min(NUM_CEPSTRA, store.num_features))
+    out = new_tensor((len(part), 3 * dct.shape[1]), torch.float32, folder)
+    done = 0
+    for shard in part.shards():
+        lengths = shard.offsets.diff().tolist()
+        static = shard.read() @ dct
+        slope = deltas(static, lengths)
+        torch.cat([static, slope, deltas(slope, lengths)], dim=1, out=out[done : done + len(shard)])
+        done += len(shard)
+    mean, deviation = out.mean(0), out.std(0, unbiased=False).clamp_min(1e-6)
+    for frames in spans(len(part)):
+        out[frames].sub_(mean).div_(deviation)
+    return out
 
 
 def dct_matrix(num_bins: int, num_cepstra: int) -> Tensor:

@@ -12,6 +12,7 @@ came 15 ms late, 81% and 94% of them within 30 ms. With phones first they came 5
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from torch import Tensor
 from asrkd.align.cepstra import cepstra
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import SILENCE_PROB
-from asrkd.align.labels import frame_ids
+from asrkd.align.labels import aligned_rows
 from asrkd.align.viterbi import (
     ALIGNED_BATCHES,
     BATCH_UTTERANCES,
@@ -38,14 +39,15 @@ from asrkd.align.viterbi import (
 )
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
-from asrkd.files import fingerprint, load_tensors, save_tensors, tensor_digest
-from asrkd.hmm.alignment import Alignment
+from asrkd.files import fingerprint, load_tensors, map_tensors, save_tensors, tensor_digest
+from asrkd.hmm.alignment import Alignment, Columns
 from asrkd.hmm.estimate import estimate_transitions
 from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.cache import ResultCache
 from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.memory import new_tensor
 
 log = logging.getLogger(__name__)
 
@@ -100,16 +102,16 @@ def flat_start(
     corpus = TrainingCorpus.build(store, lexicon, lexicon.phones)
     tree = SenoneTree.monophone(lexicon.phones)
     scratch.mkdir(parents=True, exist_ok=True)
-    save_tensors(scratch / CEPSTRA_FILE, {"cepstra": cepstra(store)}, {})
-    feats = load_tensors(scratch / CEPSTRA_FILE)[0]["cepstra"]  # mapped: the memory is free again
-    alignment = uniform_alignment(corpus, lexicon)
+    save_tensors(scratch / CEPSTRA_FILE, {"cepstra": cepstra(store, folder=scratch)}, {})
+    feats = map_tensors(scratch / CEPSTRA_FILE)[0]["cepstra"]  # mapped, as are alignments and labels
+    alignment = uniform_alignment(corpus, lexicon, scratch)
     transitions = TransitionModel.uniform(tree.num_pdfs)
     mixtures: DiagonalMixtures | None = None
     log_likes: list[float] = []
     wider_beams: list[int] = []
     rounds = list(_rounds(options))
     for number, (kind, split) in enumerate(rounds):
-        labels, frames = alignment.pdf_ids(tree), feats[frame_ids(alignment, store)]
+        labels, frames = alignment.pdf_ids(tree, scratch), aligned_rows(feats, alignment, store, scratch)
         if kind == "phone":
             gaussians = _one_gaussian_per_phone(frames, labels, tree.num_pdfs)
         else:
@@ -120,13 +122,13 @@ def flat_start(
         save_tensors(parameters, {**gaussians.to_tensors(), **transitions.to_tensors()}, {})
         task = GaussianTask(features, lexicon_file, scratch / CEPSTRA_FILE, parameters, options.viterbi)
         desc = f"flat start, round {number + 1} of {len(rounds)}"
-        alignment = viterbi(corpus, task, tree.num_pdfs, options.viterbi, executor, task.cache(corpus), desc)
+        alignment = viterbi(corpus, task, tree.num_pdfs, options.viterbi, executor, task.cache(corpus), desc, scratch)
         log_likes.append(alignment.log_like_per_frame)
         wider_beams += alignment.wider_beam_rounds
         log.info("%s: log-likelihood per frame %.3f", desc, log_likes[-1])
         if kind == "phone":
             # States that score alike leave the boundaries between them to chance.
-            alignment = spread_states(alignment)
+            alignment = spread_states(alignment, scratch)
     return dataclasses.replace(alignment, log_like_rounds=tuple(log_likes), wider_beam_rounds=tuple(wider_beams))
 
 
@@ -144,7 +146,7 @@ class GaussianTask(AlignmentTask):
     def open(self) -> Aligner:
         lexicon = Lexicon.load(self.lexicon)
         tensors, _ = load_tensors(self.parameters)
-        feats = load_tensors(self.cepstra)[0]["cepstra"]
+        feats = map_tensors(self.cepstra)[0]["cepstra"]
         scorer = GaussianScorer(FrameStore.open(self.features), feats, DiagonalMixtures.from_tensors(tensors))
         tree = SenoneTree.monophone(lexicon.phones)
         return Aligner(lexicon, tree, TransitionModel.from_tensors(tensors), scorer, self.options).open()
@@ -167,8 +169,9 @@ def _rounds(options: FlatStartOptions) -> Iterator[tuple[str, bool]]:
 
 
 def _one_gaussian_per_phone(frames: Tensor, labels: Tensor, num_pdfs: int) -> DiagonalMixtures:
-    """Mixtures of all monophone states [num_pdfs], those of a phone alike."""
-    phones = DiagonalMixtures.estimate(frames, labels // NUM_STATES, num_pdfs // NUM_STATES)
+    """Mixtures of all monophone states [num_pdfs], those of a phone alike. The labels become those of phones."""
+    labels.div_(NUM_STATES, rounding_mode="floor")
+    phones = DiagonalMixtures.estimate(frames, labels, num_pdfs // NUM_STATES)
     return DiagonalMixtures(
         *(x.repeat_interleave(NUM_STATES, dim=0) for x in (phones.mean, phones.variance, phones.log_weight))
     )
@@ -182,13 +185,17 @@ def _improve(
     return (mixtures.split() if split else mixtures).reestimate(frames, labels)
 
 
-def spread_states(alignment: Alignment) -> Alignment:
+def spread_states(alignment: Alignment, folder: Path | None = None) -> Alignment:
     """The same phones at the same times, the frames of each shared evenly among its states."""
-    starts = alignment.segment_starts()
-    lengths = torch.diff(starts, append=torch.tensor([len(alignment)]))
-    frame = torch.arange(len(alignment)) - starts.repeat_interleave(lengths)
-    state = frame * NUM_STATES // lengths.repeat_interleave(lengths)
-    return dataclasses.replace(alignment, state=state.to(torch.int8))
+    states = new_tensor((len(alignment),), torch.int8, folder)
+    done = 0
+    for shard in alignment.shards():
+        starts = shard.segment_starts()
+        lengths = torch.diff(starts, append=torch.tensor([len(shard)]))
+        frame = torch.arange(len(shard)) - starts.repeat_interleave(lengths)
+        states[done : done + len(shard)] = frame * NUM_STATES // lengths.repeat_interleave(lengths)
+        done += len(shard)
+    return dataclasses.replace(alignment, state=states)
 
 
 @dataclass(frozen=True)
@@ -204,24 +211,22 @@ class GaussianScorer:
         return self.mixtures.log_likelihoods(self.feats[begin:end])
 
 
-def uniform_alignment(corpus: TrainingCorpus, lexicon: Lexicon) -> Alignment:
+def uniform_alignment(corpus: TrainingCorpus, lexicon: Lexicon, folder: Path | None = None) -> Alignment:
     """Silence at the ends by energy, the states of each word's first pronunciation evenly between."""
     store = corpus.store
     index = {phone: number for number, phone in enumerate(corpus.phones)}
     utt_ids = sorted((transcript.utt_id for transcript in corpus.transcripts), key=store.index)
-    parts = []
-    for utt_id in utt_ids:
+    offsets = store.subset(utt_ids).offsets
+    columns = Columns.create(int(offsets[-1]), folder)
+    for utt_id, (begin, end) in zip(utt_ids, itertools.pairwise(offsets.tolist()), strict=True):
         words = store.texts[store.index(utt_id)].split()
         phones = torch.tensor([index[phone] for word in words for phone in lexicon.prons[word][0]])
-        parts.append(_uniform(phones, store.utt(utt_id)))
-    phone_id, state, segment = (torch.cat(column) for column in zip(*parts, strict=True))
-    lengths = torch.tensor([part[0].numel() for part in parts])
+        for column, values in zip(columns.rows(slice(begin, end)), _uniform(phones, store.utt(utt_id)), strict=True):
+            column.copy_(values)
     return Alignment(
         utt_ids=tuple(utt_ids),
-        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
-        phone_id=phone_id.to(torch.int16),
-        state=state.to(torch.int8),
-        segment=segment.to(torch.int32),
+        offsets=offsets,
+        **columns._asdict(),
         phones=corpus.phones,
         store_fingerprint=store.fingerprint,
         log_like=torch.full((len(utt_ids),), math.nan, dtype=torch.double),

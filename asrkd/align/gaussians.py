@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from asrkd.workflow.memory import spans
 
 VARIANCE_FLOOR = 0.01  # share of the variance of all frames, in each dimension
 # Share of the average variance of all components that each one's variance gets. Without it a state of wide variance
@@ -31,7 +34,7 @@ class DiagonalMixtures:
     @staticmethod
     def estimate(feats: Tensor, pdf_ids: Tensor, num_pdfs: int) -> DiagonalMixtures:
         """One Gaussian per senone from frames [T, D] and labels [T]; unseen ones get that of all frames."""
-        return _from_sums(feats, pdf_ids, torch.ones(feats.shape[0], 1), num_pdfs, prior=None)
+        return _from_sums(feats, pdf_ids, lambda frames, pdf: torch.ones(len(frames), 1), num_pdfs, prior=None)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """As `from_tensors` takes them."""
@@ -59,14 +62,13 @@ class DiagonalMixtures:
         """One step of expectation-maximisation, each frame shared among its own senone's components only."""
         if self.num_components == 1:
             return DiagonalMixtures.estimate(feats, pdf_ids, self.mean.shape[0])
-        shares = torch.empty(feats.shape[0], self.num_components)
-        for begin in range(0, feats.shape[0], CHUNK_FRAMES):
-            chunk = slice(begin, begin + CHUNK_FRAMES)
-            pdf = pdf_ids[chunk]
-            variance = self.variance[pdf]
-            distance = ((feats[chunk, None] - self.mean[pdf]).square() / variance + variance.log()).sum(2)
-            shares[chunk] = torch.softmax(self.log_weight[pdf] - 0.5 * distance, dim=1)
-        return _from_sums(feats, pdf_ids, shares, self.mean.shape[0], prior=self)
+        return _from_sums(feats, pdf_ids, self._shares, self.mean.shape[0], prior=self)
+
+    def _shares(self, frames: Tensor, pdf: Tensor) -> Tensor:
+        """How frames [t, D] are shared among the components of their senones [t]: [t, C], each row of sum 1."""
+        variance = self.variance[pdf]
+        distance = ((frames[:, None] - self.mean[pdf]).square() / variance + variance.log()).sum(2)
+        return torch.softmax(self.log_weight[pdf] - 0.5 * distance, dim=1)
 
     def log_likelihoods(self, feats: Tensor) -> Tensor:
         """Log-density of each frame under each senone: [T, D] -> [T, S] float32, natural log."""
@@ -81,19 +83,26 @@ class DiagonalMixtures:
 
 
 def _from_sums(
-    feats: Tensor, pdf_ids: Tensor, shares: Tensor, num_pdfs: int, prior: DiagonalMixtures | None
+    feats: Tensor,
+    pdf_ids: Tensor,
+    shares: Callable[[Tensor, Tensor], Tensor],
+    num_pdfs: int,
+    prior: DiagonalMixtures | None,
 ) -> DiagonalMixtures:
-    """Maximum likelihood from frames [T, D] shared [T, C] by components; unused ones keep `prior`."""
+    """Maximum likelihood from frames [T, D] with labels [T]; components without frames are those of `prior`.
+
+    `shares` gives frames [t, D] and their labels [t] to the components: [t, C].
+    """
     overall_mean, overall_variance = feats.mean(0), feats.var(0, unbiased=False)
-    dim, components = feats.shape[1], shares.shape[1]
+    dim, components = feats.shape[1], 1 if prior is None else prior.num_components
     count = torch.zeros(num_pdfs, components, dtype=torch.double)
     total = torch.zeros(num_pdfs, components, dim, dtype=torch.double)
     squares = torch.zeros_like(total)
-    for begin in range(0, feats.shape[0], CHUNK_FRAMES):
-        chunk = slice(begin, begin + CHUNK_FRAMES)
-        pdf, share = pdf_ids[chunk], shares[chunk].double()
+    for chunk in spans(feats.shape[0], CHUNK_FRAMES):
+        frames, pdf = feats[chunk], pdf_ids[chunk]
+        share = shares(frames, pdf).double()
         # Around the mean of all, so that E[x²] - E[x]² loses nothing.
-        centred = (feats[chunk] - overall_mean).double()
+        centred = (frames - overall_mean).double()
         weighted = share[:, :, None] * centred[:, None]
         count.index_add_(0, pdf, share)
         total.index_add_(0, pdf, weighted)

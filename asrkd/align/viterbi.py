@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ from asrkd.data.rejects import NO_PATH, NO_PRONUNCIATION, TOO_FEW_FRAMES, missin
 from asrkd.errors import InputError, name_some, require_finite_scores
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint
-from asrkd.hmm.alignment import Alignment
+from asrkd.hmm.alignment import Alignment, Columns
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
@@ -94,6 +96,11 @@ class AlignedUtterance:
     log_like: float
     wider_beam: bool
     """Whether the search lost it and a wider one gave it."""
+
+    @property
+    def columns(self) -> tuple[NDArray[np.int16], NDArray[np.int8], NDArray[np.int32]]:
+        """The values of each frame, in the order of `asrkd.hmm.alignment.Columns`."""
+        return self.phone_id, self.state, self.segment
 
 
 AlignedBatch = list[AlignedUtterance | None]
@@ -173,23 +180,23 @@ def viterbi(
     executor: Executor = SERIAL,
     cache: ResultCache[AlignedBatch] | None = None,
     desc: str = "align",
+    folder: Path | None = None,
 ) -> Alignment:
-    """The best state of every frame, given each utterance's words.
+    """The best state of every frame, given each utterance's words; on the disk of a folder where one is given.
 
     The task aligns batches: an `Aligner`, or one that opens an `Aligner` from files, with these options and so many
     senones. An utterance that cannot be aligned (a word without pronunciation, fewer frames than states, no path) is in
     the result's `rejected`, with the reason. InputError if nothing could be aligned.
     """
     batches = corpus.batches(options, num_pdfs)
-    paths: dict[str, AlignedUtterance | None] = {}
-    num_frames = sum(transcript.num_frames for transcript in corpus.transcripts)
-    with tqdm(total=num_frames, desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
+    paths = _Paths(corpus, folder)
+    with tqdm(total=paths.num_frames, desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
         for number, aligned in executor.map(task, batches, cache):
             for transcript, path in zip(batches[number], aligned, strict=True):
-                paths[transcript.utt_id] = path
+                paths.add(transcript.utt_id, path)
                 bar.update(transcript.num_frames)
-    alignment = _collect(corpus, paths)
-    wider = [utt_id for utt_id in alignment.utt_ids if (path := paths[utt_id]) is not None and path.wider_beam]
+    alignment = paths.as_alignment()
+    wider = [utt_id for utt_id in alignment.utt_ids if paths.wider_beam[utt_id]]
     if wider:
         print(
             f"   {desc}: {len(wider):,} of {len(alignment.utt_ids):,} utterances needed a beam wider than "
@@ -199,34 +206,56 @@ def viterbi(
     return alignment
 
 
-def _collect(corpus: TrainingCorpus, paths: Mapping[str, AlignedUtterance | None]) -> Alignment:
-    """Paths by utt_id to an alignment in the store's order."""
-    rejected = dict(corpus.rejected)
-    found = {}
-    for utt_id in (transcript.utt_id for transcript in corpus.transcripts):
-        path = paths[utt_id]
+class _Paths:
+    """The paths of a corpus, which come in any order, as columns of frames in the store's order."""
+
+    def __init__(self, corpus: TrainingCorpus, folder: Path | None) -> None:
+        self.corpus = corpus
+        in_order = sorted(corpus.transcripts, key=lambda transcript: corpus.store.index(transcript.utt_id))
+        ends = list(itertools.accumulate(transcript.num_frames for transcript in in_order))
+        self.num_frames = ends[-1]
+        self.columns = Columns.create(self.num_frames, folder)
+        self.spans = {one.utt_id: slice(end - one.num_frames, end) for one, end in zip(in_order, ends, strict=True)}
+        """Frames of each utterance, in the store's order."""
+        self.log_like: dict[str, float] = {}
+        self.wider_beam: dict[str, bool] = {}
+
+    def add(self, utt_id: str, path: AlignedUtterance | None) -> None:
+        """Store the path of an utterance; None if there is none."""
         if path is None:
-            rejected[utt_id] = f"{NO_PATH}: none through its training graph"
-        else:
-            found[utt_id] = path
-    if not found:
-        raise InputError(f"alignment: no path through any of {len(paths)} training graphs")
-    utt_ids = sorted(found, key=corpus.store.index)
-    in_order = [found[utt_id] for utt_id in utt_ids]
-    lengths = np.asarray([path.phone_id.size for path in in_order])
-    return Alignment(
-        utt_ids=tuple(utt_ids),
-        offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
-        phone_id=torch.from_numpy(np.concatenate([path.phone_id for path in in_order])),
-        state=torch.from_numpy(np.concatenate([path.state for path in in_order])),
-        segment=torch.from_numpy(np.concatenate([path.segment for path in in_order])),
-        phones=corpus.phones,
-        store_fingerprint=corpus.store.fingerprint,
-        log_like=torch.tensor([path.log_like for path in in_order], dtype=torch.double),
-        log_like_rounds=(float(np.sum([path.log_like for path in in_order]) / lengths.sum()),),
-        wider_beam_rounds=(sum(path.wider_beam for path in in_order),),
-        rejected=rejected,
-    )
+            return
+        for column, values in zip(self.columns.rows(self.spans[utt_id]), path.columns, strict=True):
+            column.copy_(torch.from_numpy(values))
+        self.log_like[utt_id], self.wider_beam[utt_id] = path.log_like, path.wider_beam
+
+    def as_alignment(self) -> Alignment:
+        """The alignment of the utterances that have a path. InputError if none has."""
+        missing = f"{NO_PATH}: none through its training graph"
+        rejected = {one.utt_id: missing for one in self.corpus.transcripts if one.utt_id not in self.log_like}
+        if not self.log_like:
+            raise InputError(f"alignment: no path through any of {len(self.spans)} training graphs")
+        offsets = [0]
+        for utt_id, frames in self.spans.items():
+            if utt_id in rejected:
+                continue
+            begin, end = offsets[-1], offsets[-1] + frames.stop - frames.start
+            if begin < frames.start:  # an utterance before it has no path: close the gap
+                for column in self.columns:
+                    column[begin:end] = column[frames].clone()
+            offsets.append(end)
+        utt_ids = tuple(utt_id for utt_id in self.spans if utt_id not in rejected)
+        log_like = [self.log_like[utt_id] for utt_id in utt_ids]
+        return Alignment(
+            utt_ids=utt_ids,
+            offsets=torch.tensor(offsets),
+            **self.columns.rows(slice(offsets[-1]))._asdict(),
+            phones=self.corpus.phones,
+            store_fingerprint=self.corpus.store.fingerprint,
+            log_like=torch.tensor(log_like, dtype=torch.double),
+            log_like_rounds=(float(np.sum(log_like) / offsets[-1]),),
+            wider_beam_rounds=(sum(self.wider_beam.values()),),
+            rejected={**self.corpus.rejected, **rejected},
+        )
 
 
 class AlignmentTask:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from asrkd.distil.compression import Compressed, Rows, StoreOptions, bytes_of_row, combined_logits, compress, expand
 from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_object, reading, tensor_digest
+from asrkd.files import fingerprint, map_tensors, read_object, reading, tensor_digest
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource, take_rows
 from asrkd.nnet.stacked import StackedEnsemble
@@ -137,7 +137,7 @@ class PosteriorStore(StoredTargets):
             )
         parts = []
         for name in COLUMNS:
-            tensors, metadata = load_tensors(path / column_file(name))
+            tensors, metadata = map_tensors(path / column_file(name))
             if metadata.get("fingerprint") != index.get("fingerprint"):
                 raise InputError(
                     f"{path / column_file(name)}: expected posteriors {index.get('fingerprint')}, "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
+from asrkd.workflow.memory import SHARD_FRAMES, new_tensor
 
 LEFT_CONTEXT_FRAMES = 20  # the paper's 26 frames, of which the 21st is predicted (section 3.1)
 RIGHT_CONTEXT_FRAMES = 5
@@ -130,16 +132,31 @@ class SplicedFrames:
         positions = self._utterance(frame_ids).unique()
         return self._read(positions, frame_ids, device, dtype)
 
-    def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
-        """frame_ids [n] in at most num_parts parts of about equal size, each of whole utterances drawn at random."""
-        utterance = self._utterance(frame_ids)
+    def partition(
+        self, frame_ids: Tensor, num_parts: int, generator: torch.Generator, folder: Path | None = None
+    ) -> list[Tensor]:
+        """frame_ids [n] in at most num_parts parts of about equal size, each of whole utterances drawn at random.
+
+        They are on the disk of a folder where one is given.
+        """
         order = torch.randperm(len(self.store.utt_ids), generator=generator)  # index of each utterance in the draw
+        of_utterance = torch.zeros_like(order)
+        for ids in frame_ids.split(SHARD_FRAMES):
+            of_utterance += torch.bincount(self._utterance(ids), minlength=len(order))
         counts = torch.zeros_like(order)
-        counts[order] = torch.bincount(utterance, minlength=len(order))
+        counts[order] = of_utterance
         middle = counts.cumsum(0) - counts / 2
         part_by_index = (middle * num_parts / len(frame_ids)).long().clamp(max=num_parts - 1)
-        part = part_by_index[order[utterance]]
-        parts = (frame_ids[part == number] for number in range(num_parts))
+        part = part_by_index[order]
+        sizes = torch.zeros(num_parts, dtype=torch.long).index_add_(0, part, of_utterance).tolist()
+        parts = new_tensor((len(frame_ids),), torch.long, folder).split(sizes)
+        filled = [0] * num_parts
+        for ids in frame_ids.split(SHARD_FRAMES):
+            part_of_ids = part[self._utterance(ids)]
+            for number in part_of_ids.unique().tolist():
+                chosen = ids[part_of_ids == number]
+                parts[number][filled[number] : filled[number] + len(chosen)] = chosen
+                filled[number] += len(chosen)
         return [ids for ids in parts if len(ids)]  # an utterance longer than a part leaves the next one empty
 
     def _utterance(self, frame_ids: Tensor) -> Tensor:
@@ -153,9 +170,9 @@ class SplicedFrames:
         lengths = self.store.offsets[positions + 1] - begins
         starts = (lengths + context).cumsum(0) - (lengths + context)
         padded = torch.empty(int((lengths + context).sum()), self.store.num_features, dtype=dtype)
-        for row, begin, length in zip(starts.tolist(), begins.tolist(), lengths.tolist(), strict=True):
+        for row, position, length in zip(starts.tolist(), positions.tolist(), lengths.tolist(), strict=True):
             body = padded[row + self.left : row + self.left + length]
-            body.copy_(self.store.feats[begin : begin + length])
+            body.copy_(self.store.frames(position))
             padded[row : row + self.left] = body[0]
             padded[row + self.left + length : row + context + length] = body[-1]
         slots = torch.searchsorted(begins, frame_ids, right=True) - 1

@@ -6,9 +6,9 @@ The rows number the frames from 0; labels, posteriors and batches refer to these
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.files import fingerprint, load_tensors, read_object, reading
+from asrkd.files import fingerprint, map_tensors, read_object, reading
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished, partial_folder
+from asrkd.workflow.memory import SHARD_FRAMES, utterance_shards
 
 COLUMN = "feats"
 TENSOR_FILE = column_file(COLUMN)
@@ -29,10 +30,12 @@ Utterance = tuple[str, str, str, Tensor]
 
 @dataclass(frozen=True)
 class FrameStore:
-    """Features of a set of utterances, one after the other.
+    """Features of a set of utterances, numbered one after the other.
 
-    feats [T_total, F] float32 (memory-mapped when opened from a folder); offsets [N+1] int64: utterance n is
-    `feats[offsets[n]:offsets[n+1]]`; `utt_ids`, `speakers` and `texts` have N entries each.
+    feats [T_total, F] float32 (memory-mapped when opened from a folder); offsets [N+1] int64: utterance n has the frame
+    ids offsets[n] to offsets[n+1] - 1; `utt_ids`, `speakers` and `texts` have N entries each. The frames of a whole
+    store lie in `feats` as they are numbered. Those of a `subset` are some of its rows: `first_rows` [N] int64 is where
+    each utterance begins.
     """
 
     feats: Tensor
@@ -42,10 +45,12 @@ class FrameStore:
     offsets: Tensor
     metadata: Mapping[str, Any]
     fingerprint: str
+    first_rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.utt_ids), len(self.speakers), len(self.texts), self.offsets.numel() - 1}
-        if len(lengths) != 1 or int(self.offsets[-1]) != self.feats.shape[0]:
+        is_whole = self.first_rows is None
+        if len(lengths) != 1 or (is_whole and int(self.offsets[-1]) != self.feats.shape[0]):
             raise InputError(
                 f"frame store {self.fingerprint}: expected {self.feats.shape[0]} frames in "
                 f"{len(self.utt_ids)} utterances, found offsets to {int(self.offsets[-1])} and lists of "
@@ -59,7 +64,7 @@ class FrameStore:
 
     def __len__(self) -> int:
         """Number of frames."""
-        return self.feats.shape[0]
+        return int(self.offsets[-1])
 
     @property
     def num_features(self) -> int:
@@ -85,8 +90,24 @@ class FrameStore:
 
     def utt(self, utt_id: str) -> Tensor:
         """Frames [T, F] of one utterance, a view."""
-        begin, end = self.span(utt_id)
-        return self.feats[begin:end]
+        return self.frames(self.index(utt_id))
+
+    def frames(self, position: int) -> Tensor:
+        """Frames [T, F] of the utterance at a position in the store, a view."""
+        begin, end = self.offsets[position : position + 2].tolist()
+        row = begin if self.first_rows is None else int(self.first_rows[position])
+        return self.feats[row : row + end - begin]
+
+    def read(self) -> Tensor:
+        """All frames [T, F]: as they lie, or a copy where they lie apart."""
+        if self.first_rows is None:
+            return self.feats
+        return torch.cat([self.frames(position) for position in range(len(self.utt_ids))])
+
+    def shards(self, max_frames: int = SHARD_FRAMES) -> Iterator[FrameStore]:
+        """The store in subsets of utterances that follow each other, of at most so many frames unless one has more."""
+        for first, after in utterance_shards(self.offsets, max_frames):
+            yield self.subset(self.utt_ids[first:after])
 
     def frame_ids(self, utt_ids: Iterable[str]) -> Tensor:
         """Frame ids [sum of T] of these utterances, in the order given."""
@@ -94,17 +115,17 @@ class FrameStore:
         return torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
 
     def subset(self, utt_ids: Sequence[str]) -> FrameStore:
-        """A store (in memory) of these utterances alone, with new frame ids and so a new fingerprint."""
+        """A store of these utterances alone, with new frame ids and so a new fingerprint. No frame is read."""
         positions = [self.index(utt_id) for utt_id in utt_ids]
-        lengths = [int(self.offsets[n + 1] - self.offsets[n]) for n in positions]
-        return FrameStore(
-            feats=self.feats[self.frame_ids(utt_ids)],
+        chosen = torch.tensor(positions, dtype=torch.long)
+        return replace(
+            self,
             utt_ids=tuple(utt_ids),
             speakers=tuple(self.speakers[n] for n in positions),
             texts=tuple(self.texts[n] for n in positions),
-            offsets=_offsets(lengths),
-            metadata=self.metadata,
+            offsets=_offsets(self.offsets[chosen + 1] - self.offsets[chosen]),
             fingerprint=fingerprint([self.fingerprint, list(utt_ids)]),
+            first_rows=(self.offsets if self.first_rows is None else self.first_rows)[chosen],
         )
 
     @classmethod
@@ -112,7 +133,7 @@ class FrameStore:
         """The store in a folder. InputError if a part is missing, damaged or does not fit the others."""
         path = Path(path)
         index = read_object(path / INDEX_FILE)
-        tensors, found = load_tensors(path / TENSOR_FILE)
+        tensors, found = map_tensors(path / TENSOR_FILE)
         with reading(path / INDEX_FILE, "a frame store's index"):
             expected = index["fingerprint"]
             store_parts = {
@@ -206,7 +227,7 @@ def _check_frames(utt_id: str, feats: Tensor, widths: list[int] | None) -> None:
         raise InputError(f"{utt_id}: expected finite features, found NaN or infinity")
 
 
-def _offsets(num_frames: Sequence[int]) -> Tensor:
+def _offsets(num_frames: Sequence[int] | Tensor) -> Tensor:
     offsets = torch.zeros(len(num_frames) + 1, dtype=torch.long)
-    offsets[1:] = torch.tensor(num_frames, dtype=torch.long).cumsum(0)
+    offsets[1:] = torch.as_tensor(num_frames, dtype=torch.long).cumsum(0)
     return offsets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +15,31 @@ from torch import Tensor
 
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
-from asrkd.files import DAMAGED, fingerprint, load_tensors, save_tensors
+from asrkd.files import DAMAGED, fingerprint, map_tensors, save_tensors
 from asrkd.hmm.topology import NUM_STATES, SILENCE_ID
 from asrkd.hmm.tree import SenoneTree
+from asrkd.workflow.memory import SHARD_FRAMES, new_tensor, spans, utterance_shards
+
+
+class Columns(NamedTuple):
+    """What an alignment has of each of T frames."""
+
+    phone_id: Tensor
+    """[T] int16."""
+    state: Tensor
+    """[T] int8."""
+    segment: Tensor
+    """[T] int32."""
+
+    @staticmethod
+    def create(num_frames: int, folder: Path | None) -> Columns:
+        """Columns to fill: in memory without a folder, else on the disk of that folder."""
+        types = (torch.int16, torch.int8, torch.int32)
+        return Columns(*(new_tensor((num_frames,), dtype, folder) for dtype in types))
+
+    def rows(self, frames: slice) -> Columns:
+        """The columns of these frames alone, views."""
+        return Columns(*(column[frames] for column in self))
 
 
 class Segment(NamedTuple):
@@ -30,7 +52,11 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """The T frames of N utterances, aligned. ValueError where the lengths disagree or phone 0 is not silence."""
+    """The T frames of N utterances, aligned. ValueError where the lengths disagree or phone 0 is not silence.
+
+    The frames may be on the disk (mapped, as `load` leaves them). What is computed of every frame is computed for one
+    of the `shards` after the other.
+    """
 
     utt_ids: tuple[str, ...]
     """[N] the utterances that could be aligned, in the order of the frame store."""
@@ -90,15 +116,33 @@ class Alignment:
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the labels and with the frames that they are for."""
-        labels = torch.stack([self.phone_id.int(), self.state.int(), self.segment]).numpy().tobytes()
+        labels = hashlib.sha256()
+        for column in (self.phone_id, self.state, self.segment):
+            for frames in spans(len(self)):
+                labels.update(column[frames].int().numpy().tobytes())
         return fingerprint(
             [
                 self.store_fingerprint,
                 list(self.utt_ids),
                 list(self.phones),
-                hashlib.sha256(labels).hexdigest(),
+                labels.hexdigest(),
             ]
         )
+
+    def shards(self, max_frames: int = SHARD_FRAMES) -> Iterator[Alignment]:
+        """The alignment in parts of whole utterances, of at most so many frames unless one utterance has more."""
+        for first, after in utterance_shards(self.offsets, max_frames):
+            frames = slice(int(self.offsets[first]), int(self.offsets[after]))
+            yield replace(
+                self,
+                utt_ids=self.utt_ids[first:after],
+                offsets=self.offsets[first : after + 1] - self.offsets[first],
+                phone_id=self.phone_id[frames],
+                state=self.state[frames],
+                segment=self.segment[frames],
+                log_like=self.log_like[first:after],
+                rejected={},
+            )
 
     def segment_starts(self) -> Tensor:
         """Frames [K] int64 at which a phone begins, utterance after utterance."""
@@ -129,31 +173,21 @@ class Alignment:
         left, phone, right = (x.repeat_interleave(lengths) for x in (left, phone, right))
         return left, phone, right
 
-    def pdf_ids(self, tree: SenoneTree) -> Tensor:
-        """Senone [T] int64 of each frame. InputError if the tree has other phones."""
+    def pdf_ids(self, tree: SenoneTree, folder: Path | None = None) -> Tensor:
+        """Senone [T] int64 of each frame, on the disk of a folder where one is given.
+
+        InputError if the tree has other phones.
+        """
         if tree.phones != self.phones:
             raise InputError(
                 f"senone tree: expected the alignment's {len(self.phones)} phones, found {len(tree.phones)}"
             )
-        return tree.pdf_ids(*self.triphones(), self.state)
-
-    def without(self, reasons: Mapping[str, str]) -> Alignment:
-        """The alignment without some utterances, utt_id -> reason; these are among its `rejected`."""
-        if not reasons:
-            return self
-        chosen = torch.tensor([utt_id not in reasons for utt_id in self.utt_ids])
-        lengths = self.offsets.diff()
-        frames = chosen.repeat_interleave(lengths)
-        return replace(
-            self,
-            utt_ids=tuple(utt_id for utt_id in self.utt_ids if utt_id not in reasons),
-            offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths[chosen].cumsum(0)]),
-            phone_id=self.phone_id[frames],
-            state=self.state[frames],
-            segment=self.segment[frames],
-            log_like=self.log_like[chosen],
-            rejected={**self.rejected, **reasons},
-        )
+        pdf_ids = new_tensor((len(self),), torch.long, folder)
+        done = 0
+        for shard in self.shards():
+            pdf_ids[done : done + len(shard)] = tree.pdf_ids(*shard.triphones(), shard.state)
+            done += len(shard)
+        return pdf_ids
 
     def span(self, utt_id: str) -> slice:
         """The frames of one utterance. InputError for an utterance that is not in the alignment."""
@@ -205,7 +239,7 @@ class Alignment:
     @staticmethod
     def load(path: Path | str) -> Alignment:
         """Read what `save` wrote; InputError if it is something else."""
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = map_tensors(path)
         try:
             content = json.loads(metadata["alignment"])
             return Alignment(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from asrkd.hmm.alignment import Alignment
-from asrkd.hmm.statistics import TriphoneStats, accumulate_frames
+from asrkd.hmm.statistics import TriphoneStats, accumulate, triphone_states
 from asrkd.hmm.topology import TransitionModel
 from asrkd.hmm.tree import SenoneTree
 
@@ -16,9 +18,12 @@ def estimate_transitions(alignment: Alignment, tree: SenoneTree) -> TransitionMo
 
     InputError if the tree has other phones than the alignment.
     """
-    pdf_ids = alignment.pdf_ids(tree)
-    frames = torch.bincount(pdf_ids, minlength=tree.num_pdfs)
-    visits = torch.bincount(pdf_ids[alignment.visit_starts()], minlength=tree.num_pdfs)
+    frames = torch.zeros(tree.num_pdfs, dtype=torch.long)
+    visits = torch.zeros_like(frames)
+    for shard in alignment.shards():
+        pdf_ids = shard.pdf_ids(tree)
+        frames += torch.bincount(pdf_ids, minlength=tree.num_pdfs)
+        visits += torch.bincount(pdf_ids[shard.visit_starts()], minlength=tree.num_pdfs)
     return TransitionModel.from_counts(frames, visits)
 
 
@@ -27,7 +32,11 @@ def accumulate_stats(alignment: Alignment, feats: Tensor) -> TriphoneStats:
 
     ValueError for another number of frames.
     """
-    left, phone, right = alignment.triphones()
-    if feats.shape[0] != phone.numel():
-        raise ValueError(f"statistics: expected {phone.numel()} frames as aligned, found {feats.shape[0]}")
-    return accumulate_frames(left, phone, right, alignment.state, feats)
+    if feats.shape[0] != len(alignment):
+        raise ValueError(f"statistics: expected {len(alignment)} frames as aligned, found {feats.shape[0]}")
+
+    def keys() -> Iterator[Tensor]:
+        for shard in alignment.shards():
+            yield triphone_states(*shard.triphones(), shard.state)
+
+    return accumulate(keys, feats)

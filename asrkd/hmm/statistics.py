@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asrkd.workflow.memory import spans
+
 VARIANCE_FLOOR = 0.01  # share of the variance of all frames, per dimension: a small cluster's likelihood stays finite
 CHUNK_FRAMES = 20000  # converted to float64 at once
+BASE = 1 << 15  # of a triphone state as one number: phones are int16
 LOG_TWO_PI_E = float(np.log(2.0 * np.pi) + 1.0)
 
 
@@ -54,23 +58,44 @@ def log_likelihood(
 
 def accumulate_frames(left: Tensor, phone: Tensor, right: Tensor, state: Tensor, feats: Tensor) -> TriphoneStats:
     """Statistics of frames [T, D]; left, phone, right and state are integer vectors [T]."""
-    columns = torch.stack([x.long() for x in (left, phone, right, state)], dim=1)
-    base = int(columns.max()) + 1 if columns.numel() else 1
-    code = ((columns[:, 0] * base + columns[:, 1]) * base + columns[:, 2]) * base + columns[:, 3]
-    codes, index = torch.unique(code, return_inverse=True)
-    count = torch.bincount(index, minlength=codes.numel()).double()
+    return accumulate(lambda: [triphone_states(left, phone, right, state)], feats)
+
+
+def triphone_states(left: Tensor, phone: Tensor, right: Tensor, state: Tensor) -> Tensor:
+    """Integers [T, 4], one row per frame, from integer vectors [T]."""
+    return torch.stack([x.long() for x in (left, phone, right, state)], dim=1)
+
+
+def accumulate(parts: Callable[[], Iterable[Tensor]], feats: Tensor) -> TriphoneStats:
+    """Statistics of frames [T, D].
+
+    `parts`, which is called twice, gives their triphone states: [t, 4] of the first t frames, of the next ones, ...
+    """
+    codes = torch.unique(torch.cat([torch.unique(_codes(part)) for part in parts()]))
+    count = torch.zeros(codes.numel(), dtype=torch.long)
     total = torch.zeros(codes.numel(), feats.shape[1], dtype=torch.double)
     squares = torch.zeros_like(total)
-    for begin in range(0, feats.shape[0], CHUNK_FRAMES):
-        chunk = slice(begin, begin + CHUNK_FRAMES)
-        values = feats[chunk].double()
-        total.index_add_(0, index[chunk], values)
-        squares.index_add_(0, index[chunk], values.square())
-    keys = torch.stack([codes // base**3, codes // base**2 % base, codes // base % base, codes % base], dim=1)
+    done = 0
+    for part in parts():
+        index = torch.searchsorted(codes, _codes(part))
+        count += torch.bincount(index, minlength=codes.numel())
+        of_part = feats[done : done + len(part)]
+        done += len(part)
+        for chunk in spans(len(part), CHUNK_FRAMES):
+            values = of_part[chunk].double()
+            total.index_add_(0, index[chunk], values)
+            squares.index_add_(0, index[chunk], values.square())
+    keys = torch.stack([codes // BASE**3, codes // BASE**2 % BASE, codes // BASE % BASE, codes % BASE], dim=1)
     return TriphoneStats(
         keys.numpy(),
-        count.numpy(),
+        count.double().numpy(),
         total.numpy(),
         squares.numpy(),
         VARIANCE_FLOOR * feats.var(0, unbiased=False).double().numpy(),
     )
+
+
+def _codes(keys: Tensor) -> Tensor:
+    """Triphone states [t, 4] as numbers [t], in the same order."""
+    left, phone, right, state = keys.unbind(1)
+    return ((left * BASE + phone) * BASE + right) * BASE + state

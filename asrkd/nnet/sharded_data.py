@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -30,8 +31,13 @@ class ShardableInputs(InputSource, Protocol):
         """The same inputs in the memory of `device`."""
         ...
 
-    def partition(self, frame_ids: Tensor, num_parts: int, generator: torch.Generator) -> list[Tensor]:
-        """frame_ids [n] in at most num_parts shards [n_i] of about equal size, none of them empty."""
+    def partition(
+        self, frame_ids: Tensor, num_parts: int, generator: torch.Generator, folder: Path | None = None
+    ) -> list[Tensor]:
+        """frame_ids [n] in at most num_parts shards [n_i] of about equal size, none of them empty.
+
+        They are on the disk of a folder where one is given.
+        """
         ...
 
     def subset(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> InputSource:
@@ -83,7 +89,7 @@ class ShardedData:
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         if ranks.size > 1:
             return cls._whole(Shard(shardable.to(device, dtype), objective, data.frame_ids), device)
-        parts = _partition(shardable, data.frame_ids, options)
+        parts = _partition(shardable, data, options)
 
         def load(index: int) -> Shard:
             ids = parts[index]
@@ -128,9 +134,9 @@ class ShardedData:
         return torch.cuda.Stream(self.device)
 
 
-def _partition(inputs: ShardableInputs, frame_ids: Tensor, options: TrainOptions) -> list[Tensor]:
+def _partition(inputs: ShardableInputs, data: TrainingData, options: TrainOptions) -> list[Tensor]:
     """The ids of each shard. They do not depend on the seed, so that the members of a stack can share the shards."""
     if options.shard_frames is None:
-        return [frame_ids]
-    num_shards = -(-len(frame_ids) // options.shard_frames)
-    return inputs.partition(frame_ids, num_shards, epoch_generator(0, 0, SHARDS, CPU))
+        return [data.frame_ids]
+    num_shards = -(-len(data.frame_ids) // options.shard_frames)
+    return inputs.partition(data.frame_ids, num_shards, epoch_generator(0, 0, SHARDS, CPU), data.folder)

@@ -84,8 +84,10 @@ def train(
     Raises:
         InputError: the data do not fit the model, or a loss is not finite (the message has the epoch and the step).
     """
-    data = TrainingData.create(inputs, objective, frame_ids, dev, augment)
-    return _train(_Training(model, (options.seed,), data, options, Path(out_dir), description, precision_file))
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    data = TrainingData.create(inputs, objective, frame_ids, dev, augment, out_dir)
+    return _train(_Training(model, (options.seed,), data, options, out_dir, description, precision_file))
 
 
 def train_stacked(

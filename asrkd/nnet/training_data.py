@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from asrkd.nnet.augment import Augmentation
 from asrkd.nnet.inputs import BatchObjective, InputSource, Objective
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.stacked import Model
+from asrkd.workflow.memory import SHARD_FRAMES, new_tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class TrainingData:
     dev: DevSet | None = None
     augment: Augmentation | None = None
     """Random distortions of the inputs; none: they are as they are."""
+    folder: Path | None = None
+    """Where lists of all examples are on the disk; None: in memory."""
 
     @classmethod
     def create(
@@ -55,10 +59,13 @@ class TrainingData:
         frame_ids: Tensor | None,
         dev: DevSet | None = None,
         augment: Augmentation | None = None,
+        folder: Path | None = None,
     ) -> TrainingData:
         """Training data of the examples `frame_ids`, of all of `inputs` where that is None."""
-        ids = torch.arange(len(inputs)) if frame_ids is None else frame_ids.long().cpu()
-        return cls(inputs, objective, ids, dev, augment)
+        if frame_ids is not None:
+            return cls(inputs, objective, frame_ids.long().cpu(), dev, augment, folder)
+        ids = new_tensor((len(inputs),), torch.long, folder)
+        return cls(inputs, objective, torch.arange(len(inputs), out=ids), dev, augment, folder)
 
     def check(self, model: Model, options: TrainOptions) -> None:
         """InputError unless inputs, labels and frame ids fit the model, and the schedule has the data it needs."""
@@ -71,7 +78,8 @@ class TrainingData:
         self._check_augment()
         labels: Tensor | None = getattr(self.objective, "labels", None)
         if labels is not None:
-            smallest, largest = (int(value) for value in labels[self.frame_ids.to(labels.device)].aminmax())
+            limits = [labels[ids.to(labels.device)].aminmax() for ids in self.frame_ids.split(SHARD_FRAMES)]
+            smallest, largest = int(min(low for low, _ in limits)), int(max(high for _, high in limits))
             if smallest < 0 or largest >= model.num_outputs:
                 raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
 

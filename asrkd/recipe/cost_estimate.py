@@ -26,14 +26,13 @@ from asrkd.nnet.evaluate import CHUNK, inference
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import NoEffect, require_set_by_run, set_by_run
+from asrkd.recipe.memory_estimate import label_bytes, posterior_bytes, training_bytes
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.workflow.steps import STAMP_FILE, Record, first_difference
 
 SECONDS_PER_HOUR = 3600.0
 MS_PER_SEC = 1000.0
 STATES_PER_PHONE = 3
-# Weights, gradients and AdamW's two moments, in float32.
-BYTES_PER_TRAINED_PARAMETER = 4 * FLOAT_BYTES
 PROBE_STEPS = 12
 PROBE_SECONDS = 5.0
 
@@ -124,7 +123,7 @@ class Cost:
     """Equal jobs that can run at the same time, a device each."""
     disk_bytes: int = 0
     memory_bytes: int = 0
-    """Peak on one device."""
+    """Peak of the largest process, without mapped files."""
 
     def wall_seconds(self, devices: int) -> float:
         """Wall-clock time on this many devices: each runs one whole job at a time."""
@@ -159,16 +158,16 @@ def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
 
     def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
         flop = float(network.training_flop) * options.frames * options.train.epochs * number
-        memory = network.parameters * BYTES_PER_TRAINED_PARAMETER + network.activations(options.train.batch_size)
-        disk = FLOAT_BYTES * network.parameters * number
-        return Cost(part, flop, flop / rate, number, disk, memory + feature_bytes + targets * options.frames)
+        memory = training_bytes(network, options.train, options.frames, options.features, targets)
+        return Cost(part, flop, flop / rate, number, FLOAT_BYTES * network.parameters * number, memory)
 
-    teachers = training(teacher, options.teachers, rates.teacher, "teachers", 8)
+    labels_memory = label_bytes(teacher, options.train, options.frames, options.features)
+    teachers = training(teacher, options.teachers, rates.teacher, "teachers", 0)
     scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
     return [
         Cost("features", disk_bytes=feature_bytes),
         # One process trains these networks in turn: each learns the alignment of the network before it.
-        Cost("labels", labels_flop, labels_flop / rates.teacher, memory_bytes=teachers.memory_bytes),
+        Cost("labels", labels_flop, labels_flop / rates.teacher, memory_bytes=labels_memory),
         teachers,
         Cost(
             "posteriors",
@@ -177,9 +176,9 @@ def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
             # Machines of a cluster share the frames; several GPUs do not.
             1 if options.device.startswith("cuda") else options.devices,
             row_bytes * options.frames,
-            FLOAT_BYTES * options.teachers * (teacher.parameters + CHUNK * options.senones) + feature_bytes,
+            posterior_bytes(teacher, options.teachers),
         ),
-        training(student, 1, rates.student, "student", 8 + row_bytes),
+        training(student, 1, rates.student, "student", row_bytes),
     ]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from asrkd.align.labels import NO_LABEL
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.files import load_tensors, save_tensors, write_json
+from asrkd.files import map_tensors, save_tensors, write_json
 from asrkd.nnet import HardTargets, TrainOptions, train
+from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions
@@ -24,39 +24,53 @@ _LABELS_FILE = "labels.safetensors"
 
 
 def train_label_network(
-    inputs: SplicedFrames, labels: Tensor, num_pdfs: int, options: SpeechOptions, folder: Path, features: Path
+    inputs: SplicedFrames,
+    labels: Tensor,
+    frame_ids: Tensor,
+    num_pdfs: int,
+    options: SpeechOptions,
+    folder: Path,
+    features: Path,
 ) -> None:
-    """Train a network on the labels [T] of a store's frames (NO_LABEL: none), into a folder that has its name.
+    """Train a network on the labels [T] of those frames of a store that have one, into a folder that has its name.
 
     `features` is the folder of the store that `inputs` reads: another interpreter reads it itself. The folder gets
     the network, and its precision.
     """
     python = training_interpreter(options)
     if python is None:
-        _train(inputs, labels, num_pdfs, options, folder)
+        _train(inputs, labels, frame_ids, num_pdfs, options, folder)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / _LABELS_FILE, {"labels": labels}, {})
+    save_tensors(folder / _LABELS_FILE, {"labels": labels, "frame_ids": frame_ids}, {})
     with Interpreter(python) as other:
         other.run(partial(_train_stored, features, num_pdfs, options, folder), trains=True)
     (folder / _LABELS_FILE).unlink()
 
 
+def copies_frames(options: SpeechOptions) -> bool:
+    """Whether a training copies its frames from their store, in shards or to a GPU; else they are in memory before."""
+    return options.train.shard_frames is not None or resolve_device(options.device).type == "cuda"
+
+
 def _train_stored(features: Path, num_pdfs: int, options: SpeechOptions, folder: Path) -> None:
-    inputs = SplicedFrames(FrameStore.open(features), options.context.left, options.context.right)
-    labels = load_tensors(folder / _LABELS_FILE)[0]["labels"]
-    _train(inputs, labels, num_pdfs, options, folder)
+    in_memory = () if copies_frames(options) else None
+    store = FrameStore.open(features)
+    inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=in_memory)
+    tensors, _ = map_tensors(folder / _LABELS_FILE)
+    _train(inputs, tensors["labels"], tensors["frame_ids"], num_pdfs, options, folder)
 
 
-def _train(inputs: SplicedFrames, labels: Tensor, num_pdfs: int, options: SpeechOptions, folder: Path) -> None:
+def _train(
+    inputs: SplicedFrames, labels: Tensor, frame_ids: Tensor, num_pdfs: int, options: SpeechOptions, folder: Path
+) -> None:
     model = AcousticDnn(inputs.dim, num_pdfs, options.teacher, seed=options.seed)
     result = train(
         model,
         inputs,
-        HardTargets(labels.clamp(min=0)),
+        HardTargets(labels),
         label_training(options),
         folder,
-        frame_ids=(labels != NO_LABEL).nonzero().squeeze(1),
+        frame_ids=frame_ids,
         description=folder.name,
         precision_file=RunFolders(options.exp_dir).precision_choices,
     )

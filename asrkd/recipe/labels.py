@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asrkd.align import Aligner, Alignment, TrainingCorpus, ViterbiOptions, cepstra, flat_start, viterbi
-from asrkd.align.labels import NO_LABEL, store_labels
+from asrkd.align.labels import frame_ids, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES, AlignmentTask
 from asrkd.data.rejects import unpronounced
 from asrkd.data.splits import Rejected
@@ -43,7 +43,7 @@ from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.result import MODEL_NAME
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ALIGNMENT_FILE, LEXICON_FILE, TREE_FILE, RunFolders
-from asrkd.recipe.label_networks import PRECISION_FILE, train_label_network
+from asrkd.recipe.label_networks import PRECISION_FILE, copies_frames, train_label_network
 from asrkd.recipe.lang import held_out_words
 from asrkd.recipe.losses import require_few_lost, split_texts
 from asrkd.recipe.options import ContextOptions, SpeechOptions
@@ -91,13 +91,14 @@ class RealignTask(AlignmentTask):
 
 
 def realign(task: RealignTask, options: SpeechOptions, cache_file: Path, desc: str) -> Alignment:
-    """The alignment of a split. A file caches finished batches, for a call that is repeated after a kill."""
+    """The alignment of a split, on the disk. A file caches finished batches, for a call that is repeated after a
+    kill."""
     store, lexicon = FrameStore.open(task.features), Lexicon.load(task.lexicon)
     tree = SenoneTree.load(task.aligner / TREE_FILE)
     corpus = TrainingCorpus.build(store, lexicon, tree.phones)
     key = fingerprint([corpus.fingerprint, task.context, task.options, task.digests()])
     cache = ResultCache(cache_file, key, ALIGNED_BATCHES)
-    return viterbi(corpus, task, tree.num_pdfs, task.options, options.task_executor, cache, desc)
+    return viterbi(corpus, task, tree.num_pdfs, task.options, options.task_executor, cache, desc, cache_file.parent)
 
 
 def scorer(
@@ -137,23 +138,30 @@ class LabelMaker:
     def open(cls, options: SpeechOptions, scratch: Path) -> LabelMaker:
         folders = RunFolders(options.exp_dir)
         store = FrameStore.open(folders.features("train"))
-        in_memory = () if training_interpreter(options) else None  # another interpreter reads the frames itself
+        # Another interpreter reads the frames itself.
+        in_memory = () if training_interpreter(options) is not None or copies_frames(options) else None
         inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=in_memory)
         lexicon = Lexicon.load(folders.lexicon)
         return cls(folders.features("train"), folders.lexicon, store, inputs, lexicon, options, scratch)
 
     def network_round(self, alignment: Alignment, tree: SenoneTree, name: str) -> Round:
         """Train a network on an alignment's labels and realign with it."""
-        labels = store_labels(alignment, self.store, tree)
-        frame_ids = (labels != NO_LABEL).nonzero().squeeze(1)
         folder = self.scratch / name
-        train_label_network(self.inputs, labels, tree.num_pdfs, self.options, folder, self.features)
-        save_hmm(folder, tree, log_priors(labels[frame_ids], tree.num_pdfs), estimate_transitions(alignment, tree))
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = store_labels(alignment, self.store, tree, folder).clamp_(min=0)
+        chosen = frame_ids(alignment, self.store, folder)
+        train_label_network(self.inputs, labels, chosen, tree.num_pdfs, self.options, folder, self.features)
+        save_hmm(folder, tree, self.log_priors(alignment, tree), estimate_transitions(alignment, tree))
         task = RealignTask(self.features, self.lexicon_file, folder, self.options.context, self.options.realign)
         return Round(name, folder, realign(task, self.options, self.scratch / CACHE_FILE, f"realign {name}"))
 
+    def log_priors(self, alignment: Alignment, tree: SenoneTree) -> Tensor:
+        """Of the senones [S] of an alignment."""
+        return log_priors(alignment.pdf_ids(tree, self.scratch), tree.num_pdfs)
+
     def grow_tree(self, alignment: Alignment) -> SenoneTree:
-        feats = cepstra(self.store, alignment.utt_ids)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        feats = cepstra(self.store, alignment.utt_ids, self.scratch)
         return build_tree(accumulate_stats(alignment, feats), self.lexicon.phones, self.options.tree)
 
 
@@ -220,8 +228,7 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
         _require_few_unaligned("train", alignment, options)
         rows.append(done.as_row())
     print(f"   {tree.num_pdfs} senones, {len(maker.lexicon.phones)} phones", flush=True)
-    log_prior = log_priors(alignment.pdf_ids(tree), tree.num_pdfs)
-    save_hmm(out_dir, tree, log_prior, estimate_transitions(alignment, tree))
+    save_hmm(out_dir, tree, maker.log_priors(alignment, tree), estimate_transitions(alignment, tree))
     alignment.save(out_dir / ALIGNMENT_FILE)
     _copy_aligner(done.aligner, out_dir / ALIGNER_FOLDER)
     write_json(out_dir / ROUNDS_FILE, rows)

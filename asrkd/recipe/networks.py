@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from asrkd.align import Alignment
-from asrkd.align.labels import NO_LABEL, store_labels
+from asrkd.align.labels import NO_LABEL, labels_of, require_store, store_labels
 from asrkd.distil.compression import Rows
 from asrkd.distil.ensemble import measure_disagreement
 from asrkd.distil.loss import Distillation, DistilOptions
@@ -31,6 +31,7 @@ from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import STORE_FOLDER, TREE_FILE, RunFolders
+from asrkd.recipe.label_networks import copies_frames
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
@@ -66,8 +67,7 @@ class LabelledFrames:
     def open_to_learn(cls, options: SpeechOptions) -> LabelledFrames:
         """The training split. No frames are in memory here where the training reads them in parts, or to a GPU."""
         ranks = ProcessGroup.from_environment()
-        reads_itself = resolve_device(options.device).type == "cuda" or options.train.shard_frames is not None
-        if ranks.size == 1 and reads_itself:
+        if ranks.size == 1 and copies_frames(options):
             return cls._open("train", options, slice(0))
         return cls.open("train", options, ranks)
 
@@ -76,7 +76,8 @@ class LabelledFrames:
         """All utterances of a held-out split, with those that no lexicon can align. No frames are in memory."""
         store, alignment, tree = _aligned(RunFolders(options.exp_dir), split)
         inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
-        return cls(store, inputs, store_labels(alignment, store, tree), tree.num_pdfs, tree.fingerprint)
+        labels = store_labels(alignment, store, tree, options.exp_dir)
+        return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
     @classmethod
     def _open(cls, split: str, options: SpeechOptions, in_memory: slice | None) -> LabelledFrames:
@@ -94,18 +95,16 @@ class LabelledFrames:
         """The utterances that have labels."""
         return [utt_id for utt_id in self.store.utt_ids if bool((self.labels_of(utt_id) != NO_LABEL).all())]
 
-    @property
-    def frame_ids(self) -> Tensor:
-        """Ids of the labelled frames."""
-        return (self.labels != NO_LABEL).nonzero().squeeze(1)
-
 
 def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor, SenoneTree]:
-    """Frames of a split's aligned utterances with trusted transcripts, the senone of each, and the tree."""
-    store, alignment, tree = _trusted(folders, split)
-    if alignment.rejected:
-        return store.subset(alignment.utt_ids), alignment.pdf_ids(tree), tree
-    return store, store_labels(alignment, store, tree), tree
+    """Frames of a split's aligned utterances with trusted transcripts, the senone of each, and the tree.
+
+    Frames and labels are on the disk.
+    """
+    store, alignment, tree = _aligned(folders, split)
+    require_store(alignment, store)
+    part = _trusted(folders, split, store, alignment)
+    return part, labels_of(alignment, part, tree, folders.exp_dir), tree
 
 
 def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
@@ -116,10 +115,12 @@ def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, Se
     )
 
 
-def _trusted(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
-    """As `_aligned`, without the utterances that stage 5 excludes for their doubtful transcripts."""
-    store, alignment, tree = _aligned(folders, split)
-    return store, alignment.without(excluded_utterances(folders, split)), tree
+def _trusted(folders: RunFolders, split: str, store: FrameStore, alignment: Alignment) -> FrameStore:
+    """The aligned utterances of a split without those that stage 5 excludes for their doubtful transcripts."""
+    excluded = excluded_utterances(folders, split)
+    if not excluded and not alignment.rejected:
+        return store
+    return store.subset([utt_id for utt_id in alignment.utt_ids if utt_id not in excluded])
 
 
 @dataclass(frozen=True)
@@ -253,9 +254,10 @@ class PosteriorTask:
     device: str = "cpu"
 
     def open(self) -> Callable[[Span], Rows]:
-        # The store is mapped, so excluded utterances are skipped without a copy of the others.
-        store, alignment, _ = _trusted(RunFolders(self.options.exp_dir), "train")
-        utt_ids, offsets = alignment.utt_ids, alignment.offsets
+        folders = RunFolders(self.options.exp_dir)
+        whole, alignment, _ = _aligned(folders, "train")
+        store = _trusted(folders, "train", whole, alignment)
+        utt_ids, offsets = store.utt_ids, store.offsets
         members = teacher_folders(self.options)
         ensemble, precision = open_ensemble(members), trained_precision(members)
         ensemble.to(self.device)

@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 Arrays = dict[str, NDArray[Any]]
 # Seconds between two writes. A kill costs the results since the last write and the items that were being computed.
 WRITE_SEC = 5.0
+# Results that are read at once.
+READ_RESULTS = 1000
+_SELECT = "SELECT number, result FROM results WHERE work = ? AND number >= ? AND number < ?"
 _TABLE = "CREATE TABLE IF NOT EXISTS results (work TEXT, number INTEGER, result BLOB, PRIMARY KEY (work, number))"
 
 
@@ -63,16 +66,20 @@ class ResultCache(Generic[Result]):
         `compute` gets the missing items and yields (number among them, result) in any order. InputError if the file
         cannot be written.
         """
-        cached = {number: packed for number, packed in self._read().items() if number in range(len(items))}
-        for number, packed in [*cached.items()]:
-            try:
-                result = self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
-            except (SafetensorError, zlib.error, *DAMAGED) as error:
-                logger.warning("%s: result %s is damaged (%s); it is computed again", self.path, number, error)
-                del cached[number]
-                continue
-            yield number, result
-        missing = [number for number in range(len(items)) if number not in cached]
+        missing: list[int] = []
+        for first in range(0, len(items), READ_RESULTS):  # all of them might not fit into memory
+            numbers = range(first, min(first + READ_RESULTS, len(items)))
+            cached = self._read(numbers)
+            missing += [number for number in numbers if number not in cached]
+            for number, packed in cached.items():
+                try:
+                    result = self.codec.unpack(safetensors.numpy.load(zlib.decompress(packed)))
+                except (SafetensorError, zlib.error, *DAMAGED) as error:
+                    logger.warning("%s: result %s is damaged (%s); it is computed again", self.path, number, error)
+                    missing.append(number)
+                    continue
+                yield number, result
+        missing.sort()
         if not missing:
             return
         fresh: dict[int, bytes] = {}
@@ -91,13 +98,15 @@ class ResultCache(Generic[Result]):
             raise
         self._write(fresh)
 
-    def _read(self) -> dict[int, bytes]:
+    def _read(self, numbers: range) -> dict[int, bytes]:
+        """Packed results of these items, by number, of those that the file has."""
         if not self.path.is_file():
             return {}
         try:
             with closing(sqlite3.connect(self.path)) as connection:
                 connection.execute(_TABLE)
-                return dict(connection.execute("SELECT number, result FROM results WHERE work = ?", (self._full_key,)))
+                chosen = (self._full_key, numbers.start, numbers.stop)
+                return dict(connection.execute(_SELECT, chosen))
         except sqlite3.OperationalError as error:  # locked or unreadable: the file's contents may be good
             raise InputError(f"{self.path}: {error}") from None
         except sqlite3.DatabaseError as error:

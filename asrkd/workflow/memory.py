@@ -1,18 +1,64 @@
-"""Memory: blocks that a process allocates again and again, and what it reports when there is none."""
+"""Memory: tensors on the disk, blocks that a process allocates again and again, what it reports when there is none."""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from asrkd.errors import InputError
+import torch
+from torch import Tensor
+
+from asrkd.errors import InputError, naming
+
+# Frames (or their ids) that are converted or counted at once, where all of them might not fit into memory: 22 minutes.
+SHARD_FRAMES = 1 << 17
 
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD (malloc.h), in bytes.
 MALLOC_SETTINGS = {-3: 2**30, -1: 2**31 - 1, -2: 2**27}
 
 # What torch and k2 write where they could not allocate; numpy raises MemoryError, as does C++'s std::bad_alloc.
 NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "out of memory")
+
+
+def new_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) -> Tensor:
+    """An uninitialised tensor: in memory without a folder, else on the disk of that folder.
+
+    One on the disk is a mapped file without a name, which the system removes with the last tensor that uses it. Its
+    pages are in memory only as long as there is room. OSError, with the folder's name, if the disk is full.
+    """
+    num_bytes = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    if folder is None or num_bytes == 0:
+        return torch.empty(shape, dtype=dtype)
+    with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)  # a write to a page that the disk has no room for kills
+        mapped = mmap.mmap(file.fileno(), num_bytes)
+    return torch.frombuffer(mapped, dtype=dtype).view(shape)
+
+
+def spans(num_frames: int, size: int = SHARD_FRAMES) -> Iterator[slice]:
+    """Slices of at most `size` frames that cover all."""
+    for begin in range(0, num_frames, size):
+        yield slice(begin, min(begin + size, num_frames))
+
+
+def utterance_shards(offsets: Tensor, max_frames: int = SHARD_FRAMES) -> Iterator[tuple[int, int]]:
+    """(first utterance, one past the last) of each shard of whole utterances.
+
+    Utterance n has the frames offsets[n] to offsets[n + 1] - 1. A shard has at most `max_frames` frames, unless one
+    utterance has more.
+    """
+    first, num_utterances = 0, len(offsets) - 1
+    while first < num_utterances:
+        after = int(torch.searchsorted(offsets, offsets[first] + max_frames, right=True)) - 1
+        after = max(first + 1, min(after, num_utterances))
+        yield first, after
+        first = after
 
 
 @contextmanager

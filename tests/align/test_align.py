@@ -19,12 +19,12 @@ from asrkd.align.cepstra import cepstra, dct_matrix, deltas
 from asrkd.align.flat_start import FlatStartOptions, flat_start, spread_states
 from asrkd.align.gaussians import DiagonalMixtures
 from asrkd.align.graphs import TrainingGraphs
-from asrkd.align.labels import NO_LABEL, frame_ids, store_labels
+from asrkd.align.labels import NO_LABEL, aligned_rows, frame_ids, labels_of, store_labels
 from asrkd.align.viterbi import ALIGNED_BATCHES, Aligner, ScoreFn, TrainingCorpus, ViterbiOptions, viterbi
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.hmm.alignment import Alignment
-from asrkd.hmm.estimate import estimate_transitions
+from asrkd.hmm.estimate import accumulate_stats, estimate_transitions
 from asrkd.hmm.statistics import accumulate_frames
 from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import SenoneTree, TreeOptions, build_tree
@@ -97,6 +97,21 @@ class TestAlignment:
         assert torch.equal(again.segment, hand_made().segment)
         assert torch.equal(again.log_like, hand_made().log_like)
 
+    def test_shards_are_whole_utterances_and_count_the_same(self, tmp_path: Path) -> None:
+        tree, whole = contextual_tree(), hand_made()
+        first, second = whole.shards(8)
+        assert [shard.utt_ids for shard in whole.shards(11)] == [("u", "v")]
+        assert (first.utt_ids, second.utt_ids, second.offsets.tolist()) == (("u",), ("v",), [0, 3])
+        assert (second.phone_id.tolist(), second.log_like.tolist()) == ([3, 3, 3], [-2.0])
+        pdf_ids = tree.pdf_ids(*whole.triphones(), whole.state)
+        assert torch.equal(torch.cat([shard.pdf_ids(tree) for shard in whole.shards(1)]), pdf_ids)
+        assert torch.equal(whole.pdf_ids(tree, tmp_path), pdf_ids)
+        feats = torch.randn(11, 2)
+        expected = accumulate_frames(*whole.triphones(), whole.state, feats)
+        found = accumulate_stats(whole, feats)
+        for name in ("keys", "count", "total", "squares", "floor"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
     def test_a_log_likelihood_for_each_utterance_is_required(self) -> None:
         with pytest.raises(ValueError, match=r"each of 2 utterances, found torch.float64 \[1\]"):
             replace(hand_made(), log_like=torch.zeros(1, dtype=torch.double))
@@ -105,6 +120,18 @@ class TestAlignment:
         store = make_store([(u, "C", torch.randn(n, 2)) for u, n in (("w", 4), ("u", 8), ("v", 3))])
         labels = store_labels(hand_made(), store, SenoneTree.monophone(PHONES))
         assert labels.tolist() == [NO_LABEL] * 4 + [0, 1, 3, 4, 5, 6, 6, 8, 9, 10, 11]
+
+    def test_labels_and_rows_of_some_of_the_utterances(self, make_store: MakeStore, tmp_path: Path) -> None:
+        store = make_store([(u, "C", torch.randn(n, 2)) for u, n in (("w", 4), ("u", 8), ("v", 3))])
+        tree = SenoneTree.monophone(PHONES)
+        assert labels_of(hand_made(), store.subset(["v"]), tree, tmp_path).tolist() == [9, 10, 11]
+        assert labels_of(hand_made(), store.subset(["v", "w"]), tree).tolist() == [9, 10, 11] + [NO_LABEL] * 4
+        for folder in (None, tmp_path):
+            assert frame_ids(hand_made(), store, folder).tolist() == [*range(4, 15)]
+            assert torch.equal(aligned_rows(store.feats, hand_made(), store, folder), store.feats[4:])
+        whole = replace(hand_made(), utt_ids=("u", "v"), store_fingerprint="fingerprint of part")
+        part = make_store([("u", "C", torch.randn(8, 2)), ("v", "C", torch.randn(3, 2))], "part")  # type: ignore[call-arg]
+        assert aligned_rows(part.feats, whole, part) is part.feats
 
     def test_another_store_and_another_tree_are_refused(self, make_store: MakeStore) -> None:
         other = make_store([("u", "C", torch.randn(8, 2))], "other")  # type: ignore[call-arg]
@@ -133,9 +160,10 @@ class TestFeatures:
         assert torch.allclose(slope[1:9], torch.ones(8))
         assert torch.equal(slope[10:], torch.zeros(5))
 
-    def test_cepstra_have_unit_variance(self, make_store: MakeStore) -> None:
+    def test_cepstra_have_unit_variance(self, make_store: MakeStore, tmp_path: Path) -> None:
         store = make_store([("u", "C", torch.randn(50, 20)), ("v", "C", torch.randn(30, 20))])
         feats = cepstra(store)
+        assert torch.equal(cepstra(store, folder=tmp_path), feats)
         assert feats.shape == (80, 39)
         assert torch.allclose(feats.var(0, unbiased=False), torch.ones(39), atol=1e-4)
 

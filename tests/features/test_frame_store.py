@@ -107,6 +107,34 @@ def test_parts_hold_whole_utterances_and_number_their_examples_from_zero():
         assert torch.equal(rounded.batch(torch.arange(len(part))), whole.batch(part).bfloat16())
 
 
+def test_parts_on_the_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = SplicedFrames(make_store([4, 5, 6, 3, 7, 2]), 2, 1)
+    ids = torch.arange(1, len(whole))
+    parts = whole.partition(ids, 3, torch.Generator().manual_seed(0))
+    monkeypatch.setattr("asrkd.features.splicing.SHARD_FRAMES", 4)
+    on_disk = whole.partition(ids, 3, torch.Generator().manual_seed(0), tmp_path)
+    assert [part.tolist() for part in parts] == [part.tolist() for part in on_disk]
+    assert all(part.tolist() == sorted(part.tolist()) for part in parts), "in the order given"
+
+
+def test_a_subset_is_a_view_with_ids_of_its_own():
+    store = make_store([4, 5, 6, 3])
+    part = store.subset(["utt3", "utt1", "utt0"])
+    assert part.feats is store.feats
+    assert (part.utt_ids, part.speakers, part.offsets.tolist()) == (
+        ("utt3", "utt1", "utt0"),
+        ("spk1", "spk1", "spk0"),
+        [0, 3, 8, 12],
+    )
+    assert (len(part), part.span("utt1"), part.num_features) == (12, (3, 8), 3)
+    assert torch.equal(part.read(), torch.cat([store.utt(utt_id) for utt_id in part.utt_ids]))
+    again = part.subset(["utt0", "utt3"])
+    assert torch.equal(again.utt("utt3"), store.utt("utt3")) and again.fingerprint != part.fingerprint
+    assert [shard.utt_ids for shard in part.shards(8)] == [("utt3", "utt1"), ("utt0",)]
+    expected = torch.cat([SplicedFrames(store, 2, 1).utt_batch(utt_id) for utt_id in part.utt_ids])
+    assert torch.equal(SplicedFrames(part, 2, 1).batch(torch.arange(12)), expected)
+
+
 def test_what_is_not_in_memory_can_still_be_read():
     store = make_store([4, 5, 6])
     whole, none = SplicedFrames(store, 2, 1), SplicedFrames(store, 2, 1, utt_ids=())

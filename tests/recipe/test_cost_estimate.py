@@ -15,6 +15,7 @@ from asrkd.nnet import TrainOptions
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates, measured_costs
 from asrkd.recipe.cost_estimate import options_of_run as estimate_of_run
+from asrkd.recipe.memory_estimate import ID_BYTES, ID_BYTES_IN_SHARDS, PROCESS_BYTES
 from asrkd.recipe.network_cost import Network
 from asrkd.workflow.steps import Record
 
@@ -61,8 +62,19 @@ def test_costs_by_hand() -> None:
     assert posteriors.seconds == pytest.approx(posteriors.flop / 4e9)
     assert posteriors.disk_bytes == frames * (4 * 3 + 2 + 2 * 2), "4 ids and levels, a depth, 2 tails"
     assert student.seconds == pytest.approx(10 * frames * (6 * (24 + 14) - 2 * 24) / 2e9)
-    # weights, gradients and two moments; the frames; labels and a row of the store for each
-    assert student.memory_bytes > 16 * (24 + 2 + 14 + 7) + features.disk_bytes + frames * (8 + 18)
+    # All frames and their ids; labels and soft targets are mapped. Posteriors have no frames in memory.
+    assert student.memory_bytes - PROCESS_BYTES == pytest.approx(frames * (4 * 4 + ID_BYTES), rel=0.1)
+    assert posteriors.memory_bytes - PROCESS_BYTES < 10e6
+
+
+def test_shards_bound_the_memory() -> None:
+    shards = replace(SMALL, train=replace(SMALL.train, shard_frames=1000))
+    for options, frames in ((shards, 2000), (replace(shards, hours=1000.0), 2000), (SMALL, 720_000)):
+        _, labels, teachers, _, student = cost_estimate(options, Rates(1e9, 1e9, 1e9, measured=False))
+        ids = ID_BYTES if options is SMALL else ID_BYTES_IN_SHARDS
+        assert teachers.memory_bytes - PROCESS_BYTES == pytest.approx(frames * (16 + ids), abs=3e6)
+        assert labels.memory_bytes >= teachers.memory_bytes
+        assert student.memory_bytes <= teachers.memory_bytes + frames * 18
 
 
 def test_machines_share_the_posteriors_but_gpus_do_not() -> None:

@@ -248,14 +248,12 @@ def test_bounds_that_make_no_sense_are_refused(options: dict[str, float], messag
         DoubtfulOptions(**options)
 
 
-def test_alignment_without_some_utterances(tmp_path: Path) -> None:
+def test_networks_have_the_frames_and_labels_of_the_other_utterances(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.features("dev", {"dev-01": 12})
-    whole = run.aligned("dev", {}, missing=("dev-03",))
-    part = whole.without({"dev-01": "doubtful"})
-    assert part.utt_ids == tuple(utt_id for utt_id in whole.utt_ids if utt_id != "dev-01")
-    assert part.rejected == {"dev-03": "no path: none through its training graph", "dev-01": "doubtful"}
-    assert len(part) == len(whole) - 12
-    assert part.log_like.tolist() == [*whole.log_like.tolist()[:1], *whole.log_like.tolist()[2:]]
-    assert part.span("dev-02") == slice(FRAMES, 2 * FRAMES)
-    assert whole.without({}) is whole
+    store = run.features("train", {"train-01": 12})
+    run.aligned("train", {}, missing=("train-03",))
+    write_json(step_folder(run.options, "losses/train") / LOSSES_FILE, {"excluded": {"train-01": "doubtful"}})
+    part, labels, _ = labelled_store(run.folders, "train")
+    assert part.utt_ids == tuple(utt_id for utt_id in store.utt_ids if utt_id not in ("train-01", "train-03"))
+    assert len(part) == len(labels) == 18 * FRAMES and not (labels == NO_LABEL).any()
+    assert part.span("train-02") == (FRAMES, 2 * FRAMES)

@@ -58,6 +58,21 @@ def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
     assert dict(cache.map(ITEMS, unwanted)) == expected
 
 
+def test_results_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asrkd.workflow.cache.READ_RESULTS", 4)
+    cache = squares(tmp_path / "results.sqlite")
+    list(cache.map(ITEMS[:5], square))
+    original, read = ResultCache._read, []
+
+    def listed(self: ResultCache[int], numbers: range) -> dict[int, bytes]:
+        read.append(numbers)
+        return original(self, numbers)
+
+    monkeypatch.setattr(ResultCache, "_read", listed)
+    assert [number for number, _ in cache.map(ITEMS, square)] == [0, 1, 2, 3, 4, 5]
+    assert read == [range(4), range(4, 6)]
+
+
 def test_other_work_in_the_same_file_is_other_work(tmp_path: Path) -> None:
     path = tmp_path / "results.sqlite"
     list(squares(path).map(ITEMS, square))

@@ -1,0 +1,61 @@
+"""The memory of each part of a run: what its largest process allocates at its peak. Mapped files do not count.
+
+The constants are measured (`local/bench/memory.py`). The counts follow from the shapes: weights, activations, and the
+frames that are in memory, which are all of them or two shards.
+"""
+
+from __future__ import annotations
+
+from asrkd.nnet.evaluate import CHUNK
+from asrkd.nnet.options import TrainOptions
+from asrkd.recipe.network_cost import FLOAT_BYTES, Network
+from asrkd.workflow.memory import SHARD_FRAMES
+
+# Of a process that has loaded torch and the recipe; of k2's search.
+PROCESS_BYTES = 162e6
+SEARCH_BYTES = 125e6
+# Of each frame in memory: its row among the spliced frames, its label, its index in the order of the epoch; and in
+# shards, for two of which these are made again and again.
+ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
+# Weights, gradients, AdamW's two moments and the best epoch's weights, in float32.
+BYTES_PER_TRAINED_PARAMETER = 5 * FLOAT_BYTES
+# Cepstra and the triphones of SHARD_FRAMES frames while they are counted, for each frame.
+COUNTED_BYTES = 700
+# Of a chunk's logits, with their softmax, where losses and disagreements are measured.
+LOGIT_COPIES = 6
+# Scores of the utterances that are aligned at once (ViterbiOptions): eight of 12 seconds, or half a gigabyte.
+BATCH_FRAMES = 8 * 1200
+BATCH_BYTES = 0.5e9
+
+
+def loaded_frames(frames: int, train: TrainOptions) -> int:
+    """Frames in memory while a network trains."""
+    return frames if train.shard_frames is None else min(frames, 2 * train.shard_frames)
+
+
+def training_bytes(network: Network, train: TrainOptions, frames: int, features: int, row_bytes: int = 0) -> int:
+    """Of a training; row_bytes: of a frame's soft targets, which only shards have in memory."""
+    of_ids = ID_BYTES if train.shard_frames is None else ID_BYTES_IN_SHARDS + row_bytes
+    per_frame = FLOAT_BYTES * features + of_ids
+    weights = network.parameters * BYTES_PER_TRAINED_PARAMETER
+    batch = max(network.activations(train.batch_size), scoring_bytes(network))
+    return int(PROCESS_BYTES + weights + batch + per_frame * loaded_frames(frames, train))
+
+
+def scoring_bytes(network: Network, models: int = 1) -> int:
+    """Of a forward pass of a chunk of frames: inputs, two layers, and copies of the logits."""
+    of_model = 2 * network.model.hidden_dim + LOGIT_COPIES * network.outputs
+    return FLOAT_BYTES * CHUNK * (network.input_dim + models * of_model)
+
+
+def label_bytes(network: Network, train: TrainOptions, frames: int, features: int) -> int:
+    """Of stages 4 and 5: networks train, frames are counted, and batches are aligned."""
+    training = training_bytes(network, train, frames, features)
+    counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES)
+    # A process that searches is forked from the one that has trained and counted, and has its memory too.
+    return int(max(training, counting) + SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES))
+
+
+def posterior_bytes(network: Network, models: int) -> int:
+    """Of a process that makes posteriors: the teachers' weights, and one chunk of frames at a time."""
+    return int(PROCESS_BYTES + FLOAT_BYTES * models * network.parameters + scoring_bytes(network, models))
