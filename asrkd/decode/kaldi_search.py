@@ -6,7 +6,6 @@ what they mean to k2. FasterDecoder has `max_active` and `min_active` too, Latti
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -125,12 +124,11 @@ class KaldiSearch:
         decoder = kaldi_decoder.LatticeSimpleDecoder(
             self.fst, kaldi_decoder.LatticeSimpleDecoderConfig(beam=options.beam, lattice_beam=options.lattice_beam)
         )
-        if not decoder.decode(decodable):
+        partial = not decoder.decode(decodable)
+        has_path, raw = decoder.get_raw_lattice()
+        if not has_path or (partial and not options.allow_partial):
             return NO_PATH, False
-        partial = not math.isfinite(decoder.final_relative_cost())
-        if partial and not options.allow_partial:
-            return NO_PATH, False
-        whole, graph_arc = self._whole_lattice(decoder.get_raw_lattice()[1], scores, partial)
+        whole, graph_arc = self._whole_lattice(raw, scores, partial)
         if options.whole_lattices:
             return whole, partial
         num_words = self.graph.num_words.numpy()[whole.words_on_arc]
