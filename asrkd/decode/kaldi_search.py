@@ -64,8 +64,8 @@ class KaldiSearch:
         final = np.full(graph.num_states, NO_FINAL, dtype=np.float32)
         final[source[ends]] = cost[ends]
         number = np.arange(1, graph.num_arcs + 1, dtype=np.int32)
-        inner = [column[~ends] for column in (source, target, label, number)]
-        return to_const_kaldifst(FstArrays(*inner, cost[~ends], final))
+        source, target, label, number, cost = (column[~ends] for column in (source, target, label, number, cost))
+        return to_const_kaldifst(FstArrays(source, target, label, number, cost, final))
 
     @cached_property
     def final_arc(self) -> NDArray[np.int64]:

