@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import kaldifst
 
 NO_ARC = -1
-# Buckets of FasterDecoder's hash table for each active state. Kaldi's own 2.0 takes a tenth more time (LOG.md).
-HASH_RATIO = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +88,7 @@ class KaldiSearch:
 
         options = self.options
         limits = {"max_active": options.max_active or UNLIMITED_STATES, "min_active": options.min_active}
-        decoder = kaldi_decoder.FasterDecoder(
-            self.fst, kaldi_decoder.FasterDecoderOptions(beam=options.beam, hash_ratio=HASH_RATIO, **limits)
-        )
+        decoder = kaldi_decoder.FasterDecoder(self.fst, kaldi_decoder.FasterDecoderOptions(beam=options.beam, **limits))
         decoder.decode(decodable)
         partial = not decoder.reached_final()
         has_path, path = decoder.get_best_path()

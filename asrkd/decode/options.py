@@ -10,8 +10,9 @@ from asrkd.errors import InputError
 
 SearchName = Literal["k2", "kaldi"]
 
-# The largest graph in which Kaldi's search gets the best path sooner than k2's (BENCHMARKS.md, decoding).
-KALDI_MAX_ARCS = 1_000_000
+# The largest graph and the widest beam (nats) with which Kaldi's search gets the best path sooner than k2's: in 90,000
+# arcs up to a beam of 15, in 13 million hardly with any (docs/adr/0008-two-searches.md).
+KALDI_MAX_ARCS, KALDI_MAX_BEAM = 1_000_000, 15.0
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class DecodeOptions:
     """Pruning of the search and the scales that it works with."""
 
     search: Literal["auto", SearchName] = "auto"
-    """k2; kaldi: kaldi-decoder's searches. auto: kaldi for best paths in graphs of up to a million arcs, else k2."""
+    """k2; kaldi: kaldi-decoder's searches. auto: kaldi for best paths with a narrow beam in a small graph, else k2."""
     test_lattices: bool = False
     """Lattices of the test set, not its best paths alone, which take less time. Rescoring makes lattices anyway."""
     beam: float = 16.0
@@ -57,4 +58,5 @@ class DecodeOptions:
         """The search of a graph with so many arcs, for lattices or for best paths alone."""
         if self.search != "auto":
             return self.search
-        return "k2" if lattices or num_arcs > KALDI_MAX_ARCS else "kaldi"
+        is_small = num_arcs <= KALDI_MAX_ARCS and self.beam <= KALDI_MAX_BEAM
+        return "kaldi" if is_small and not lattices else "k2"

@@ -176,10 +176,11 @@ def test_jobs_do_not_change_the_answer(task: Task) -> None:
 
 
 def test_which_search_is_chosen(task: Task) -> None:
-    auto = DecodeOptions()
-    assert auto.choose_search(1000, lattices=False) == "kaldi"
-    assert auto.choose_search(1000, lattices=True) == "k2"
+    auto = DecodeOptions(beam=KALDI_MAX_BEAM)
+    assert auto.choose_search(KALDI_MAX_ARCS, lattices=False) == "kaldi"
+    assert auto.choose_search(KALDI_MAX_ARCS, lattices=True) == "k2"
     assert auto.choose_search(KALDI_MAX_ARCS + 1, lattices=False) == "k2"
+    assert DecodeOptions().choose_search(1000, lattices=False) == "k2"
     for search in ("k2", "kaldi"):
         assert replace(auto, search=search).choose_search(1000, lattices=True) == search
         assert Searcher(task.graph, {}, replace(auto, search=search)).uses_k2 == (search == "k2")
@@ -238,7 +239,7 @@ def test_the_words_of_real_speech_are_k2s(finished: Path) -> None:
     different = [utt_id for utt_id, words in mine.words.items() if words != its.words[utt_id]]
     assert len(different) <= len(mine.words) // 50
     assert any(mine.words.values())
-    # The run itself chose Kaldi's, and wrote best paths alone.
+    # The run wrote k2's best paths and no lattices.
     written = Hypotheses.load(finished / "decode" / "distilled")
-    assert written.words == decoded(graph, acoustic, replace(search, search="kaldi"), lattices=False).words
+    assert written.words == decoded(graph, acoustic, replace(search, search="k2"), lattices=False).words
     assert all(len(written.lattices.utt(utt_id).arcs) <= len(words) + 1 for utt_id, words in written.words.items())
