@@ -21,7 +21,7 @@ from small_task import Task, best_total, decoded
 
 from asrkd.decode import DecodeOptions, Hypotheses, Scales
 from asrkd.decode.compact import UtteranceLattice, path_scores
-from asrkd.decode.options import KALDI_MAX_ARCS
+from asrkd.decode.options import KALDI_MAX_ARCS, KALDI_MAX_BEAM
 from asrkd.decode.search import Searcher
 from asrkd.errors import InputError
 from asrkd.recipe.evaluate import Acoustics, Run, open_graph, tuned
