@@ -127,6 +127,8 @@ def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
 
 def to_const_kaldifst(fst: FstArrays) -> kaldifst.StdConstFst:
     """The same FST in constant form: all arcs in one block, which a search reads sooner and nobody can change."""
+    import kaldifst
+
     states = np.zeros(fst.num_states, dtype=_CONST_STATE)
     states["final"] = fst.final
     states["arcs"] = np.bincount(fst.src, minlength=fst.num_states)
