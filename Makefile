@@ -23,12 +23,13 @@ TRAIN_TESTS := align/test_align align/test_doubtful align/test_search commands/t
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students targets memory
+BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
 
 # Two benchmarks at once would time each other.
 .NOTPARALLEL:
 
-.PHONY: help demo test test-fast test-train lint docs bench lock setup setup-train corpus mnist
+.PHONY: help demo test test-fast test-train lint docs bench lock setup setup-train setup-peers corpus mnist
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +64,8 @@ exp/bench/%.json: setup
 	@$(PYTHON) local/bench/$(or $(BENCH_$*),$*.py) --json >$@.partial 2>exp/bench/$*.log || { cat exp/bench/$*.log >&2; exit 1; }
 	@mv $@.partial $@
 
+exp/bench/peers.json: setup-peers
+
 lock:  ## rewrite the locked requirements; UPGRADE=--upgrade moves their versions
 	UPGRADE=$(UPGRADE) local/lock.sh
 
@@ -71,6 +74,9 @@ setup:  ## make .venv (Python 3.10, torch 1.13.1, k2)
 
 setup-train:  ## make .venv-train (Python 3.11, torch 2, no k2)
 	@local/setup_train.sh
+
+setup-peers:
+	@local/setup_peers.sh
 
 corpus:  ## fetch the prompts corpus into data/prompts
 	@local/fetch_prompts.sh data/prompts

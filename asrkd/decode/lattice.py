@@ -94,8 +94,7 @@ class Lattices:
 
     def utt(self, utt_id: str) -> UtteranceLattice:
         """One utterance's lattice."""
-        row = self.utt_ids.index(utt_id)
-        part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        part = self._arcs_of(self.utt_ids.index(utt_id))
         return UtteranceLattice(
             self.arcs[part].numpy(),
             self.words_on_arc[part].numpy(),
@@ -105,6 +104,8 @@ class Lattices:
 
     def best_paths(self, scales: Scales) -> dict[str, list[str]]:
         """Words of the best path of each utterance under `scales`; none where the lattice is empty."""
+        if self._are_paths:
+            return {utt_id: self._words(self._arcs_of(row)) for row, utt_id in enumerate(self.utt_ids)}
         import k2
 
         lattices, rows = self._non_empty
@@ -129,6 +130,19 @@ class Lattices:
         )
 
     @cached_property
+    def _are_paths(self) -> bool:
+        """Whether each lattice is a single path, or empty."""
+        first = self.offsets[:-1].repeat_interleave(self.offsets[1:] - self.offsets[:-1])
+        position = torch.arange(len(self.arcs)) - first
+        return torch.equal(self.arcs[:, 0].long(), position) and torch.equal(self.arcs[:, 1].long(), position + 1)
+
+    def _arcs_of(self, row: int) -> slice:
+        return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+    def _words(self, path: slice) -> list[str]:
+        return words_of(self.words_on_arc[path].tolist(), self.word_sequences, self.words)
+
+    @cached_property
     def _num_words(self) -> Tensor:
         return count_words(self.word_sequences)
 
@@ -140,7 +154,7 @@ class Lattices:
         rows = torch.nonzero(self.offsets[1:] > self.offsets[:-1]).flatten().tolist()
         fsas = []
         for row in rows:
-            source, target, _ = self.arcs[int(self.offsets[row]) : int(self.offsets[row + 1])].T
+            source, target, _ = self.arcs[self._arcs_of(row)].T
             # k2 wants -1 on arcs into the final state; the words of the others are in words_on_arc.
             label = torch.where(target == target.max(), -1, 1).int()
             fsas.append(k2.Fsa(torch.stack([source, target, label, torch.zeros_like(label)], dim=1)))

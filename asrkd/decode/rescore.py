@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asrkd.decode.compact import UtteranceLattice, compact
+from asrkd.decode.compact import UtteranceLattice, compact, path_scores
 from asrkd.decode.lattice import Scales
 from asrkd.decode.search import Hypotheses
 from asrkd.files import fingerprint
@@ -237,13 +237,7 @@ class _Expansion:
         source, target, _ = whole.arcs.T
         gained = whole.graph_scores.astype(np.float64) - self.lattice.graph_scores[arcs]
         total = self.scores[arcs] + self.lm_scale * gained
-        forward, backward = np.full((2, len(self.states)), -np.inf)
-        forward[0] = backward[-1] = 0.0
-        ends, scores = list(zip(source.tolist(), target.tolist(), strict=True)), total.tolist()
-        for (here, there), score in zip(ends, scores, strict=True):
-            forward[there] = max(forward[there], forward[here] + score)
-        for (here, there), score in zip(reversed(ends), reversed(scores), strict=True):
-            backward[here] = max(backward[here], backward[there] + score)
+        forward, backward = path_scores(whole, total)
         alive = np.isfinite(forward[source] + backward[target])  # the pruning left dead ends
         pruned = UtteranceLattice(*(column[alive] for column in astuple(whole)))
         return compact(pruned, arcs[alive].astype(np.int32), total[alive], forward, backward)

@@ -1,4 +1,4 @@
-"""Viterbi beam search over whole utterances by k2."""
+"""Decoding: every utterance of a set searched, the words, and the time it took."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.align.search import UNLIMITED_STATES
-from asrkd.decode.compact import UtteranceLattice, compact
+from asrkd.decode.compact import UtteranceLattice
+from asrkd.decode.k2_search import K2Search
+from asrkd.decode.kaldi_search import KaldiSearch
 from asrkd.decode.lattice import Lattices, Scales
+from asrkd.decode.options import DecodeOptions
 from asrkd.errors import InputError, require_finite_scores
 from asrkd.files import read_json, reading, write_json
 from asrkd.graph.decoding_graph import DecodingGraph
@@ -27,48 +28,9 @@ from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.memory import keep_freed_memory, named_memory_error
 from asrkd.workflow.task import Task
 
-if TYPE_CHECKING:
-    import k2
-
 log = logging.getLogger(__name__)
 
 FRAME_SHIFT_MS = 10.0
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """Pruning of the search and the scales that it works with."""
-
-    beam: float = 16.0
-    """Width of the search (nats of the scaled score): states further below the frame's best are pruned."""
-    lattice_beam: float = 4.0
-    """Paths further than this (nats) below the best are not in the lattice."""
-    whole_lattices: bool = False
-    """Keep all of these paths, frame by frame, not the best one of each word and time: a hundred times the size."""
-    max_active: int | None = 10_000
-    """States per frame, about; None for no limit."""
-    min_active: int = 30
-    """States per frame whatever the beam."""
-    acoustic_scale: float = 0.1
-    """Weight of the acoustic scores."""
-    lm_scale: float = 1.0
-    """Weight of the graph's scores."""
-    insertion_score: float = 0.0
-    """Added for each word; negative against insertions."""
-    allow_partial: bool = True
-    """Where no path ends in a final state, take the best that ends anywhere; such utterances are listed."""
-
-    def __post_init__(self) -> None:
-        if not (self.beam > 0 and self.lattice_beam > 0):
-            raise InputError(f"decoding: expected positive beams, found {self.beam} and {self.lattice_beam}")
-        if self.max_active is not None and self.max_active < 1:
-            raise InputError(f"decoding: expected max_active of at least 1, found {self.max_active}")
-        _ = self.scales
-
-    @property
-    def scales(self) -> Scales:
-        """The three weights."""
-        return Scales(self.acoustic_scale, self.lm_scale, self.insertion_score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,10 +157,25 @@ def _warn(name: str, utt_ids: Sequence[str], what: str) -> None:
         log.warning("%s: %s for %d utterances: %s", name, what, len(utt_ids), ", ".join(utt_ids[:5]))
 
 
+class Search(Protocol):
+    """What finds the lattice of acoustic scores."""
+
+    def open(self) -> Search:
+        """The search itself, with its graph in memory."""
+        ...
+
+    def __call__(self, scores: Tensor) -> tuple[UtteranceLattice, bool]:
+        """The lattice of scores [T, S], without arcs where there is no path, and whether it is a partial one."""
+        ...
+
+
 class DecodingTask:
     """What all tasks that decode utterances have in common."""
 
-    uses_k2: ClassVar[bool] = True
+    @property
+    def uses_k2(self) -> bool:
+        """Whether k2 searches (`asrkd.workflow.local_pool`)."""
+        return True
 
     def out_of_memory(self, utt_id: str) -> str:
         """Which utterance a process could not decode, and what may help."""
@@ -218,28 +195,26 @@ class Searcher(DecodingTask):
 
     It may compute on access: in the worker, one utterance at a time, counted into the real-time factor.
     """
-    options: DecodeOptions = DecodeOptions()
+    options: DecodeOptions = field(default_factory=DecodeOptions)
+    lattices: bool = True
+    """Whether all paths near the best one are wanted, or the best one alone."""
+
+    @property
+    def uses_k2(self) -> bool:
+        """Whether k2 searches."""
+        return self.options.choose_search(self.graph.num_arcs, self.lattices) == "k2"
 
     def open(self) -> Searcher:
-        """The searcher itself, a function of an utt_id, with k2's graph in memory."""
+        """The searcher itself, a function of an utt_id, with the graph of its search in memory."""
         keep_freed_memory()  # k2 asks for large blocks at every frame
-        _ = self.k2_graph
+        _ = self.search
         return self
 
     @cached_property
-    def k2_graph(self) -> k2.Fsa:
-        return self._scaled(every_state_final=False)
-
-    @cached_property
-    def k2_graph_without_ends(self) -> k2.Fsa:
-        return self._scaled(every_state_final=True)
-
-    def _scaled(self, every_state_final: bool) -> k2.Fsa:
-        fsa = self.graph.to_k2(every_state_final)
-        num_words = self.graph.num_words[fsa.words_on_arc.long()]
-        fsa.scores = self.options.lm_scale * fsa.graph_scores + self.options.insertion_score * num_words
-        fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
-        return fsa
+    def search(self) -> Search:
+        """The search that the options choose."""
+        search = K2Search if self.uses_k2 else KaldiSearch
+        return search(self.graph, self.options, self.lattices).open()
 
     def __call__(self, utt_id: str) -> SearchResult:
         with named_memory_error(self.out_of_memory(utt_id)):
@@ -249,17 +224,8 @@ class Searcher(DecodingTask):
         start = time.process_time()
         scores = self._scores(utt_id)
         scored = time.process_time()
-        lattice = self._as_lattice(self.search(self.k2_graph, scores), scores)
-        partial = not len(lattice.arcs) and self.options.allow_partial
-        if partial:
-            lattice = self._as_lattice(self.search(self.k2_graph_without_ends, scores), scores)
-        return SearchResult(
-            lattice,
-            partial and len(lattice.arcs) > 0,
-            len(scores),
-            scored - start,
-            time.process_time() - scored,
-        )
+        lattice, partial = self.search(scores)
+        return SearchResult(lattice, partial, len(scores), scored - start, time.process_time() - scored)
 
     def _scores(self, utt_id: str) -> Tensor:
         scores = self.acoustic[utt_id].float()
@@ -269,46 +235,3 @@ class Searcher(DecodingTask):
             )
         require_finite_scores(utt_id, scores)
         return scores
-
-    def search(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
-        """k2's lattice of scores [T, S]: every path within the lattice beam, frame by frame."""
-        import k2
-
-        num_frames, num_pdfs = scores.shape
-        # Column 0 belongs to label 0, which no arc of an epsilon-free graph has.
-        scaled = torch.zeros(1, num_frames, 1 + num_pdfs)
-        scaled[0, :, 1:] = self.options.acoustic_scale * scores
-        dense = k2.DenseFsaVec(scaled, torch.tensor([[0, 0, num_frames]], dtype=torch.int32))
-        options = self.options
-        return k2.intersect_dense_pruned(
-            graph,
-            dense,
-            search_beam=options.beam,
-            output_beam=options.lattice_beam,
-            min_active_states=options.min_active,
-            max_active_states=options.max_active or UNLIMITED_STATES,
-            frame_idx_name="frame",
-        )
-
-    def _as_lattice(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
-        """The search's lattice in numpy arrays, compact unless the options ask for all of it."""
-        source, target, label = lattice.arcs.values()[:, :3].T
-        frame = lattice.frame
-        emitting = label > 0
-        am_scores = torch.zeros(len(label))
-        am_scores[emitting] = scores[frame[emitting].long(), label[emitting].long() - 1]
-        whole = UtteranceLattice(
-            torch.stack([source, target, frame], dim=1).numpy(),
-            lattice.words_on_arc.numpy(),
-            am_scores.numpy(),
-            lattice.graph_scores.numpy(),
-        )
-        if self.options.whole_lattices or not len(label):
-            return whole
-        return compact(
-            whole,
-            lattice.graph_arc.numpy(),
-            lattice.scores.double().numpy(),
-            lattice.get_forward_scores(use_double_scores=True, log_semiring=False).numpy(),
-            lattice.get_backward_scores(use_double_scores=True, log_semiring=False).numpy(),
-        )

@@ -23,13 +23,15 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 FST_MAGIC = 2125659606
-VECTOR_VERSION = 2
-# OpenFst's property bits "expanded, mutable". It computes the others when they are needed.
-VECTOR_PROPERTIES = 3
+FILE_VERSION = 2
+# OpenFst's property bits "expanded" and "mutable". It computes the others when they are needed.
+CONST_PROPERTIES, VECTOR_PROPERTIES = 1, 3
 NO_FINAL = math.inf
 # (source, destination, input label, output label, cost)
 ArcRow = tuple[int, int, int, int, float]
 _ARC = np.dtype([("ilabel", "<i4"), ("olabel", "<i4"), ("cost", "<f4"), ("dst", "<i4")])
+_LATTICE_ARC = np.dtype([("ilabel", "<i4"), ("olabel", "<i4"), ("weight", "<f4", 2), ("dst", "<i4")])
+_LATTICE_ARC_TYPE = "lattice4"  # OpenFst's name for arcs with two float weights
 _CONST_STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("ieps", "<u4"), ("oeps", "<u4")])
 # 4-byte words in a vector FST's file: a state has its final cost and an int64 count, an arc has four fields.
 _WORDS_PER_STATE, _WORDS_PER_ARC = 3, 4
@@ -112,15 +114,7 @@ def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
     arc_at = _WORDS_PER_STATE * (fst.src.astype(np.int64) + 1) + _WORDS_PER_ARC * np.arange(fst.num_arcs)
     for offset, column in enumerate((fst.ilabel, fst.olabel, fst.cost.view("<i4"), fst.dst)):
         words[arc_at + offset] = column
-    header = b"".join(
-        (
-            np.int32(FST_MAGIC).tobytes(),
-            _pascal_string("vector"),
-            _pascal_string("standard"),
-            np.array([VECTOR_VERSION, 0], dtype="<i4").tobytes(),
-            np.array([VECTOR_PROPERTIES, fst.start, fst.num_states, fst.num_arcs], dtype="<i8").tobytes(),
-        )
-    )
+    header = _header("vector", [VECTOR_PROPERTIES, fst.start, fst.num_states, fst.num_arcs])
     with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
         path = Path(folder, "vector.fst")
         with path.open("wb") as file:
@@ -129,6 +123,62 @@ def to_kaldifst(fst: FstArrays) -> kaldifst.StdVectorFst:
         import kaldifst  # here: the options of decoding are read where it is missing
 
         return kaldifst.StdVectorFst.read(str(path))
+
+
+def to_const_kaldifst(fst: FstArrays) -> kaldifst.StdConstFst:
+    """The same FST in constant form: all arcs in one block, which a search reads sooner and nobody can change."""
+    import kaldifst
+
+    states = np.zeros(fst.num_states, dtype=_CONST_STATE)
+    states["final"] = fst.final
+    states["arcs"] = np.bincount(fst.src, minlength=fst.num_states)
+    states["first"] = np.append(0, np.cumsum(states["arcs"], dtype=np.int64)[:-1])
+    for name, label in (("ieps", fst.ilabel), ("oeps", fst.olabel)):
+        states[name] = np.bincount(fst.src[label == 0], minlength=fst.num_states)
+    arcs = np.empty(fst.num_arcs, dtype=_ARC)
+    for name, column in (("ilabel", fst.ilabel), ("olabel", fst.olabel), ("cost", fst.cost), ("dst", fst.dst)):
+        arcs[name] = column
+    with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
+        path = Path(folder, "const.fst")
+        with path.open("wb") as file:
+            file.write(_header("const", [CONST_PROPERTIES, fst.start, fst.num_states, fst.num_arcs]))
+            states.tofile(file)
+            arcs.tofile(file)
+        return kaldifst.StdConstFst.read(str(path))
+
+
+def _header(kind: str, numbers: Sequence[int]) -> bytes:
+    """Of an OpenFst file; numbers: properties, start, states, arcs."""
+    fields = np.array([FILE_VERSION, 0], dtype="<i4").tobytes(), np.array(numbers, dtype="<i8").tobytes()
+    return b"".join((np.int32(FST_MAGIC).tobytes(), _pascal_string(kind), _pascal_string("standard"), *fields))
+
+
+def arcs_of_lattice(lattice: kaldifst.Lattice) -> tuple[Ints, Ints, Ints]:
+    """Source, destination and output label of each arc of a lattice of Kaldi's, in the order of their sources.
+
+    OSError if the file cannot be written, ValueError if it is not a vector of OpenFst's.
+    """
+    with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
+        path = Path(folder, "lattice.fst")
+        if not lattice.write(str(path)):
+            raise OSError(f"{path}: could not write a lattice")
+        content = path.read_bytes()
+    name = np.int32(FST_MAGIC).tobytes() + _pascal_string("vector") + _pascal_string(_LATTICE_ARC_TYPE)
+    if not content.startswith(name):
+        raise ValueError(f"expected a vector of {_LATTICE_ARC_TYPE} arcs, found {content[:40]!r}")
+    num_states = int(np.frombuffer(content, "<i8", 4, len(name) + 8)[2])
+    position = len(name) + 8 + 32
+    counts, begins = [], []
+    for _ in range(num_states):
+        count = int.from_bytes(content[position + 8 : position + 16], "little")  # after the final weight's two floats
+        counts.append(count)
+        begins.append(position + 16)
+        position += 16 + _LATTICE_ARC.itemsize * count
+    arcs = np.concatenate(
+        [np.frombuffer(content, _LATTICE_ARC, count, begin) for count, begin in zip(counts, begins, strict=True)]
+    )
+    source = np.repeat(np.arange(num_states, dtype=np.int32), counts)
+    return source, np.ascontiguousarray(arcs["dst"]), np.ascontiguousarray(arcs["olabel"])
 
 
 def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:

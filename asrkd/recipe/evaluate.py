@@ -129,9 +129,16 @@ class DecodeTask(DecodingTask):
     split: str
     search: DecodeOptions
     options: SpeechOptions
+    lattices: bool = True
+    """Whether all paths near the best one are wanted, or the best one alone."""
+
+    @property
+    def uses_k2(self) -> bool:
+        """Whether k2 searches; it may where that depends on the graph."""
+        return self.search.search != "kaldi"
 
     def open(self) -> Searcher:
-        return Searcher(open_graph(self.options.exp_dir), self.acoustics(), self.search).open()
+        return Searcher(open_graph(self.options.exp_dir), self.acoustics(), self.search, self.lattices).open()
 
     def acoustics(self) -> Acoustics:
         """The acoustic scores, loaded again."""
@@ -167,9 +174,11 @@ def decode_split(task: DecodeTask, name: str, out_dir: Path) -> tuple[Hypotheses
 
     A file in `out_dir` caches finished utterances, for a call that is repeated after a kill.
     """
-    exp_dir, search, executor = task.options.exp_dir, task.search, task.options.task_executor
+    exp_dir, executor = task.options.exp_dir, task.options.task_executor
     graph, store = open_graph(exp_dir), FrameStore.open(RunFolders(exp_dir).features(task.split))
-    key = fingerprint([task.acoustics().digests(), graph.fingerprint, search])
+    search = replace(task.search, search=task.search.choose_search(graph.num_arcs, task.lattices))
+    task = replace(task, search=search)
+    key = fingerprint([task.acoustics().digests(), graph.fingerprint, search, task.lattices])
     cache = ResultCache(out_dir / CACHE_FILE, key, SEARCH_RESULTS)
     first = decode(task, store.utt_ids, graph, search.scales, store.frame_shift_ms, name, executor, cache)
     if not task.options.lang.rescore_arpa:
@@ -267,8 +276,10 @@ def tuned(tuning_dir: Path, options: SpeechOptions) -> DecodeOptions:
 
 
 def decode_test(run: Run, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 10: words, lattices and frame scores of one system on the test set."""
-    task = DecodeTask(run, "test", tuned(options.exp_dir / "decode" / "tuning", options), options)
+    """Stage 10: words, lattices or best paths, and frame scores of one system on the test set."""
+    search = tuned(options.exp_dir / "decode" / "tuning", options)
+    lattices = search.test_lattices or options.lang.rescore_arpa is not None
+    task = DecodeTask(run, "test", search, options, lattices)
     first, last = decode_split(task, run.name, out_dir)
     last.save(out_dir)
     if options.lang.rescore_arpa:

@@ -102,6 +102,11 @@ NO_EFFECT = (
         "with --lang.arpa, which has an order of its own: give --lang.interpolation-weight too, or no --lang.arpa",
     ),
     NoEffect(
+        ("--decode.max-active", "--decode.min-active"),
+        lambda options: options.decode.search == "kaldi",
+        "on lattices with --decode.search=kaldi, which prunes them by the beam alone: give --decode.search=auto or k2",
+    ),
+    NoEffect(
         ("--ensemble.size",),
         lambda options: options.posteriors_from is not None,
         "with --posteriors-from, with which no teachers are trained: give one of the two",

@@ -307,11 +307,12 @@ def _decoding_step(
     name: str, split: str, decode: Callable[[Path], None], run: evaluate.Run, options: SpeechOptions, *more_inputs: str
 ) -> Step:
     mean = {"posteriors.mean": options.posteriors.mean} if len(run.models) > 1 else {}
+    search = options.decode if split == "test" else replace(options.decode, test_lattices=False)
     return Step(
         10,
         name,
         decode,
-        {"decode": options.decode, **mean},
+        {"decode": search, **mean},
         (f"features/{split}", "tree", f"labels/{split}", "graph", *more_inputs, *run.models),
         resumable=True,
     )

@@ -25,7 +25,7 @@ class Task(Protocol[Item_contra, Result_co]):
     would send a tensor as a file that may be gone when the tensor is read.
 
     A task may have a method `out_of_memory(item) -> str`: the item's name, and what may help where it ends processes.
-    A task that calls k2 has a class attribute `uses_k2 = True`: see `asrkd.workflow.local_pool`.
+    A task that calls k2 has an attribute `uses_k2 = True`: see `asrkd.workflow.local_pool`.
     """
 
     def open(self) -> Callable[[Item_contra], Result_co]:

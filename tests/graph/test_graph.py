@@ -18,7 +18,7 @@ k2 = pytest.importorskip("k2")
 pytest.importorskip("kaldifst")
 
 from asrkd.errors import InputError  # noqa: E402 - after the check for k2
-from asrkd.graph.arrays import from_kaldifst, from_rows, sorted_by_source, to_kaldifst  # noqa: E402
+from asrkd.graph.arrays import from_kaldifst, from_rows, sorted_by_source, to_const_kaldifst, to_kaldifst  # noqa: E402
 from asrkd.graph.build import GraphOptions, build_hclg, lexicon_and_grammar, pdf_costs  # noqa: E402
 from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph  # noqa: E402
 from asrkd.graph.grammar import grammar_fst  # noqa: E402
@@ -84,10 +84,11 @@ def test_arrays_survive_the_way_through_openfst(data: st.DataObject) -> None:
     final = data.draw(st.lists(st.sampled_from([0.0, 1.5, math.inf]), min_size=num_states, max_size=num_states))
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[]] * 5
     fst = sorted_by_source(columns, final, start=data.draw(states))
-    back = from_kaldifst(to_kaldifst(fst))
-    assert back.start == fst.start
-    for name in ("src", "dst", "ilabel", "olabel", "cost", "final"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(fst, name))
+    for convert in (to_kaldifst, to_const_kaldifst):
+        back = from_kaldifst(convert(fst))
+        assert back.start == fst.start
+        for name in ("src", "dst", "ilabel", "olabel", "cost", "final"):
+            np.testing.assert_array_equal(getattr(back, name), getattr(fst, name))
 
 
 def test_probabilities_of_one_leave_l_as_it_is() -> None:
