@@ -22,8 +22,8 @@ TRAIN_TESTS := align/test_align align/test_doubtful align/test_search commands/t
 	workflow/test_executor workflow/test_interpreter workflow/test_local_pool workflow/test_memory workflow/test_stages
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
-BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding alignment features students targets memory
-BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets
+BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets \
+	memory
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
 
 # Two benchmarks at once would time each other.
