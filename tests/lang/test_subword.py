@@ -12,8 +12,6 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.phones import SILENCE, is_reserved
 from asrkd.lang.subword import INSIDE_WORD, WORD_START, subword_lexicon, train_nearest_pieces, train_pieces
 
-pytest.importorskip("sentencepiece")
-
 TEXT = [
     "THE BASIL IS IN THE BASKET",
     "THE SILVER BASIN IS BASIC AND THE BASIL IS IN IT",

@@ -7,14 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from report_reader import rendered
 from sample_run import doubtful, wav_bytes
-
-pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
-pytest.importorskip("jinja2", reason="the extra `report` is not installed")
-pytest.importorskip("soundfile", reason="the extra `decode` is not installed")
-
-import soundfile
 
 from asrkd.errors import InputError
 from asrkd.report import write_results_md

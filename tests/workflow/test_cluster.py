@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("distributed")
-
 from cluster_work import Deadly, Squares
 from distributed.comm import CommClosedError
 from loopback_cluster import Cluster, cluster
