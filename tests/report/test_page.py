@@ -14,6 +14,8 @@ from asrkd.report.page import Figure, Page, Section, render_page
 from asrkd.report.plots import panel, to_svg
 from asrkd.report.tables import Table
 
+pytestmark = pytest.mark.needs("matplotlib", "jinja2")
+
 HOSTILE = '<script>alert("x")</script>|`$\\frac{&amp;*_a_'
 
 

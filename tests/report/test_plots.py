@@ -16,6 +16,8 @@ from asrkd.report.training_plots import MIN_SPANS, curves, sweep_lines
 from asrkd.report.training_sections import CURVES
 from asrkd.report.training_tables import dev_measures, hard_label_level, sweep_table, sweep_text
 
+pytestmark = pytest.mark.needs("matplotlib")
+
 
 def ticks(svg: str, axis: str) -> list[str]:
     """Labels of the ticks that are drawn along an axis."""

@@ -15,6 +15,8 @@ from sample_run import wav_bytes
 from asrkd.errors import InputError
 from asrkd.report.page import audio_uri
 
+pytestmark = pytest.mark.needs("matplotlib", "jinja2", "soundfile")
+
 
 class TestAudio:
     def test_is_embedded_once_an_utterance_and_keeps_its_samples(self, report: tuple[str, Parsed]) -> None:

@@ -22,6 +22,8 @@ from asrkd.workflow.executor import Executor
 from asrkd.workflow.futures_pool import map_on, require_same_code
 from asrkd.workflow.task import in_order
 
+pytestmark = pytest.mark.needs("distributed")
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = [number**2 for number in range(40)]
 
