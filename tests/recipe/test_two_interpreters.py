@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from other_python import train_python
 from tiny_recipe import TinyRecipe
 
