@@ -7,15 +7,19 @@ unset CDPATH # with it, cd prints, and may find another folder
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 name=$1
 shift
+# ASRKD_PYTHON: any interpreter that has torch and k2 (docs/environment.md).
 python=${ASRKD_PYTHON:-$root/.venv/bin/python}
 if [ ! -x "$python" ]; then
   echo "recipes/$name/run.sh: error: $python: no such program; make the environment with \`make setup\`" >&2
   exit 2
 fi
-speech='import sys, importlib.util as found; sys.exit(not (found.find_spec("k2") and found.find_spec("lhotse")))'
-if [ "$name" != mnist ] && ! "$python" -c "$speech"; then
-  echo "recipes/$name/run.sh: error: $python: expected k2 and lhotse, which speech needs; use the environment of \`make setup\`" >&2
-  exit 2
+missing='import sys, importlib.util as found; print(*(name for name in sys.argv[1:] if not found.find_spec(name)))'
+if [ "$name" != mnist ]; then
+  missing=$("$python" -c "$missing" k2 lhotse kaldifst kaldialign soundfile)
+  if [ -n "$missing" ]; then
+    echo "recipes/$name/run.sh: error: $python: expected k2, lhotse and the rest of the extra \`decode\`, which speech needs, found no $missing; use the environment of \`make setup\`, or name another with ASRKD_PYTHON" >&2
+    exit 2
+  fi
 fi
 # Files are UTF-8 whatever the locale.
 export PYTHONUTF8=1

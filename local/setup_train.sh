@@ -10,7 +10,7 @@ cd -- "$(dirname -- "$0")/.."
 torch=2.13.0
 venv=.venv-train
 stamp=$venv/asrkd-stamp
-wanted="$(cat local/requirements-train.txt pyproject.toml local/setup_train.sh | sha256sum)
+wanted="$(cat local/requirements-train.txt pyproject.toml local/setup_train.sh local/install_torch.sh | sha256sum)
 torch: ${ASRKD_TRAIN_TORCH:-$torch for the CPU}
 folder: $PWD"
 made=$(cat "$stamp" 2>/dev/null || true)
@@ -26,18 +26,7 @@ rm -rf "$venv"
 export VIRTUAL_ENV=$PWD/$venv
 "$uv" pip install --require-hashes --only-binary :all: -r local/requirements-train.txt
 
-pip_torch() { # VERSION: through pip, which looks where the machine's pip configuration points
-    "$venv/bin/python" -m pip install --quiet --only-binary :all: "torch==$1"
-}
-if [[ -n ${ASRKD_TRAIN_TORCH:-} ]]; then
-    # VERSION+BUILD: what pip knows, else PyTorch's own of that backend by uv.
-    pip_torch "$ASRKD_TRAIN_TORCH" 2>/dev/null ||
-        "$uv" pip install --torch-backend "${ASRKD_TRAIN_TORCH#*+}" "torch==${ASRKD_TRAIN_TORCH%+*}"
-# The plain package is built for CUDA and brings gigabytes. First a CPU build known to pip, then PyTorch's own by uv.
-elif ! pip_torch "$torch+cpu" 2>/dev/null && ! "$uv" pip install --torch-backend cpu "torch==$torch"; then
-    echo "setup: no CPU build of torch $torch to be had: taking the plain one, several GB"
-    pip_torch "$torch"
-fi
+local/install_torch.sh "$venv" "${ASRKD_TRAIN_TORCH:-$torch}"
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
 
 echo "$wanted" >"$stamp"

@@ -1,4 +1,4 @@
-"""Shared fixtures. Missing speech is a visible skip.
+"""Shared fixtures. Missing speech is a visible skip, and so is a missing package (optional_packages.py).
 
 AN4 and mini LibriSpeech are in the folder ASRKD_DATA (default ../shared/data). The prompts are in the folder
 ASRKD_PROMPTS (default data/prompts; `make corpus` fetches them). What holds for any speech is tested on AN4, else on
@@ -11,6 +11,13 @@ import os
 from pathlib import Path
 
 import pytest
+from optional_packages import (  # noqa: F401 - pytest calls the hooks
+    pytest_addoption,
+    pytest_pycollect_makemodule,
+    pytest_runtest_setup,
+    pytest_sessionstart,
+    skip_without,
+)
 from real_speech import Utterance, an4_utterances, prompts_utterances
 from tiny_recipe import TinyRecipe, tiny_an4, tiny_prompts
 
@@ -64,6 +71,7 @@ def lexicon(speech_corpus: str, utterances: list[Utterance]) -> Lexicon:
 @pytest.fixture(scope="session")
 def tiny(speech_corpus: str, tmp_path_factory: pytest.TempPathFactory) -> TinyRecipe:
     """A recipe on a small part of that corpus."""
+    skip_without("k2", "lhotse")
     root = tmp_path_factory.mktemp("corpus")
     return tiny_an4(DATA / "an4", root) if speech_corpus == "an4" else tiny_prompts(PROMPTS, root)
 
@@ -80,6 +88,7 @@ def finished(tiny: TinyRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def mini_librispeech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight speakers of the mini LibriSpeech; without it prompts in its layout."""
+    skip_without("lhotse", "soundfile")
     from libri_speech import copy_mini_set, prompts_as_librispeech  # here, for they need soundfile
 
     root = tmp_path_factory.mktemp("mini") / "LibriSpeech"

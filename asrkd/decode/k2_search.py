@@ -13,6 +13,7 @@ from asrkd.align.search import UNLIMITED_STATES
 from asrkd.decode.compact import NO_PATH, UtteranceLattice, compact, linear_lattice
 from asrkd.decode.options import DecodeOptions
 from asrkd.graph.decoding_graph import DecodingGraph
+from asrkd.workflow.k2_library import import_k2
 
 if TYPE_CHECKING:
     import k2
@@ -64,7 +65,7 @@ class K2Search:
 
     def intersect(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
         """k2's lattice of scores [T, S]: every path within the lattice beam, frame by frame."""
-        import k2
+        k2 = import_k2()
 
         num_frames, num_pdfs = scores.shape
         # Column 0 belongs to label 0, which no arc of an epsilon-free graph has.
@@ -83,7 +84,7 @@ class K2Search:
         )
 
     def _best_path(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
-        import k2
+        k2 = import_k2()
 
         if not lattice.num_arcs:
             return NO_PATH

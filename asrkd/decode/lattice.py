@@ -25,6 +25,7 @@ from asrkd.graph.word_sequences import (
     sequences_to_tensors,
     words_of,
 )
+from asrkd.workflow.k2_library import import_k2
 
 if TYPE_CHECKING:
     import k2
@@ -106,7 +107,7 @@ class Lattices:
         """Words of the best path of each utterance under `scales`; none where the lattice is empty."""
         if self._are_paths:
             return {utt_id: self._words(self._arcs_of(row)) for row, utt_id in enumerate(self.utt_ids)}
-        import k2
+        k2 = import_k2()
 
         lattices, rows = self._non_empty
         result: dict[str, list[str]] = {utt_id: [] for utt_id in self.utt_ids}
@@ -149,7 +150,7 @@ class Lattices:
     @cached_property
     def _non_empty(self) -> tuple[k2.Fsa, list[int]]:
         """All lattices that have a path as one FsaVec, and the rows of `utt_ids` they belong to."""
-        import k2
+        k2 = import_k2()
 
         rows = torch.nonzero(self.offsets[1:] > self.offsets[:-1]).flatten().tolist()
         fsas = []

@@ -24,6 +24,7 @@ from asrkd.graph.word_sequences import (
     sequences_to_tensors,
     words_of,
 )
+from asrkd.workflow.k2_library import import_k2
 
 if TYPE_CHECKING:
     import k2
@@ -76,7 +77,7 @@ class DecodingGraph:
 
         With `every_state_final` a path may end in any state at no cost, for utterances that reach no final state.
         """
-        import k2
+        k2 = import_k2()
 
         arcs, scores, words_on_arc = self.arcs, self.scores, self.words_on_arc
         if every_state_final:

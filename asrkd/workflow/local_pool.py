@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from asrkd.errors import InputError
+from asrkd.workflow.k2_library import import_k2
 from asrkd.workflow.task import IN_FLIGHT, Task, one_thread
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def map_here(task: Task[Item, Result], items: Sequence[Item], num_jobs: int) -> 
     """Yield (number of an item, its result) as they are finished, from forked processes or from this one."""
     forks = num_jobs > 1
     if getattr(task, "uses_k2", False):
-        import k2  # noqa: F401 - once here, and not again in every process that is forked
+        import_k2()  # once here, and not again in every process that is forked
 
         forks = survives_a_fork(search_one_frame)
         if not forks:
@@ -72,8 +73,7 @@ def survives_a_fork(function: Callable[[], object], timeout_sec: float = PROBE_S
 
 def search_one_frame() -> None:
     """The smallest search of k2. It needs k2's thread pool."""
-    import k2
-
+    k2 = import_k2()
     dense = k2.DenseFsaVec(torch.zeros(1, 1, 2), torch.tensor([[0, 0, 1]], dtype=torch.int32))
     k2.intersect_dense_pruned(k2.create_fsa_vec([k2.linear_fsa([1])]), dense, 1.0, 1.0, 1, 10)
 

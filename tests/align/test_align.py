@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from optional_packages import skip_without
 from real_speech import Utterance
 from torch import Tensor
 
@@ -262,11 +263,10 @@ def align(
     return viterbi(corpus, aligner, tree.num_pdfs, options, **how)
 
 
-@pytest.mark.k2
 class TestViterbi:
+    @pytest.mark.needs("k2")
     @pytest.mark.parametrize("seed", range(6))
     def test_equals_dynamic_programming_over_all_phone_strings(self, seed: int, make_store: MakeStore) -> None:
-        pytest.importorskip("k2")
         tree = contextual_tree(seed)
         generator = torch.Generator().manual_seed(seed)
         stay = 0.1 + 0.8 * torch.rand(tree.num_pdfs, generator=generator)
@@ -306,8 +306,8 @@ class TestViterbi:
             first = graphs.weight[graphs.source == 0].tolist()
             assert sorted(first) == pytest.approx(sorted([half, *(half + math.log(prob) for prob in variants)]))
 
+    @pytest.mark.needs("k2")
     def test_graph_holds_exactly_the_ways_to_say_the_words(self) -> None:
-        pytest.importorskip("k2")
         tree = contextual_tree()
         words = ["AB", "C", "AB"]
         graphs = TrainingGraphs.build([" ".join(words)], LEXICON, PHONES)
@@ -328,8 +328,8 @@ class TestViterbi:
         said = sorted(walk(0))
         assert said == sorted(tuple(chain(phones, tree)) for phones, _ in phone_strings(words))
 
+    @pytest.mark.needs("k2")
     def test_graph_arcs_are_sorted_for_k2_and_name_their_states(self) -> None:
-        pytest.importorskip("k2")
         tree = contextual_tree()
         graphs = TrainingGraphs.build(["AB C", "CAB"], LEXICON, PHONES)
         compiled = graphs.compile(tree, TransitionModel.uniform(tree.num_pdfs))
@@ -341,8 +341,8 @@ class TestViterbi:
         emitting = second.labels != -1
         assert torch.equal(second.hmm_state[emitting], fsa_vec[1].arcs.values()[emitting][:, 1] - 1)
 
+    @pytest.mark.needs("k2")
     def test_what_cannot_be_aligned_is_named_and_the_rest_goes_on(self, make_store: MakeStore) -> None:
-        pytest.importorskip("k2")
         store = make_store(
             [
                 ("short", "CAB CAB", torch.zeros(17, 1)),
@@ -359,22 +359,22 @@ class TestViterbi:
         assert alignment.rejected["short"] == "too few frames: 17 for 2 words, expected at least 18"
         assert alignment.rejected["stranger"] == "no pronunciation: XYZZY"
 
+    @pytest.mark.needs("k2")
     def test_nothing_to_align_is_an_error(self, make_store: MakeStore) -> None:
-        pytest.importorskip("k2")
         store = make_store([("short", "CAB", torch.zeros(5, 1))])
         tree = SenoneTree.monophone(PHONES)
         with pytest.raises(InputError, match="short: too few frames: 5 for 1 words"):
             align(store, tree, lambda u: torch.zeros(5, tree.num_pdfs))
 
+    @pytest.mark.needs("k2")
     def test_scores_that_are_not_numbers_are_refused_by_utterance(self, make_store: MakeStore) -> None:
-        pytest.importorskip("k2")
         store = make_store([("u", "C", torch.zeros(5, 1))])
         tree = SenoneTree.monophone(PHONES)
         with pytest.raises(InputError, match="u: expected finite"):
             align(store, tree, lambda u: torch.full((5, tree.num_pdfs), math.nan))
 
+    @pytest.mark.needs("k2")
     def test_threads_and_batches_change_nothing(self, make_store: MakeStore) -> None:
-        pytest.importorskip("k2")
         generator = torch.Generator().manual_seed(0)
         store = make_store([(f"u{n}", "AB CAB C", torch.randn(30 + n, 1, generator=generator)) for n in range(9)])
         tree = contextual_tree()
@@ -385,9 +385,9 @@ class TestViterbi:
         ]
         assert len({run.fingerprint for run in runs}) == 1
 
+    @pytest.mark.needs("k2")
     def test_a_beam_that_loses_a_path_is_given_up(self, make_store: MakeStore) -> None:
         """Scores that speak for other states than the words': within a narrow beam nothing reaches the end."""
-        pytest.importorskip("k2")
         generator = torch.Generator().manual_seed(0)
         store = make_store([(f"u{n}", "AB CAB C", torch.zeros(30 + n, 1)) for n in range(4)])
         tree = contextual_tree()
@@ -398,8 +398,8 @@ class TestViterbi:
         assert narrow.utt_ids == store.utt_ids
         assert narrow.fingerprint == wide.fingerprint
 
+    @pytest.mark.needs("k2")
     def test_an_alignment_that_is_cut_short_goes_on(self, make_store: MakeStore, tmp_path: Path) -> None:
-        pytest.importorskip("k2")
         generator = torch.Generator().manual_seed(0)
         # The last is too short for any way to say it: what is cached is that it has no path.
         lengths = {f"u{n}": 40 - n for n in range(9)} | {"short": 9}
@@ -421,9 +421,9 @@ class TestViterbi:
         align(store, tree, again, None, options, cache=replace(cache, key="others"))
         assert sorted(again.utt_ids()) == sorted(lengths), "nothing is taken from an alignment by other scores"
 
+    @pytest.mark.needs("k2")
     def test_rounding_in_long_utterances_moves_nothing(self, make_store: MakeStore) -> None:
         """A constant a frame, of the size of raw log-densities, must not drown the differences."""
-        pytest.importorskip("k2")
         generator = torch.Generator().manual_seed(0)
         store = make_store([("u", "CAB " * 100, torch.zeros(4000, 1))])
         tree = SenoneTree.monophone(PHONES)
@@ -481,10 +481,9 @@ def start(make_store: MakeStore, tmp_path: Path) -> Callable[..., Alignment]:
     return start
 
 
-@pytest.mark.k2
 class TestFlatStart:
+    @pytest.mark.needs("k2")
     def test_states_drawn_from_known_gaussians_are_recovered(self, start: Callable[..., Alignment]) -> None:
-        pytest.importorskip("k2")
         utterances, truth = draw_speech(60)
         alignment = start(utterances)
         found = alignment.pdf_ids(SenoneTree.monophone(SPELLING.phones))
@@ -495,8 +494,8 @@ class TestFlatStart:
         assert all(after > before - 1e-3 for before, after in itertools.pairwise(rounds))
         assert rounds[-1] > rounds[0] + 1.0
 
+    @pytest.mark.needs("k2")
     def test_splitting_goes_on_to_rise(self, start: Callable[..., Alignment]) -> None:
-        pytest.importorskip("k2")
         utterances, _ = draw_speech(20)
         plain = start(utterances, FlatStartOptions(4, 2))
         split = start(utterances, FlatStartOptions(4, 2, num_split_rounds=4))
@@ -511,12 +510,14 @@ class TestFlatStart:
 @pytest.fixture(scope="module")
 def speech_features(utterances: list[Utterance], lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of fifty training utterances, mean and variance normalised by speaker."""
-    lhotse_features = pytest.importorskip("lhotse.features")
-    soundfile = pytest.importorskip("soundfile")
+    skip_without("lhotse", "soundfile")
+    import soundfile
+    from lhotse import Fbank, FbankConfig
+
     rows: list[tuple[str, str, str, Tensor]] = []
     for one in [one for one in utterances if one.split == "train" and lexicon.prons.keys() >= set(one.words)][:50]:
         samples, rate = soundfile.read(one.path, dtype="float32")
-        extractor = lhotse_features.Fbank(lhotse_features.FbankConfig(num_mel_bins=40, sampling_rate=rate))
+        extractor = Fbank(FbankConfig(num_mel_bins=40, sampling_rate=rate))
         feats = torch.from_numpy(extractor.extract(samples, rate))
         rows.append((one.utt_id, one.speaker, " ".join(one.words), feats))
     of_speaker = {row[1]: torch.cat([other[3] for other in rows if other[1] == row[1]]) for row in rows}
@@ -531,12 +532,11 @@ def speech_store(speech_features: Path) -> FrameStore:
     return FrameStore.open(speech_features)
 
 
-@pytest.mark.k2
 class TestRealSpeech:
     @pytest.fixture(scope="class")
     @staticmethod
     def alignment(speech_features: Path, lexicon: Lexicon) -> Alignment:
-        pytest.importorskip("k2")
+        skip_without("k2")
         lexicon_file = speech_features.with_name("lexicon.txt")
         lexicon.save(lexicon_file)
         return flat_start(speech_features, lexicon_file, speech_features.with_name("scratch"))

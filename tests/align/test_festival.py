@@ -16,7 +16,7 @@ from asrkd.hmm.alignment import Alignment, Segment
 from asrkd.lang.lexicon import Lexicon
 from asrkd.scoring.boundaries import BoundaryErrors, boundary_errors, joined
 
-pytestmark = [pytest.mark.k2, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 # A slow voice (statistical, not of recorded diphones) says fewer.
 NUM_SENTENCES = {"kal_diphone": 250, "cmu_us_slt_arctic_hts": 120}
@@ -34,7 +34,8 @@ def lexicon_of(spoken: list[Spoken]) -> Lexicon:
 
 def write_store(spoken: list[Spoken], folder: Path) -> Path:
     """Log-mel energies of the sentences, mean and variance normalised over all: one speaker."""
-    features = pytest.importorskip("lhotse.features")
+    from lhotse import features
+
     extractor = features.Fbank(features.FbankConfig(num_mel_bins=40, sampling_rate=SAMPLING_RATE))
     feats = [torch.from_numpy(extractor.extract(s.samples.numpy(), SAMPLING_RATE)) for s in spoken]
     mean, std = torch.cat(feats).mean(0), torch.cat(feats).std(0)
@@ -57,9 +58,9 @@ def all_errors(spoken: list[Spoken], alignment: Alignment) -> BoundaryErrors:
     return joined(errors)
 
 
+@pytest.mark.needs("k2", "lhotse")
 @pytest.mark.parametrize("voice", VOICES)
 def test_nine_in_ten_boundaries_within_30_ms(voice: str, tmp_path: Path) -> None:
-    pytest.importorskip("k2")
     if voice not in available_voices():
         pytest.skip(f"festival's voice {voice} is missing (apt-get install festival {VOICES[voice]})")
     spoken = speak(sentences(NUM_SENTENCES[voice]), voice, tmp_path)

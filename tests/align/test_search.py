@@ -107,13 +107,8 @@ def misleading(deficit: float) -> Tensor:
     return scores
 
 
-@pytest.mark.k2
+@pytest.mark.needs("k2")
 class TestBeams:
-    @pytest.fixture(autouse=True)
-    @staticmethod
-    def _needs_k2() -> None:
-        pytest.importorskip("k2")
-
     @pytest.mark.parametrize("deficit", [450.0, 4000.0])
     def test_what_the_beam_loses_is_searched_again(
         self, deficit: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -44,21 +44,54 @@ def few_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", few)
 
 
+CUDA_MISMATCH = "built for CUDA 13.2, found a torch for CUDA 13.0: `local/setup.sh --torch 2.13.0+cu130`"
+
+
 @pytest.mark.parametrize(
-    ("k2", "torch", "status"),
+    ("built_for", "torch", "status", "advice"),
     [
-        ("1.23.4", "1.13.1", "ok"),
-        ("1.23.4", "2.13.0", "FAIL"),
-        ("1.23.4", "1.13.0", "FAIL"),
-        ("1.24.4", "2.1.0", "warn"),
+        (("1.13.1+cu117", "11.7"), ("1.13.1+cu117", "11.7"), "ok", ""),
+        (("1.13.1+cu117", "11.7"), ("1.13.1", ""), "ok", ""),
+        (("2.13.0", ""), ("2.13.0+cpu", ""), "ok", ""),
+        (("2.13.0", "13.2"), ("2.13.0+cu130", "13.0"), "FAIL", CUDA_MISMATCH),
+        (("1.13.1+cu117", "11.7"), ("1.13.0", ""), "FAIL", "built for torch 1.13.1, found torch 1.13.0"),
+        (("2.12.0", ""), ("2.13.0+cpu", ""), "FAIL", "found torch 2.13.0: `local/setup.sh --torch 2.13.0+cpu`"),
+        (("", ""), ("2.13.0+cpu", ""), "warn", "no record of the torch that it was built for: was that 2.13.0?"),
     ],
 )
-def test_k2_runs_on_one_torch(k2: str, torch: str, status: str) -> None:
-    check = doctor.check_k2(k2, torch)
+def test_k2_runs_on_the_torch_of_its_record(
+    built_for: tuple[str, str], torch: tuple[str, str], status: str, advice: str
+) -> None:
+    k2 = Import("k2", "1.24.4", "", dict(zip(("torch", "cuda"), built_for, strict=True)))
+    check = doctor.check_package(k2, "decoding", {"torch": Import("torch", torch[0], "", {"cuda_built": torch[1]})})
     assert check.status == status
+    assert advice in check.advice
+    # Its own refusal, of several lines, is replaced.
     if status == "FAIL":
-        assert "1.13.1" in check.advice
-        assert torch in check.advice
+        refused = Import("k2", "", "But you are using PyTorch 2 to run it", k2.facts)
+        torch_import = Import("torch", torch[0], "", {"cuda_built": torch[1]})
+        assert advice in doctor.check_package(refused, "decoding", {"torch": torch_import}).advice
+
+
+RECORD = '# cmake\nk2_torch_version = "1.13.1+cu117"\nk2_torch_cuda_version = "11.7"\n'
+
+
+@pytest.mark.parametrize(
+    ("version", "record", "torch", "cuda"),
+    [
+        ("1.23.4", RECORD, "1.13.1+cu117", "11.7"),
+        ("1.24.4.dev20260710+cpu.torch2.13.0", None, "2.13.0", ""),
+        ("1.24.4.dev20260710+cuda13.2.torch2.13.0", None, "2.13.0", "13.2"),
+        ("1.23.4", None, "", ""),
+    ],
+)
+def test_k2s_record_is_read_without_importing_it(
+    site: Path, version: str, record: str | None, torch: str, cuda: str
+) -> None:
+    package(site, "k2", "raise ImportError\n", version)
+    if record is not None:
+        (site / "k2" / "torch_version.py").write_text(record)
+    assert doctor.torch_of_k2(version) == {"torch": torch, "cuda": cuda}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +102,8 @@ def test_k2_runs_on_one_torch(k2: str, torch: str, status: str) -> None:
         ("2.1.0", "1.13.1", "warn"),
         ("2.1.0", "2.1.2", "ok"),
         ("2.1.0", "2.2.0", "warn"),
+        ("2.11.1", "2.13.0+cpu", "ok"),
+        ("2.11.1", "2.10.0", "warn"),
     ],
 )
 def test_torchaudio_goes_with_its_torch(torchaudio: str, torch: str, status: str) -> None:
@@ -83,6 +118,8 @@ def test_torchaudio_goes_with_its_torch(torchaudio: str, torch: str, status: str
         ("numpy", "2.4.6", "2.13.0+cpu", "ok"),
         ("lhotse", "1.32.1", "1.13.1", "ok"),
         ("lhotse", "1.33.0", "1.13.1", "warn"),
+        ("lhotse", "1.33.0", "2.13.0+cpu", "ok"),
+        ("lhotse", "1.30.3", "2.13.0+cpu", "warn"),
         ("lhotse", "1.30.3", "1.13.1", "warn"),
     ],
 )
@@ -91,7 +128,7 @@ def test_ranges_of_numpy_and_lhotse(name: str, version: str, torch: str, status:
     assert check.status == status
 
 
-@pytest.mark.parametrize(("version", "status"), [((3, 9), "FAIL"), ((3, 10), "ok"), ((3, 11), "ok"), ((3, 12), "warn")])
+@pytest.mark.parametrize(("version", "status"), [((3, 9), "FAIL"), ((3, 10), "ok"), ((3, 14), "ok"), ((3, 15), "warn")])
 def test_python_versions(version: tuple[int, int], status: str) -> None:
     assert doctor.check_python(version, "x").status == status
 
@@ -186,10 +223,11 @@ def test_torch_that_k2_was_not_built_for(site: Path, capsys: pytest.CaptureFixtu
     body = "import types\n__version__ = '2.13.0'\nversion = types.SimpleNamespace(cuda=None)\n"
     body += "cuda = types.SimpleNamespace(is_available=lambda: False)\nget_num_threads = lambda: 1\n"
     package(site, "torch", body, version="2.13.0")
-    package(site, "k2", "__dev_version__ = '1.23.4'\n", version="1.23.4")
+    package(site, "k2", "raise ImportError('k2 was built using PyTorch 1.13.1\\nBut')\n", version="1.23.4")
+    (site / "k2" / "torch_version.py").write_text(RECORD)
     assert doctor.run() == doctor.EXIT_TRAINS
     printed = capsys.readouterr().out
-    assert "needs torch 1.13.1 exactly, found 2.13.0" in printed
+    assert "built for torch 1.13.1, found torch 2.13.0: `local/setup.sh --torch 2.13.0`" in printed
     assert "Training and distilling work; alignment and decoding do not: k2." in printed
 
 

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from real_speech import Utterance
 
-pytest.importorskip("lhotse")
-
 from asrkd.data.copies import warn_of_copies
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.segments import Segment

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 
-pytest.importorskip("lhotse")
-
 from asrkd.data.kaldi_dir import read_kaldi_dir, read_originals
 from asrkd.data.segments import Segment
 from asrkd.errors import InputError

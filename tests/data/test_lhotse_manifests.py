@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("lhotse")
-
+import yaml
 from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 
 from asrkd import files
+from asrkd.commands.doctor import release
 from asrkd.data import manifest_items
 from asrkd.data.lhotse_manifests import read_lhotse
 from asrkd.data.segments import Segment
@@ -84,8 +83,6 @@ def test_each_format_of_lhotse_is_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["r.yaml", "r.yaml.gz", "r.json.gz", "r.jsonl"])
 def test_what_lhotse_writes_is_read(tmp_path: Path, name: str) -> None:
     recordings, supervisions = tmp_path / name, tmp_path / f"s{name}"
-    if "yaml.gz" in name:
-        pytest.importorskip("yaml")
     RecordingSet.from_recordings([STEREO]).to_file(recordings)
     SupervisionSet.from_segments(SPOKEN).to_file(supervisions)
     assert read_lhotse(recordings, supervisions) == [
@@ -364,7 +361,9 @@ def test_values_that_do_not_fit_their_yaml_tag_are_refused(tmp_path: Path, value
 def test_keys_of_yaml_that_multiply_are_refused(tmp_path: Path) -> None:
     levels = [f"  l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 9)}]}}" for n in range(1, 12)]
     (tmp_path / "r.yaml").write_text("\n".join(["- l0: &l0 {a: 1, b: 2}", *levels]))
-    with pytest.raises(InputError, match="more than 10000 fields"):
+    # PyYAML 6.0.4 and later merge each key once, so they do not multiply: then it is the item that is refused.
+    merges_once = release(yaml.__version__) >= (6, 0, 4)
+    with pytest.raises(InputError, match="expected a text as `id`" if merges_once else "more than 10000 fields"):
         read_lhotse(tmp_path / "r.yaml", tmp_path / "r.yaml")
 
 

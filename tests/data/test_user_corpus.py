@@ -18,12 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from real_speech import Utterance
-
-pytest.importorskip("lhotse")
-pytest.importorskip("k2")
-
 from lhotse import AudioSource, CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from real_speech import Utterance
 from speech_stages import step_folder
 
 from asrkd.commands import main as cli
@@ -42,8 +38,6 @@ from asrkd.recipe.folders import HELD_OUT, RunFolders
 from asrkd.recipe.lang import held_out_words, make_lexicon
 from asrkd.recipe.new_recipe import write_recipe
 from asrkd.recipe.options import SpeechOptions
-
-pytestmark = pytest.mark.k2
 
 SPEAKERS = ("ann", "bob", "cyd", "dan", "eve")
 RATE = 16000
@@ -599,6 +593,7 @@ def eight_speakers(corpus: str, utterances: list[Utterance]) -> dict[str, list[U
     return {name: sorted((one for one in training if one.speaker == name), key=lambda u: u.utt_id) for name in speakers}
 
 
+@pytest.mark.needs("k2")
 @pytest.mark.slow
 def test_whole_recipe_of_a_kaldi_directory_with_one_long_recording(
     speech_corpus: str, utterances: list[Utterance], request: pytest.FixtureRequest, tmp_path: Path

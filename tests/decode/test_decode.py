@@ -17,24 +17,21 @@ import torch
 from decoding_peer import LEXICON
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional_packages import skip_without
+from small_task import OPTIONS, TWO_JOBS, Task, best_total, decoded
 from torch import Tensor
 
-k2 = pytest.importorskip("k2")
-pytest.importorskip("kaldifst")
+from asrkd.decode import DecodeOptions, Hypotheses, Scales, tune
+from asrkd.decode.compact import UtteranceLattice, compact
+from asrkd.decode.search import SEARCH_RESULTS
+from asrkd.errors import InputError
+from asrkd.graph.decoding_graph import DecodingGraph
+from asrkd.hmm.topology import NUM_STATES
+from asrkd.scoring.words import wer
+from asrkd.workflow.cache import ResultCache
+from asrkd.workflow.executor import SERIAL
 
-from small_task import OPTIONS, TWO_JOBS, Task, best_total, decoded  # noqa: E402
-
-from asrkd.decode import DecodeOptions, Hypotheses, Scales, tune  # noqa: E402
-from asrkd.decode.compact import UtteranceLattice, compact  # noqa: E402
-from asrkd.decode.search import SEARCH_RESULTS  # noqa: E402
-from asrkd.errors import InputError  # noqa: E402
-from asrkd.graph.decoding_graph import DecodingGraph  # noqa: E402
-from asrkd.hmm.topology import NUM_STATES  # noqa: E402
-from asrkd.scoring.words import wer  # noqa: E402
-from asrkd.workflow.cache import ResultCache  # noqa: E402
-from asrkd.workflow.executor import SERIAL  # noqa: E402
-
-pytestmark = pytest.mark.k2
+pytestmark = pytest.mark.needs("k2")
 
 EXHAUSTIVE = DecodeOptions(beam=1e4, lattice_beam=20.0, max_active=None, acoustic_scale=1.0)
 
@@ -71,7 +68,8 @@ def test_best_path_is_the_best_of_all_sentences(task: Task, num_frames: int) -> 
 
 def kaldi_best(graph: DecodingGraph, scores: Tensor, options: DecodeOptions) -> tuple[list[str], float]:
     """Words and score of Kaldi's FasterDecoder on the same graph and scores."""
-    kaldi_decoder = pytest.importorskip("kaldi_decoder")
+    skip_without("kaldi_decoder")
+    import kaldi_decoder
     import kaldifst
 
     fst = graph.to_kaldifst()  # the decoder does not keep it alive

@@ -12,11 +12,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("k2")
-pytest.importorskip("kaldifst")
-pytest.importorskip("kaldi_decoder")
-
 from small_task import Task, best_total, decoded
 
 from asrkd.decode import DecodeOptions, Hypotheses, Scales
@@ -28,7 +23,7 @@ from asrkd.recipe.evaluate import Acoustics, Run, open_graph, tuned
 from asrkd.recipe.options import options_of_run
 from asrkd.workflow.executor import SERIAL
 
-pytestmark = pytest.mark.k2
+pytestmark = pytest.mark.needs("k2", "kaldi_decoder")
 
 # With more states to keep active, k2 widens its beam by steps, while Kaldi takes exactly as many.
 BEAM_ALONE = DecodeOptions(beam=16.0, max_active=None, min_active=1, acoustic_scale=0.4)

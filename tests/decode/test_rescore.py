@@ -10,10 +10,6 @@ import decoding_peer as peer
 import numpy as np
 import pytest
 from decoding_peer import LEXICON, TEXT
-
-pytest.importorskip("k2")
-pytest.importorskip("kaldifst")
-
 from test_decode import OPTIONS, TWO_JOBS, Task, best_total, decoded
 
 from asrkd.decode import DecodeOptions, Hypotheses, Scales
@@ -25,8 +21,6 @@ from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.kneser_ney import estimate_kneser_ney
 from asrkd.lang.ngram import NgramModel
-
-pytestmark = pytest.mark.k2
 
 WIDE = DecodeOptions(beam=1e4, lattice_beam=1e3, max_active=None, acoustic_scale=0.4, whole_lattices=True)
 LABELS = word_labels(LEXICON)
@@ -85,6 +79,7 @@ def test_a_saved_walk_costs_the_same_and_a_strange_word_is_impossible(bigram: Ng
         GrammarWalk.load(tmp_path / "h.safetensors")
 
 
+@pytest.mark.needs("k2")
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_same_model_changes_neither_words_nor_scores(task: Task, whole: bool) -> None:
     scores, _ = task.utterances(spread=4.0)
@@ -103,6 +98,7 @@ def test_the_same_model_changes_neither_words_nor_scores(task: Task, whole: bool
         assert again.lattices.best_paths(scales) == first.lattices.best_paths(scales)
 
 
+@pytest.mark.needs("k2")
 def test_another_model_gives_what_its_own_graph_would(task: Task, bigram: NgramModel) -> None:
     other = build_hclg(LEXICON, bigram, task.tree, task.transitions, OPTIONS)
     scores = {f"noise{n}": task.noise(11) for n in range(12)}
@@ -115,6 +111,7 @@ def test_another_model_gives_what_its_own_graph_would(task: Task, bigram: NgramM
         assert best_total(again.lattices, utt_id, WIDE.scales) == pytest.approx(total, abs=2e-3)
 
 
+@pytest.mark.needs("k2")
 def test_an_utterance_cut_short_is_not_charged_for_its_end(task: Task, bigram: NgramModel) -> None:
     first = decoded(task.graph, {"short": task.noise(2), "long": task.noise(9)}, WIDE)
     assert first.partial == ("short",)
@@ -126,12 +123,14 @@ def test_an_utterance_cut_short_is_not_charged_for_its_end(task: Task, bigram: N
     rescored(first, walk, walk_of(bigram), WIDE.scales)  # nor does another model stumble over it
 
 
+@pytest.mark.needs("k2")
 def test_no_path_stays_none(task: Task, bigram: NgramModel) -> None:
     first = decoded(task.graph, {"short": task.noise(2)}, replace(WIDE, allow_partial=False))
     again = rescored(first, walk_of(task.model), walk_of(bigram), WIDE.scales)
     assert again.words == {"short": []} and again.failed == ("short",)
 
 
+@pytest.mark.needs("k2")
 def test_a_beam_keeps_lattices_small_and_their_arcs_on_paths(task: Task, bigram: NgramModel) -> None:
     scores, _ = task.utterances(spread=4.0)
     options = replace(WIDE, lattice_beam=8.0, whole_lattices=False)

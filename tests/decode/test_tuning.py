@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-pytest.importorskip("k2")
-
 from asrkd.decode import Scales, Tuning, tune
 from asrkd.errors import InputError
 from asrkd.recipe.options import TuneOptions

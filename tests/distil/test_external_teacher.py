@@ -12,6 +12,7 @@ import pytest
 import torch
 import toy_posteriors
 from numpy.typing import NDArray
+from optional_packages import skip_without
 from toy_posteriors import DIM, NUM_CLASSES, make_ensemble, make_inputs
 
 from asrkd import config
@@ -62,7 +63,9 @@ def as_npz(path: Path, dump: Dump) -> Path:
 
 
 def as_kaldi(path: Path, dump: Dump) -> Path:
-    kaldi_native_io = pytest.importorskip("kaldi_native_io")
+    skip_without("kaldi_native_io")
+    import kaldi_native_io
+
     with kaldi_native_io.FloatMatrixWriter(f"ark,scp:{path}.ark,{path}.scp") as writer:
         for utt_id, values in dump.items():
             writer.write(utt_id, values)
@@ -245,7 +248,7 @@ def saved(save: Callable, damage: bool = False) -> bytes:
 )
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     if name.endswith(".scp"):
-        pytest.importorskip("kaldi_native_io")
+        skip_without("kaldi_native_io")
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content.replace(b"{tmp}", str(tmp_path).encode()))
@@ -262,8 +265,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, name: str, content:
     assert not (tmp_path / "run").exists(), "a command in an scp was run"
 
 
+@pytest.mark.needs("lhotse")
 def test_the_command_before_there_are_senones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("lhotse")
     from asrkd.recipe.options import SpeechOptions
 
     arguments = ["posteriors", "import", "--exp-dir", str(tmp_path), "--teachers", "x", "--out", str(tmp_path / "s")]

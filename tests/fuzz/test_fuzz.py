@@ -17,8 +17,6 @@ from fuzz.fuzz_one import damaged_fault, files_of
 from fuzz.mutations import KINDS, Edit, damage
 from fuzz.targets import OURS, TARGETS
 
-pytestmark = pytest.mark.k2
-
 EXAMPLES = 25
 EDITS = st.lists(
     st.builds(Edit, st.sampled_from(sorted(KINDS)), st.floats(0, 1, exclude_max=True), st.integers(0, (1 << 16) - 1)),

@@ -14,24 +14,19 @@ from decoding_peer import LEXICON, TEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-k2 = pytest.importorskip("k2")
-pytest.importorskip("kaldifst")
-
-from asrkd.errors import InputError  # noqa: E402 - after the check for k2
-from asrkd.graph.arrays import from_kaldifst, from_rows, sorted_by_source, to_const_kaldifst, to_kaldifst  # noqa: E402
-from asrkd.graph.build import GraphOptions, build_hclg, lexicon_and_grammar, pdf_costs  # noqa: E402
-from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph  # noqa: E402
-from asrkd.graph.grammar import grammar_fst  # noqa: E402
-from asrkd.graph.hmm_states import expand  # noqa: E402
-from asrkd.graph.on_demand import GrammarWalk  # noqa: E402
-from asrkd.graph.pronunciations import backoff_label, disambiguated, pronunciation_fst, word_labels  # noqa: E402
-from asrkd.hmm.topology import NUM_STATES, TransitionModel  # noqa: E402
-from asrkd.hmm.tree import SenoneTree  # noqa: E402
-from asrkd.lang.kneser_ney import estimate_kneser_ney  # noqa: E402
-from asrkd.lang.lexicon import Lexicon  # noqa: E402
-from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel  # noqa: E402
-
-pytestmark = pytest.mark.k2
+from asrkd.errors import InputError
+from asrkd.graph.arrays import from_kaldifst, from_rows, sorted_by_source, to_const_kaldifst, to_kaldifst
+from asrkd.graph.build import GraphOptions, build_hclg, lexicon_and_grammar, pdf_costs
+from asrkd.graph.decoding_graph import FINAL_LABEL, DecodingGraph
+from asrkd.graph.grammar import grammar_fst
+from asrkd.graph.hmm_states import expand
+from asrkd.graph.on_demand import GrammarWalk
+from asrkd.graph.pronunciations import backoff_label, disambiguated, pronunciation_fst, word_labels
+from asrkd.hmm.topology import NUM_STATES, TransitionModel
+from asrkd.hmm.tree import SenoneTree
+from asrkd.lang.kneser_ney import estimate_kneser_ney
+from asrkd.lang.lexicon import Lexicon
+from asrkd.lang.ngram import BOS, EOS, Entry, NgramModel
 
 # minimize_encoded rounds the cost of each arc to multiples of 1/1024.
 ROUNDING = 2 * 2.0**-10

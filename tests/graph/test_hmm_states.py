@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("kaldifst")
-
 from asrkd.graph.arrays import NO_FINAL, from_rows
 from asrkd.graph.hmm_states import ExpandedArcs, PdfCosts, expand
 from asrkd.hmm.tree import LEAF, LEFT, SenoneTree

@@ -5,12 +5,9 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-pytest.importorskip("kaldifst")
 
 from asrkd.graph.triphones import TriphoneTable
 from asrkd.hmm.topology import NUM_STATES

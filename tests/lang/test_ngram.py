@@ -282,9 +282,11 @@ def test_writing_and_reading_agree(tmp_path: Path, name: str) -> None:
     assert (tmp_path / f"again-{name}").read_bytes() == (tmp_path / name).read_bytes()
 
 
+@pytest.mark.needs("kenlm")
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_kenlm_agrees(tmp_path: Path, order: int) -> None:
-    kenlm = pytest.importorskip("kenlm")
+    import kenlm
+
     model = estimate_kneser_ney(markov_text(3, 500, WORDS), order)
     path = tmp_path / "model.arpa"
     model.write_arpa(path)
@@ -300,10 +302,12 @@ def test_kenlm_agrees(tmp_path: Path, order: int) -> None:
         assert mine == pytest.approx(scores, abs=1e-5)
 
 
+@pytest.mark.needs("kenlm")
 def test_perplexity_of_real_text_agrees_with_kenlm(
     speech_corpus: str, utterances: list[Utterance], tmp_path: Path
 ) -> None:
-    kenlm = pytest.importorskip("kenlm")
+    import kenlm
+
     train, test = ([one.words for one in utterances if one.split == split] for split in ("train", "test"))
     model = estimate_kneser_ney(train, 3)
     model.write_arpa(tmp_path / "lm.arpa")

@@ -12,7 +12,7 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.phones import SILENCE, is_reserved
 from asrkd.lang.subword import INSIDE_WORD, WORD_START, subword_lexicon, train_nearest_pieces, train_pieces
 
-pytest.importorskip("sentencepiece")
+pytestmark = pytest.mark.needs("sentencepiece")
 
 TEXT = [
     "THE BASIL IS IN THE BASKET",

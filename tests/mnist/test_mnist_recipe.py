@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optional_packages import is_installed
 from toy_digits import NUM_TEST, NUM_TRAIN, SMALL, students_by_name, write_corpus
 
 from asrkd.files import read_json
@@ -21,8 +21,7 @@ from recipes.mnist.markdown import results_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).parents[1].joinpath("toy_digits.py")
-CAN_DRAW = importlib.util.find_spec("matplotlib") is not None
-needs_pictures = pytest.mark.skipif(not CAN_DRAW, reason="no matplotlib, which draws the report")
+CAN_DRAW = is_installed("matplotlib")
 
 
 def run_recipe(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +64,7 @@ def test_a_whole_run_has_results_for_every_variant_and_claim(whole_run) -> None:
     assert "distilled: loss" in printed
 
 
-@needs_pictures
+@pytest.mark.needs("matplotlib", "jinja2")
 def test_a_report_has_every_figure_and_the_results_start_with_the_command(whole_run) -> None:
     exp, _, printed = whole_run
     assert printed.count("holds") and f"results: {exp / 'results.json'}" in printed
@@ -81,7 +80,7 @@ def test_a_report_has_every_figure_and_the_results_start_with_the_command(whole_
     assert "| teacher, baseline, distilled" in markdown.split("## How they were trained")[1]
 
 
-@needs_pictures
+@pytest.mark.needs("matplotlib", "jinja2")
 def test_names_and_commands_are_escaped(whole_run) -> None:
     exp, _, _ = whole_run
     from recipes.mnist.page import digits_page
@@ -96,7 +95,7 @@ def test_names_and_commands_are_escaped(whole_run) -> None:
     assert "<img src=x" not in results_markdown(results).replace(results["command"], "")
 
 
-@needs_pictures
+@pytest.mark.needs("matplotlib", "jinja2")
 def test_the_report_can_be_made_again_alone(whole_run) -> None:
     exp, arguments, _ = whole_run
     (exp / "report" / "report.html").unlink()
@@ -121,7 +120,7 @@ def test_a_second_run_does_nothing_and_a_changed_option_is_reported(whole_run) -
     assert "another configuration" in refused.stderr and len(refused.stderr.splitlines()) == 1
 
 
-@needs_pictures
+@pytest.mark.needs("matplotlib", "jinja2")
 def test_the_quick_profile_is_labelled_and_lists_unmeasured_claims(tmp_path: Path) -> None:
     done = run_recipe(
         str(tmp_path / "corpus"), "--profile=quick", f"--exp-dir={tmp_path / 'exp'}", "--eval-set=held-out"

@@ -112,8 +112,8 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         assert exit_.value.code == 2 and complaint in capsys.readouterr().err
 
 
+@pytest.mark.needs("lhotse")
 def test_a_run_of_any_recipe_is_read(tmp_path: Path) -> None:
-    pytest.importorskip("lhotse")
     from asrkd import config
     from asrkd.recipe.options import LibrispeechSpeechOptions, SpeechOptions, options_of_run
 
@@ -124,8 +124,8 @@ def test_a_run_of_any_recipe_is_read(tmp_path: Path) -> None:
         options_of_run(tmp_path)
 
 
+@pytest.mark.needs("lhotse")
 def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
-    pytest.importorskip("lhotse")
     from asrkd import config
     from asrkd.recipe.options import SpeechOptions
 

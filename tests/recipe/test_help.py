@@ -12,15 +12,10 @@ from pathlib import Path
 import pytest
 import tyro
 
-pytest.importorskip("k2")
-pytest.importorskip("lhotse")
-
 from asrkd.config import parse
 from asrkd.errors import InputError
 from asrkd.options import options_of
 from asrkd.recipe.options import LibrispeechSpeechOptions, SpeechOptions
-
-pytestmark = pytest.mark.k2
 
 ROOT = Path(__file__).resolve().parents[2]
 SET_BY_RUN = ("--train.seed", "--train.device")

@@ -12,10 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.k2
+@pytest.mark.needs("k2", "lhotse")
 @pytest.mark.slow
 def test_an_estimate_is_within_a_fifth_of_what_is_measured(tmp_path: Path) -> None:
-    pytest.importorskip("k2")
     sizes = ["--frames", "20000", "--shard-frames", "15000", "--same-frames", "0", "--no-search"]
     command = [sys.executable, "local/bench/memory.py", *sizes, "--work-dir", str(tmp_path), "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

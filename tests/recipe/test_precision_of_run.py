@@ -9,16 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-pytest.importorskip("k2")
-
 from asrkd.files import read_json, write_json
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions
 from asrkd.recipe import networks
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions
 from asrkd.workflow.provenance import processor_name
-
-pytestmark = pytest.mark.k2
 
 
 @pytest.mark.parametrize("choice", ["float32", "bfloat16"])

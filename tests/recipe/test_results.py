@@ -7,15 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-pytest.importorskip("k2")
-
 from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe import results
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.scoring import Scoring
 from asrkd.scoring.words import WordErrors, wer
-
-pytestmark = pytest.mark.k2
 
 
 def test_rare_kinds_of_confusions_are_not_crowded_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("k2")
-
 import torch
 from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from speech_stages import step_folder
@@ -29,8 +26,6 @@ from asrkd.recipe.lang import make_lexicon
 from asrkd.recipe.loss_checks import check_frames, check_labels, check_words, losses_content
 from asrkd.recipe.networks import LabelledFrames, labelled_store
 from asrkd.recipe.options import DoubtfulOptions, SpeechOptions
-
-pytestmark = pytest.mark.k2
 
 CORPUS = Corpus("mine", lambda folder: {}, lambda folder: "cmudict", closed_vocabulary=False, where="")
 FRAMES = 30

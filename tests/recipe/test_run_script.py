@@ -79,3 +79,14 @@ def test_a_checkout_may_be_in_any_folder(name: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, env=variables, cwd=checkout, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == f"{[str(python), '--stage', '3']!a} 1\n"
+
+
+def test_an_interpreter_without_packages_of_speech_is_refused_by_name(tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    done = run(ROOT / "recipes" / "an4" / "run.sh", "--help", ASRKD_PYTHON=str(bare), PYTHONPATH="")
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith(f"recipes/an4/run.sh: error: {bare}: expected ") and "ASRKD_PYTHON" in line
+    assert "found no k2 lhotse kaldifst kaldialign soundfile;" in line

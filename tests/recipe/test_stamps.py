@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("k2")
-
 import soundfile
 from speech_stages import run_manifests, step_folder
 from tiny_recipe import TinyRecipe
@@ -29,8 +26,6 @@ from asrkd.recipe.pipeline import build_steps
 from asrkd.recipe.run_options import save_config
 from asrkd.recipe.scoring import Scoring
 from asrkd.workflow.steps import Record, Stamps, step_stamps
-
-pytestmark = pytest.mark.k2
 
 
 def corpus_of(dictionary: Path, **changes: object) -> Corpus:

@@ -16,10 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-
-pytest.importorskip("lhotse")
-pytest.importorskip("k2")
-
 from lhotse import RecordingSet, SupervisionSet
 from speech_stages import run_manifests, step_folder
 
@@ -35,8 +31,6 @@ from asrkd.recipe.lang import check_words, make_lexicon, make_lm, measure_covera
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.pipeline import build_steps
 from asrkd.recipe.scoring import Scoring
-
-pytestmark = pytest.mark.k2
 
 SPEAKERS = ("ann", "bob", "cyd", "dan", "eve", "fay")
 RATE = 16000
@@ -187,6 +181,7 @@ TINY = [
 ]
 
 
+@pytest.mark.needs("k2")
 @pytest.mark.slow
 def test_a_whole_run_scores_words_and_no_noises(dictionary: Path, tmp_path: Path) -> None:
     noisy = {f"{speaker}-{n}": f"[noise] {TEXTS[n]} <noise>" for speaker in SPEAKERS for n in (0, 2)}

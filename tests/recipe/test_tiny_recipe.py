@@ -10,9 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("k2")
-
 from tiny_recipe import LM_SCALE, ROOT, TinyRecipe
 
 from asrkd.config import parse
@@ -27,8 +24,6 @@ from asrkd.recipe.labels import label_training
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
 from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.workflow.steps import step_stamps
-
-pytestmark = pytest.mark.k2
 
 CORPUS = Corpus(
     name="an4",

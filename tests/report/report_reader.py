@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
+from optional_packages import skip_without
 
 from asrkd.report import write_report
 
@@ -80,8 +80,7 @@ class Parsed(HTMLParser):
 def rendered(results: dict[str, Any], extras: dict[str, Any], folder: Path) -> tuple[str, Parsed]:
     """report.html and what it holds."""
     recoded = any(row.get("audio") for row in extras.get("worst_utterances") or ())
-    for package in ("matplotlib", "jinja2", *(("soundfile",) if recoded else ())):
-        pytest.importorskip(package, reason="an extra, `report` or `decode`, is not installed")
+    skip_without("matplotlib", "jinja2", *(("soundfile",) if recoded else ()))
     path = folder / "report.html"
     write_report(results, extras, path)
     markup = path.read_text(encoding="utf-8")

@@ -7,19 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from report_reader import rendered
 from sample_run import doubtful, wav_bytes
-
-pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
-pytest.importorskip("jinja2", reason="the extra `report` is not installed")
-pytest.importorskip("soundfile", reason="the extra `decode` is not installed")
-
-import soundfile
 
 from asrkd.errors import InputError
 from asrkd.report import write_results_md
 from asrkd.report.lost_sections import SHOWN_CARDS, doubtful_section
 from asrkd.report.lost_tables import doubtful_table, unaligned_table, worst_first
+
+pytestmark = pytest.mark.needs("matplotlib", "jinja2", "soundfile")
 
 
 def rows(number: int, **more: Any) -> dict[str, Any]:

@@ -10,12 +10,11 @@ import pytest
 from report_reader import Parsed, rendered
 from sample_run import minimal
 
-pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
-pytest.importorskip("jinja2", reason="the extra `report` is not installed")
-
 from asrkd.report.page import Figure, Page, Section, render_page
 from asrkd.report.plots import panel, to_svg
 from asrkd.report.tables import Table
+
+pytestmark = pytest.mark.needs("matplotlib", "jinja2")
 
 HOSTILE = '<script>alert("x")</script>|`$\\frac{&amp;*_a_'
 

@@ -10,13 +10,13 @@ import pytest
 from report_reader import rendered
 from sample_run import minimal
 
-pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
-
 from asrkd.report.plots import HeatMap, heat_map, log_y_scale, panel, to_svg, widen
 from asrkd.report.score_plots import Estimate, interval_dots
 from asrkd.report.training_plots import MIN_SPANS, curves, sweep_lines
 from asrkd.report.training_sections import CURVES
 from asrkd.report.training_tables import dev_measures, hard_label_level, sweep_table, sweep_text
+
+pytestmark = pytest.mark.needs("matplotlib")
 
 
 def ticks(svg: str, axis: str) -> list[str]:

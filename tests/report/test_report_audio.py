@@ -8,17 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from report_reader import Parsed
 from sample_run import wav_bytes
 
-pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
-pytest.importorskip("jinja2", reason="the extra `report` is not installed")
-pytest.importorskip("soundfile", reason="the extra `decode` is not installed")
-
-import soundfile
-
 from asrkd.errors import InputError
 from asrkd.report.page import audio_uri
+
+pytestmark = pytest.mark.needs("matplotlib", "jinja2", "soundfile")
 
 
 class TestAudio:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("kaldialign")
-
 from asrkd.errors import InputError
 from asrkd.lang.scripts import is_unspaced
 from asrkd.recipe.scoring import Scoring

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("kaldialign")
-
 from asrkd.errors import InputError
 from asrkd.scoring.bootstrap import UtteranceMetric, compare, interval
 from asrkd.scoring.characters import cer

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 
+import kaldialign
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-kaldialign = pytest.importorskip("kaldialign")
-
-from asrkd.errors import InputError  # noqa: E402 - after the check for kaldialign
-from asrkd.scoring.bootstrap import interval  # noqa: E402
-from asrkd.scoring.results import worst_rows  # noqa: E402
-from asrkd.scoring.words import confusions, wer, worst_utterances  # noqa: E402
+from asrkd.errors import InputError
+from asrkd.scoring.bootstrap import interval
+from asrkd.scoring.results import worst_rows
+from asrkd.scoring.words import confusions, wer, worst_utterances
 
 REFS = {"u1": "THE CAT SAT".split(), "u2": "A B C D".split(), "u3": ["YES"]}
 HYPS = {"u1": "THE CAT SAT".split(), "u2": "A X C D E".split(), "u3": []}

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("distributed")
-
 from cluster_work import Deadly, Squares
 from distributed.comm import CommClosedError
 from loopback_cluster import Cluster, cluster
@@ -24,6 +21,8 @@ from asrkd.workflow.cluster import require_workers
 from asrkd.workflow.executor import Executor
 from asrkd.workflow.futures_pool import map_on, require_same_code
 from asrkd.workflow.task import in_order
+
+pytestmark = pytest.mark.needs("distributed")
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = [number**2 for number in range(40)]

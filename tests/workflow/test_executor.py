@@ -14,6 +14,7 @@ import pytest
 import torch
 from cluster_work import ProcessIds, Products, Squares
 from loopback_cluster import cluster
+from optional_packages import skip_without
 
 from asrkd.errors import InputError
 from asrkd.files import save_tensors
@@ -36,7 +37,7 @@ def started(kind: str, folder: Path) -> Iterator[Executor]:
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             yield Executor(pool=pool)
     else:
-        pytest.importorskip("distributed")
+        skip_without("distributed")
         with cluster(folder) as workers:
             yield Executor(kind="dask", scheduler=workers.address)
 
@@ -75,8 +76,8 @@ def test_the_callers_threads_are_its_own_while_it_takes_results(kind: str, tmp_p
         torch.set_num_threads(before)
 
 
+@pytest.mark.needs("k2")
 def test_k2_is_used_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("k2")
     monkeypatch.setattr(local_pool, "survives_a_fork", lambda function: True)
     (one,) = {pid for _, pid in SERIAL.map(ProcessIds(uses_k2=True), range(3))}
     assert one != os.getpid()

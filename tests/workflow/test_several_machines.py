@@ -15,10 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("k2")
-
 from loopback_cluster import cluster
+from optional_packages import skip_without
 from tiny_recipe import TinyRecipe
 from torchrun_training import torchrun
 
@@ -40,7 +38,7 @@ from asrkd.recipe.trained import trained_precision
 from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.task import one_thread
 
-pytestmark = [pytest.mark.k2, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 TIMEOUT_SEC = 300
 
@@ -71,12 +69,12 @@ def words(exp_dir: Path, system: str) -> dict[str, str]:
     return read_json(exp_dir / "decode" / system / "hypotheses.json")["words"]
 
 
+@pytest.mark.needs("distributed")
 def test_a_cluster_that_loses_a_worker_makes_the_same(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     """Features, alignments, posteriors and words; a worker is killed while the flat start aligns, another comes.
 
     Paths are relative to where the recipe runs; the workers run in another folder.
     """
-    pytest.importorskip("distributed")
     parent = exp_dir.parent
     remove(exp_dir, "manifests", "features", "align", "tree", "labels", "posteriors")
     remove(exp_dir, "decode/dev/distilled", "decode/tuning", "decode/teacher_0", "decode/distilled")
@@ -199,7 +197,9 @@ def test_teachers_train_as_independent_jobs(tiny: TinyRecipe, finished: Path, ex
 
 def dumped(finished: Path, folder: Path) -> list[str]:
     """What another system would leave: logits of one teacher as numpy files, of the other as a Kaldi archive."""
-    kaldi_native_io = pytest.importorskip("kaldi_native_io")
+    skip_without("kaldi_native_io")
+    import kaldi_native_io
+
     options = options_of_run(finished)
     frames = LabelledFrames.open("train", options)
     (folder / "npy").mkdir(parents=True)

@@ -16,8 +16,6 @@ import torch
 from libri_speech import PART, SAMPLING_RATE
 from speech_stages import run_features, run_manifests
 
-pytest.importorskip("k2")
-
 from asrkd.data.corpora.librispeech import LibrispeechOptions, prepare_librispeech
 from asrkd.data.hold_out import held_out_speakers
 from asrkd.data.manifests import load_split
@@ -30,8 +28,6 @@ from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import DecodeTask, RescoreTask, Run, decode_split, open_grammars
 from asrkd.recipe.options import LibrispeechSpeechOptions, options_of_run
 from asrkd.workflow.executor import Executor
-
-pytestmark = pytest.mark.k2
 
 ROOT = Path(__file__).resolve().parents[3]
 TEST_PARTS = {"easy": "7312", "hard": "669"}
@@ -247,6 +243,7 @@ def models(small_librispeech: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "small.arpa", folder / "large.arpa"
 
 
+@pytest.mark.needs("k2")
 @pytest.mark.slow
 def test_whole_recipe(small_librispeech: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     small, large = models

@@ -12,9 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("k2")  # the recipe's stages need it
-
 from festival_speech import VOICES, available_voices
 from speech_stages import run_features, run_manifests, step_folder
 from timit_tree import HEADER_BYTES, MARKS, NUM_SA, SENTENCES, TRAIN, make_noise_tree, make_spoken_tree, write_rows
@@ -40,8 +37,6 @@ from asrkd.recipe.corpus import Corpus, prepare_corpus
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.lang import make_lexicon, make_lm
 from asrkd.recipe.options import SpeechOptions
-
-pytestmark = pytest.mark.k2
 
 RECIPE = Path(__file__).resolve().parents[3] / "recipes" / "timit" / "recipe.py"
 EACH = len(SENTENCES) - NUM_SA
@@ -311,6 +306,7 @@ def test_what_a_step_finds_is_one_line_and_exit_code_2(tree: Path, tmp_path: Pat
         assert last.startswith("recipes/timit/run.sh: error: ") and message in last
 
 
+@pytest.mark.needs("k2")
 @pytest.mark.slow
 def test_whole_recipe_on_speech_of_festival(tmp_path: Path) -> None:
     if not available_voices():
