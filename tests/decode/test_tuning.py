@@ -11,6 +11,8 @@ from asrkd.decode import Scales, Tuning, tune
 from asrkd.errors import InputError
 from asrkd.recipe.options import TuneOptions
 
+pytestmark = pytest.mark.needs("kaldialign")
+
 REFS = {"a-1": ["W"] * 400}
 
 
