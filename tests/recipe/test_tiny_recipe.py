@@ -20,7 +20,7 @@ from asrkd.nnet import TrainOptions
 from asrkd.recipe import networks, pipeline
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import runs
-from asrkd.recipe.labels import label_training
+from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
 from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.workflow.steps import step_stamps
