@@ -132,11 +132,13 @@ def test_an_interpreter_that_is_killed_stops_the_run_in_one_line_and_leaves_noth
         assert killed.run(partial(abs, -1)) == 1  # started anew
 
 
+# A test that runs in the background of a shell starts with SIGINT ignored.
 RUN_AND_WAIT = """
-import os, sys, time
+import os, signal, sys, time
 from functools import partial
 from pathlib import Path
 from asrkd.workflow.interpreter import Interpreter
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Interpreter(Path(sys.argv[1])) as other:
     print(other.run(os.getppid), flush=True)
     other.run(partial(time.sleep, 600))
