@@ -145,9 +145,11 @@ def _load(model: Path | str) -> SentencePieceProcessor:
     if not Path(model).is_file():
         raise InputError(f"{model}: no such file")
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(model))
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        processor.nbest_encode("A", nbest_size=1)  # models of another type than unigram load, and have no segmentations
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{model}: expected a SentencePiece model, found something else ({error})") from None
+        raise InputError(f"{model}: expected a unigram model of SentencePiece, found another file ({error})") from None
+    return processor
 
 
 def _segmentations(

@@ -122,8 +122,19 @@ def test_damaged_models_are_refused(tmp_path: Path) -> None:
         subword_lexicon(["A"], tmp_path / "absent.model")
     for content in (b"", b"not a model"):
         (tmp_path / "bad.model").write_bytes(content)
-        with pytest.raises(InputError, match=r"bad.model: expected a SentencePiece model"):
+        with pytest.raises(InputError, match=r"bad.model: expected a unigram model of SentencePiece"):
             subword_lexicon(["A"], tmp_path / "bad.model")
+
+
+def test_a_model_of_another_type_is_refused(tmp_path: Path) -> None:
+    import sentencepiece
+
+    with (tmp_path / "bpe.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["GO ON", "NO GO"]), model_writer=file, model_type="bpe", vocab_size=8, minloglevel=2
+        )
+    with pytest.raises(InputError, match=r"bpe.model: expected a unigram model of SentencePiece.*not available"):
+        subword_lexicon(["GO"], tmp_path / "bpe.model")
 
 
 def test_the_default_options_fit_real_text(
