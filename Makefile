@@ -39,7 +39,7 @@ lint: $(SETUP)  ## ruff and mypy
 	$(PYTHON) -m mypy
 
 docs:  ## the site of docs/ into site/, with broken links as errors
-	@local/setup_docs.sh
+	@local/setup_tools.sh docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
 
 bench: $(SETUP) $(BENCHMARKS:%=exp/bench/%.json)  ## all benchmarks and BENCHMARKS.md; needs a finished run (exp/an4, else exp/prompts: `make demo`) and pocketsphinx-en-us
@@ -63,7 +63,7 @@ setup-train:  ## make .venv-train (Python 3.11, torch 2, no k2)
 	@local/setup_train.sh
 
 setup-peers:
-	@local/setup_peers.sh
+	@local/setup_tools.sh peers
 
 corpus:  ## fetch the prompts corpus into data/prompts
 	@local/fetch_prompts.sh data/prompts

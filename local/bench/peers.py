@@ -1,6 +1,6 @@
 """Recognisers that people would take instead: errors and real-time factors on the test set of a finished run.
 
-    local/setup_peers.sh
+    local/setup_tools.sh peers
     .venv/bin/python local/bench/peers.py --exp-dir exp/mini_librispeech
 
 pocketsphinx 5 comes with its model, dictionary and trigram of English, and decodes whole utterances with its defaults.
@@ -82,7 +82,7 @@ def by_student(split: CorpusSplit, options: SpeechOptions) -> Recognised:
 def by_pocketsphinx(split: CorpusSplit, python: Path) -> Recognised:
     """By pocketsphinx, in a process of the interpreter that has it."""
     if not python.is_file():
-        raise InputError(f"{python}: no such interpreter; local/setup_peers.sh makes it")
+        raise InputError(f"{python}: no such interpreter; local/setup_tools.sh peers makes it")
     with tempfile.TemporaryDirectory() as folder:
         files = {}
         for one in split.supervisions:
