@@ -86,4 +86,5 @@ def new_pages(memory: str) -> int:
 
 
 def test_memory_freed_is_used_again() -> None:
-    assert new_pages("kept") < 16 < new_pages("as it was")  # even where pages are of 2 MiB
+    # A small block can come to lie in the way of a large one, which is then laid elsewhere once: so not "no new pages".
+    assert 4 * new_pages("kept") < new_pages("as it was")
