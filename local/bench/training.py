@@ -31,7 +31,7 @@ from asrkd.recipe.network_cost import Network
 FEATURES, LEFT, RIGHT = 40, 20, 5
 UTTERANCE_FRAMES = 1000
 DEPTH_NATS = 10.0  # of the random posteriors
-PEAK_GOAL, PEER_GOAL, GPU_GOAL = 0.6, 2.5, 1.0e6
+PEAK_GOAL, PEER_GOAL, GPU_GOAL = 0.75, 4.3, 1.0e6
 PAPERS = (8, 2560, 14000)  # layers, width and senones (Hinton et al. 2015, section 5)
 
 
