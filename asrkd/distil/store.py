@@ -17,7 +17,7 @@ from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, map_tensors, read_object, reading, tensor_digest
 from asrkd.nnet.evaluate import CHUNK, iter_logits
-from asrkd.nnet.inputs import InputSource, take_rows
+from asrkd.nnet.inputs import InputSource, load_rows, take_rows
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished
 from asrkd.workflow.executor import SERIAL, Executor
@@ -109,7 +109,7 @@ class StoredTargets:
 
     def subset(self, ids: Tensor, device: torch.device) -> StoredTargets:
         """The rows of frames ids [n] alone, then numbered from 0, in the memory of `device`."""
-        rows = Compressed(*(take_rows(part, ids, device) for part in self._rows))
+        rows = Compressed(*(load_rows(part, ids, device) for part in self._rows))
         return StoredTargets(rows, self.options, self.fingerprint)
 
 
