@@ -49,11 +49,15 @@ def large_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
     What shards are loaded into would else be blocks of malloc. A thread's blocks lie in heaps of 64 MB, and shards that
     differ a little in size leave gaps there that nothing fits: the memory of a training grew with the number of shards.
+    MemoryError where there is none.
     """
     num_bytes = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
     if num_bytes < LARGE_BYTES:
         return torch.empty(shape, dtype=dtype)
-    mapped = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        mapped = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"cannot allocate memory: {num_bytes:,} bytes ({error})") from None
     return torch.frombuffer(mapped, dtype=dtype).view(shape)
 
 
@@ -100,3 +104,16 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     return all(set_option(option, value) == 1 for option, value in MALLOC_SETTINGS.items())
+
+
+def release_freed_memory() -> bool:
+    """Have glibc give the system every free page of its heaps. Returns False where the C library is another one.
+
+    What one phase of a process freed, and the next one cannot use because of gaps, would else be memory of both.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    trim(0)
+    return True
