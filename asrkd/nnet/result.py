@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from asrkd.files import fingerprint, load_tensors, reading, tensor_digest, write_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME, START_NAME, Progress
@@ -59,11 +60,17 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
 
 def _inputs_digest(data: TrainingData, seed: int) -> str:
     ids = data.frame_ids
-    sampled = ids[torch.linspace(0, len(ids) - 1, min(INPUT_SAMPLE, len(ids))).long()]
+    sampled = ids[sampled_positions(len(ids))]
     device = device_of(data.inputs)
     # `sample` reads examples from the disk that this process has not loaded.
     read = getattr(data.inputs, "sample", data.inputs.batch)
     return tensor_digest(read(sampled.to(device), epoch_generator(seed, 0, AUGMENTATION, device)))
+
+
+def sampled_positions(num_examples: int) -> Tensor:
+    """Positions [n] of the examples whose inputs are in a training's fingerprint, evenly from the first to the last."""
+    even = torch.linspace(0, num_examples - 1, min(INPUT_SAMPLE, num_examples)).long()
+    return even.clamp_(max=num_examples - 1)  # float32 rounds the last of more than 16 million up, to one that is not
 
 
 def load_result(out_dir: Path, run_fingerprint: str, model: Model) -> TrainResult | None:

@@ -13,6 +13,7 @@ import pytest
 
 from asrkd.files import load_tensors, read_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
+from asrkd.nnet.result import INPUT_SAMPLE, sampled_positions
 
 SCRIPT = Path(__file__).parents[1].joinpath("killed_training.py")
 NOT_TIMING = ("epoch", "train_loss", "dev_loss", "dev_accuracy", "lr")
@@ -119,3 +120,11 @@ def test_torn_bytes_in_the_checkpoint_itself_start_anew(trainings, uninterrupted
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     assert trainings.run(tmp_path, kind) == 0
     assert outcome(tmp_path) == expected
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 64, 1000, (1 << 24) + 3, 50_000_471, 1_040_000_000])
+def test_the_examples_of_the_fingerprint_are_examples(num_examples: int) -> None:
+    positions = sampled_positions(num_examples)
+    assert len(positions) == min(INPUT_SAMPLE, num_examples)
+    assert int(positions[0]) == 0 and num_examples - 1 - int(positions[-1]) <= num_examples >> 23
+    assert bool((positions.diff() > 0).all())
