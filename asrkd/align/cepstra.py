@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asrkd.features.store import FrameStore
-from asrkd.workflow.memory import new_tensor, spans
+from asrkd.workflow.memory import new_tensor, release_freed_memory, spans
 
 NUM_CEPSTRA = 13
 # On either side. HTK and Kaldi take 2, but wider slopes blur the change from one phone to the next. From 2 to 1, the
@@ -34,6 +34,7 @@ def cepstra(store: FrameStore, utt_ids: Sequence[str] | None = None, folder: Pat
         slope = deltas(static, lengths)
         torch.cat([static, slope, deltas(slope, lengths)], dim=1, out=out[done : done + len(shard)])
         done += len(shard)
+        release_freed_memory()  # the next shard differs a little in size, and gaps would add up
     mean, deviation = out.mean(0), out.std(0, unbiased=False).clamp_min(1e-6)
     for frames in spans(len(part)):
         out[frames].sub_(mean).div_(deviation)

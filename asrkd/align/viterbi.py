@@ -27,7 +27,7 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.lang.lexicon import Lexicon
 from asrkd.workflow.cache import Arrays, Codec, ResultCache
 from asrkd.workflow.executor import SERIAL, Executor
-from asrkd.workflow.memory import keep_freed_memory, named_memory_error
+from asrkd.workflow.memory import keep_freed_memory, named_memory_error, release_freed_memory
 from asrkd.workflow.task import Task
 
 ScoreFn = Callable[[str], Tensor | Iterable[Tensor]]
@@ -190,6 +190,7 @@ def viterbi(
     """
     batches = corpus.batches(options, num_pdfs)
     paths = _Paths(corpus, folder)
+    release_freed_memory()  # of what the process did before: those that search are forked from it
     with tqdm(total=paths.num_frames, desc=desc, unit="frame", unit_scale=True, leave=False) as bar:
         for number, aligned in executor.map(task, batches, cache):
             for transcript, path in zip(batches[number], aligned, strict=True):

@@ -17,10 +17,11 @@ from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, map_tensors, read_object, reading, tensor_digest
 from asrkd.nnet.evaluate import CHUNK, iter_logits
-from asrkd.nnet.inputs import InputSource, take_rows
+from asrkd.nnet.inputs import InputSource, load_rows, take_rows
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished
 from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.memory import release_freed_memory
 from asrkd.workflow.task import Task, in_order
 
 # Version of the files and of a row's layout. A store of another format is refused.
@@ -109,7 +110,7 @@ class StoredTargets:
 
     def subset(self, ids: Tensor, device: torch.device) -> StoredTargets:
         """The rows of frames ids [n] alone, then numbered from 0, in the memory of `device`."""
-        rows = Compressed(*(take_rows(part, ids, device) for part in self._rows))
+        rows = Compressed(*(load_rows(part, ids, device) for part in self._rows))
         return StoredTargets(rows, self.options, self.fingerprint)
 
 
@@ -240,6 +241,7 @@ def write_store(
     made_by = fingerprint(index)
     if is_finished(path / INDEX_FILE, made_by):
         return PosteriorStore.open(path)
+    release_freed_memory()  # of what the process did before: those that make rows are forked from it
     with closing(AppendStore(path, made_by, COLUMNS)) as store:
         done = store.num_rows
         all_spans = chunks(index["offsets"][-1]) if spans is None else spans

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
-from asrkd.workflow.memory import SHARD_FRAMES, new_tensor
+from asrkd.workflow.memory import SHARD_FRAMES, large_tensor, new_tensor, spans
 
 LEFT_CONTEXT_FRAMES = 20  # the paper's 26 frames, of which the 21st is predicted (section 3.1)
 RIGHT_CONTEXT_FRAMES = 5
@@ -129,8 +129,7 @@ class SplicedFrames:
 
     def subset(self, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
         """The examples of frame_ids [n] (CPU) alone, read into memory on `device` and numbered from 0."""
-        positions = self._utterance(frame_ids).unique()
-        return self._read(positions, frame_ids, device, dtype)
+        return self._read(self._utterances(frame_ids), frame_ids, device, dtype)
 
     def partition(
         self, frame_ids: Tensor, num_parts: int, generator: torch.Generator, folder: Path | None = None
@@ -163,26 +162,33 @@ class SplicedFrames:
         """Position of the utterance of each frame."""
         return torch.searchsorted(self.store.offsets, frame_ids, right=True) - 1
 
+    def _utterances(self, frame_ids: Tensor) -> Tensor:
+        """Positions of the utterances of these frames, ascending."""
+        of_shards = [self._utterance(ids).unique() for ids in frame_ids.split(SHARD_FRAMES)]
+        return torch.cat(of_shards).unique()
+
     def _read(self, positions: Tensor, frame_ids: Tensor, device: torch.device, dtype: torch.dtype) -> Windows:
         """Windows of frame_ids, all of them in the utterances at `positions` [N], ascending."""
         context = self.left + self.right
         begins = self.store.offsets[positions]
         lengths = self.store.offsets[positions + 1] - begins
         starts = (lengths + context).cumsum(0) - (lengths + context)
-        padded = torch.empty(int((lengths + context).sum()), self.store.num_features, dtype=dtype)
+        padded = large_tensor((int((lengths + context).sum()), self.store.num_features), dtype)
         for row, position, length in zip(starts.tolist(), positions.tolist(), lengths.tolist(), strict=True):
             body = padded[row + self.left : row + self.left + length]
             body.copy_(self.store.frames(position))
             padded[row : row + self.left] = body[0]
             padded[row + self.left + length : row + context + length] = body[-1]
-        slots = torch.searchsorted(begins, frame_ids, right=True) - 1
-        first_rows = frame_ids - begins[slots] + starts[slots]
+        first_rows = large_tensor((len(frame_ids),), torch.long)
+        for part in spans(len(frame_ids)):
+            slots = torch.searchsorted(begins, frame_ids[part], right=True) - 1
+            first_rows[part] = frame_ids[part] - begins[slots] + starts[slots]
         return Windows(padded.to(device), first_rows.to(device), context + 1)
 
     def _load(self) -> Windows:
         """Windows of the frames in memory, by the store's frame ids."""
         everything = self._utt_ids is None
-        positions = torch.arange(len(self.store.utt_ids)) if everything else self._utterance(self.frame_ids).unique()
+        positions = torch.arange(len(self.store.utt_ids)) if everything else self._utterances(self.frame_ids)
         windows = self._read(positions, self.frame_ids, self.device, self.dtype)
         if not everything:
             # One entry for each frame id of the store; where no frame is in memory, one number seen as all of them.

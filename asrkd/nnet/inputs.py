@@ -24,6 +24,7 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.files import tensor_digest
 from asrkd.nnet.losses import accumulation_dtype, label_cross_entropy, mixed_label_cross_entropy
+from asrkd.workflow.memory import large_tensor
 
 
 class InputSource(Protocol):
@@ -183,7 +184,7 @@ class HardTargets:
         return self.labels.device
 
     def subset(self, ids: Tensor, device: torch.device) -> HardTargets:
-        return HardTargets(take_rows(self.labels, ids, device), self.label_smoothing)
+        return HardTargets(load_rows(self.labels, ids, device), self.label_smoothing)
 
     def __call__(self, logits: Tensor, ids: Tensor) -> Tensor:
         labels = take_rows(self.labels, ids, logits.device)
@@ -201,3 +202,11 @@ class HardTargets:
 def take_rows(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:
     """Rows `ids` of `values` on `device`; the three may be on different devices."""
     return values.index_select(0, ids.to(values.device)).to(device)
+
+
+def load_rows(values: Tensor, ids: Tensor, device: torch.device) -> Tensor:
+    """As `take_rows`, of a shard: rows that stay for many batches."""
+    if values.device.type != "cpu":
+        return take_rows(values, ids, device)
+    rows = large_tensor((len(ids), *values.shape[1:]), values.dtype)
+    return torch.index_select(values, 0, ids.cpu(), out=rows).to(device)

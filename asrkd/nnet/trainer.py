@@ -34,7 +34,7 @@ from asrkd.nnet.step import run_step
 from asrkd.nnet.training_data import DevSet, TrainingData
 from asrkd.nnet.training_state import TrainingState, epoch_batches
 from asrkd.workflow.distributed import ProcessGroup
-from asrkd.workflow.memory import keep_freed_memory
+from asrkd.workflow.memory import keep_freed_memory, release_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,7 @@ def _train(training: _Training) -> TrainResult:
     device = ranks.device(resolve_device(options.device))
     model.to(device)
     if device.type == "cpu":
+        release_freed_memory()  # of what the process did before
         keep_freed_memory()
     run_fingerprint = training_fingerprint(model, training.seeds, training.data, options)
     with cpu_threads(options.num_threads), ranks.joined(device):

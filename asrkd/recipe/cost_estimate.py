@@ -39,7 +39,8 @@ PROBE_SECONDS = 5.0
 
 # A finished run has these.
 OF_RUN = (
-    *("hours", "copies", "frame-shift-ms", "features", "context", "senones", "phones", "teachers", "teacher."),
+    *("hours", "copies", "utterance-sec", "frame-shift-ms", "features", "context", "senones", "phones", "teachers"),
+    "teacher.",
     *("student.", "mono-rounds", "tree-rounds", "label-epochs", "posteriors.", "train.", "devices"),
 )
 
@@ -60,6 +61,8 @@ class CostOptions:
     """Hours of speech to train on."""
     copies: int = 1
     """Speeds at which all of it is trained on; 1: the original alone."""
+    utterance_sec: float = 12.0
+    """Mean length of an utterance, seconds: names and words of all utterances are in memory."""
     frame_shift_ms: float = 10.0
     """Time from one frame to the next, ms."""
     features: int = 40
@@ -93,7 +96,8 @@ class CostOptions:
 
     def __post_init__(self) -> None:
         require_set_by_run(self)
-        for name in ("hours", "copies", "frame_shift_ms", "features", "context", "senones", "teachers", "devices"):
+        numbers = ("hours", "copies", "utterance_sec", "frame_shift_ms", "features", "context", "senones", "teachers")
+        for name in (*numbers, "devices"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise InputError(f"--{name.replace('_', '-')}: expected a positive number, found {value:g}")
@@ -104,6 +108,11 @@ class CostOptions:
     def frames(self) -> int:
         """Frames of all copies."""
         return round(self.hours * SECONDS_PER_HOUR * MS_PER_SEC / self.frame_shift_ms) * self.copies
+
+    @property
+    def utterances(self) -> int:
+        """Utterances of all copies."""
+        return math.ceil(self.hours * SECONDS_PER_HOUR / self.utterance_sec) * self.copies
 
     @property
     def input_dim(self) -> int:
@@ -158,10 +167,10 @@ def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
 
     def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
         flop = float(network.training_flop) * options.frames * options.train.epochs * number
-        memory = training_bytes(network, options.train, options.frames, options.features, targets)
+        memory = training_bytes(network, options.train, options.frames, options.features, options.utterances, targets)
         return Cost(part, flop, flop / rate, number, FLOAT_BYTES * network.parameters * number, memory)
 
-    labels_memory = label_bytes(teacher, options.train, options.frames, options.features)
+    labels_memory = label_bytes(teacher, options.train, options.frames, options.features, options.utterances)
     teachers = training(teacher, options.teachers, rates.teacher, "teachers", 0)
     scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
     return [
@@ -176,7 +185,7 @@ def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
             # Machines of a cluster share the frames; several GPUs do not.
             1 if options.device.startswith("cuda") else options.devices,
             row_bytes * options.frames,
-            posterior_bytes(teacher, options.teachers),
+            posterior_bytes(teacher, options.teachers, options.utterances),
         ),
         training(student, 1, rates.student, "student", row_bytes),
     ]
@@ -240,8 +249,10 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
     _require_options(exp_dir, "students/distilled", {"student": chosen.student})
     store = FrameStore.open(RunFolders(exp_dir).features("train"))
     tree, _, _ = load_hmm(exp_dir / "tree")
+    hours = len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_PER_HOUR
     return CostOptions(
-        hours=len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_PER_HOUR,
+        hours=hours,
+        utterance_sec=hours * SECONDS_PER_HOUR / len(store.utt_ids),
         frame_shift_ms=store.frame_shift_ms,
         features=store.num_features,
         context=chosen.context.left + 1 + chosen.context.right,

@@ -1,7 +1,8 @@
 """The memory of each part of a run: what its largest process allocates at its peak. Mapped files do not count.
 
 The constants are measured (`local/bench/memory.py`). The counts follow from the shapes: weights, activations, and the
-frames that are in memory, which are all of them or two shards.
+frames that are in memory, which are all of them or two shards. What is in memory of every utterance is its name and
+words: a small part of its frames, but the part that grows with the corpus.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ SEARCH_BYTES = 125e6
 # Of each frame in memory: its row among the spliced frames, its label, its index in the order of the epoch; and in
 # shards, for two of which these are made again and again.
 ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
+# Of each utterance of the corpus: name, speaker, words and where its frames lie, in a training; while alignments are
+# made; while posteriors are made, which opens the stores twice.
+UTTERANCE_BYTES, ALIGNED_UTTERANCE_BYTES, SCORED_UTTERANCE_BYTES = 650, 1000, 1450
 # Weights, gradients, AdamW's two moments and the best epoch's weights, in float32.
 BYTES_PER_TRAINED_PARAMETER = 5 * FLOAT_BYTES
 # Cepstra and the triphones of SHARD_FRAMES frames while they are counted, for each frame.
@@ -33,13 +37,16 @@ def loaded_frames(frames: int, train: TrainOptions) -> int:
     return frames if train.shard_frames is None else min(frames, 2 * train.shard_frames)
 
 
-def training_bytes(network: Network, train: TrainOptions, frames: int, features: int, row_bytes: int = 0) -> int:
+def training_bytes(
+    network: Network, train: TrainOptions, frames: int, features: int, utterances: int, row_bytes: int = 0
+) -> int:
     """Of a training; row_bytes: of a frame's soft targets, which only shards have in memory."""
+    process = PROCESS_BYTES + UTTERANCE_BYTES * utterances
     of_ids = ID_BYTES if train.shard_frames is None else ID_BYTES_IN_SHARDS + row_bytes
     per_frame = FLOAT_BYTES * features + of_ids
     weights = network.parameters * BYTES_PER_TRAINED_PARAMETER
     batch = max(network.activations(train.batch_size), scoring_bytes(network))
-    return int(PROCESS_BYTES + weights + batch + per_frame * loaded_frames(frames, train))
+    return int(process + weights + batch + per_frame * loaded_frames(frames, train))
 
 
 def scoring_bytes(network: Network, models: int = 1) -> int:
@@ -48,14 +55,16 @@ def scoring_bytes(network: Network, models: int = 1) -> int:
     return FLOAT_BYTES * CHUNK * (network.input_dim + models * of_model)
 
 
-def label_bytes(network: Network, train: TrainOptions, frames: int, features: int) -> int:
+def label_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
     """Of stages 4 and 5: networks train, frames are counted, and batches are aligned."""
-    training = training_bytes(network, train, frames, features)
-    counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES)
+    of_corpus = (ALIGNED_UTTERANCE_BYTES - UTTERANCE_BYTES) * utterances
+    training = training_bytes(network, train, frames, features, utterances) + of_corpus
+    counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES) + ALIGNED_UTTERANCE_BYTES * utterances
     # A process that searches is forked from the one that has trained and counted, and has its memory too.
     return int(max(training, counting) + SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES))
 
 
-def posterior_bytes(network: Network, models: int) -> int:
+def posterior_bytes(network: Network, models: int, utterances: int) -> int:
     """Of a process that makes posteriors: the teachers' weights, and one chunk of frames at a time."""
-    return int(PROCESS_BYTES + FLOAT_BYTES * models * network.parameters + scoring_bytes(network, models))
+    process = PROCESS_BYTES + SCORED_UTTERANCE_BYTES * utterances
+    return int(process + FLOAT_BYTES * models * network.parameters + scoring_bytes(network, models))

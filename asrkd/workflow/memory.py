@@ -22,6 +22,9 @@ SHARD_FRAMES = 1 << 17
 # glibc's M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD (malloc.h), in bytes.
 MALLOC_SETTINGS = {-3: 2**30, -1: 2**31 - 1, -2: 2**27}
 
+# From this size on, a tensor that `large_tensor` makes has pages of its own.
+LARGE_BYTES = 1 << 20
+
 # What torch and k2 write where they could not allocate; numpy raises MemoryError, as does C++'s std::bad_alloc.
 NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "out of memory")
 
@@ -38,6 +41,23 @@ def new_tensor(shape: tuple[int, ...], dtype: torch.dtype, folder: Path | None) 
     with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, num_bytes)  # a write to a page that the disk has no room for kills
         mapped = mmap.mmap(file.fileno(), num_bytes)
+    return torch.frombuffer(mapped, dtype=dtype).view(shape)
+
+
+def large_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor in memory, whose pages the system gets back with the last tensor that uses it.
+
+    What shards are loaded into would else be blocks of malloc. A thread's blocks lie in heaps of 64 MB, and shards that
+    differ a little in size leave gaps there that nothing fits: the memory of a training grew with the number of shards.
+    MemoryError where there is none.
+    """
+    num_bytes = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+    if num_bytes < LARGE_BYTES:
+        return torch.empty(shape, dtype=dtype)
+    try:
+        mapped = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"cannot allocate memory: {num_bytes:,} bytes ({error})") from None
     return torch.frombuffer(mapped, dtype=dtype).view(shape)
 
 
@@ -84,3 +104,16 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     return all(set_option(option, value) == 1 for option, value in MALLOC_SETTINGS.items())
+
+
+def release_freed_memory() -> bool:
+    """Have glibc give the system every free page of its heaps. Returns False where the C library is another one.
+
+    What one phase of a process freed, and the next one cannot use because of gaps, would else be memory of both.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    trim(0)
+    return True

@@ -59,6 +59,7 @@ SPREAD = 2.0  # of the phones' means, in standard deviations of their frames
 TRUTH_FILE = "truth.safetensors"
 SAMPLE_SEC = 0.02
 FRAMES_PER_HOUR = 360_000
+MEAN_FRAMES = 630  # of an utterance: 34.5 words of 9 states, and two pauses, of 2 frames each
 MAX_ERROR = 0.2
 DONE_FILE = "memory.json"
 
@@ -127,6 +128,7 @@ def estimated(frames: int, options: Options) -> dict[str, int]:
     run = _run_options(Path(), options)
     chosen = CostOptions(
         hours=frames / FRAMES_PER_HOUR,
+        utterance_sec=MEAN_FRAMES / FRAMES_PER_HOUR * 3600,
         features=NUM_FEATURES,
         context=run.context.left + 1 + run.context.right,
         senones=run.tree.num_leaves,

@@ -15,7 +15,7 @@ from asrkd.nnet import TrainOptions
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates, measured_costs
 from asrkd.recipe.cost_estimate import options_of_run as estimate_of_run
-from asrkd.recipe.memory_estimate import ID_BYTES, ID_BYTES_IN_SHARDS, PROCESS_BYTES
+from asrkd.recipe.memory_estimate import ID_BYTES, ID_BYTES_IN_SHARDS, PROCESS_BYTES, UTTERANCE_BYTES
 from asrkd.recipe.network_cost import Network
 from asrkd.workflow.steps import Record
 
@@ -72,9 +72,23 @@ def test_shards_bound_the_memory() -> None:
     for options, frames in ((shards, 2000), (replace(shards, hours=1000.0), 2000), (SMALL, 720_000)):
         _, labels, teachers, _, student = cost_estimate(options, Rates(1e9, 1e9, 1e9, measured=False))
         ids = ID_BYTES if options is SMALL else ID_BYTES_IN_SHARDS
-        assert teachers.memory_bytes - PROCESS_BYTES == pytest.approx(frames * (16 + ids), abs=3e6)
+        process = PROCESS_BYTES + options.utterances * UTTERANCE_BYTES
+        assert teachers.memory_bytes - process == pytest.approx(frames * (16 + ids), abs=3e6)
         assert labels.memory_bytes >= teachers.memory_bytes
         assert student.memory_bytes <= teachers.memory_bytes + frames * 18
+
+
+def test_memory_has_the_names_and_words_of_all_utterances() -> None:
+    shards = replace(SMALL, hours=10.0, train=replace(SMALL.train, shard_frames=1000))
+    short = replace(shards, utterance_sec=shards.utterance_sec / 2)
+    assert (shards.utterances, short.utterances) == (2 * 3000, 2 * 6000)
+    rates = Rates(1e9, 1e9, 1e9, measured=False)
+    more = {
+        of_short.part: of_short.memory_bytes - of_long.memory_bytes
+        for of_short, of_long in zip(cost_estimate(short, rates), cost_estimate(shards, rates), strict=True)
+    }
+    assert more.pop("features") == 0
+    assert min(more.values()) == more["teachers"] == more["student"] == 6000 * UTTERANCE_BYTES
 
 
 def test_machines_share_the_posteriors_but_gpus_do_not() -> None:

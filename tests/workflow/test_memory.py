@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asrkd.workflow.memory import new_tensor, spans, utterance_shards
+from asrkd.workflow.memory import LARGE_BYTES, large_tensor, new_tensor, spans, utterance_shards
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.float32])
@@ -23,6 +23,51 @@ def test_a_tensor_on_the_disk_is_a_tensor_and_leaves_no_file(dtype: torch.dtype,
     assert list(tmp_path.iterdir()) == []
     assert new_tensor((0, 3), dtype, tmp_path).shape == (0, 3)
     assert new_tensor((2,), dtype, None).shape == (2,)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.float16, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("num_bytes", [0, 96, 2 * LARGE_BYTES])
+def test_a_large_tensor_is_a_tensor(dtype: torch.dtype, num_bytes: int) -> None:
+    shape = (num_bytes // (3 * torch.empty(0, dtype=dtype).element_size()), 3)
+    tensor = large_tensor(shape, dtype)
+    assert (tensor.shape, tensor.dtype) == (shape, dtype)
+    assert bool((tensor.fill_(1) == 1).all())
+
+
+# Shards of 20 to 29 MB that a thread loads while the one before is in use, and 100 MB of blocks with a gap after them.
+RETURNED = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import torch
+from asrkd.workflow.memory import keep_freed_memory, large_tensor, release_freed_memory
+
+def megabytes():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e3
+
+assert keep_freed_memory()
+before, peak, shard = megabytes(), 0.0, None
+with ThreadPoolExecutor(1) as loader:
+    for number in range(40):
+        size = 20_000_000 + number % 7 * 1_500_000
+        loaded = loader.submit(lambda: large_tensor((size,), torch.uint8).fill_(1)).result()
+        peak = max(peak, megabytes() - before)
+        shard = loaded
+del shard, loaded
+print(round(peak), round(megabytes() - before))
+blocks = [torch.ones(100_000, dtype=torch.uint8) for _ in range(1000)]
+last, blocks = blocks[-1], None  # the last one is the end of the heap, which therefore stays as long
+full = megabytes()
+assert release_freed_memory()
+print(round(full - megabytes()))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RssAnon is Linux'")
+def test_freed_shards_and_gaps_between_blocks_are_given_back() -> None:
+    (peak, left), (released,) = (map(int, line.split()) for line in output(RETURNED, Path()).splitlines())
+    assert 50 <= peak <= 2 * 29 + 6, "two shards, however many there were"
+    assert left <= 6 and released >= 90
 
 
 # A process with 400 MB more data than it has now; the tensor would need 800 MB.
