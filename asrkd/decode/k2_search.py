@@ -46,9 +46,10 @@ class K2Search:
 
     def _scaled(self, every_state_final: bool) -> k2.Fsa:
         fsa = self.graph.to_k2(every_state_final)
-        num_words = self.graph.num_words[fsa.words_on_arc.long()]
+        num_words = self.graph.num_words.index_select(0, fsa.words_on_arc)
         fsa.scores = self.options.lm_scale * fsa.graph_scores + self.options.insertion_score * num_words
-        fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
+        if self.lattices and not self.options.whole_lattices:
+            fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
         return fsa
 
     def __call__(self, scores: Tensor) -> tuple[UtteranceLattice, bool]:

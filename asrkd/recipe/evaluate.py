@@ -201,11 +201,13 @@ def make_graph(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 9: HCLG of the lexicon, the language model, the tree and its transitions."""
     folders = RunFolders(options.exp_dir)
     tree, transitions, _ = load_hmm(folders.tree)
-    lexicon, model = Lexicon.load(folders.decode_lexicon), read_arpa(folders.arpa)
-    graph = build_hclg(lexicon, model, tree, transitions, options.graph)
+    lexicon = Lexicon.load(folders.decode_lexicon)
+    graph = build_hclg(lexicon, folders.arpa, tree, transitions, options.graph)
     graph.save(out_dir / GRAPH_FOLDER)
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
+    del graph
     if options.lang.rescore_arpa:
+        model = read_arpa(folders.arpa)  # again: the graph has had its memory
         larger = rescoring_model(sentences(folders, "train"), options.lang, model)
         for name, one in {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: larger}.items():
             grammar = grammar_fst(one, word_labels(lexicon), backoff_label(lexicon))
