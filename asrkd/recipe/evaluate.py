@@ -131,14 +131,21 @@ class DecodeTask(DecodingTask):
     options: SpeechOptions
     lattices: bool = True
     """Whether all paths near the best one are wanted, or the best one alone."""
+    ends_anywhere: bool = False
+    """Whether k2's paths may end in any state."""
 
     @property
     def uses_k2(self) -> bool:
         """Whether k2 searches; it may where that depends on the graph."""
         return self.search.search != "kaldi"
 
+    def ending_anywhere(self) -> DecodeTask | None:
+        """As `Searcher.ending_anywhere`."""
+        return replace(self, ends_anywhere=True) if self.uses_k2 and self.search.allow_partial else None
+
     def open(self) -> Searcher:
-        return Searcher(open_graph(self.options.exp_dir), self.acoustics(), self.search, self.lattices).open()
+        graph = open_graph(self.options.exp_dir)
+        return Searcher(graph, self.acoustics(), self.search, self.lattices, self.ends_anywhere).open()
 
     def acoustics(self) -> Acoustics:
         """The acoustic scores, loaded again."""
