@@ -35,6 +35,7 @@ from asrkd.data.segments import Segment
 from asrkd.data.transcripts import SILENCE
 from asrkd.data.validate import validate
 from asrkd.decode import DecodeOptions, Hypotheses, Searcher, tune
+from asrkd.decode.k2_search import K2Search
 from asrkd.decode.lattice import Lattices
 from asrkd.decode.options import SearchName
 from asrkd.decode.rescore import DecodedUtterance, Grammars, Rescorer
@@ -66,7 +67,7 @@ WORDS_PER_SENTENCE, DRAWN_AT_ONCE = 20, 1_000_000
 LEANING, FOLLOWERS = 0.7, 20  # the share of words that are one of so many followers of the word before
 SAMPLES = 16_000  # a second of audio
 SPEAKERS = 2_338  # of LibriSpeech's training sets
-GRAPH_TEXT = int(os.environ.get("GT", 5_000_000))
+GRAPH_TEXT = 5_000_000
 LARGER = 10  # the model that rescores is pruned so many times less than the one that decodes
 UTTERANCES, FRAMES = 10, 500  # of speech; an utterance goes on to the next end of a sentence
 GAIN, SPREAD = 6.0, 2.0  # of acoustic scores: of the right senone, and the deviation of all
@@ -370,7 +371,15 @@ def search(meter: Meter, name: SearchName, lattices: bool, folder: Path) -> None
     speech = sum(one.num_frames for one in found.values()) / 100.0
     meter.figures |= {"rtf": meter.seconds["decode"] / speech, "wer": wer(refs, words).percent}
     if lattices:
+        meter("posteriors of the frames' lattices", lambda: [arc_posteriors(searcher, one) for one in scores.values()])
         meter("save", lambda: Hypotheses(words, together, (), (), speech, 0.0, 0.0).save(folder))
+
+
+def arc_posteriors(searcher: Searcher, scores: torch.Tensor) -> torch.Tensor:
+    """[arcs] log-probability of each arc of the search's lattice, by forward and backward sums."""
+    assert isinstance(searcher.search, K2Search)
+    lattice = searcher.search.intersect(searcher.search.k2_graph, scores)
+    return lattice.get_arc_post(use_double_scores=True, log_semiring=True)
 
 
 def rescore(meter: Meter, folder: Path) -> None:
@@ -463,7 +472,7 @@ def steps_table(title: str, unit: str, notes: Callable[[Mapping[int, dict[str, R
 
 
 COMMON_NOTES = (
-    "Each step is a process of its own, on one core. Seconds are of the processor; memory is the process's peak, without "
+    "Each step is a process of its own, on one core. Seconds are of the processor. Memory is its peak without "
     "pages of files, which the system takes back when others need it.",
 )
 
