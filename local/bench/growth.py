@@ -77,7 +77,7 @@ MEMORY_GOAL, GOAL_SIZE = 4.0, 100  # GB, million words
 BYTES_PER_ARC = 20  # three numbers, a score and a row of words
 SAMPLE_SEC = 0.02
 # Million words of a text, utterances, words of a graph.
-SIZES = {"text": (1, 5, 20), "manifests": (20_000, 281_241), "graph": (20_000, 200_000)}
+SIZES = {"text": (1, 5, 20, 100), "manifests": (20_000, 281_241), "graph": (20_000, 200_000)}
 
 
 @dataclass(frozen=True)
