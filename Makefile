@@ -10,8 +10,11 @@ REQUIRE := --require k2 --require lhotse
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets \
-	memory
+	memory growth_text growth_manifests growth_graph
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
+BENCH_growth_text := growth.py --part text
+BENCH_growth_manifests := growth.py --part manifests
+BENCH_growth_graph := growth.py --part graph
 
 # Two benchmarks at once would time each other.
 .NOTPARALLEL:

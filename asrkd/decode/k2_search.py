@@ -30,6 +30,8 @@ class K2Search:
     options: DecodeOptions
     lattices: bool = True
     """Whether all paths near the best one are wanted, or the best one alone."""
+    ends_anywhere: bool = False
+    """Whether a path may end in any state: for utterances that reach no final state, in a second pass."""
 
     def open(self) -> K2Search:
         """The search itself, with k2's graph in memory."""
@@ -38,30 +40,19 @@ class K2Search:
 
     @cached_property
     def k2_graph(self) -> k2.Fsa:
-        return self._scaled(every_state_final=False)
-
-    @cached_property
-    def k2_graph_without_ends(self) -> k2.Fsa:
-        return self._scaled(every_state_final=True)
-
-    def _scaled(self, every_state_final: bool) -> k2.Fsa:
-        fsa = self.graph.to_k2(every_state_final)
-        num_words = self.graph.num_words[fsa.words_on_arc.long()]
+        """The graph with the scores of the search."""
+        fsa = self.graph.to_k2(self.ends_anywhere)
+        num_words = self.graph.num_words.index_select(0, fsa.words_on_arc)
         fsa.scores = self.options.lm_scale * fsa.graph_scores + self.options.insertion_score * num_words
-        fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
+        if self.lattices and not self.options.whole_lattices:
+            fsa.graph_arc = torch.arange(fsa.num_arcs, dtype=torch.int32)
         return fsa
 
     def __call__(self, scores: Tensor) -> tuple[UtteranceLattice, bool]:
         """The lattice of scores [T, S], without arcs where there is no path, and whether it is a partial one."""
-        lattice = self._decoded(self.k2_graph, scores)
-        if len(lattice.arcs) or not self.options.allow_partial:
-            return lattice, False
-        lattice = self._decoded(self.k2_graph_without_ends, scores)
-        return lattice, len(lattice.arcs) > 0
-
-    def _decoded(self, graph: k2.Fsa, scores: Tensor) -> UtteranceLattice:
-        lattice = self.intersect(graph, scores)
-        return self._as_lattice(lattice, scores) if self.lattices else self._best_path(lattice, scores)
+        lattice = self.intersect(self.k2_graph, scores)
+        found = self._as_lattice(lattice, scores) if self.lattices else self._best_path(lattice, scores)
+        return found, self.ends_anywhere and len(found.arcs) > 0
 
     def intersect(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
         """k2's lattice of scores [T, S]: every path within the lattice beam, frame by frame."""

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -102,6 +102,10 @@ class SearchResult:
     search_sec: float
     """Processor seconds of the search."""
 
+    def after(self, first: SearchResult) -> SearchResult:
+        """The same result with the time of a first pass added."""
+        return replace(self, score_sec=first.score_sec + self.score_sec, search_sec=first.search_sec + self.search_sec)
+
     def pack(self) -> Arrays:
         """As `unpack` reads it."""
         numbers = [self.partial, self.num_frames, self.score_sec, self.search_sec]
@@ -117,8 +121,16 @@ class SearchResult:
 SEARCH_RESULTS = Codec(SearchResult.pack, SearchResult.unpack)
 
 
+class UtteranceTask(Task[str, SearchResult], Protocol):
+    """A task that decodes utterances."""
+
+    def ending_anywhere(self) -> UtteranceTask | None:
+        """The task of a second pass, in which paths may end anywhere; None where the first pass has tried that."""
+        ...
+
+
 def decode(
-    task: Task[str, SearchResult],
+    task: UtteranceTask,
     utt_ids: Sequence[str],
     graph: DecodingGraph,
     scales: Scales,
@@ -134,8 +146,14 @@ def decode(
     """
     if not utt_ids:
         raise InputError("decoding: expected utterances, found none")
-    numbered = executor.map(task, utt_ids, cache)
-    results = {utt_ids[n]: result for n, result in tqdm(numbered, desc=name, unit="utt", total=len(utt_ids))}
+    results = _search(task, utt_ids, name, executor, cache)
+    second = task.ending_anywhere()
+    pathless = [utt_id for utt_id in utt_ids if not len(results[utt_id].lattice.arcs)]
+    if second is not None and pathless:
+        # All of them in a pass of its own: each process would make a copy of the graph with other ends.
+        again = cache and replace(cache, key=f"{cache.key} ends anywhere")
+        for utt_id, result in _search(second, pathless, f"{name}, any end", executor, again).items():
+            results[utt_id] = result.after(results[utt_id])
     lattices = Lattices.of(graph, {utt_id: results[utt_id].lattice for utt_id in utt_ids})
     hypotheses = Hypotheses(
         words=lattices.best_paths(scales),
@@ -150,6 +168,17 @@ def decode(
     _warn(name, hypotheses.failed, "no path")
     _warn(name, hypotheses.partial, "no path to a final state, a partial one taken")
     return hypotheses
+
+
+def _search(
+    task: UtteranceTask,
+    utt_ids: Sequence[str],
+    name: str,
+    executor: Executor,
+    cache: ResultCache[SearchResult] | None,
+) -> dict[str, SearchResult]:
+    numbered = executor.map(task, utt_ids, cache)
+    return {utt_ids[n]: result for n, result in tqdm(numbered, desc=name, unit="utt", total=len(utt_ids))}
 
 
 def _warn(name: str, utt_ids: Sequence[str], what: str) -> None:
@@ -198,11 +227,17 @@ class Searcher(DecodingTask):
     options: DecodeOptions = field(default_factory=DecodeOptions)
     lattices: bool = True
     """Whether all paths near the best one are wanted, or the best one alone."""
+    ends_anywhere: bool = False
+    """Whether k2's paths may end in any state."""
 
     @property
     def uses_k2(self) -> bool:
         """Whether k2 searches."""
         return self.options.choose_search(self.graph.num_arcs, self.lattices) == "k2"
+
+    def ending_anywhere(self) -> Searcher | None:
+        """The same, with paths that end anywhere; None where there shall be none. Kaldi's search has them at once."""
+        return replace(self, ends_anywhere=True) if self.uses_k2 and self.options.allow_partial else None
 
     def open(self) -> Searcher:
         """The searcher itself, a function of an utt_id, with the graph of its search in memory."""
@@ -213,8 +248,9 @@ class Searcher(DecodingTask):
     @cached_property
     def search(self) -> Search:
         """The search that the options choose."""
-        search = K2Search if self.uses_k2 else KaldiSearch
-        return search(self.graph, self.options, self.lattices).open()
+        if self.uses_k2:
+            return K2Search(self.graph, self.options, self.lattices, self.ends_anywhere).open()
+        return KaldiSearch(self.graph, self.options, self.lattices).open()
 
     def __call__(self, utt_id: str) -> SearchResult:
         with named_memory_error(self.out_of_memory(utt_id)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,24 @@ def sorted_by_source(columns: Sequence[ArrayLike], final: ArrayLike, start: int 
         np.asarray(final, dtype=np.float32),
         start,
     )
+
+
+class ArcList:
+    """Arcs that are added one by one, stored as numbers: one tuple per arc would take ten times the memory."""
+
+    def __init__(self) -> None:
+        self._labels = tuple(array("i") for _ in range(4))
+        self._cost = array("f")
+
+    def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
+        """Add an arc."""
+        for column, value in zip(self._labels, (src, dst, ilabel, olabel), strict=True):
+            column.append(value)
+        self._cost.append(cost)
+
+    def fst(self, final: ArrayLike, start: int = 0) -> FstArrays:
+        """The FST of all arcs."""
+        return sorted_by_source([np.asarray(column) for column in (*self._labels, self._cost)], final, start)
 
 
 def from_rows(rows: Sequence[ArcRow], final: ArrayLike, start: int = 0) -> FstArrays:

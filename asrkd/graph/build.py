@@ -53,6 +53,7 @@ def build_hclg(
         raise InputError(f"graph: expected transitions of {tree.num_pdfs} pdfs, found {transitions.num_pdfs}")
     model = language_model if isinstance(language_model, NgramModel) else read_arpa(language_model)
     grammar = grammar_fst(model, word_labels(lexicon), backoff_label(lexicon))
+    del model  # dictionaries, which take as much memory as the graph, unless the caller has them
     lg = lexicon_and_grammar(pronunciation_fst(lexicon, options.silence_prob), grammar.fst)
     log.info("LG: %d states, %d arcs", lg.num_states, lg.num_arcs)
     expanded = expand(lg, tree, pdf_costs(transitions, options), len(lexicon.words))
@@ -78,6 +79,7 @@ def lexicon_and_grammar(lexicon: FstArrays, grammar: FstArrays) -> FstArrays:
     kaldifst.arcsort(left, "olabel")
     kaldifst.arcsort(right, "ilabel")
     lg = kaldifst.compose(left, right)
+    del left, right
     most = MIN_STATES + STATES_FACTOR * lg.num_states
     try:
         # The log semiring, as in Kaldi: the weights out of a state then sum to one, and the search prunes better.

@@ -75,6 +75,7 @@ class DecodingGraph:
     def to_k2(self, every_state_final: bool = False) -> k2.Fsa:
         """An arc-sorted k2.Fsa with the attributes `graph_scores` (equal to its scores) and `words_on_arc`.
 
+        The attributes share the memory of this graph, which is a mapped file where it was loaded.
         With `every_state_final` a path may end in any state at no cost, for utterances that reach no final state.
         """
         k2 = import_k2()
@@ -90,8 +91,8 @@ class DecodingGraph:
             scores = torch.cat([torch.zeros(last), scores[inner]])[order]
             words_on_arc = torch.cat([torch.zeros_like(source), words_on_arc[inner]])[order]
         fsa = k2.Fsa(torch.cat([arcs, scores.view(torch.int32)[:, None]], dim=1).contiguous())
-        fsa.graph_scores = scores.clone()
-        fsa.words_on_arc = words_on_arc.clone()
+        fsa.graph_scores = scores
+        fsa.words_on_arc = words_on_arc
         return fsa
 
     def to_kaldifst(self) -> kaldifst.StdVectorFst:

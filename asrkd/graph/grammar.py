@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asrkd.errors import InputError
-from asrkd.graph.arrays import NO_FINAL, FstArrays, sorted_by_source
+from asrkd.graph.arrays import NO_FINAL, ArcList, FstArrays
 from asrkd.lang.ngram import BOS, EOS, NEVER_LOG10, NgramModel
 
 LN10 = math.log(10.0)
@@ -38,7 +36,7 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
     states = _states(model, word_labels)
     if NO_HISTORY not in states or word_labels.keys().isdisjoint(model.possible_words):
         raise InputError("language model: expected words of the lexicon with a probability above 0, found none of them")
-    arcs = _Arcs()
+    arcs = ArcList()
     final = np.full(len(states), NO_FINAL)
 
     def enter(history: str) -> tuple[int, float]:
@@ -71,22 +69,6 @@ def grammar_fst(model: NgramModel, word_labels: Mapping[str, int], backoff_label
         raise InputError("language model: expected finite probabilities and back-off weights, found NaN or infinity")
     excluded = tuple(sorted(model.vocabulary - word_labels.keys()))
     return Grammar(fst, excluded)
-
-
-class _Arcs:
-    """Arcs that are added one by one, stored as numbers: one tuple per arc would take ten times the memory."""
-
-    def __init__(self) -> None:
-        self.labels = tuple(array("i") for _ in range(4))
-        self.cost = array("f")
-
-    def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
-        for column, value in zip(self.labels, (src, dst, ilabel, olabel), strict=True):
-            column.append(value)
-        self.cost.append(cost)
-
-    def fst(self, final: NDArray[np.float64], start: int) -> FstArrays:
-        return sorted_by_source([np.asarray(column) for column in (*self.labels, self.cost)], final, start)
 
 
 def _states(model: NgramModel, word_labels: Mapping[str, int]) -> dict[str, int]:

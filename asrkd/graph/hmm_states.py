@@ -105,11 +105,37 @@ def expand(lg: FstArrays, tree: SenoneTree, costs: PdfCosts, num_words: int) -> 
     word ids up to `num_words`.
     """
     sequences: RowOfSequence = {(): 0, **{(word,): word + 1 for word in range(num_words)}}
+    parts = _parts(lg, tree, costs, sequences)
+    return _sorted(parts, len(costs.loop), tuple(sequences))
+
+
+def _parts(lg: FstArrays, tree: SenoneTree, costs: PdfCosts, sequences: RowOfSequence) -> list[_Arcs]:
+    """All arcs, and the sequences of words that they emit; all else that it took is gone before they are sorted."""
     triphones = TriphoneTable.of(tree)
     phone_arcs = _PhoneArcs.of(lg, triphones.num_phones, sequences)
     contexts = _all_contexts(phone_arcs, triphones)
     chains = _Chains.of(_all_exits(phone_arcs, triphones, contexts), triphones)
-    return _Assembly(phone_arcs, triphones, contexts, chains, costs, sequences).assemble()
+    return _Assembly(phone_arcs, triphones, contexts, chains, costs, sequences).parts()
+
+
+def _sorted(parts: list[_Arcs], num_pdfs: int, word_sequences: WordSequences) -> ExpandedArcs:
+    """The arcs by source and label. Takes the columns out of `parts`, so that no two copies of all are in memory."""
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    num_arcs = sum(map(len, columns[0]))
+    num_labels = num_pdfs + 2  # FINAL_LABEL and 0 among them
+    key = np.empty(num_arcs, dtype=np.int64)
+    np.concatenate(columns[0], out=key)
+    key *= num_labels
+    key += np.concatenate(columns[2])
+    order = np.argsort(key, kind="stable").astype(np.int32)
+    del key
+    arcs = np.empty((num_arcs, 3), dtype=np.int32)
+    for column in range(3):
+        arcs[:, column] = np.concatenate(columns[column])[order]
+        columns[column].clear()
+    cost, words = (np.concatenate(column)[order] for column in columns[3:])
+    return ExpandedArcs(arcs, cost, words, word_sequences)
 
 
 @dataclass(frozen=True)
@@ -340,15 +366,15 @@ class _Joins:
     words: Ints
 
 
-_Arcs = tuple[Ints, Floats, Ints]
+_Arcs = tuple[Ints, Ints, Ints, Floats, Ints]
+"""[A] each: source, destination, label, cost, row of words."""
 
 
 def _arcs(src: Ints, dst: Ints, label: Ints, cost: Floats, words: Ints | None = None) -> _Arcs:
-    """Arcs [A, 3], costs [A] and rows of words [A]; None: no words."""
-    arcs = np.empty((src.size, 3), dtype=np.int32)
-    for column, values in enumerate((src, dst, label)):
-        arcs[:, column] = values
-    return arcs, cost.astype(np.float32), np.zeros(src.size, dtype=np.int32) if words is None else words
+    """Arcs in 32 bits; without `words` they emit none."""
+    source, target, labels = (column.astype(np.int32, copy=False) for column in (src, dst, label))
+    rows = np.zeros(src.size, dtype=np.int32) if words is None else words
+    return source, target, labels, cost.astype(np.float32, copy=False), rows
 
 
 @dataclass(frozen=True)
@@ -362,15 +388,14 @@ class _Assembly:
     costs: PdfCosts
     sequences: RowOfSequence
 
-    def assemble(self) -> ExpandedArcs:
-        joins = [self._beginnings(), self._continuations()]
+    def parts(self) -> list[_Arcs]:
+        """All arcs of HCLG, in no order."""
         parts = [*self._chain_arcs(), self._final_arcs()]
-        parts += [self._joining_arcs(self._with_epsilons(join)) for join in joins]
-        arcs, cost, words = (np.concatenate(column) for column in zip(*parts, strict=True))
-        del parts, joins
-        num_labels = len(self.costs.loop) + 2  # FINAL_LABEL and 0 among them
-        order = np.argsort(arcs[:, 0].astype(np.int64) * num_labels + arcs[:, 2], kind="stable")
-        return ExpandedArcs(arcs[order], cost[order], words[order], tuple(self.sequences))
+        # Beginnings first: new sequences of words get the next rows.
+        joins = [self._beginnings(), self._continuations()]
+        while joins:
+            parts.append(self._joining_arcs(self._with_epsilons(joins.pop(0))))
+        return parts
 
     def _chain_arcs(self) -> list[_Arcs]:
         """Self-loops of all states, and the arcs from each chain's first state to its last."""

@@ -20,6 +20,7 @@ from asrkd.files import load_tensors, reading, save_tensors
 from asrkd.graph.arrays import FstArrays
 
 KIND = "grammar"
+MOST_STEPS = 100_000  # that are cached: some 70 MB
 _DIGITS = 5  # of costs in nats; the float32 sum of a sentence has about as many
 
 Subset = tuple[tuple[int, float], ...]
@@ -27,7 +28,7 @@ Subset = tuple[tuple[int, float], ...]
 
 
 class GrammarWalk:
-    """The walk over one G. Every step that was taken once is cached."""
+    """The walk over one G. Steps are cached, MOST_STEPS at most: those of thousands of utterances take gigabytes."""
 
     def __init__(self, fst: FstArrays) -> None:
         """`fst`: the G of `grammar_fst`, where back-off arcs have the output label 0 and lead to earlier states.
@@ -61,6 +62,8 @@ class GrammarWalk:
                 if arc >= 0:
                     target, cost = int(self.fst.dst[arc]), beyond + float(self.fst.cost[arc])
                     reached[target] = min(cost, reached.get(target, math.inf))
+            if len(self._steps) >= MOST_STEPS:
+                self._steps.clear()
             result = self._steps[subset, label] = self._normalised(reached)
         return result
 

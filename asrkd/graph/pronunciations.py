@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 
-from asrkd.graph.arrays import NO_FINAL, ArcRow, FstArrays, from_rows
+from asrkd.graph.arrays import NO_FINAL, ArcList, FstArrays
 from asrkd.lang.lexicon import Lexicon, Pronunciation
 
 _START, _BETWEEN_WORDS, _BEFORE_SILENCE, _AFTER_SILENCE = range(4)
@@ -55,7 +54,7 @@ def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> FstArrays:
     num_symbols = 2 + max(n for _, _, n in entries)
     first_symbol = phone_label(len(lexicon.phones))
     symbols = range(first_symbol, first_symbol + num_symbols)
-    arcs = _Arcs(next_state=4)
+    arcs = _Pronunciations()
     phone_ids = {phone: phone_id for phone_id, phone in enumerate(lexicon.phones)}
     labels = word_labels(lexicon)
     word_ends = {_BETWEEN_WORDS: -math.log1p(-silence_prob)}
@@ -73,18 +72,15 @@ def pronunciation_fst(lexicon: Lexicon, silence_prob: float) -> FstArrays:
         arcs.add_word(chain, labels[word], word_ends, cost)
     final = [NO_FINAL] * arcs.next_state
     final[_BETWEEN_WORDS] = 0.0
-    return from_rows(arcs.rows, final)
+    return arcs.fst(final)
 
 
-@dataclass
-class _Arcs:
-    next_state: int
+class _Pronunciations(ArcList):
+    """Arcs of L, and the number of its states."""
 
-    def __post_init__(self) -> None:
-        self.rows: list[ArcRow] = []
-
-    def add(self, src: int, dst: int, ilabel: int, olabel: int, cost: float) -> None:
-        self.rows.append((src, dst, ilabel, olabel, cost))
+    def __init__(self) -> None:
+        super().__init__()
+        self.next_state = 4
 
     def add_word(self, chain: list[int], word_label: int, word_ends: dict[int, float], word_cost: float) -> None:
         """A chain of arcs from the state between words and back to it; the first arc has the word and its cost."""

@@ -131,14 +131,21 @@ class DecodeTask(DecodingTask):
     options: SpeechOptions
     lattices: bool = True
     """Whether all paths near the best one are wanted, or the best one alone."""
+    ends_anywhere: bool = False
+    """Whether k2's paths may end in any state."""
 
     @property
     def uses_k2(self) -> bool:
         """Whether k2 searches; it may where that depends on the graph."""
         return self.search.search != "kaldi"
 
+    def ending_anywhere(self) -> DecodeTask | None:
+        """As `Searcher.ending_anywhere`."""
+        return replace(self, ends_anywhere=True) if self.uses_k2 and self.search.allow_partial else None
+
     def open(self) -> Searcher:
-        return Searcher(open_graph(self.options.exp_dir), self.acoustics(), self.search, self.lattices).open()
+        graph = open_graph(self.options.exp_dir)
+        return Searcher(graph, self.acoustics(), self.search, self.lattices, self.ends_anywhere).open()
 
     def acoustics(self) -> Acoustics:
         """The acoustic scores, loaded again."""
@@ -201,11 +208,13 @@ def make_graph(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 9: HCLG of the lexicon, the language model, the tree and its transitions."""
     folders = RunFolders(options.exp_dir)
     tree, transitions, _ = load_hmm(folders.tree)
-    lexicon, model = Lexicon.load(folders.decode_lexicon), read_arpa(folders.arpa)
-    graph = build_hclg(lexicon, model, tree, transitions, options.graph)
+    lexicon = Lexicon.load(folders.decode_lexicon)
+    graph = build_hclg(lexicon, folders.arpa, tree, transitions, options.graph)
     graph.save(out_dir / GRAPH_FOLDER)
     print(f"   {graph.num_states} states, {graph.num_arcs} arcs", flush=True)
+    del graph
     if options.lang.rescore_arpa:
+        model = read_arpa(folders.arpa)  # again: the graph has had its memory
         larger = rescoring_model(sentences(folders, "train"), options.lang, model)
         for name, one in {OLD_GRAMMAR_FILE: model, NEW_GRAMMAR_FILE: larger}.items():
             grammar = grammar_fst(one, word_labels(lexicon), backoff_label(lexicon))

@@ -31,7 +31,9 @@ def subject(record: dict) -> tuple[str, str, tuple[str, ...], str]:
 def section(name: str, records: Sequence[dict]) -> str:
     """The runs of one benchmark on one machine."""
     where = ", on a GPU" if "--device cuda" in records[0]["command"] else ""
-    parts = [f"## {name}{where}", *_table(records), _notes(records)]
+    words = records[0]["command"].split()
+    part = f": {words[words.index('--part') + 1]}" if "--part" in words else ""
+    parts = [f"## {name}{part}{where}", *_table(records), _notes(records)]
     commands = "\n".join(f"* `{record['command']}`" for record in records)
     versions = records[0]["versions"]
     made_by = ", ".join(f"{package} {version}" for package, version in versions.items() if package != "git_sha")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import decoding_peer as peer
 import numpy as np
@@ -309,6 +311,34 @@ def test_an_utterance_that_cannot_end_is_partial_or_failed(task: Task) -> None:
     assert rejected.lattices.best_paths(Scales(0.2))["short"] == []
     only = decoded(task.graph, {"short": scores["short"]}, DecodeOptions(allow_partial=False))
     assert only.words == {"short": []}
+
+
+def test_a_graph_with_other_ends_is_made_once_for_all_processes(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, to_k2 = tmp_path / "made", DecodingGraph.to_k2
+    made.touch()
+
+    def noted(graph: DecodingGraph, every_state_final: bool = False) -> Any:
+        with made.open("a") as file:
+            file.write(f"{os.getpid()} {every_state_final}\n")
+        return to_k2(graph, every_state_final)
+
+    monkeypatch.setattr(DecodingGraph, "to_k2", noted)
+    scores = {f"short{n}": task.noise(2) for n in range(6)} | {"long": task.noise(12)}
+    hypotheses = decoded(task.graph, scores, executor=TWO_JOBS)
+    assert hypotheses.partial == tuple(list(scores)[:6])
+    assert made.read_text().splitlines() == [f"{os.getpid()} {ends}" for ends in (False, True)]
+
+
+def test_lattices_without_some_utterances(task: Task) -> None:
+    lattices = decoded(task.graph, {name: task.noise(12) for name in "abc"}).lattices
+    rest = lattices.without({"b", "unknown"})
+    assert rest.utt_ids == ("a", "c")
+    assert lattices.without({"unknown"}) is lattices
+    for name in rest.utt_ids:
+        for mine, other in zip(vars(rest.utt(name)).values(), vars(lattices.utt(name)).values(), strict=True):
+            np.testing.assert_array_equal(mine, other)
 
 
 def test_bad_scores_are_named(task: Task) -> None:

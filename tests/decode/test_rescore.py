@@ -15,6 +15,7 @@ from test_decode import OPTIONS, TWO_JOBS, Task, best_total, decoded
 from asrkd.decode import DecodeOptions, Hypotheses, Scales
 from asrkd.decode.rescore import Grammars, Rescorer, rescore
 from asrkd.errors import InputError
+from asrkd.graph import on_demand
 from asrkd.graph.build import build_hclg
 from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.on_demand import GrammarWalk
@@ -77,6 +78,16 @@ def test_a_saved_walk_costs_the_same_and_a_strange_word_is_impossible(bigram: Ng
     assert walk.step(walk.start()[1], 99) == (np.inf, ())
     with pytest.raises(InputError, match="no such file"):
         GrammarWalk.load(tmp_path / "h.safetensors")
+
+
+def test_a_walk_that_forgets_steps_costs_the_same(bigram: NgramModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = [[LABELS[word] for word in words] for words in peer.sentences(LEXICON.words, 3)]
+    walk = walk_of(bigram)
+    expected = [cost_of(walk, labels) for labels in sentences]
+    monkeypatch.setattr(on_demand, "MOST_STEPS", 3)
+    forgetful = walk_of(bigram)
+    assert [cost_of(forgetful, labels) for labels in sentences] == expected
+    assert len(forgetful._steps) <= 3 < len(walk._steps)
 
 
 @pytest.mark.needs("k2")
