@@ -112,6 +112,16 @@ NO_EFFECT = (
         "with --posteriors-from, with which no teachers are trained: give one of the two",
     ),
     NoEffect(
+        ("--transfer.share",),
+        lambda options: options.transfer.recordings is None,
+        "without --transfer.recordings: give it",
+    ),
+    NoEffect(
+        ("--transfer.recordings",),
+        lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
+    ),
+    NoEffect(
         ("--distil.temperature", "--distil.t-squared"),
         lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
