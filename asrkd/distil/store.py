@@ -99,18 +99,31 @@ class StoredTargets:
 
         InputError: the store has no tails at `temperature`.
         """
+        tail = self.tail_index(temperature)
+        rows = Compressed(*(take_rows(part, frame_ids, part.device) for part in self._rows))
+        return expand(rows, tail, temperature)
+
+    def tail_index(self, temperature: float) -> int:
+        """Which of the stored tails is that of `temperature`. InputError if there is none."""
         if temperature not in self.options.temperatures:
             raise InputError(
                 f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
                 f"is stored at, {self.options.temperatures}, found {temperature} (distil.targets online takes any)"
             )
-        rows = Compressed(*(take_rows(part, frame_ids, part.device) for part in self._rows))
-        return expand(rows, self.options.temperatures.index(temperature), temperature)
+        return self.options.temperatures.index(temperature)
+
+    @property
+    def layout(self) -> tuple[StoreOptions, int]:
+        """The options, and the number of stored classes: stores that agree in both can be joined."""
+        return self.options, self._rows.pdf_ids.shape[1]
 
     def subset(self, ids: Tensor, device: torch.device) -> StoredTargets:
         """The rows of frames ids [n] alone, then numbered from 0, in the memory of `device`."""
-        rows = Compressed(*(take_rows(part, ids, device) for part in self._rows))
-        return StoredTargets(rows, self.options, self.fingerprint)
+        return StoredTargets(self.rows(ids, device), self.options, self.fingerprint)
+
+    def rows(self, ids: Tensor, device: torch.device) -> Compressed:
+        """The rows of frames ids [n] as they are stored, in the memory of `device`."""
+        return Compressed(*(take_rows(part, ids, device) for part in self._rows))
 
 
 class PosteriorStore(StoredTargets):

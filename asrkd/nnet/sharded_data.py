@@ -15,10 +15,12 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.inputs import InputSource, Objective
+from asrkd.nnet.mixing import Mixture
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.rng import SHARDS, epoch_generator
 from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import ProcessGroup
+from asrkd.workflow.memory import new_tensor
 
 CPU = torch.device("cpu")
 
@@ -52,6 +54,23 @@ class Shard:
     inputs: InputSource
     objective: Objective
     ids: Tensor
+    mixture: Mixture | None = None
+    """Which of the ids an epoch has; None: all of them."""
+
+    @classmethod
+    def create(cls, inputs: InputSource, objective: Objective, ids: Tensor, share: float | None) -> Shard:
+        """The examples ids [n]; a `share` of each epoch is unlabelled, where one is given."""
+        labels: Tensor | None = getattr(objective, "labels", None)
+        mixture = None if share is None or labels is None else Mixture.of(ids, labels, share)
+        return cls(inputs, objective, ids, mixture)
+
+    def epoch_ids(self, epoch: int) -> Tensor:
+        """The ids that an epoch trains on."""
+        return self.ids if self.mixture is None else self.mixture.epoch(epoch)
+
+    def __len__(self) -> int:
+        """Examples of an epoch."""
+        return len(self.ids) if self.mixture is None else len(self.mixture)
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class ShardedData:
     """A training set as shards. At most two are in memory: the current one, and the next one while it loads."""
 
     sizes: tuple[int, ...]
-    """Number of examples in each shard."""
+    """Number of examples of an epoch in each shard."""
     load: Callable[[int], Shard]
     """Reads a shard, by its index."""
     device: torch.device
@@ -77,7 +96,7 @@ class ShardedData:
         are stored in the training's precision, so that autocast need not convert every batch. InputError if shards
         are asked for and the inputs or the number of processes do not allow them.
         """
-        inputs, objective = data.inputs, data.objective
+        inputs, objective, share = data.inputs, data.objective, data.unlabelled_share
         shardable = inputs if isinstance(inputs, ShardableInputs) else None
         if options.shard_frames is not None and (shardable is None or ranks.size > 1):
             raise InputError(
@@ -85,23 +104,24 @@ class ShardedData:
                 "anyway)"
             )
         if shardable is None or (device.type == "cpu" and options.shard_frames is None):
-            return cls._whole(Shard(inputs, objective, data.frame_ids), device)
+            return cls._whole(Shard.create(inputs, objective, data.frame_ids, share), device)
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         if ranks.size > 1:
-            return cls._whole(Shard(shardable.to(device, dtype), objective, data.frame_ids), device)
+            return cls._whole(Shard.create(shardable.to(device, dtype), objective, data.frame_ids, share), device)
         parts = _partition(shardable, data, options)
 
         def load(index: int) -> Shard:
             ids = parts[index]
-            return Shard(shardable.subset(ids, device, dtype), objective.subset(ids, device), torch.arange(len(ids)))
+            inputs_of_shard = shardable.subset(ids, device, dtype)
+            return Shard.create(inputs_of_shard, objective.subset(ids, device), torch.arange(len(ids)), share)
 
         if len(parts) == 1:
             return cls._whole(load(0), device)
-        return cls(tuple(map(len, parts)), load, device, device)
+        return cls(tuple(len(Shard.create(inputs, objective, ids, share)) for ids in parts), load, device, device)
 
     @classmethod
     def _whole(cls, shard: Shard, device: torch.device) -> ShardedData:
-        return cls((len(shard.ids),), lambda index: shard, device, device_of(shard.inputs))
+        return cls((len(shard),), lambda index: shard, device, device_of(shard.inputs))
 
     def iterate(self, order: Sequence[int]) -> Iterator[Shard]:
         """The shards in the order of these indices; the next one loads in a thread meanwhile."""
@@ -139,4 +159,19 @@ def _partition(inputs: ShardableInputs, data: TrainingData, options: TrainOption
     if options.shard_frames is None:
         return [data.frame_ids]
     num_shards = -(-len(data.frame_ids) // options.shard_frames)
-    return inputs.partition(data.frame_ids, num_shards, epoch_generator(0, 0, SHARDS, CPU), data.folder)
+
+    def parts_of(ids: Tensor) -> list[Tensor]:
+        return inputs.partition(ids, num_shards, epoch_generator(0, 0, SHARDS, CPU), data.folder)
+
+    labels: Tensor | None = getattr(data.objective, "labels", None)
+    if data.unlabelled_share is None or labels is None:
+        return parts_of(data.frame_ids)
+    mixture = Mixture.of(data.frame_ids, labels, data.unlabelled_share, data.folder)
+    labelled, unlabelled = parts_of(mixture.labelled), parts_of(mixture.unlabelled)
+    # Every shard has labelled examples: with few utterances there may be fewer parts of one kind than of the other.
+    return [_joined([part, *unlabelled[number :: len(labelled)]], data.folder) for number, part in enumerate(labelled)]
+
+
+def _joined(parts: Sequence[Tensor], folder: Path | None) -> Tensor:
+    ids = new_tensor((sum(map(len, parts)),), torch.long, folder)
+    return torch.cat(list(parts), out=ids)

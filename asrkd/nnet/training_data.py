@@ -50,6 +50,8 @@ class TrainingData:
     """Random distortions of the inputs; none: they are as they are."""
     folder: Path | None = None
     """Where lists of all examples are on the disk; None: in memory."""
+    unlabelled_share: float | None = None
+    """Fraction of each epoch's examples that have no label (a negative one); None: all examples have labels."""
 
     @classmethod
     def create(
@@ -60,12 +62,14 @@ class TrainingData:
         dev: DevSet | None = None,
         augment: Augmentation | None = None,
         folder: Path | None = None,
+        unlabelled_share: float | None = None,
     ) -> TrainingData:
         """Training data of the examples `frame_ids`, of all of `inputs` where that is None."""
         if frame_ids is not None:
-            return cls(inputs, objective, frame_ids.long().cpu(), dev, augment, folder)
+            return cls(inputs, objective, frame_ids.long().cpu(), dev, augment, folder, unlabelled_share)
         ids = new_tensor((len(inputs),), torch.long, folder)
-        return cls(inputs, objective, torch.arange(len(inputs), out=ids), dev, augment, folder)
+        torch.arange(len(inputs), out=ids)
+        return cls(inputs, objective, ids, dev, augment, folder, unlabelled_share)
 
     def check(self, model: Model, options: TrainOptions) -> None:
         """InputError unless inputs, labels and frame ids fit the model, and the schedule has the data it needs."""
@@ -76,12 +80,20 @@ class TrainingData:
             raise InputError("train.schedule: newbob expected development data, found none")
         self._check_frame_ids()
         self._check_augment()
+        self._check_labels(model)
+
+    def _check_labels(self, model: Model) -> None:
         labels: Tensor | None = getattr(self.objective, "labels", None)
-        if labels is not None:
-            limits = [labels[ids.to(labels.device)].aminmax() for ids in self.frame_ids.split(SHARD_FRAMES)]
-            smallest, largest = int(min(low for low, _ in limits)), int(max(high for _, high in limits))
-            if smallest < 0 or largest >= model.num_outputs:
-                raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
+        if labels is None:
+            if self.unlabelled_share is not None:
+                raise InputError("unlabelled_share: expected an objective with labels, negative where there is none")
+            return
+        limits = [labels[ids.to(labels.device)].aminmax() for ids in self.frame_ids.split(SHARD_FRAMES)]
+        smallest, largest = int(min(low for low, _ in limits)), int(max(high for _, high in limits))
+        if (smallest < 0 and self.unlabelled_share is None) or largest >= model.num_outputs:
+            raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
+        if largest < 0:
+            raise InputError("labels: expected at least one labelled example, found none")
 
     def _check_augment(self) -> None:
         if self.augment is None:

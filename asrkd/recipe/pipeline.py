@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.lang.text_rules import TextRules
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
-from asrkd.recipe import evaluate, external_teacher, features, labels, lang, loss_checks, networks, results
+from asrkd.recipe import evaluate, external_teacher, features, labels, lang, loss_checks, networks, results, transfer
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import HELD_OUT, SPLITS
+from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER, TRANSFER_POSTERIORS
 from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
@@ -79,7 +79,9 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 content=corpora.manifests_content,
             )
         )
-    for split in SPLITS:
+    if options.transfer.recordings is not None:
+        steps.append(_transfer_manifests(options, limits))
+    for split in _splits_with_features(options):
         steps.append(
             Step(
                 2,
@@ -91,6 +93,27 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             )
         )
     return steps
+
+
+def _splits_with_features(options: SpeechOptions) -> tuple[str, ...]:
+    return SPLITS if options.transfer.recordings is None else (*SPLITS, TRANSFER)
+
+
+def _transfer_manifests(options: SpeechOptions, limits: Mapping[str, Any]) -> Step:
+    """Stage 1 of untranscribed speech; it reads what is held out to warn of the same audio in both."""
+    return Step(
+        1,
+        f"manifests/{TRANSFER}",
+        partial(transfer.make_transfer_manifests, options),
+        {
+            **limits,
+            "max_duration": options.max_duration,
+            "features.sampling_rate": options.features.sampling_rate,
+            **transfer.transfer_stamp(options),
+        },
+        tuple(f"manifests/{split}" for split in HELD_OUT),
+        content=corpora.manifests_content,
+    )
 
 
 def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
@@ -226,6 +249,18 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             networks_only=options.executor == "processes",  # a cluster's workers have this environment
         )
     )
+    if options.transfer.recordings is not None:
+        steps.append(
+            Step(
+                7,
+                TRANSFER_POSTERIORS,
+                partial(networks.make_transfer_posteriors, options),
+                {"posteriors": options.posteriors, "format": FORMAT, "context": options.context},
+                (f"features/{TRANSFER}", "tree", *teachers),
+                resumable=True,
+                networks_only=options.executor == "processes",
+            )
+        )
     return steps
 
 
@@ -244,6 +279,7 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
                     "student_seed": student.seed,
                     "distil": _distil_options(student, options),
                     **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
+                    **({"transfer": options.transfer.share} if student.uses_transfer else {}),
                     **_network_options(options, training),
                 },
                 (*TRAINING_DATA, *_teaching_inputs(student, options)),
@@ -269,7 +305,11 @@ def _teaching_inputs(student: networks.Student, options: SpeechOptions) -> tuple
     """The steps that a student's targets come from, labels apart."""
     if student.distil is None:
         return ()
-    return tuple(networks.teachers(options)) if student.distil.targets == "online" else ("posteriors",)
+    is_online = student.distil.targets == "online"
+    targets = tuple(networks.teachers(options)) if is_online else ("posteriors",)
+    if not student.uses_transfer:
+        return targets
+    return (*targets, f"features/{TRANSFER}", *(() if is_online else (TRANSFER_POSTERIORS,)))
 
 
 def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
@@ -323,7 +363,7 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
     chosen = evaluate.runs(options)
     models = dict.fromkeys(step for run in chosen for step in run.models)
     sweeps = [f"students/{student.name}" for student in networks.students(options) if student.is_sweep]
-    splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in SPLITS]
+    splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in _splits_with_features(options)]
     labelled = [*(f"labels/{split}" for split in HELD_OUT), *(f"losses/{split}" for split in SPLITS)]
     return [
         Step(
