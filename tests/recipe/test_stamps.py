@@ -216,7 +216,7 @@ RUNTIME_OPTIONS = {
     *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress", "train.python"),
 }
 SET_BY_RUN = {"train.device", "train.seed"}
-PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
+PATHS = {"corpus_dir", "exp_dir", "posteriors_from", "transfer.recordings"}
 # Values for options that no rule below changes, and what else such a value needs.
 OTHER_VALUES: dict[str, dict[str, object]] = {
     "stop_stage": {"stop_stage": 3},
@@ -252,6 +252,8 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.augment.mask_frames": {"students.augment.mask": 0.5, "students.augment.mask_frames": 3},
     "students.augment.gain_range": {"students.augment.gain": 0.5, "students.augment.gain_range": 0.2},
     "students.augment.tilt_range": {"students.augment.gain": 0.5, "students.augment.tilt_range": 0.2},
+    "transfer.recordings": {"transfer.recordings": "{tmp}/speech"},
+    "transfer.share": {"transfer.recordings": "{tmp}/speech", "transfer.share": 0.25},
     "doubtful.exclude_beyond": {"doubtful.exclude_beyond": 9.0},
     "distil.temperature": {"distil.temperature": 5.0},
     "posteriors.temperatures": {"posteriors.temperatures": (1.0, 2.0, 5.0, 10.0, 20.0)},
@@ -308,8 +310,10 @@ def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Pa
     return with_values(options, {name: Path(str(one)) if name in PATHS else one for name, one in filled.items()})
 
 
-def before_change(options: SpeechOptions, path: str) -> SpeechOptions:
+def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOptions:
     """Options in which the option at `path` has an effect and its default value."""
+    if path == "transfer.share":
+        return with_values(options, {"transfer.recordings": folder / "speech"})  # type: ignore[no-any-return]
     section, _, name = path.rpartition(".")
     distortion = {"warp_range": "warp", "gain_range": "gain", "tilt_range": "gain"}.get(name, "mask")
     if section != "students.augment" or name in ("mix", "warp", "mask", "gain"):
@@ -327,13 +331,15 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     """Except the runtime options. The steps that score and report do not count: they have all options."""
     folder = dictionary.parent
     (folder / "other").mkdir()
+    (folder / "speech").mkdir()
+    (folder / "speech" / "a.wav").write_bytes(b"")
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
     monkeypatch.setattr("asrkd.recipe.pipeline.PosteriorStore.open", lambda path: imported)
     corpus = corpus_of(dictionary)
     before, after = (
         step_stamps(build_steps(corpus, one, "run.sh"))
-        for one in (before_change(options, path), changed(options, path, hint, value, folder))
+        for one in (before_change(options, path, folder), changed(options, path, hint, value, folder))
     )
     if path in RUNTIME_OPTIONS:
         assert before == after
