@@ -25,6 +25,7 @@ from asrkd.nnet import (
     Augmentation,
     AugmentOptions,
     DevSet,
+    ExtraExamples,
     HardTargets,
     TrainOptions,
     TrainResult,
@@ -118,7 +119,7 @@ def train_with_transfer(out_dir: Path, options: TrainOptions, shape: ModelOption
         labelled_share=0.6,
     )
     model = AcousticDnn(inputs.dim, NUM_CLASSES, shape, seed=3)
-    return train(model, inputs, objective, options, out_dir, dev=dev, unlabelled_share=0.4)
+    return train(model, inputs, objective, options, out_dir, dev=dev, extra=ExtraExamples(len(labels), 0.4))
 
 
 def torchrun(arguments: list[str], num_processes: int = 2) -> subprocess.CompletedProcess[str]:

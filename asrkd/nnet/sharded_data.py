@@ -15,7 +15,7 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.inputs import InputSource, Objective
-from asrkd.nnet.mixing import Mixture
+from asrkd.nnet.mixing import ExtraExamples, Mixture
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.rng import SHARDS, epoch_generator
 from asrkd.nnet.training_data import TrainingData
@@ -58,11 +58,11 @@ class Shard:
     """Which of the ids an epoch has; None: all of them."""
 
     @classmethod
-    def create(cls, inputs: InputSource, objective: Objective, ids: Tensor, share: float | None) -> Shard:
-        """The examples ids [n]; a `share` of each epoch is unlabelled, where one is given."""
-        labels: Tensor | None = getattr(objective, "labels", None)
-        mixture = None if share is None or labels is None else Mixture.of(ids, labels, share)
-        return cls(inputs, objective, ids, mixture)
+    def create(
+        cls, inputs: InputSource, objective: Objective, ids: Tensor, extra: ExtraExamples | None, folder: Path | None
+    ) -> Shard:
+        """The examples ids [n], of which some are extra ones."""
+        return cls(inputs, objective, ids, None if extra is None else Mixture.of(ids, extra, folder))
 
     def epoch_ids(self, epoch: int) -> Tensor:
         """The ids that an epoch trains on."""
@@ -96,7 +96,7 @@ class ShardedData:
         are stored in the training's precision, so that autocast need not convert every batch. InputError if shards
         are asked for and the inputs or the number of processes do not allow them.
         """
-        inputs, objective, share = data.inputs, data.objective, data.unlabelled_share
+        inputs, objective, extra = data.inputs, data.objective, data.extra
         shardable = inputs if isinstance(inputs, ShardableInputs) else None
         if options.shard_frames is not None and (shardable is None or ranks.size > 1):
             raise InputError(
@@ -104,20 +104,25 @@ class ShardedData:
                 "anyway)"
             )
         if shardable is None or (device.type == "cpu" and options.shard_frames is None):
-            return cls._whole(Shard.create(inputs, objective, data.frame_ids, share), device)
+            return cls._whole(Shard.create(inputs, objective, data.frame_ids, extra, data.folder), device)
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         if ranks.size > 1:
-            return cls._whole(Shard.create(shardable.to(device, dtype), objective, data.frame_ids, share), device)
+            on_device = shardable.to(device, dtype)
+            return cls._whole(Shard.create(on_device, objective, data.frame_ids, extra, data.folder), device)
         parts = _partition(shardable, data, options)
+
+        def mixture_of(ids: Tensor) -> Mixture | None:
+            return None if extra is None else Mixture.of(ids, extra, data.folder).renumbered()
 
         def load(index: int) -> Shard:
             ids = parts[index]
             inputs_of_shard = shardable.subset(ids, device, dtype)
-            return Shard.create(inputs_of_shard, objective.subset(ids, device), torch.arange(len(ids)), share)
+            return Shard(inputs_of_shard, objective.subset(ids, device), torch.arange(len(ids)), mixture_of(ids))
 
         if len(parts) == 1:
             return cls._whole(load(0), device)
-        return cls(tuple(len(Shard.create(inputs, objective, ids, share)) for ids in parts), load, device, device)
+        sizes = [len(ids) if extra is None else len(Mixture.of(ids, extra, data.folder)) for ids in parts]
+        return cls(tuple(sizes), load, device, device)
 
     @classmethod
     def _whole(cls, shard: Shard, device: torch.device) -> ShardedData:
@@ -155,21 +160,23 @@ class ShardedData:
 
 
 def _partition(inputs: ShardableInputs, data: TrainingData, options: TrainOptions) -> list[Tensor]:
-    """The ids of each shard. They do not depend on the seed, so that the members of a stack can share the shards."""
-    if options.shard_frames is None:
-        return [data.frame_ids]
-    num_shards = -(-len(data.frame_ids) // options.shard_frames)
+    """The ids of each shard. They do not depend on the seed, so that the members of a stack can share the shards.
+
+    Every shard has a part of the training set, followed by its part of the extra examples.
+    """
 
     def parts_of(ids: Tensor) -> list[Tensor]:
+        if options.shard_frames is None:
+            return [ids]
+        num_shards = -(-len(data.frame_ids) // options.shard_frames)
         return inputs.partition(ids, num_shards, epoch_generator(0, 0, SHARDS, CPU), data.folder)
 
-    labels: Tensor | None = getattr(data.objective, "labels", None)
-    if data.unlabelled_share is None or labels is None:
+    if data.extra is None:
         return parts_of(data.frame_ids)
-    mixture = Mixture.of(data.frame_ids, labels, data.unlabelled_share, data.folder)
-    labelled, unlabelled = parts_of(mixture.labelled), parts_of(mixture.unlabelled)
-    # Every shard has labelled examples: with few utterances there may be fewer parts of one kind than of the other.
-    return [_joined([part, *unlabelled[number :: len(labelled)]], data.folder) for number, part in enumerate(labelled)]
+    mixture = Mixture.of(data.frame_ids, data.extra, data.folder)
+    training, extra = parts_of(mixture.training), parts_of(mixture.extra)
+    # With few utterances there may be fewer parts of one kind than of the other.
+    return [_joined([part, *extra[number :: len(training)]], data.folder) for number, part in enumerate(training)]
 
 
 def _joined(parts: Sequence[Tensor], folder: Path | None) -> Tensor:

@@ -24,7 +24,7 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
 from asrkd.hmm.tree import SenoneTree
-from asrkd.nnet import Augmentation, AugmentOptions, DevSet, HardTargets, Objective, TrainOptions, train
+from asrkd.nnet import Augmentation, AugmentOptions, DevSet, ExtraExamples, HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
@@ -44,6 +44,7 @@ from asrkd.recipe.transfer_frames import (
 from asrkd.workflow import provenance
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 from asrkd.workflow.executor import SERIAL
+from asrkd.workflow.memory import SHARD_FRAMES
 
 MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.json"
@@ -62,6 +63,17 @@ class LabelledFrames:
     labels: Tensor
     num_pdfs: int
     tree_fingerprint: str
+    extra: ExtraExamples | None = None
+    """The frames of the transfer set behind those of `store`, if there are any."""
+
+    @property
+    def labelled_share(self) -> float:
+        """Fraction of an epoch's frames that have a label."""
+        if self.extra is None:
+            return 1.0
+        behind = self.labels[self.extra.first_id :]
+        num_labelled = sum(int((part != NO_LABEL).sum()) for part in behind.split(SHARD_FRAMES))
+        return 1.0 - self.extra.share * (1.0 - num_labelled / len(behind))
 
     @classmethod
     def open(cls, split: str, options: SpeechOptions, ranks: ProcessGroup = SINGLE_PROCESS) -> LabelledFrames:
@@ -82,7 +94,10 @@ class LabelledFrames:
         """The training split, as `open_to_learn`, and the frames of the transfer set, which have no label."""
         train = cls._open("train", options, slice(0))
         inputs = inputs_with_transfer(train.store, options)
-        return replace(train, inputs=inputs, labels=labels_with_transfer(train.labels, len(inputs), options))
+        labels = labels_with_transfer(train.labels, options)
+        return replace(
+            train, inputs=inputs, labels=labels, extra=ExtraExamples(len(train.store), options.transfer.share)
+        )
 
     @classmethod
     def open_to_decode(cls, split: str, options: SpeechOptions) -> LabelledFrames:
@@ -232,12 +247,11 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
     frames, dev = _train_and_dev(options, student.uses_transfer)
     objective: Objective = HardTargets(frames.labels)
     if student.distil is not None:
-        objective = _distillation(student.distil, frames, options, student.uses_transfer)
+        objective = _distillation(student.distil, frames, options)
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
     augment = augmentation(student.augment, options.features)
-    share = options.transfer.share if student.uses_transfer else None
-    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment, share)
+    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment)
 
 
 def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentation | None:
@@ -248,18 +262,16 @@ def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentat
     return Augmentation(augment, features.num_mel_bins, axis)
 
 
-def _distillation(
-    distil: DistilOptions, frames: LabelledFrames, options: SpeechOptions, uses_transfer: bool = False
-) -> Distillation:
+def _distillation(distil: DistilOptions, frames: LabelledFrames, options: SpeechOptions) -> Distillation:
     """The objective of a student: the teachers' stored posteriors, or the teachers themselves."""
-    labelled_share = 1.0 - options.transfer.share if uses_transfer else 1.0
+    labelled_share = frames.labelled_share
     if distil.targets == "online":
         members = teacher_folders(options)
         online = OnlineTargets(open_ensemble(members), options.posteriors.mean, trained_precision(members))
         return Distillation(frames.labels, online, distil, labelled_share)
     store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
     store.require(frames.store.fingerprint, frames.tree_fingerprint)
-    targets = targets_with_transfer(store, frames.tree_fingerprint, options) if uses_transfer else store
+    targets = store if frames.extra is None else targets_with_transfer(store, frames.tree_fingerprint, options)
     return Distillation(frames.labels, targets, distil, labelled_share)
 
 
@@ -387,7 +399,6 @@ def _train_model(
     out_dir: Path,
     description: str,
     augment: Augmentation | None = None,
-    unlabelled_share: float | None = None,
 ) -> None:
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
@@ -401,7 +412,7 @@ def _train_model(
         description=description,
         precision_file=RunFolders(options.exp_dir).precision_choices,
         augment=augment,
-        unlabelled_share=unlabelled_share,
+        extra=frames.extra,
     )
     if not ProcessGroup.from_environment().is_main:
         return

@@ -37,9 +37,10 @@ def inputs_with_transfer(train: FrameStore, options: SpeechOptions) -> SplicedFr
     return SplicedFrames(joined, options.context.left, options.context.right, utt_ids=utt_ids)
 
 
-def labels_with_transfer(labels: Tensor, num_frames: int, options: SpeechOptions) -> Tensor:
-    """The labels [T] of the training frames, and NO_LABEL for each other one of num_frames; on the disk."""
-    joined = new_tensor((num_frames,), torch.long, options.exp_dir)
+def labels_with_transfer(labels: Tensor, options: SpeechOptions) -> Tensor:
+    """The labels [T] of the training frames, then NO_LABEL for each frame of the transfer set; on the disk."""
+    num_extra = len(transfer_store(RunFolders(options.exp_dir)))
+    joined = new_tensor((len(labels) + num_extra,), torch.long, options.exp_dir)
     for part, found in zip(joined.split(SHARD_FRAMES), labels.split(SHARD_FRAMES), strict=False):
         part[: len(found)] = found
     joined[len(labels) :] = NO_LABEL

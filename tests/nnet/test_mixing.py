@@ -14,9 +14,9 @@ from asrkd.errors import InputError
 from asrkd.features.joined import JoinedFrames
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.nnet import DevSet, HardTargets, TrainOptions, train, trainer
+from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, train, trainer
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
-from asrkd.nnet.mixing import Mixture
+from asrkd.nnet.mixing import ExtraExamples, Mixture
 from asrkd.nnet.sharded_data import ShardedData
 from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import SINGLE_PROCESS
@@ -65,24 +65,27 @@ def test_stores_of_other_features_are_not_joined(stores: tuple[FrameStore, Frame
 
 
 @pytest.mark.parametrize(("share", "number"), [(0.5, 30), (0.25, 10), (0.8, 120)])
-def test_an_epoch_has_all_labelled_examples_and_the_share_of_others(share: float, number: int) -> None:
-    ids = torch.arange(100)
-    labels = torch.where(ids % 10 < 3, ids, torch.full_like(ids, -1))
-    mixture = Mixture.of(ids, labels, share)
+def test_an_epoch_has_all_training_examples_and_the_share_of_others(share: float, number: int) -> None:
+    mixture = Mixture.of(torch.arange(100).flip(0), ExtraExamples(30, share))
     epochs = [mixture.epoch(epoch) for epoch in range(7)]
     for epoch in epochs:
         assert len(epoch) == len(mixture) == 30 + number
-        assert sorted(epoch[labels[epoch] >= 0].tolist()) == mixture.labelled.tolist()
-    dealt = torch.cat([epoch[labels[epoch] < 0] for epoch in epochs])
+        assert sorted(epoch[epoch < 30].tolist()) == list(range(30))
+    dealt = torch.cat([epoch[epoch >= 30] for epoch in epochs])
     # Each of the seventy is used once before one is used again.
     for begin in range(0, len(dealt) - 69, 70):
-        assert sorted(dealt[begin : begin + 70].tolist()) == mixture.unlabelled.tolist()
-    assert number == 30 or not torch.equal(dealt[:70], dealt[70:140])
+        assert sorted(dealt[begin : begin + 70].tolist()) == list(range(30, 100))
+    assert number == 10 or not torch.equal(dealt[:70], dealt[70:140])
 
 
-def test_without_unlabelled_examples_an_epoch_is_the_labelled_ones() -> None:
-    mixture = Mixture.of(torch.arange(5), torch.zeros(5, dtype=torch.long), 0.5)
-    assert mixture.epoch(3).tolist() == [0, 1, 2, 3, 4]
+def test_without_extra_examples_an_epoch_is_the_training_set() -> None:
+    assert Mixture.of(torch.arange(5), ExtraExamples(5, 0.5)).epoch(3).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("first", "share"), [(0, 0.5), (3, 0.0), (3, 1.0), (3, float("nan"))])
+def test_a_share_that_is_none_is_refused(first: int, share: float) -> None:
+    with pytest.raises(InputError, match="extra examples: expected a share above 0"):
+        ExtraExamples(first, share)
 
 
 def learn(stores: tuple[FrameStore, FrameStore], out_dir: Path, share: float = 0.5, **changes) -> AcousticDnn:
@@ -94,7 +97,7 @@ def learn(stores: tuple[FrameStore, FrameStore], out_dir: Path, share: float = 0
     objective = Distillation(labels, targets, DistilOptions(alpha=0.7), labelled_share=1 - share)
     dev = DevSet(SplicedFrames(stores[0], 2, 1), labels[: len(stores[0])])
     options = replace(OPTIONS, **changes)
-    train(model, inputs, objective, options, out_dir, dev=dev, unlabelled_share=share)
+    train(model, inputs, objective, options, out_dir, dev=dev, extra=ExtraExamples(len(stores[0]), share))
     return model
 
 
@@ -130,11 +133,11 @@ def test_one_shard_is_the_whole(stores: tuple[FrameStore, FrameStore], tmp_path:
     assert same(learn(stores, tmp_path / "one", shard_frames=sum(map(len, stores))), whole)
 
 
-def test_every_shard_has_labelled_examples_and_their_share_of_others(stores: tuple[FrameStore, FrameStore]) -> None:
+def test_every_shard_has_training_examples_and_their_share_of_others(stores: tuple[FrameStore, FrameStore]) -> None:
     inputs, labels = joined(stores, ()), labels_of(stores)
     inputs_in_memory = joined(stores)
     objective = HardTargets(labels)
-    data = TrainingData(inputs, objective, torch.arange(len(inputs)), unlabelled_share=0.5)
+    data = TrainingData(inputs, objective, torch.arange(len(inputs)), extra=ExtraExamples(len(stores[0]), 0.5))
     shards = ShardedData.create(data, replace(OPTIONS, shard_frames=128), SINGLE_PROCESS, CPU, "float32")
     assert len(shards.sizes) > 2
     seen = 0
@@ -147,21 +150,13 @@ def test_every_shard_has_labelled_examples_and_their_share_of_others(stores: tup
     assert inputs_in_memory.in_memory is None
 
 
-@pytest.mark.parametrize(
-    ("labels", "share", "message"),
-    [
-        ([0, -1, 1], None, "labels: expected 0 to 6, found -1 to 1"),
-        ([-1, -1, -1], 0.5, "expected at least one labelled example, found none"),
-        (None, 0.5, "unlabelled_share: expected an objective with labels"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(labels: list[int] | None, share: float | None, message: str) -> None:
-    from asrkd.nnet import ArrayInputs
-
-    inputs = ArrayInputs(torch.zeros(3, 4))
-    options = DistilOptions(alpha=1.0)
-    targets = DenseTargets(torch.full((3, 7), 1 / 7), 2.0)
-    objective = Distillation(None if labels is None else torch.tensor(labels), targets, options)
-    data = TrainingData.create(inputs, objective, None, unlabelled_share=share)
-    with pytest.raises(InputError, match=message):
+@pytest.mark.parametrize(("labels", "first"), [([0, -1, 1], None), ([0, -1, 1], 2), ([-1, -1, -1], 1)])
+def test_only_extra_examples_may_lack_labels(labels: list[int], first: int | None) -> None:
+    objective = HardTargets(torch.tensor(labels))
+    extra = None if first is None else ExtraExamples(first, 0.5)
+    data = TrainingData.create(ArrayInputs(torch.zeros(3, 4)), objective, None, extra=extra)
+    with pytest.raises(InputError, match="labels: expected 0 to 6, found -1 to"):
         data.check(AcousticDnn(4, NUM_CLASSES, SHAPE, seed=0), OPTIONS)
+    replace(data, extra=ExtraExamples(1, 0.5), objective=HardTargets(torch.tensor([0, *labels[1:]]))).check(
+        AcousticDnn(4, NUM_CLASSES, SHAPE, seed=0), OPTIONS
+    )
