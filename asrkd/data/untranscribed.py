@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from asrkd.data.audio import AudioError
 from asrkd.data.corpora.user import file_finder, source_files
@@ -46,7 +47,8 @@ class Pieces:
     """Untranscribed speech as pieces of at most PIECE_SEC."""
 
     split: CorpusSplit
-    """One utterance a piece; its text is empty, and its speaker is the recording where none is given."""
+    """One utterance a piece; its text is empty but for words of another recogniser, and its speaker is the recording
+    where none is given."""
     cut: frozenset[str]
     """utt_ids of pieces of longer audio: silence in them is no fault."""
     num_recordings: int
@@ -76,22 +78,30 @@ def read_untranscribed(path: Path, base: Path) -> list[Segment]:
     return [replace(segment, path=find(segment.path)) for segment in read_speech(path)]
 
 
-def untranscribed_pieces(segments: Sequence[Segment], name: str, segments_dir: Path) -> Pieces:
+def untranscribed_pieces(
+    segments: Sequence[Segment],
+    name: str,
+    segments_dir: Path,
+    texts: Mapping[str, str] = MappingProxyType({}),
+    longest_sec: float = PIECE_SEC,
+) -> Pieces:
     """Manifests of the segments' pieces; those that cannot be read are in `split.rejected`.
 
     What is longer than PIECE_SEC is cut into equal pieces, each copied once to a file in `segments_dir`. A segment
     without a speaker gets one that stands for its recording: half an hour of it at most, because the frames of a
-    speaker are normalised together.
+    speaker are normalised together. A segment of at most `longest_sec` with one of `texts` (utt_id -> words of another
+    recogniser) is not cut.
     """
     pieces: list[Segment] = []
     cut: set[str] = set()
     for segment in segments:
-        parts = _cut(segment, segments_dir)
+        parts = _cut(segment, segments_dir, longest_sec if segment.utt_id in texts else PIECE_SEC)
         pieces += parts
         cut.update(part.utt_id for part in parts if len(parts) > 1)
     pieces = _with_speakers(pieces)
     require_distinct({name: pieces})
-    split = split_from_segments([replace(piece, text="") for piece in pieces], segments_dir)
+    spoken = [replace(piece, text=texts.get(piece.utt_id, "")) for piece in pieces]
+    split = split_from_segments(spoken, segments_dir)
     return Pieces(split, frozenset(cut), len({segment.path for segment in segments}))
 
 
@@ -130,10 +140,10 @@ def _utt_id(relative: Path) -> str:
     return f"{name[: LONGEST_UTT_ID // 8]}-{fingerprint(str(relative))}"
 
 
-def _cut(segment: Segment, segments_dir: Path) -> list[Segment]:
-    """Equal pieces of a segment that is longer than PIECE_SEC, else the segment itself."""
+def _cut(segment: Segment, segments_dir: Path, longest_sec: float) -> list[Segment]:
+    """Equal pieces of at most PIECE_SEC of a segment that is longer than `longest_sec`, else the segment itself."""
     end_sec = segment.end_sec
-    if end_sec is not None and not end_sec - segment.start_sec > PIECE_SEC:
+    if end_sec is not None and not end_sec - segment.start_sec > longest_sec:
         return [segment]
     try:
         whole_sec = duration_of(segment.path, segments_dir)
@@ -142,7 +152,7 @@ def _cut(segment: Segment, segments_dir: Path) -> list[Segment]:
     end_sec = whole_sec if end_sec is None else end_sec
     is_inside = 0 <= segment.start_sec < end_sec <= whole_sec + OVERSHOOT_SEC
     number = math.ceil((end_sec - segment.start_sec) / PIECE_SEC) if is_inside else 1
-    if number <= 1:
+    if number <= 1 or end_sec - segment.start_sec <= longest_sec:
         return [replace(segment, end_sec=end_sec)]
     end_sec = min(end_sec, whole_sec)
     width = len(str(number))

@@ -112,9 +112,19 @@ NO_EFFECT = (
         "with --posteriors-from, with which no teachers are trained: give one of the two",
     ),
     NoEffect(
-        ("--transfer.share",),
+        ("--transfer.share", "--transfer.transcripts"),
         lambda options: options.transfer.recordings is None,
         "without --transfer.recordings: give it",
+    ),
+    NoEffect(
+        ("--transfer.confidences", "--transfer.min-confidence"),
+        lambda options: options.transfer.transcripts is None,
+        "without --transfer.transcripts: give it",
+    ),
+    NoEffect(
+        ("--transfer.transcripts",),
+        lambda options: options.distil.alpha == 1.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=1, which learns soft targets alone: give a smaller --distil.alpha",
     ),
     NoEffect(
         ("--transfer.recordings",),

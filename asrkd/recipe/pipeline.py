@@ -20,7 +20,18 @@ from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.lang.text_rules import TextRules
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
-from asrkd.recipe import evaluate, external_teacher, features, labels, lang, loss_checks, networks, results, transfer
+from asrkd.recipe import (
+    evaluate,
+    external_teacher,
+    features,
+    labels,
+    lang,
+    loss_checks,
+    networks,
+    results,
+    transfer,
+    transfer_labels,
+)
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER, TRANSFER_POSTERIORS
@@ -198,6 +209,18 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 resumable=True,
             )
         )
+    if options.transfer.recordings is not None and options.transfer.transcripts is not None:
+        steps.append(
+            Step(
+                5,
+                f"labels/{TRANSFER}",
+                partial(transfer_labels.label_transfer, corpus, options),
+                {"realign": options.realign, "context": options.context, **_lexicon_options(corpus, options)},
+                (f"manifests/{TRANSFER}", f"features/{TRANSFER}", "lang/lexicon", "tree"),
+                content=labels.labels_content,
+                resumable=True,
+            )
+        )
     for split in SPLITS:
         steps.append(
             Step(
@@ -309,7 +332,8 @@ def _teaching_inputs(student: networks.Student, options: SpeechOptions) -> tuple
     targets = tuple(networks.teachers(options)) if is_online else ("posteriors",)
     if not student.uses_transfer:
         return targets
-    return (*targets, f"features/{TRANSFER}", *(() if is_online else (TRANSFER_POSTERIORS,)))
+    labelled = () if options.transfer.transcripts is None else (f"labels/{TRANSFER}",)
+    return (*targets, f"features/{TRANSFER}", *labelled, *(() if is_online else (TRANSFER_POSTERIORS,)))
 
 
 def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:

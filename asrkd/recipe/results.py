@@ -202,7 +202,12 @@ def config_sha(options: SpeechOptions) -> str:
     # The stamps have the fingerprints of another system's posterior store, and of untranscribed speech.
     transfer = options.transfer
     if transfer.recordings is not None:
-        transfer = replace(transfer, recordings=Path())
+        transfer = replace(
+            transfer,
+            recordings=Path(),
+            transcripts=transfer.transcripts and Path(),
+            confidences=transfer.confidences and Path(),
+        )
     runtime = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None, "transfer": transfer}
     return run_options.config_sha(options, **runtime)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from asrkd.data.copies import warn_of_held_out_audio
 from asrkd.data.corpora.options import UserCorpusOptions
 from asrkd.data.corpora.user import held_out_segments
+from asrkd.data.machine_transcripts import read_machine_transcripts
 from asrkd.data.manifests import load_split
 from asrkd.data.rejects import require_few_rejected
 from asrkd.data.segments import COPY_FORMAT, Segment
@@ -22,11 +24,17 @@ from asrkd.data.untranscribed import (
     untranscribed_pieces,
 )
 from asrkd.data.validate import SILENCE, validate
+from asrkd.errors import InputError, name_some
 from asrkd.features.store import FrameStore
 from asrkd.files import file_fingerprint, read_json, read_object, write_json
+from asrkd.lang.text_rules import TextRules
 from asrkd.recipe.corpus import REJECTED_FILE, known_audio_of, list_audio, save_manifests
 from asrkd.recipe.folders import HELD_OUT, TRANSFER, RunFolders
 from asrkd.recipe.options import SpeechOptions, corpus_options
+from asrkd.recipe.transfer_labels import labelled_counts
+from asrkd.unicode import upper_case
+
+logger = logging.getLogger(__name__)
 
 RECORDINGS_FILE = "recordings.json"
 SILENT_PIECES = "silent pieces of longer recordings"
@@ -37,10 +45,17 @@ SECONDS_PER_HOUR = 3600.0
 def transfer_stamp(options: SpeechOptions) -> dict[str, Any]:
     """What decides the pieces of a transfer set: its files, and how they are cut. InputError: no such path."""
     manifests, audio = untranscribed_files(_source(options), _base(options))
-    return {
+    stamp: dict[str, Any] = {
         "files": list_audio(audio, {str(path.absolute()): file_fingerprint(path) for path in manifests}),
         "pieces": [PIECE_SEC, NORMALISED_SEC, COPY_FORMAT],
     }
+    transfer = options.transfer
+    if transfer.transcripts is not None:
+        stamp["transcripts"] = file_fingerprint(transfer.transcripts)
+        stamp["confidences"] = None if transfer.confidences is None else file_fingerprint(transfer.confidences)
+        stamp["min_confidence"] = transfer.min_confidence
+        stamp["texts"] = TextRules.of(options.lang).options
+    return stamp
 
 
 def make_transfer_manifests(options: SpeechOptions, out_dir: Path) -> None:
@@ -51,7 +66,8 @@ def make_transfer_manifests(options: SpeechOptions, out_dir: Path) -> None:
     folders = RunFolders(options.exp_dir)
     segments = read_untranscribed(_source(options), _base(options))
     warn_of_held_out_audio(_held_out(options, folders), segments, "the transfer set")
-    pieces = untranscribed_pieces(segments, TRANSFER, folders.transfer_segments)
+    texts = _machine_transcripts(segments, options)
+    pieces = untranscribed_pieces(segments, TRANSFER, folders.transfer_segments, texts, options.max_duration)
     known = known_audio_of(folders, TRANSFER)
     good, bad = _good_pieces(pieces, known, options)
     save_manifests(good, bad, known, out_dir)
@@ -81,7 +97,29 @@ def transfer_summary(options: SpeechOptions) -> dict[str, Any] | None:
         "share": options.transfer.share,
         "silent": split.excluded.get(SILENT_PIECES, 0),
         "rejected": [(row["utt_id"], row["reason"]) for row in read_json(manifests / REJECTED_FILE)],
+        **({} if options.transfer.transcripts is None else labelled_counts(folders)),
     }
+
+
+def _machine_transcripts(segments: Sequence[Segment], options: SpeechOptions) -> dict[str, str]:
+    """utt_id -> words of another recogniser, by the rules for texts; empty without `--transfer.transcripts`."""
+    given = options.transfer
+    if given.transcripts is None:
+        return {}
+    texts = read_machine_transcripts(given.transcripts, given.confidences, given.min_confidence)
+    unknown = sorted(texts.keys() - {segment.utt_id for segment in segments})
+    if len(unknown) == len(texts):
+        raise InputError(
+            f"{given.transcripts}: expected utterances of {given.recordings}, found none: {name_some(unknown)}"
+        )
+    if unknown:
+        logger.warning(
+            "%s: %d of %d utterances are not in %s and are ignored: %s",
+            *(given.transcripts, len(unknown), len(texts), given.recordings, name_some(unknown)),
+        )
+    rules = TextRules.of(options.lang)
+    plain = {utt_id: rules.apply(upper_case(text)) for utt_id, text in texts.items()}
+    return {utt_id: text for utt_id, text in plain.items() if not all(map(rules.is_noise, text.split()))}
 
 
 def _good_pieces(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asrkd.align.labels import NO_LABEL
+from asrkd.align import Alignment
+from asrkd.align.labels import NO_LABEL, store_labels
 from asrkd.distil.joined import JoinedTargets
 from asrkd.distil.store import PosteriorStore
 from asrkd.features.joined import JoinedFrames
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
-from asrkd.recipe.folders import TRANSFER, RunFolders
+from asrkd.hmm.tree import SenoneTree
+from asrkd.recipe.folders import TRANSFER, TREE_FILE, RunFolders
 from asrkd.recipe.label_networks import copies_frames
 from asrkd.recipe.options import SpeechOptions
 from asrkd.workflow.distributed import ProcessGroup
@@ -38,13 +40,24 @@ def inputs_with_transfer(train: FrameStore, options: SpeechOptions) -> SplicedFr
 
 
 def labels_with_transfer(labels: Tensor, options: SpeechOptions) -> Tensor:
-    """The labels [T] of the training frames, then NO_LABEL for each frame of the transfer set; on the disk."""
-    num_extra = len(transfer_store(RunFolders(options.exp_dir)))
-    joined = new_tensor((len(labels) + num_extra,), torch.long, options.exp_dir)
-    for part, found in zip(joined.split(SHARD_FRAMES), labels.split(SHARD_FRAMES), strict=False):
-        part[: len(found)] = found
-    joined[len(labels) :] = NO_LABEL
+    """The labels [T] of the training frames, then those of the transfer set; on the disk.
+
+    They are NO_LABEL but for utterances that were aligned with the words of another recogniser.
+    """
+    folders = RunFolders(options.exp_dir)
+    store = transfer_store(folders)
+    joined = new_tensor((len(labels) + len(store),), torch.long, options.exp_dir).fill_(NO_LABEL)
+    _copy(labels, joined)
+    if options.transfer.transcripts is not None:
+        alignment, tree = Alignment.load(folders.alignment(TRANSFER)), SenoneTree.load(folders.tree / TREE_FILE)
+        _copy(store_labels(alignment, store, tree, options.exp_dir), joined[len(labels) :])
     return joined
+
+
+def _copy(source: Tensor, destination: Tensor) -> None:
+    """Copy a tensor [n] to the first n values of another, some at a time."""
+    for part, found in zip(destination.split(SHARD_FRAMES), source.split(SHARD_FRAMES), strict=False):
+        part[: len(found)] = found
 
 
 def targets_with_transfer(train: PosteriorStore, tree_fingerprint: str, options: SpeechOptions) -> JoinedTargets:

@@ -23,6 +23,17 @@ class TransferOptions:
     epoch, so that 0.5 doubles its length; the transfer set's follow in a random order, over as many epochs as it has
     frames for, and then again."""
 
+    transcripts: Path | None = None
+    """What another recogniser heard in it: lines of an utt_id and its words. The run's own aligner makes labels of
+    them, for the hard loss; utterances without words, or that cannot be aligned, have soft targets alone."""
+    confidences: Path | None = None
+    """How sure that recogniser is: lines of an utt_id and a number."""
+    min_confidence: float | None = None
+    """Words of less confidence, or without one, are not used."""
+
     def __post_init__(self) -> None:
         if not 0.0 < self.share < 1.0:
             raise InputError(f"--transfer.share: expected a fraction above 0 and below 1, found {self.share:g}")
+        if (self.confidences is None) != (self.min_confidence is None):
+            found = "--transfer.min-confidence" if self.confidences is None else "--transfer.confidences"
+            raise InputError(f"--transfer.confidences: expected --transfer.min-confidence with it, found {found} alone")

@@ -38,7 +38,10 @@ def transfer_table(results: Row) -> Table | None:
         "bad pieces, dropped": count(len(transfer["rejected"])),
         "share of a distilled student's frames, %": number(transfer["share"], 0, 100),
     }
-    note = "Nobody transcribed it. The teachers' posteriors of its frames are all that students learn from it."
+    if "transcribed" in transfer:
+        shown["utterances with words of another recogniser"] = count(transfer["transcribed"])
+        shown["of these, with frame labels"] = count(transfer["labelled"])
+    note = "Nobody transcribed it. The teachers' posteriors of its frames are what students learn from it."
     shown_rejects = [f"{utt_id}: {reason}" for utt_id, reason in transfer["rejected"][:SHOWN_REJECTS]]
     if shown_rejects:
         note += f" Dropped: {'; '.join(shown_rejects)}."

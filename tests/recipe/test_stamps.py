@@ -216,7 +216,14 @@ RUNTIME_OPTIONS = {
     *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress", "train.python"),
 }
 SET_BY_RUN = {"train.device", "train.seed"}
-PATHS = {"corpus_dir", "exp_dir", "posteriors_from", "transfer.recordings"}
+PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
+PATHS |= {"transfer.recordings", "transfer.transcripts", "transfer.confidences"}
+CONFIDENCES: dict[str, object] = {
+    "transfer.recordings": "{tmp}/speech",
+    "transfer.transcripts": "{tmp}/file",
+    "transfer.confidences": "{tmp}/file",
+    "transfer.min_confidence": 0.5,
+}
 # Values for options that no rule below changes, and what else such a value needs.
 OTHER_VALUES: dict[str, dict[str, object]] = {
     "stop_stage": {"stop_stage": 3},
@@ -253,6 +260,9 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.augment.gain_range": {"students.augment.gain": 0.5, "students.augment.gain_range": 0.2},
     "students.augment.tilt_range": {"students.augment.gain": 0.5, "students.augment.tilt_range": 0.2},
     "transfer.recordings": {"transfer.recordings": "{tmp}/speech"},
+    "transfer.transcripts": {"transfer.recordings": "{tmp}/speech", "transfer.transcripts": "{tmp}/file"},
+    "transfer.confidences": CONFIDENCES,
+    "transfer.min_confidence": {**CONFIDENCES, "transfer.min_confidence": 0.7},
     "transfer.share": {"transfer.recordings": "{tmp}/speech", "transfer.share": 0.25},
     "doubtful.exclude_beyond": {"doubtful.exclude_beyond": 9.0},
     "distil.temperature": {"distil.temperature": 5.0},
@@ -312,8 +322,11 @@ def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Pa
 
 def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOptions:
     """Options in which the option at `path` has an effect and its default value."""
-    if path == "transfer.share":
-        return with_values(options, {"transfer.recordings": folder / "speech"})  # type: ignore[no-any-return]
+    if path in ("transfer.share", "transfer.transcripts", "transfer.confidences"):
+        files = {"transfer.transcripts": folder / "file"} if path == "transfer.confidences" else {}
+        return with_values(options, {"transfer.recordings": folder / "speech", **files})  # type: ignore[no-any-return]
+    if path == "transfer.min_confidence":
+        return changed(options, "transfer.confidences", None, None, folder)
     section, _, name = path.rpartition(".")
     distortion = {"warp_range": "warp", "gain_range": "gain", "tilt_range": "gain"}.get(name, "mask")
     if section != "students.augment" or name in ("mix", "warp", "mask", "gain"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from speech_stages import step_folder
 
 from asrkd.config import parse
@@ -18,6 +19,7 @@ from asrkd.data.segments import Segment, split_from_segments
 from asrkd.errors import InputError
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json
+from asrkd.nnet import ExtraExamples
 from asrkd.recipe import networks
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.features import make_features
@@ -117,6 +119,15 @@ def test_folders_decide_nothing_of_the_results_and_the_set_does(options: SpeechO
             "--transfer.share: expected a fraction above 0 and below 1",
         ),
         (["--transfer.recordings=.", "--posteriors-from=x"], "--transfer.recordings: .* found --posteriors-from"),
+        (["--transfer.transcripts=x"], "--transfer.transcripts: it has no effect without --transfer.recordings"),
+        (
+            ["--transfer.recordings=.", "--transfer.transcripts=x", "--transfer.confidences=y"],
+            "expected --transfer.min-confidence with it, found --transfer.confidences alone",
+        ),
+        (
+            ["--transfer.recordings=.", "--transfer.transcripts=x", "--distil.alpha=1"],
+            "--transfer.transcripts: it has no effect with --distil.alpha=1",
+        ),
         (
             ["--transfer.recordings=.", "--distil.alpha=0"],
             "--transfer.recordings: it has no effect with --distil.alpha=0",
@@ -178,3 +189,44 @@ def test_held_out_audio_in_it_is_warned_of(options: SpeechOptions, caplog: pytes
         make(options)
     assert "1 utterances of test have the same audio as others in the transfer set: test (copy)" in caplog.text
     assert "of dev" not in caplog.text
+
+
+def with_transcripts(options: SpeechOptions, text: str, **changes: object) -> SpeechOptions:
+    path = options.exp_dir.parent / "heard.txt"
+    path.write_text(text)
+    return replace(options, transfer=replace(options.transfer, transcripts=path, **changes))  # type: ignore[arg-type]
+
+
+def test_words_of_another_recogniser_are_those_of_their_utterances(
+    options: SpeechOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_noise(options.exp_dir.parent / "audio" / "long.wav", 45.0, 8)
+    (options.exp_dir.parent / "sure.txt").write_text("a0 0.9\na1 0.2\nlong 1\nghost 1\n")
+    options = with_transcripts(
+        options,
+        "a0 go on\na1 stop\na2 wait\nlong a long one\nghost boo\n",
+        confidences=options.exp_dir.parent / "sure.txt",
+        min_confidence=0.5,
+    )
+    with caplog.at_level(logging.WARNING):
+        out_dir = make(options)
+    texts = {one.id: one.text for one in load_split(out_dir).supervisions}
+    assert texts == {"a0": "GO ON", "a1": "", "a2": "", "long": "A LONG ONE"}  # with words, it is not cut
+    assert "heard.txt: 1 of 3 utterances are not in" in caplog.text and caplog.text.count("ghost") == 1
+    before, after = stamps(without(options)), stamps(options)
+    assert after.keys() - before.keys() >= {"labels/transfer"}
+    steps = {step.name: step for step in build_steps(CORPUS, options, "run.sh")}
+    assert "labels/transfer" in steps["students/distilled"].inputs
+    assert not any("labels/transfer" in steps[name].inputs for name in before if not name.startswith("students/"))
+
+
+def test_words_of_other_speech_are_refused(options: SpeechOptions) -> None:
+    with pytest.raises(InputError, match=r"heard.txt: expected utterances of .*audio, found none: ghost"):
+        make(with_transcripts(options, "ghost boo\n"))
+
+
+def test_a_part_of_the_transfer_set_can_have_labels() -> None:
+    labels = torch.cat([torch.zeros(10, dtype=torch.long), torch.tensor([-1, -1, -1, 5])])
+    frames = networks.LabelledFrames(None, None, labels, 9, "", ExtraExamples(10, 0.5))  # type: ignore[arg-type]
+    assert frames.labelled_share == 0.5 + 0.5 / 4
+    assert replace(frames, extra=None).labelled_share == 1.0
