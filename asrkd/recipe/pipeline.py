@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,11 @@ from asrkd.recipe import (
     loss_checks,
     networks,
     results,
-    transfer,
-    transfer_labels,
+    transfer_steps,
 )
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER, TRANSFER_POSTERIORS
+from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER
 from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
@@ -91,7 +90,7 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             )
         )
     if options.transfer.recordings is not None:
-        steps.append(_transfer_manifests(options, limits))
+        steps.append(transfer_steps.manifests_step(options))
     for split in _splits_with_features(options):
         steps.append(
             Step(
@@ -108,23 +107,6 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 
 def _splits_with_features(options: SpeechOptions) -> tuple[str, ...]:
     return SPLITS if options.transfer.recordings is None else (*SPLITS, TRANSFER)
-
-
-def _transfer_manifests(options: SpeechOptions, limits: Mapping[str, Any]) -> Step:
-    """Stage 1 of untranscribed speech; it reads what is held out to warn of the same audio in both."""
-    return Step(
-        1,
-        f"manifests/{TRANSFER}",
-        partial(transfer.make_transfer_manifests, options),
-        {
-            **limits,
-            "max_duration": options.max_duration,
-            "features.sampling_rate": options.features.sampling_rate,
-            **transfer.transfer_stamp(options),
-        },
-        tuple(f"manifests/{split}" for split in HELD_OUT),
-        content=corpora.manifests_content,
-    )
 
 
 def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
@@ -210,17 +192,7 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             )
         )
     if options.transfer.recordings is not None and options.transfer.transcripts is not None:
-        steps.append(
-            Step(
-                5,
-                f"labels/{TRANSFER}",
-                partial(transfer_labels.label_transfer, corpus, options),
-                {"realign": options.realign, "context": options.context, **_lexicon_options(corpus, options)},
-                (f"manifests/{TRANSFER}", f"features/{TRANSFER}", "lang/lexicon", "tree"),
-                content=labels.labels_content,
-                resumable=True,
-            )
-        )
+        steps.append(transfer_steps.labels_step(corpus, options, _lexicon_options(corpus, options)))
     for split in SPLITS:
         steps.append(
             Step(
@@ -273,17 +245,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
         )
     )
     if options.transfer.recordings is not None:
-        steps.append(
-            Step(
-                7,
-                TRANSFER_POSTERIORS,
-                partial(networks.make_transfer_posteriors, options),
-                {"posteriors": options.posteriors, "format": FORMAT, "context": options.context},
-                (f"features/{TRANSFER}", "tree", *teachers),
-                resumable=True,
-                networks_only=options.executor == "processes",
-            )
-        )
+        steps.append(transfer_steps.posteriors_step(options))
     return steps
 
 
@@ -328,12 +290,8 @@ def _teaching_inputs(student: networks.Student, options: SpeechOptions) -> tuple
     """The steps that a student's targets come from, labels apart."""
     if student.distil is None:
         return ()
-    is_online = student.distil.targets == "online"
-    targets = tuple(networks.teachers(options)) if is_online else ("posteriors",)
-    if not student.uses_transfer:
-        return targets
-    labelled = () if options.transfer.transcripts is None else (f"labels/{TRANSFER}",)
-    return (*targets, f"features/{TRANSFER}", *labelled, *(() if is_online else (TRANSFER_POSTERIORS,)))
+    targets = tuple(networks.teachers(options)) if student.distil.targets == "online" else ("posteriors",)
+    return (*targets, *(transfer_steps.student_inputs(student, options) if student.uses_transfer else ()))
 
 
 def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:

@@ -258,6 +258,30 @@ def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finish
 
 
 @pytest.mark.slow
+def test_untranscribed_speech_is_seen_by_distilled_students_alone(
+    tiny: TinyRecipe, finished: Path, tmp_path: Path
+) -> None:
+    """What others are made of stays as it is, whole: labels, tree, priors, language model, teachers and baselines."""
+    audio = tmp_path / "audio"
+    files = [path for path in sorted(tiny.corpus_dir.rglob("*")) if path.suffix in (".flac", ".gsm", ".wav", ".ulaw")]
+    for path in files[1:20]:  # the first one is truncated
+        (audio / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, audio / path.parent.name)
+    exp = Path(shutil.copytree(finished, tmp_path / "exp"))
+    done = tiny.run(exp, f"--transfer.recordings={audio}", "--transfer.share=0.3")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for step in ("tree", "lang/lexicon", "lang/lm", "labels/dev", "teachers/0", "teachers/1", "students/baseline"):
+        assert read_json(exp / step / "stamp.json") == read_json(finished / step / "stamp.json")
+    results = read_json(exp / "results.json")
+    assert results["transfer"]["recordings"] == results["transfer"]["pieces"] == len(list(audio.rglob("*.*"))) > 10
+    assert results["transfer"]["rejected"] == [] and results["transfer"]["frames"] > 1000
+    assert results["corpus"] == read_json(finished / "results.json")["corpus"]
+    assert "30% of frames untranscribed" in results["systems"]["distilled"]["description"]
+    assert "Transfer set" in (exp / "report" / "RESULTS.md").read_text()
+    assert "Transfer set" in (exp / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_systems_are_as_good_as_they_were(tiny: TinyRecipe, finished: Path) -> None:
     """Frame accuracy and WER of each system, from above and from below: a stage that does half its work is seen."""
     systems = read_json(finished / "results.json")["systems"]
