@@ -14,6 +14,7 @@ from speech_stages import step_folder
 
 from asrkd.config import parse
 from asrkd.data.corpora.an4 import prepare_an4
+from asrkd.data.corpora.options import UserCorpusOptions
 from asrkd.data.manifests import load_split, save_split
 from asrkd.data.segments import Segment, split_from_segments
 from asrkd.errors import InputError
@@ -24,7 +25,7 @@ from asrkd.recipe import networks
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.features import make_features
 from asrkd.recipe.folders import HELD_OUT, RunFolders
-from asrkd.recipe.options import SpeechOptions, StudentsOptions
+from asrkd.recipe.options import SpeechOptions, StudentsOptions, UserSpeechOptions
 from asrkd.recipe.pipeline import build_steps
 from asrkd.recipe.results import config_sha
 from asrkd.recipe.transfer import SILENT_PIECES, make_transfer_manifests, transfer_summary
@@ -189,6 +190,29 @@ def test_held_out_audio_in_it_is_warned_of(options: SpeechOptions, caplog: pytes
         make(options)
     assert "1 utterances of test have the same audio as others in the transfer set: test (copy)" in caplog.text
     assert "of dev" not in caplog.text
+
+
+def test_held_out_segments_of_a_longer_recording_are_warned_of(
+    options: SpeechOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user's corpus copies its segments; the recording that they come from is compared."""
+    kaldi = tmp_path / "kaldi"
+    write_noise(kaldi / "talk.wav", 6.0, 70)
+    speakers = ("ann", "bob", "cyd")
+    (kaldi / "wav.scp").write_text("talk talk.wav\n")
+    (kaldi / "segments").write_text("".join(f"{name}-1 talk {n} {n + 1}\n" for n, name in enumerate(speakers)))
+    (kaldi / "text").write_text("".join(f"{name}-1 go\n" for name in speakers))
+    (kaldi / "utt2spk").write_text("".join(f"{name}-1 {name}\n" for name in speakers))
+    corpora = UserCorpusOptions(kaldi, segments_dir=tmp_path / "segments")
+    user = UserSpeechOptions(corpora=corpora, exp_dir=options.exp_dir, transfer=options.transfer)
+    with caplog.at_level(logging.WARNING):
+        make(user)
+    assert "same audio" not in caplog.text
+    (tmp_path / "audio" / "renamed.wav").write_bytes((kaldi / "talk.wav").read_bytes())
+    with caplog.at_level(logging.WARNING):
+        make(user)
+    assert "1 utterances of test have the same audio as others in the transfer set" in caplog.text
+    assert "1 utterances of dev have the same audio as others in the transfer set" in caplog.text
 
 
 def with_transcripts(options: SpeechOptions, text: str, **changes: object) -> SpeechOptions:
