@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.distil.compression import Compressed, Rows, StoreOptions, bytes_of_row, combined_logits, compress, expand
+from asrkd.distil.compression import (
+    MAX_CLASSES,
+    Compressed,
+    Rows,
+    StoreOptions,
+    bytes_of_row,
+    combined_logits,
+    compress,
+    expand,
+)
 from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, map_tensors, read_object, reading, tensor_digest
@@ -168,6 +177,17 @@ class PosteriorStore(StoredTargets):
     @property
     def bytes_per_frame(self) -> int:
         return bytes_of_row(self._rows.pdf_ids.shape[1], len(self.options.temperatures))
+
+    @property
+    def utt_ids_without_targets(self) -> list[str]:
+        """Utterances whose rows are no targets: those of lattice targets without any path (their depth is NaN)."""
+        first = self.offsets[:-1]
+        missing = self._rows.depth[first.clamp(max=len(self) - 1), 0].isnan() & (first < self.offsets[1:])
+        return [utt_id for utt_id, is_missing in zip(self.utt_ids, missing.tolist(), strict=True) if is_missing]
+
+    def top_classes(self, begin: int, end: int) -> Tensor:
+        """The most probable class [end - begin] of the frames begin … end-1, int64."""
+        return self._rows.pdf_ids[begin:end, 0].long() & (MAX_CLASSES - 1)
 
     def require(self, frames_fingerprint: str, classes_fingerprint: str) -> None:
         """InputError unless the store was made of these frames and these classes (senone tree)."""
