@@ -38,6 +38,10 @@ class JoinedTargets:
         """Where the rows are."""
         return self.stores[0].device
 
+    def has_targets(self) -> Tensor:
+        """Whether each frame [T] has a target; see `StoredTargets.has_targets`."""
+        return torch.cat([store.has_targets() for store in self.stores])
+
     def targets(self, frame_ids: Tensor, temperature: float) -> SoftTargets:
         """Targets of frame_ids [B]; see `StoredTargets.targets`."""
         tail = self.stores[0].tail_index(temperature)

@@ -12,6 +12,7 @@ temperature.
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 

@@ -121,6 +121,10 @@ class StoredTargets:
             )
         return self.options.temperatures.index(temperature)
 
+    def has_targets(self) -> Tensor:
+        """Whether each frame [T] has a target, bool: those of utterances without a lattice have none (NaN)."""
+        return ~self._rows.depth[:, 0].isnan()
+
     @property
     def layout(self) -> tuple[StoreOptions, int]:
         """The options, and the number of stored classes: stores that agree in both can be joined."""

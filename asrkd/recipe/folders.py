@@ -90,6 +90,16 @@ class RunFolders:
         return self.exp_dir / "transfer" / "segments"
 
     @property
+    def lattice_targets(self) -> Path:
+        """Posterior store of the training frames by the ensemble's lattices."""
+        return self.exp_dir / "lattices" / "targets" / STORE_FOLDER
+
+    @property
+    def transfer_lattice_targets(self) -> Path:
+        """The same of the transfer set's frames."""
+        return self.exp_dir / "lattices" / TRANSFER / STORE_FOLDER
+
+    @property
     def graph(self) -> Path:
         """Decoding graph, and the grammars that rescore."""
         return self.exp_dir / "graph"

@@ -14,9 +14,10 @@ from asrkd.align import Alignment
 from asrkd.align.labels import NO_LABEL, labels_of, require_store, store_labels
 from asrkd.distil.compression import Rows
 from asrkd.distil.ensemble import measure_disagreement
+from asrkd.distil.joined import JoinedTargets
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.online import OnlineTargets
-from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, write_store
+from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, StoredTargets, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
 from asrkd.features.options import FeatureOptions
@@ -135,6 +136,14 @@ def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor,
     return part, labels_of(alignment, part, tree, folders.exp_dir), tree
 
 
+def target_frames(folders: RunFolders, split: str) -> FrameStore:
+    """The frames that students have targets for: those of `labelled_store`, or all of the transfer set."""
+    if split == TRANSFER:
+        return transfer_store(folders)
+    store, alignment, _ = _aligned(folders, split)
+    return _trusted(folders, split, store, alignment)
+
+
 def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
     return (
         FrameStore.open(folders.features(split)),
@@ -246,12 +255,14 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
     """Stage 8: one student, on hard labels or on the ensemble's posteriors."""
     frames, dev = _train_and_dev(options, student.uses_transfer)
     objective: Objective = HardTargets(frames.labels)
+    frame_ids = None
     if student.distil is not None:
         objective = _distillation(student.distil, frames, options)
+        frame_ids = _frames_with_targets(objective) if options.transfer.targets == "lattice" else None
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
     augment = augmentation(student.augment, options.features)
-    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment)
+    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment, frame_ids)
 
 
 def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentation | None:
@@ -269,10 +280,21 @@ def _distillation(distil: DistilOptions, frames: LabelledFrames, options: Speech
         members = teacher_folders(options)
         online = OnlineTargets(open_ensemble(members), options.posteriors.mean, trained_precision(members))
         return Distillation(frames.labels, online, distil, labelled_share)
-    store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
+    folders = RunFolders(options.exp_dir)
+    store = PosteriorStore.open(
+        folders.lattice_targets if options.transfer.targets == "lattice" else folders.posteriors
+    )
     store.require(frames.store.fingerprint, frames.tree_fingerprint)
     targets = store if frames.extra is None else targets_with_transfer(store, frames.tree_fingerprint, options)
     return Distillation(frames.labels, targets, distil, labelled_share)
+
+
+def _frames_with_targets(objective: Distillation) -> Tensor | None:
+    """Ids of the frames that have a target, for some utterances have no lattice; None where all have."""
+    source = objective.target_source
+    assert isinstance(source, (StoredTargets, JoinedTargets))
+    has_target = source.has_targets()
+    return None if bool(has_target.all()) else has_target.nonzero().squeeze(1)
 
 
 def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
@@ -298,11 +320,7 @@ class PosteriorTask:
 
     def open(self) -> Callable[[Span], Rows]:
         folders = RunFolders(self.options.exp_dir)
-        if self.split == TRANSFER:
-            store = transfer_store(folders)
-        else:
-            whole, alignment, _ = _aligned(folders, self.split)
-            store = _trusted(folders, self.split, whole, alignment)
+        store = target_frames(folders, self.split)
         utt_ids, offsets = store.utt_ids, store.offsets
         members = teacher_folders(self.options)
         ensemble, precision = open_ensemble(members), trained_precision(members)
@@ -399,6 +417,7 @@ def _train_model(
     out_dir: Path,
     description: str,
     augment: Augmentation | None = None,
+    frame_ids: Tensor | None = None,
 ) -> None:
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
@@ -409,6 +428,7 @@ def _train_model(
         train_options,
         out_dir,
         dev=DevSet(dev.inputs, dev.labels),
+        frame_ids=frame_ids,
         description=description,
         precision_file=RunFolders(options.exp_dir).precision_choices,
         augment=augment,

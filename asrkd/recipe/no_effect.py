@@ -127,6 +127,16 @@ NO_EFFECT = (
         "with --distil.alpha=1, which learns soft targets alone: give a smaller --distil.alpha",
     ),
     NoEffect(
+        tuple(f"--transfer.{name}" for name in ("lattices", "lattice-weight", "lattice-beam", "acoustic-scale")),
+        lambda options: options.transfer.targets != "lattice",
+        "with --transfer.targets=frame, which makes no lattices: give --transfer.targets=lattice",
+    ),
+    NoEffect(
+        ("--transfer.targets",),
+        lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
+    ),
+    NoEffect(
         ("--transfer.recordings",),
         lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",

@@ -253,6 +253,17 @@ class SpeechOptions:
                 "--transfer.recordings: expected teachers that score it, found --posteriors-from, which has posteriors "
                 "of the training frames alone: give one of the two"
             )
+        if self.transfer.targets == "lattice":
+            if self.posteriors_from is not None:
+                raise InputError(
+                    "--transfer.targets: expected frame with --posteriors-from, which has no networks to decode with, "
+                    "found lattice"
+                )
+            if self.distil.targets == "online":
+                raise InputError(
+                    "--transfer.targets: expected frame with --distil.targets online, because lattices need whole "
+                    "utterances and not windows of frames, found lattice: give --distil.targets stored"
+                )
         if self.distil.targets == "online":
             if self.posteriors_from is not None:
                 raise InputError(

@@ -66,6 +66,7 @@ def targets_with_transfer(train: PosteriorStore, tree_fingerprint: str, options:
     InputError unless these were made of its frames and of this tree.
     """
     folders = RunFolders(options.exp_dir)
-    store = PosteriorStore.open(folders.transfer_posteriors)
+    has_lattices = options.transfer.targets == "lattice"
+    store = PosteriorStore.open(folders.transfer_lattice_targets if has_lattices else folders.transfer_posteriors)
     store.require(transfer_store(folders).fingerprint, tree_fingerprint)
     return JoinedTargets([train, store])

@@ -8,7 +8,7 @@ from typing import Any
 
 from asrkd.distil.store import FORMAT
 from asrkd.recipe import corpus as corpora
-from asrkd.recipe import labels, networks, transfer, transfer_labels
+from asrkd.recipe import labels, lattice_targets, networks, transfer, transfer_labels
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, TRANSFER, TRANSFER_POSTERIORS
 from asrkd.recipe.options import SpeechOptions
@@ -64,4 +64,5 @@ def student_inputs(student: networks.Student, options: SpeechOptions) -> tuple[s
     """Steps that a student reads to learn from the transfer set."""
     labelled = () if options.transfer.transcripts is None else (LABELS,)
     is_stored = student.distil is not None and student.distil.targets == "stored"
-    return (FEATURES, *labelled, *((TRANSFER_POSTERIORS,) if is_stored else ()))
+    stored = lattice_targets.TRANSFER_STEP if options.transfer.targets == "lattice" else TRANSFER_POSTERIORS
+    return (FEATURES, *labelled, *((stored,) if is_stored else ()))
