@@ -238,10 +238,17 @@ def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student
     inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
         return f"{_shape(student.model)}, hard labels{inputs}"
-    online = ", online targets" if student.distil.targets == "online" else ""
-    soft = f"T={student.distil.temperature:g}, α={student.distil.alpha:g}{online}"
+    targets = ", online targets" if student.distil.targets == "online" else _lattice_targets(options)
+    soft = f"T={student.distil.temperature:g}, α={student.distil.alpha:g}{targets}"
     transfer = f", {options.transfer.share:.0%} of frames untranscribed" if student.uses_transfer else ""
     return f"{_shape(student.model)}, {soft}{inputs}{transfer}"
+
+
+def _lattice_targets(options: SpeechOptions) -> str:
+    transfer = options.transfer
+    if transfer.targets != "lattice":
+        return ""
+    return f", lattice targets of the {transfer.lattices}, weight {transfer.lattice_weight:g}"
 
 
 def _shape(model: ModelOptions) -> str:
