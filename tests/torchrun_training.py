@@ -17,6 +17,7 @@ import torch
 import asrkd.nnet.trainer
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.online import OnlineTargets
+from asrkd.features.joined import JoinedFrames
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.nnet import (
@@ -24,6 +25,7 @@ from asrkd.nnet import (
     Augmentation,
     AugmentOptions,
     DevSet,
+    ExtraExamples,
     HardTargets,
     TrainOptions,
     TrainResult,
@@ -60,7 +62,7 @@ def frame_store(folder: Path) -> FrameStore:
 
 def run(kind: str, out_dir: Path) -> TrainResult:
     """frames: each process loads some utterances; dropout: with augmentation; stack: three models at once; online:
-    teachers score mixtures."""
+    teachers score mixtures; transfer: each process loads some utterances, of which some have no label."""
     generator = torch.Generator().manual_seed(1)
     options = TrainOptions(
         epochs=4,
@@ -74,6 +76,8 @@ def run(kind: str, out_dir: Path) -> TrainResult:
         show_progress=False,
     )
     shape = ModelOptions(hidden_dim=24, num_layers=2, dropout=0.2 if kind == "dropout" else 0.0, max_norm=3.0)
+    if kind == "transfer":
+        return train_with_transfer(out_dir, options, shape)
     if kind == "frames":
         store = frame_store(out_dir.parent / "store")
         labels = (store.feats.sum(dim=1) > 0).long() + 2 * (store.feats[:, 0] > 0).long()
@@ -96,6 +100,26 @@ def run(kind: str, out_dir: Path) -> TrainResult:
         augment = Augmentation(AugmentOptions(mix=0.5, gain=0.5), NUM_FEATURES)
         return train(model, inputs, objective, options, out_dir, dev=dev, augment=augment)
     return train(model, inputs, HardTargets(labels), options, out_dir, dev=dev)
+
+
+def train_with_transfer(out_dir: Path, options: TrainOptions, shape: ModelOptions) -> TrainResult:
+    store = frame_store(out_dir.parent / "store")
+    joined = JoinedFrames(store.subset(store.utt_ids[:8]), (("transfer", store),))
+    known = joined.first.read()
+    labels = (known.sum(dim=1) > 0).long() + 2 * (known[:, 0] > 0).long()
+    ranks = ProcessGroup.from_environment()
+    utt_ids = joined.utt_ids[ranks.rank :: ranks.size] if ranks.size > 1 else None
+    inputs = SplicedFrames(joined, 2, 1, utt_ids=utt_ids)
+    dev = DevSet(SplicedFrames(joined.first, 2, 1), labels)
+    teachers = StackedEnsemble([AcousticDnn(inputs.dim, NUM_CLASSES, shape, seed=seed) for seed in (7, 8)])
+    objective = Distillation(
+        torch.cat([labels, labels.new_full((len(store),), -1)]),
+        OnlineTargets(teachers),
+        DistilOptions(alpha=0.6, targets="online"),
+        labelled_share=0.6,
+    )
+    model = AcousticDnn(inputs.dim, NUM_CLASSES, shape, seed=3)
+    return train(model, inputs, objective, options, out_dir, dev=dev, extra=ExtraExamples(len(labels), 0.4))
 
 
 def torchrun(arguments: list[str], num_processes: int = 2) -> subprocess.CompletedProcess[str]:

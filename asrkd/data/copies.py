@@ -72,6 +72,18 @@ def warn_of_copies(splits: Mapping[str, Sequence[Segment]]) -> None:
         _warn(_same_texts(held, train), f"long sentences of {name} are in train too, where few speakers say them")
 
 
+def warn_of_held_out_audio(held_out: Mapping[str, Sequence[Segment]], others: Sequence[Segment], name: str) -> None:
+    """Warn of held-out utterances whose audio is in a set called `name` too, which students learn from."""
+    for split, held in held_out.items():
+        what = f"utterances of {split} have the same audio as others in {name}"
+        _warn(
+            _same_audio(held, others), what, f"the error rates of other speech would be higher; remove it from {name}"
+        )
+        shared = sorted({one.speaker for one in held if one.speaker} & {one.speaker for one in others})
+        if shared:
+            logger.warning("%d speakers of %s are in %s too: %s", len(shared), split, name, name_some(shared))
+
+
 def _warn(found: Mapping[str, str], what: str, advice: str = ADVICE) -> None:
     """`found`: a speaker or an utterance -> the other one."""
     if found:

@@ -40,18 +40,20 @@ class _Wav:
     channel: int | None = None
 
 
-def read_kaldi_dir(folder: Path, find: Callable[[Path], Path]) -> list[Segment]:
+def read_kaldi_dir(folder: Path, find: Callable[[Path], Path], transcribed: bool = True) -> list[Segment]:
     """Every utterance of any table, and recordings without utterances, in order of utt_id.
 
     `find` makes a path of wav.scp absolute. The channel of an utterance is that of its line of segments, of the command
     in wav.scp, or of reco2file_and_channel where the file has several channels. InputError, naming file and line, for
     a missing file, a bad line, a command instead of a file, an utterance without a recording or a speaker, a speaker
-    without utterances, and a spk2utt that contradicts utt2spk.
+    without utterances, and a spk2utt that contradicts utt2spk. Of speech that is not `transcribed` no text is read,
+    speakers may be unknown (empty), and recordings without segments are not listed where others have some.
     """
     wavs = {name: _Wav(find(one.path), one.channel) for name, one in _wavs(folder / "wav.scp").items()}
     wavs |= _with_channels(wavs, folder / "reco2file_and_channel")
-    texts = _table(folder / "text", "an utterance and its words", may_be_empty=True)
-    speakers = _speakers(folder)
+    texts = _table(folder / "text", "an utterance and its words", may_be_empty=True) if transcribed else {}
+    has_speakers = transcribed or any((folder / name).is_file() for name in ("utt2spk", "spk2utt"))
+    speakers = _speakers(folder) if has_speakers else {}
     times = _times(folder / "segments") if (folder / "segments").is_file() else {}
     segments = []
     for utt_id in sorted({*texts, *speakers, *(times or wavs)}):
@@ -60,12 +62,12 @@ def read_kaldi_dir(folder: Path, find: Callable[[Path], Path]) -> list[Segment]:
         recording, start, end, channel = times.get(utt_id, (utt_id, 0.0, None, None))
         if recording not in wavs:
             raise InputError(f"{folder / 'wav.scp'}: expected a recording {recording} of {utt_id}, found none")
-        if utt_id not in speakers:
+        if has_speakers and utt_id not in speakers:
             raise InputError(f"{folder / 'utt2spk'}: expected a speaker of {utt_id}, found none")
         wav = wavs[recording]
         channel = wav.channel if channel is None else channel
-        segments.append(Segment(utt_id, wav.path, start, end, speakers[utt_id], texts.get(utt_id), channel))
-    if times:
+        segments.append(Segment(utt_id, wav.path, start, end, speakers.get(utt_id, ""), texts.get(utt_id), channel))
+    if times and transcribed:
         unused = wavs.keys() - {recording for recording, *_ in times.values()}
         segments += [Segment(recording, wavs[recording].path, 0.0, None, "", None) for recording in unused]
     return sorted(segments, key=lambda segment: segment.utt_id)

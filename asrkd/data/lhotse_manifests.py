@@ -135,6 +135,41 @@ def read_lhotse(recordings: Path, supervisions: Path | None) -> list[Segment]:
     return sorted(segments, key=lambda segment: segment.utt_id)
 
 
+def read_speech(path: Path) -> list[Segment]:
+    """The speech of a manifest of recordings or of cuts, in order of utt_id.
+
+    One segment per supervision of a cut, per cut without one, and per channel of a recording. InputError: as
+    `read_lhotse`.
+    """
+    _, first = next(read_items(path, f"{RECORDINGS} or {CUTS}"), ("", {}))
+    if _kind(first) not in ("Recording", "object"):
+        return read_lhotse(path, None)
+    segments = [one for recording in _read_recordings(path).values() for one in _channel_segments(recording)]
+    if not segments:
+        raise InputError(f"{path}: expected {RECORDINGS} or {CUTS}, found an empty file")
+    return sorted(segments, key=lambda segment: segment.utt_id)
+
+
+def _channel_segments(recording: _Recording) -> list[Segment]:
+    """The whole of a recording; each channel is one where it has several."""
+    channels = [(path, channel) for path, of_file in recording.files for channel in of_file]
+    if len(channels) == 1:
+        return [Segment(recording.recording_id, channels[0][0], 0.0, None, "", None, expected=recording.length)]
+    return [
+        Segment(
+            f"{recording.recording_id}-{channel}",
+            path,
+            0.0,
+            None,
+            "",
+            None,
+            (recording.file(channel) or (path, None))[1],
+            recording.length,
+        )
+        for path, channel in channels
+    ]
+
+
 def _distinct(segments: Iterable[Segment]) -> list[Segment]:
     """The segments without those that differ from an earlier one in rounding only.
 

@@ -108,6 +108,11 @@ def split_from_segments(segments: Sequence[Segment], segments_dir: Path | None) 
     )
 
 
+def duration_of(path: Path, segments_dir: Path | None) -> float:
+    """Seconds of an audio file; what ffmpeg decodes of it is in `segments_dir`. AudioError if it has no header."""
+    return float(_Source(path, segments_dir).recording.duration)
+
+
 def _report_scales(sources: Iterable[_Source]) -> None:
     """Report the recordings beyond full scale that segments were copied from."""
     scaled = [str(source.path) for source in sources if vars(source).get("scale", 1.0) != 1.0]

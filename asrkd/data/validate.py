@@ -28,6 +28,8 @@ MAX_BAD = 0.01
 # Standard deviation of the samples, relative to full scale. Dithered 16-bit silence is at -96 dB, the
 # quietest utterance of AN4 at -48 dB.
 SILENCE_DB = -75.0
+SILENCE = "silence only"
+"""Kind of fault of an utterance without sound."""
 
 
 def validate(
@@ -39,16 +41,18 @@ def validate(
     known: Mapping[str, AudioFile] = MappingProxyType({}),
     read_audio: bool = True,
     max_duration_sec: float = MAX_DURATION_SEC,
+    has_texts: bool = True,
 ) -> tuple[CorpusSplit, list[Rejected]]:
     """The good utterances of a split called `name`, and the bad ones with the reason of each.
 
     Bad is: missing, unreadable or truncated audio, a sampling rate that cannot be resampled to `sampling_rate` (Hz),
     more than one channel, a transcript without audio, audio without a transcript, an empty transcript, less than
     MIN_DURATION_SEC or more than `max_duration_sec`, NaN or infinite samples, silence. All audio is read but that of
-    utterances whose file is `known` to be good and unchanged; without `read_audio` none is. InputError naming the first
-    few if more than `max_bad` of the split's utterances are bad.
+    utterances whose file is `known` to be good and unchanged; without `read_audio` none is. Without `has_texts` an
+    empty transcript is no fault. InputError naming the first few if more than `max_bad` of the split's utterances are
+    bad.
     """
-    bad = _check_split(split, name, sampling_rate, max_duration_sec, num_jobs, known, read_audio)
+    bad = _check_split(split, name, sampling_rate, max_duration_sec, num_jobs, known, read_audio, has_texts)
     require_few_rejected(bad, split.num_utterances, name, max_bad)
     good = _without(split, bad)
     _report_rates(good.recordings, sampling_rate, name)
@@ -84,6 +88,7 @@ def _check_split(
     num_jobs: int,
     known: Mapping[str, AudioFile],
     read_audio: bool,
+    has_texts: bool,
 ) -> list[Rejected]:
     """The bad utterances of a split, in order of utt_id, with one reason each."""
     recordings = {recording.id: recording for recording in split.recordings}
@@ -92,7 +97,8 @@ def _check_split(
         supervised.setdefault(supervision.recording_id, []).append(supervision)
     reasons: dict[str, str] = {fault.utt_id: fault.reason for fault in split.rejected}
     for utt_id in sorted({*recordings, *supervised} - reasons.keys()):
-        reason = _manifest_error(recordings.get(utt_id), supervised.get(utt_id, []), sampling_rate, max_duration_sec)
+        given = recordings.get(utt_id), supervised.get(utt_id, [])
+        reason = _manifest_error(*given, sampling_rate, max_duration_sec, has_texts)
         if reason:
             reasons[utt_id] = reason
     to_read = [
@@ -134,6 +140,7 @@ def _manifest_error(
     supervisions: list[SupervisionSegment],
     sampling_rate: int,
     max_duration_sec: float,
+    has_texts: bool,
 ) -> str | None:
     """The fault that the manifests show; None if there is none."""
     if recording is None:
@@ -142,7 +149,7 @@ def _manifest_error(
         return "missing transcript: it has audio only"
     if len(supervisions) > 1:
         return f"expected one transcript, found {len(supervisions)}"
-    if not (supervisions[0].text or "").split():
+    if has_texts and not (supervisions[0].text or "").split():
         return "empty transcript"
     if not supervisions[0].speaker:
         return "no speaker given"
@@ -175,10 +182,10 @@ def _sample_error(samples: np.ndarray) -> str | None:
         return f"expected finite samples, found {np.count_nonzero(~np.isfinite(samples))} NaN or infinite"
     deviation = float(samples.std(dtype=np.float64))
     if deviation == 0.0:
-        return "silence only: all samples are equal"
+        return f"{SILENCE}: all samples are equal"
     level_db = 20.0 * np.log10(deviation)
     if level_db < SILENCE_DB:
-        return f"silence only: expected above {SILENCE_DB:g} dB of full scale, found {level_db:.1f}"
+        return f"{SILENCE}: expected above {SILENCE_DB:g} dB of full scale, found {level_db:.1f}"
     return None
 
 

@@ -56,23 +56,8 @@ class K2Search:
 
     def intersect(self, graph: k2.Fsa, scores: Tensor) -> k2.Fsa:
         """k2's lattice of scores [T, S]: every path within the lattice beam, frame by frame."""
-        k2 = import_k2()
-
-        num_frames, num_pdfs = scores.shape
-        # Column 0 belongs to label 0, which no arc of an epsilon-free graph has.
-        scaled = torch.zeros(1, num_frames, 1 + num_pdfs)
-        scaled[0, :, 1:] = self.options.acoustic_scale * scores
-        dense = k2.DenseFsaVec(scaled, torch.tensor([[0, 0, num_frames]], dtype=torch.int32))
-        options = self.options
-        return k2.intersect_dense_pruned(
-            graph,
-            dense,
-            search_beam=options.beam,
-            output_beam=options.lattice_beam if self.lattices else min(options.lattice_beam, BEST_PATH_BEAM),
-            min_active_states=options.min_active,
-            max_active_states=options.max_active or UNLIMITED_STATES,
-            frame_idx_name="frame",
-        )
+        beam = self.options.lattice_beam
+        return frame_lattice(graph, scores, self.options, beam if self.lattices else min(beam, BEST_PATH_BEAM))
 
     def _best_path(self, lattice: k2.Fsa, scores: Tensor) -> UtteranceLattice:
         k2 = import_k2()
@@ -100,6 +85,30 @@ class K2Search:
             lattice.get_forward_scores(use_double_scores=True, log_semiring=False).numpy(),
             lattice.get_backward_scores(use_double_scores=True, log_semiring=False).numpy(),
         )
+
+
+def frame_lattice(graph: k2.Fsa, scores: Tensor, options: DecodeOptions, output_beam: float) -> k2.Fsa:
+    """k2's lattice of scores [T, S] in a graph with scaled scores and labels pdf_id + 1, without arcs where no path is.
+
+    Each arc is one frame, whose number is in the attribute `frame`. Its paths are those within `output_beam` (nats) of
+    the best one.
+    """
+    k2 = import_k2()
+
+    num_frames, num_pdfs = scores.shape
+    # Column 0 belongs to label 0, which no arc of an epsilon-free graph has.
+    scaled = torch.zeros(1, num_frames, 1 + num_pdfs)
+    scaled[0, :, 1:] = options.acoustic_scale * scores
+    dense = k2.DenseFsaVec(scaled, torch.tensor([[0, 0, num_frames]], dtype=torch.int32))
+    return k2.intersect_dense_pruned(
+        graph,
+        dense,
+        search_beam=options.beam,
+        output_beam=output_beam,
+        min_active_states=options.min_active,
+        max_active_states=options.max_active or UNLIMITED_STATES,
+        frame_idx_name="frame",
+    )
 
 
 def am_scores(lattice: k2.Fsa, scores: Tensor) -> Tensor:

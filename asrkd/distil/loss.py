@@ -43,6 +43,7 @@ from asrkd.nnet.losses import (
     accumulation_dtype,
     label_cross_entropy,
     mixed_label_cross_entropy,
+    partial_label_cross_entropy,
     top_k_cross_entropy,
 )
 
@@ -183,21 +184,36 @@ class Distillation:
     The soft gradient (q - p)/T shrinks as 1/T^2 when T grows, because q - p itself shrinks as 1/T. The factor T^2
     (section 2) keeps the balance with the hard labels at every temperature.
 
+    Examples without a label (a negative one) have the soft loss alone. Where a `labelled_share` of an epoch's examples
+    have one, L_hard is the sum over these, divided by that share of the batch: their mean, but for the batch's luck.
+
     `labels` may be None if alpha is 1. `targets` has the same ids as `labels`: a PosteriorStore or DenseTargets. Or
     they are the OnlineTargets of asrkd.distil.online, which `batch_loss` gives the student's inputs.
     """
 
-    def __init__(self, labels: Tensor | None, targets: TargetSource | InputTargets, options: DistilOptions) -> None:
+    def __init__(
+        self,
+        labels: Tensor | None,
+        targets: TargetSource | InputTargets,
+        options: DistilOptions,
+        labelled_share: float = 1.0,
+    ) -> None:
         if labels is None and options.alpha < 1.0:
             raise InputError(f"distil.alpha: expected 1 without hard labels, found {options.alpha}")
         self.labels = None if labels is None else labels.long()
+        if not 0.0 < labelled_share <= 1.0:
+            raise InputError(
+                f"distillation: expected a labelled share above 0 and of at most 1, found {labelled_share}"
+            )
         self.target_source = targets
         self.options = options
+        self.labelled_share = labelled_share
 
     @property
     def fingerprint(self) -> str:
         labels = None if self.labels is None else tensor_digest(self.labels)
-        return fingerprint([self.options.loss_values, labels, self.target_source.fingerprint])
+        share = [] if self.labelled_share == 1.0 else [self.labelled_share]
+        return fingerprint([self.options.loss_values, labels, self.target_source.fingerprint, *share])
 
     @property
     def device(self) -> torch.device:
@@ -207,7 +223,7 @@ class Distillation:
 
     def subset(self, ids: Tensor, device: torch.device) -> Distillation:
         labels = None if self.labels is None else take_rows(self.labels, ids, device)
-        return Distillation(labels, self.target_source.subset(ids, device), self.options)
+        return Distillation(labels, self.target_source.subset(ids, device), self.options, self.labelled_share)
 
     @property
     def reads_inputs(self) -> bool:
@@ -230,7 +246,7 @@ class Distillation:
         return self._mixed_with_labels(
             logits,
             lambda temperature: source.targets(ids, temperature),
-            lambda labels: label_cross_entropy(logits, take_rows(labels, ids, logits.device)),
+            lambda labels: self._label_loss(logits, take_rows(labels, ids, logits.device)),
         )
 
     def batch_loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -248,11 +264,19 @@ class Distillation:
         def hard_loss(labels: Tensor) -> Tensor:
             own = take_rows(labels, batch.ids, logits.device)
             if batch.mixed_ids is None or batch.weights is None:
-                return label_cross_entropy(logits, own)
+                return self._label_loss(logits, own)
             others = take_rows(labels, batch.mixed_ids, logits.device)
-            return mixed_label_cross_entropy(logits, own, others, batch.weights)
+            is_partial = self.labelled_share < 1.0
+            loss = mixed_label_cross_entropy(logits, own, others, batch.weights, is_partial=is_partial)
+            return loss / self.labelled_share if is_partial else loss
 
         return self._mixed_with_labels(logits, soft_targets, hard_loss)
+
+    def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """L_hard for logits [B, S] and the batch's labels [B]."""
+        if self.labelled_share == 1.0:
+            return label_cross_entropy(logits, labels)
+        return partial_label_cross_entropy(logits, labels) / self.labelled_share
 
     def _mixed_with_labels(
         self,

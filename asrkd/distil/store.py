@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from asrkd.distil.compression import Compressed, Rows, StoreOptions, bytes_of_row, combined_logits, compress, expand
+from asrkd.distil.compression import (
+    MAX_CLASSES,
+    Compressed,
+    Rows,
+    StoreOptions,
+    bytes_of_row,
+    combined_logits,
+    compress,
+    expand,
+)
 from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, map_tensors, read_object, reading, tensor_digest
@@ -100,18 +109,35 @@ class StoredTargets:
 
         InputError: the store has no tails at `temperature`.
         """
+        tail = self.tail_index(temperature)
+        rows = Compressed(*(take_rows(part, frame_ids, part.device) for part in self._rows))
+        return expand(rows, tail, temperature)
+
+    def tail_index(self, temperature: float) -> int:
+        """Which of the stored tails is that of `temperature`. InputError if there is none."""
         if temperature not in self.options.temperatures:
             raise InputError(
                 f"posterior store {self.fingerprint}: expected a temperature its {self.options.mean} mean "
                 f"is stored at, {self.options.temperatures}, found {temperature} (distil.targets online takes any)"
             )
-        rows = Compressed(*(take_rows(part, frame_ids, part.device) for part in self._rows))
-        return expand(rows, self.options.temperatures.index(temperature), temperature)
+        return self.options.temperatures.index(temperature)
+
+    def has_targets(self) -> Tensor:
+        """Whether each frame [T] has a target, bool: those of utterances without a lattice have none (NaN)."""
+        return ~self._rows.depth[:, 0].isnan()
+
+    @property
+    def layout(self) -> tuple[StoreOptions, int]:
+        """The options, and the number of stored classes: stores that agree in both can be joined."""
+        return self.options, self._rows.pdf_ids.shape[1]
 
     def subset(self, ids: Tensor, device: torch.device) -> StoredTargets:
         """The rows of frames ids [n] alone, then numbered from 0, in the memory of `device`."""
-        rows = Compressed(*(load_rows(part, ids, device) for part in self._rows))
-        return StoredTargets(rows, self.options, self.fingerprint)
+        return StoredTargets(self.rows(ids, device), self.options, self.fingerprint)
+
+    def rows(self, ids: Tensor, device: torch.device) -> Compressed:
+        """The rows of frames ids [n] as they are stored, in the memory of `device`."""
+        return Compressed(*(load_rows(part, ids, device) for part in self._rows))
 
 
 class PosteriorStore(StoredTargets):
@@ -156,6 +182,17 @@ class PosteriorStore(StoredTargets):
     @property
     def bytes_per_frame(self) -> int:
         return bytes_of_row(self._rows.pdf_ids.shape[1], len(self.options.temperatures))
+
+    @property
+    def utt_ids_without_targets(self) -> list[str]:
+        """Utterances whose rows are no targets: those of lattice targets without any path (their depth is NaN)."""
+        first = self.offsets[:-1]
+        missing = self._rows.depth[first.clamp(max=len(self) - 1), 0].isnan() & (first < self.offsets[1:])
+        return [utt_id for utt_id, is_missing in zip(self.utt_ids, missing.tolist(), strict=True) if is_missing]
+
+    def top_classes(self, begin: int, end: int) -> Tensor:
+        """The most probable class [end - begin] of the frames begin … end-1, int64."""
+        return self._rows.pdf_ids[begin:end, 0].long() & (MAX_CLASSES - 1)
 
     def require(self, frames_fingerprint: str, classes_fingerprint: str) -> None:
         """InputError unless the store was made of these frames and these classes (senone tree)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.features.joined import JoinedFrames
 from asrkd.features.store import FrameStore
 from asrkd.workflow.memory import SHARD_FRAMES, large_tensor, new_tensor, spans
 
@@ -59,7 +60,7 @@ class SplicedFrames:
 
     def __init__(
         self,
-        store: FrameStore,
+        store: FrameStore | JoinedFrames,
         left: int = LEFT_CONTEXT_FRAMES,
         right: int = RIGHT_CONTEXT_FRAMES,
         device: str | torch.device = "cpu",

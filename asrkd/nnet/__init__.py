@@ -13,6 +13,7 @@ from asrkd.nnet.augment import Augmentation, AugmentOptions
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import evaluate, iter_logits
 from asrkd.nnet.inputs import ArrayInputs, Batch, HardTargets, InputSource, Objective
+from asrkd.nnet.mixing import ExtraExamples
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.result import TrainResult
 from asrkd.nnet.stacked import StackedEnsemble
@@ -26,6 +27,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "DevSet",
+    "ExtraExamples",
     "HardTargets",
     "InputSource",
     "ModelOptions",

@@ -21,6 +21,7 @@ CHUNK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 24}
 MIN_COMPILED_VALUES = 1 << 22
 # At most this many shapes are compiled: with torchrun the batch of a process has another size at nearly every step.
 MAX_COMPILED_SHAPES = 4
+NO_CLASS = -1  # of examples without a label
 _compiled_shapes: set[torch.Size] = set()
 
 
@@ -31,17 +32,41 @@ def label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return top_k_cross_entropy(logits, labels.unsqueeze(1), certain, certain.new_zeros(len(labels)))
 
 
+def partial_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over the rows with a label of -log softmax(logits [B, S]) of labels [B], divided by B, a scalar.
+
+    A negative label is none.
+    """
+    logits = logits.to(accumulation_dtype(logits))
+    return F.cross_entropy(logits, labels.clamp(min=NO_CLASS), ignore_index=NO_CLASS, reduction="sum") / len(logits)
+
+
 def mixed_label_cross_entropy(
-    logits: Tensor, labels: Tensor, others: Tensor, weights: Tensor, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    weights: Tensor,
+    label_smoothing: float = 0.0,
+    is_partial: bool = False,
 ) -> Tensor:
     """Mean over rows of the cross-entropy of logits [B, S] with λ on labels [B] and 1-λ on others [B], a scalar.
 
-    `weights` are λ [B]. Label smoothing e makes that target (1 - e) of it plus e/S on each class.
+    `weights` are λ [B]. Label smoothing e makes that target (1 - e) of it plus e/S on each class. Where labels are
+    partial, a negative one is none, and its part of the target is nothing.
     """
     log_q = F.log_softmax(logits.to(accumulation_dtype(logits)), dim=1)
+    if is_partial:
+        first, second = (_log_prob_of_label(log_q, one) for one in (labels, others))
+        return -torch.lerp(second, first, weights.to(log_q.dtype)).mean()
     first, second = (log_q.gather(1, one.unsqueeze(1)).squeeze(1) for one in (labels, others))
     loss = -torch.lerp(second, first, weights.to(log_q.dtype)).mean()
     return (1.0 - label_smoothing) * loss - label_smoothing * log_q.mean() if label_smoothing else loss
+
+
+def _log_prob_of_label(log_probs: Tensor, labels: Tensor) -> Tensor:
+    """log p [B] of labels [B] under log_probs [B, S]; 0 where there is no label."""
+    found = log_probs.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.where(labels < 0, torch.zeros_like(found), found)
 
 
 def top_k_cross_entropy(

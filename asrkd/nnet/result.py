@@ -53,6 +53,8 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
     }
     if data.augment is not None:
         parts["augment"] = data.augment.fingerprint
+    if data.extra is not None:
+        parts["extra"] = [data.extra.first_id, data.extra.share]
     if isinstance(model, StackedEnsemble):
         parts["seeds"] = seeds
     return fingerprint(parts)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 ORDER, AUGMENTATION, DROPOUT, SHARDS = "order", "augmentation", "dropout", "shards"
+EXTRA = "extra"
 
 
 def epoch_seed(seed: int, epoch: int, purpose: str) -> int:

@@ -15,10 +15,12 @@ from torch import Tensor
 from asrkd.errors import InputError
 from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.inputs import InputSource, Objective
+from asrkd.nnet.mixing import ExtraExamples, Mixture
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.rng import SHARDS, epoch_generator
 from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import ProcessGroup
+from asrkd.workflow.memory import new_tensor
 
 CPU = torch.device("cpu")
 
@@ -52,6 +54,23 @@ class Shard:
     inputs: InputSource
     objective: Objective
     ids: Tensor
+    mixture: Mixture | None = None
+    """Which of the ids an epoch has; None: all of them."""
+
+    @classmethod
+    def create(
+        cls, inputs: InputSource, objective: Objective, ids: Tensor, extra: ExtraExamples | None, folder: Path | None
+    ) -> Shard:
+        """The examples ids [n], of which some are extra ones."""
+        return cls(inputs, objective, ids, None if extra is None else Mixture.of(ids, extra, folder))
+
+    def epoch_ids(self, epoch: int) -> Tensor:
+        """The ids that an epoch trains on."""
+        return self.ids if self.mixture is None else self.mixture.epoch(epoch)
+
+    def __len__(self) -> int:
+        """Examples of an epoch."""
+        return len(self.ids) if self.mixture is None else len(self.mixture)
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ class ShardedData:
     """A training set as shards. At most two are in memory: the current one, and the next one while it loads."""
 
     sizes: tuple[int, ...]
-    """Number of examples in each shard."""
+    """Number of examples of an epoch in each shard."""
     load: Callable[[int], Shard]
     """Reads a shard, by its index."""
     device: torch.device
@@ -77,7 +96,7 @@ class ShardedData:
         are stored in the training's precision, so that autocast need not convert every batch. InputError if shards
         are asked for and the inputs or the number of processes do not allow them.
         """
-        inputs, objective = data.inputs, data.objective
+        inputs, objective, extra = data.inputs, data.objective, data.extra
         shardable = inputs if isinstance(inputs, ShardableInputs) else None
         if options.shard_frames is not None and (shardable is None or ranks.size > 1):
             raise InputError(
@@ -85,23 +104,29 @@ class ShardedData:
                 "anyway)"
             )
         if shardable is None or (device.type == "cpu" and options.shard_frames is None):
-            return cls._whole(Shard(inputs, objective, data.frame_ids), device)
+            return cls._whole(Shard.create(inputs, objective, data.frame_ids, extra, data.folder), device)
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         if ranks.size > 1:
-            return cls._whole(Shard(shardable.to(device, dtype), objective, data.frame_ids), device)
+            on_device = shardable.to(device, dtype)
+            return cls._whole(Shard.create(on_device, objective, data.frame_ids, extra, data.folder), device)
         parts = _partition(shardable, data, options)
+
+        def mixture_of(ids: Tensor) -> Mixture | None:
+            return None if extra is None else Mixture.of(ids, extra, data.folder).renumbered()
 
         def load(index: int) -> Shard:
             ids = parts[index]
-            return Shard(shardable.subset(ids, device, dtype), objective.subset(ids, device), torch.arange(len(ids)))
+            inputs_of_shard = shardable.subset(ids, device, dtype)
+            return Shard(inputs_of_shard, objective.subset(ids, device), torch.arange(len(ids)), mixture_of(ids))
 
         if len(parts) == 1:
             return cls._whole(load(0), device)
-        return cls(tuple(map(len, parts)), load, device, device)
+        sizes = [len(ids) if extra is None else len(Mixture.of(ids, extra, data.folder)) for ids in parts]
+        return cls(tuple(sizes), load, device, device)
 
     @classmethod
     def _whole(cls, shard: Shard, device: torch.device) -> ShardedData:
-        return cls((len(shard.ids),), lambda index: shard, device, device_of(shard.inputs))
+        return cls((len(shard),), lambda index: shard, device, device_of(shard.inputs))
 
     def iterate(self, order: Sequence[int]) -> Iterator[Shard]:
         """The shards in the order of these indices; the next one loads in a thread meanwhile."""
@@ -135,8 +160,25 @@ class ShardedData:
 
 
 def _partition(inputs: ShardableInputs, data: TrainingData, options: TrainOptions) -> list[Tensor]:
-    """The ids of each shard. They do not depend on the seed, so that the members of a stack can share the shards."""
-    if options.shard_frames is None:
-        return [data.frame_ids]
-    num_shards = -(-len(data.frame_ids) // options.shard_frames)
-    return inputs.partition(data.frame_ids, num_shards, epoch_generator(0, 0, SHARDS, CPU), data.folder)
+    """The ids of each shard. They do not depend on the seed, so that the members of a stack can share the shards.
+
+    Every shard has a part of the training set, followed by its part of the extra examples.
+    """
+
+    def parts_of(ids: Tensor) -> list[Tensor]:
+        if options.shard_frames is None:
+            return [ids]
+        num_shards = -(-len(data.frame_ids) // options.shard_frames)
+        return inputs.partition(ids, num_shards, epoch_generator(0, 0, SHARDS, CPU), data.folder)
+
+    if data.extra is None:
+        return parts_of(data.frame_ids)
+    mixture = Mixture.of(data.frame_ids, data.extra, data.folder)
+    training, extra = parts_of(mixture.training), parts_of(mixture.extra)
+    # With few utterances there may be fewer parts of one kind than of the other.
+    return [_joined([part, *extra[number :: len(training)]], data.folder) for number, part in enumerate(training)]
+
+
+def _joined(parts: Sequence[Tensor], folder: Path | None) -> Tensor:
+    ids = new_tensor((sum(map(len, parts)),), torch.long, folder)
+    return torch.cat(list(parts), out=ids)

@@ -23,6 +23,7 @@ from asrkd.nnet.data_parallel import BatchShard
 from asrkd.nnet.devices import compile_model, cpu_threads, resolve_device
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.inputs import InputSource, Objective
+from asrkd.nnet.mixing import ExtraExamples
 from asrkd.nnet.optimizer import make_optimizer
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.precision import resolve_precision
@@ -69,6 +70,7 @@ def train(
     description: str = "train",
     precision_file: Path | None = None,
     augment: Augmentation | None = None,
+    extra: ExtraExamples | None = None,
 ) -> TrainResult:
     """Train `model` in place and leave it with the weights of its best epoch.
 
@@ -76,7 +78,8 @@ def train(
     the best. `out_dir` gets checkpoint.safetensors after every epoch, from which a killed training resumes to the same
     bits, and at the end model.safetensors and history.json. A finished training is loaded and not run again.
     `precision_file` records the precision that "auto" chose (`resolve_precision`): trainings that share the file share
-    the choice. `augment` distorts the inputs at random, never those of the development set.
+    the choice. `augment` distorts the inputs at random, never those of the development set. With `extra` an epoch has
+    the examples in front of these, and some of these, which may have no label.
 
     Under torchrun every process makes the same call. It may load only some of the inputs, and computes its part of
     each batch; the main process writes. A checkpoint can be resumed by another number of processes.
@@ -86,7 +89,7 @@ def train(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    data = TrainingData.create(inputs, objective, frame_ids, dev, augment, out_dir)
+    data = TrainingData.create(inputs, objective, frame_ids, dev, augment, out_dir, extra)
     return _train(_Training(model, (options.seed,), data, options, out_dir, description, precision_file))
 
 

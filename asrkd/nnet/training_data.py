@@ -12,6 +12,7 @@ from asrkd.errors import InputError
 from asrkd.files import fingerprint, tensor_digest
 from asrkd.nnet.augment import Augmentation
 from asrkd.nnet.inputs import BatchObjective, InputSource, Objective
+from asrkd.nnet.mixing import ExtraExamples
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.stacked import Model
 from asrkd.workflow.memory import SHARD_FRAMES, new_tensor
@@ -50,6 +51,8 @@ class TrainingData:
     """Random distortions of the inputs; none: they are as they are."""
     folder: Path | None = None
     """Where lists of all examples are on the disk; None: in memory."""
+    extra: ExtraExamples | None = None
+    """Examples beyond the training set, which may have negative labels, that is none; None: there are none."""
 
     @classmethod
     def create(
@@ -60,12 +63,14 @@ class TrainingData:
         dev: DevSet | None = None,
         augment: Augmentation | None = None,
         folder: Path | None = None,
+        extra: ExtraExamples | None = None,
     ) -> TrainingData:
         """Training data of the examples `frame_ids`, of all of `inputs` where that is None."""
         if frame_ids is not None:
-            return cls(inputs, objective, frame_ids.long().cpu(), dev, augment, folder)
+            return cls(inputs, objective, frame_ids.long().cpu(), dev, augment, folder, extra)
         ids = new_tensor((len(inputs),), torch.long, folder)
-        return cls(inputs, objective, torch.arange(len(inputs), out=ids), dev, augment, folder)
+        torch.arange(len(inputs), out=ids)
+        return cls(inputs, objective, ids, dev, augment, folder, extra)
 
     def check(self, model: Model, options: TrainOptions) -> None:
         """InputError unless inputs, labels and frame ids fit the model, and the schedule has the data it needs."""
@@ -76,12 +81,24 @@ class TrainingData:
             raise InputError("train.schedule: newbob expected development data, found none")
         self._check_frame_ids()
         self._check_augment()
+        self._check_labels(model)
+
+    def _check_labels(self, model: Model) -> None:
         labels: Tensor | None = getattr(self.objective, "labels", None)
-        if labels is not None:
-            limits = [labels[ids.to(labels.device)].aminmax() for ids in self.frame_ids.split(SHARD_FRAMES)]
-            smallest, largest = int(min(low for low, _ in limits)), int(max(high for _, high in limits))
-            if smallest < 0 or largest >= model.num_outputs:
-                raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
+        if labels is None:
+            return
+        chunks = self.frame_ids.split(SHARD_FRAMES)
+        limits = [self._with_needed(labels[ids.to(labels.device)], ids).aminmax() for ids in chunks]
+        smallest, largest = int(min(low for low, _ in limits)), int(max(high for _, high in limits))
+        if smallest < 0 or largest >= model.num_outputs:
+            raise InputError(f"labels: expected 0 to {model.num_outputs - 1}, found {smallest} to {largest}")
+
+    def _with_needed(self, labels: Tensor, ids: Tensor) -> Tensor:
+        """The labels of ids [n], 0 for an extra example that has none."""
+        if self.extra is None:
+            return labels
+        may_be_missing = ids.to(labels.device) >= self.extra.first_id
+        return torch.where(may_be_missing, labels.clamp(min=0), labels)
 
     def _check_augment(self) -> None:
         if self.augment is None:

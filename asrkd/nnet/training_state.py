@@ -77,10 +77,11 @@ def epoch_batches(state: TrainingState, epoch: int) -> Iterator[tuple[Shard, lis
     for one in state.generators:
         one.start_epoch(epoch)
     for shard in state.data.iterate(torch.randperm(len(state.data.sizes), generator=shard_order).tolist()):
+        ids = shard.epoch_ids(epoch)
         batches = [
-            state.batch_shard.split_epoch(one.shuffle(shard.ids), state.options.batch_size, state.data.inputs_device)
+            state.batch_shard.split_epoch(one.shuffle(ids), state.options.batch_size, state.data.inputs_device)
             for one in state.generators
         ]
-        for step in range(state.steps_in(len(shard.ids))):
+        for step in range(state.steps_in(len(ids))):
             yield shard, [of_model[step] for of_model in batches]
-        del shard, batches  # free the memory before another shard loads
+        del shard, batches, ids  # free the memory before another shard loads

@@ -96,6 +96,12 @@ def list_sources(corpus: Corpus, options: SpeechOptions) -> tuple[dict[str, Any]
     return _listing(stats, fingerprint([manifests, stats])), audio
 
 
+def list_audio(audio: Sequence[Path], manifests: Mapping[str, str]) -> dict[str, Any]:
+    """Count, bytes and fingerprint of audio files and of the manifests (path -> fingerprint) that name them."""
+    stats = {str(path): _size_and_time(path) for path in audio}
+    return _listing(stats, fingerprint([manifests, stats]))
+
+
 def _stats_of_known(file: Path, decides: str) -> dict[str, list[int]]:
     """Size and time of each audio file of a user's corpus, by the paths that stage 0 wrote; empty where one is missing.
 
@@ -164,7 +170,7 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     """
     folders = RunFolders(options.exp_dir)
     split = apply_rules(load_split(folders.corpus(name)), TextRules.of(options.lang), name)
-    known = known_audio(folders.manifests(name) / AUDIO_FILE)
+    known = known_audio_of(folders, name)
     good, bad = validate(
         split,
         options.features.sampling_rate,
@@ -174,15 +180,25 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
         known=known,
         max_duration_sec=options.max_duration,
     )
+    save_manifests(good, bad, known, out_dir)
+    whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
+    print(f"   {name}: {len(good.supervisions)}{whole} utterances", flush=True)
+    for one in bad:
+        print(f"   rejected {one}", flush=True)
+
+
+def save_manifests(good: CorpusSplit, bad: Sequence[Rejected], known: Mapping[str, AudioFile], out_dir: Path) -> None:
+    """Write the manifests of a split's good utterances, the bad ones, and fingerprints of the audio."""
     audio = audio_files(good.recordings, known)
     save_split(good, out_dir)
     write_json(out_dir / REJECTED_FILE, [{"utt_id": one.utt_id, "reason": one.reason} for one in bad])
     write_json(out_dir / AUDIO_FILE, audio)
     write_json(out_dir / CONTENT_FILE, {"fingerprint": content_fingerprint(good, audio, bad)})
-    whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
-    print(f"   {name}: {len(good.supervisions)}{whole} utterances", flush=True)
-    for one in bad:
-        print(f"   rejected {one}", flush=True)
+
+
+def known_audio_of(folders: RunFolders, name: str) -> dict[str, AudioFile]:
+    """The audio files of a split that an earlier run has read."""
+    return known_audio(folders.manifests(name) / AUDIO_FILE)
 
 
 def known_audio(path: Path) -> dict[str, AudioFile]:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 SPLITS = ("train", "dev", "test")
 HELD_OUT = ("dev", "test")
+# The split of untranscribed speech, in runs that have some: it is in stages 1, 2, 7 and 8 alone.
+TRANSFER = "transfer"
+
+TRANSFER_POSTERIORS = "transfer/posteriors"
+"""Step of stage 7."""
 
 LEXICON_FILE = "lexicon.txt"
 PIECES_NAME = "pieces"
@@ -73,6 +78,26 @@ class RunFolders:
     def posteriors(self) -> Path:
         """Posterior store of the training frames."""
         return self.exp_dir / "posteriors" / STORE_FOLDER
+
+    @property
+    def transfer_posteriors(self) -> Path:
+        """Posterior store of the transfer set's frames."""
+        return self.exp_dir / TRANSFER_POSTERIORS / STORE_FOLDER
+
+    @property
+    def transfer_segments(self) -> Path:
+        """Copies of pieces of the transfer set's longer recordings, one file each."""
+        return self.exp_dir / "transfer" / "segments"
+
+    @property
+    def lattice_targets(self) -> Path:
+        """Posterior store of the training frames by the ensemble's lattices."""
+        return self.exp_dir / "lattices" / "targets" / STORE_FOLDER
+
+    @property
+    def transfer_lattice_targets(self) -> Path:
+        """The same of the transfer set's frames."""
+        return self.exp_dir / "lattices" / TRANSFER / STORE_FOLDER
 
     @property
     def graph(self) -> Path:

@@ -14,9 +14,10 @@ from asrkd.align import Alignment
 from asrkd.align.labels import NO_LABEL, labels_of, require_store, store_labels
 from asrkd.distil.compression import Rows
 from asrkd.distil.ensemble import measure_disagreement
+from asrkd.distil.joined import JoinedTargets
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.online import OnlineTargets
-from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, write_store
+from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, StoredTargets, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
 from asrkd.features.options import FeatureOptions
@@ -24,20 +25,27 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
 from asrkd.hmm.tree import SenoneTree
-from asrkd.nnet import Augmentation, AugmentOptions, DevSet, HardTargets, Objective, TrainOptions, train
+from asrkd.nnet import Augmentation, AugmentOptions, DevSet, ExtraExamples, HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.excluded import excluded_utterances
-from asrkd.recipe.folders import STORE_FOLDER, TREE_FILE, RunFolders
+from asrkd.recipe.folders import STORE_FOLDER, TRANSFER, TREE_FILE, RunFolders
 from asrkd.recipe.label_networks import copies_frames
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
+from asrkd.recipe.transfer_frames import (
+    inputs_with_transfer,
+    labels_with_transfer,
+    targets_with_transfer,
+    transfer_store,
+)
 from asrkd.workflow import provenance
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup
 from asrkd.workflow.executor import SERIAL
+from asrkd.workflow.memory import SHARD_FRAMES
 
 MODEL_FILE = "model.safetensors"
 REPORT_FILE = "report.json"
@@ -56,6 +64,17 @@ class LabelledFrames:
     labels: Tensor
     num_pdfs: int
     tree_fingerprint: str
+    extra: ExtraExamples | None = None
+    """The frames of the transfer set behind those of `store`, if there are any."""
+
+    @property
+    def labelled_share(self) -> float:
+        """Fraction of an epoch's frames that have a label."""
+        if self.extra is None:
+            return 1.0
+        behind = self.labels[self.extra.first_id :]
+        num_labelled = sum(int((part != NO_LABEL).sum()) for part in behind.split(SHARD_FRAMES))
+        return 1.0 - self.extra.share * (1.0 - num_labelled / len(behind))
 
     @classmethod
     def open(cls, split: str, options: SpeechOptions, ranks: ProcessGroup = SINGLE_PROCESS) -> LabelledFrames:
@@ -70,6 +89,16 @@ class LabelledFrames:
         if ranks.size == 1 and copies_frames(options):
             return cls._open("train", options, slice(0))
         return cls.open("train", options, ranks)
+
+    @classmethod
+    def open_with_transfer(cls, options: SpeechOptions) -> LabelledFrames:
+        """The training split, as `open_to_learn`, and the frames of the transfer set, which have no label."""
+        train = cls._open("train", options, slice(0))
+        inputs = inputs_with_transfer(train.store, options)
+        labels = labels_with_transfer(train.labels, options)
+        return replace(
+            train, inputs=inputs, labels=labels, extra=ExtraExamples(len(train.store), options.transfer.share)
+        )
 
     @classmethod
     def open_to_decode(cls, split: str, options: SpeechOptions) -> LabelledFrames:
@@ -107,6 +136,14 @@ def labelled_store(folders: RunFolders, split: str) -> tuple[FrameStore, Tensor,
     return part, labels_of(alignment, part, tree, folders.exp_dir), tree
 
 
+def target_frames(folders: RunFolders, split: str) -> FrameStore:
+    """The frames that students have targets for: those of `labelled_store`, or all of the transfer set."""
+    if split == TRANSFER:
+        return transfer_store(folders)
+    store, alignment, _ = _aligned(folders, split)
+    return _trusted(folders, split, store, alignment)
+
+
 def _aligned(folders: RunFolders, split: str) -> tuple[FrameStore, Alignment, SenoneTree]:
     return (
         FrameStore.open(folders.features(split)),
@@ -137,6 +174,13 @@ class Student:
     """Whether it is only there to compare temperatures or alphas."""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     """Distortions of its inputs."""
+    has_transfer_set: bool = False
+    """Whether the run has untranscribed speech."""
+
+    @property
+    def uses_transfer(self) -> bool:
+        """Whether it learns from untranscribed speech: only soft targets can be learned from that."""
+        return self.has_transfer_set and self.distil is not None and self.distil.alpha > 0.0
 
     @property
     def name(self) -> str:
@@ -173,7 +217,11 @@ def students(options: SpeechOptions) -> list[Student]:
         if augment.changes_inputs:
             chosen.append(Student(f"baseline_augmented_{dim}", narrow, augment=augment))
         chosen.append(Student(f"distilled_{dim}", narrow, distil=options.distil, augment=augment))
-    return chosen + sweep_students(options)
+    return [_with_transfer_set(student, options) for student in chosen] + sweep_students(options)
+
+
+def _with_transfer_set(student: Student, options: SpeechOptions) -> Student:
+    return replace(student, has_transfer_set=options.transfer.recordings is not None)
 
 
 def sweep_students(options: SpeechOptions) -> list[Student]:
@@ -181,7 +229,7 @@ def sweep_students(options: SpeechOptions) -> list[Student]:
     points = [(temperature, options.distil.alpha) for temperature in options.students.sweep_temperatures]
     points += [(options.distil.temperature, alpha) for alpha in options.students.sweep_alphas]
     chosen = (options.distil.temperature, options.distil.alpha)
-    return [
+    swept = [
         Student(
             f"sweep_T{temperature:g}_alpha{alpha:g}",
             options.student,
@@ -192,6 +240,7 @@ def sweep_students(options: SpeechOptions) -> list[Student]:
         for temperature, alpha in dict.fromkeys(points)
         if (temperature, alpha) != chosen
     ]
+    return [_with_transfer_set(student, options) for student in swept]
 
 
 def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
@@ -204,14 +253,16 @@ def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
 
 def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 8: one student, on hard labels or on the ensemble's posteriors."""
-    frames, dev = _train_and_dev(options)
+    frames, dev = _train_and_dev(options, student.uses_transfer)
     objective: Objective = HardTargets(frames.labels)
+    frame_ids = None
     if student.distil is not None:
         objective = _distillation(student.distil, frames, options)
+        frame_ids = _frames_with_targets(objective) if options.transfer.targets == "lattice" else None
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
     augment = augmentation(student.augment, options.features)
-    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment)
+    _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment, frame_ids)
 
 
 def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentation | None:
@@ -224,13 +275,26 @@ def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentat
 
 def _distillation(distil: DistilOptions, frames: LabelledFrames, options: SpeechOptions) -> Distillation:
     """The objective of a student: the teachers' stored posteriors, or the teachers themselves."""
+    labelled_share = frames.labelled_share
     if distil.targets == "online":
         members = teacher_folders(options)
         online = OnlineTargets(open_ensemble(members), options.posteriors.mean, trained_precision(members))
-        return Distillation(frames.labels, online, distil)
-    store = PosteriorStore.open(RunFolders(options.exp_dir).posteriors)
+        return Distillation(frames.labels, online, distil, labelled_share)
+    folders = RunFolders(options.exp_dir)
+    store = PosteriorStore.open(
+        folders.lattice_targets if options.transfer.targets == "lattice" else folders.posteriors
+    )
     store.require(frames.store.fingerprint, frames.tree_fingerprint)
-    return Distillation(frames.labels, store, distil)
+    targets = store if frames.extra is None else targets_with_transfer(store, frames.tree_fingerprint, options)
+    return Distillation(frames.labels, targets, distil, labelled_share)
+
+
+def _frames_with_targets(objective: Distillation) -> Tensor | None:
+    """Ids of the frames that have a target, for some utterances have no lattice; None where all have."""
+    source = objective.target_source
+    assert isinstance(source, (StoredTargets, JoinedTargets))
+    has_target = source.has_targets()
+    return None if bool(has_target.all()) else has_target.nonzero().squeeze(1)
 
 
 def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
@@ -248,15 +312,15 @@ def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
 
 @dataclass(frozen=True)
 class PosteriorTask:
-    """Makes the teachers' posteriors of spans of the aligned training frames."""
+    """Makes the teachers' posteriors of spans of the aligned training frames, or of all frames of the transfer set."""
 
     options: SpeechOptions
     device: str = "cpu"
+    split: str = "train"
 
     def open(self) -> Callable[[Span], Rows]:
         folders = RunFolders(self.options.exp_dir)
-        whole, alignment, _ = _aligned(folders, "train")
-        store = _trusted(folders, "train", whole, alignment)
+        store = target_frames(folders, self.split)
         utt_ids, offsets = store.utt_ids, store.offsets
         members = teacher_folders(self.options)
         ensemble, precision = open_ensemble(members), trained_precision(members)
@@ -277,19 +341,9 @@ class PosteriorTask:
 
 def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 7: the ensemble's top-k posteriors of the training frames, and a report on the development speakers."""
-    device = resolve_device(options.device)
-    executor = options.task_executor
-    if device.type == "cuda":
-        if not executor.shares_memory:
-            raise InputError("--executor dask: expected --device cpu, for its workers use no GPU, found cuda")
-        executor = SERIAL  # forked processes cannot use a GPU, and it needs no more than this one
-    members = teacher_folders(options)
-    ensemble, precision = open_ensemble(members), trained_precision(members)
     store, _, tree = labelled_store(RunFolders(options.exp_dir), "train")
-    inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
-    description = EnsemblePosteriors(ensemble, inputs, options.posteriors, precision).describe(store, tree.fingerprint)
-    task = PosteriorTask(options, device.type)
-    write_store(out_dir / STORE_FOLDER, description, task, executor=executor)
+    ensemble = _write_posteriors("train", store, tree, options, out_dir)
+    device = resolve_device(options.device)
     dev = LabelledFrames.open("dev", options)
     ensemble.to(device)
     write_json(
@@ -299,6 +353,30 @@ def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
             "disagreement": measure_disagreement(ensemble, dev.inputs, dev.labels),
         },
     )
+
+
+def make_transfer_posteriors(options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 7: the ensemble's top-k posteriors of the transfer set's frames."""
+    folders = RunFolders(options.exp_dir)
+    _write_posteriors(TRANSFER, transfer_store(folders), SenoneTree.load(folders.tree / TREE_FILE), options, out_dir)
+
+
+def _write_posteriors(
+    split: str, store: FrameStore, tree: SenoneTree, options: SpeechOptions, out_dir: Path
+) -> StackedEnsemble:
+    """Write the posteriors of a split's frames; the teachers."""
+    device = resolve_device(options.device)
+    executor = options.task_executor
+    if device.type == "cuda":
+        if not executor.shares_memory:
+            raise InputError("--executor dask: expected --device cpu, for its workers use no GPU, found cuda")
+        executor = SERIAL  # forked processes cannot use a GPU, and it needs no more than this one
+    members = teacher_folders(options)
+    ensemble, precision = open_ensemble(members), trained_precision(members)
+    inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
+    description = EnsemblePosteriors(ensemble, inputs, options.posteriors, precision).describe(store, tree.fingerprint)
+    write_store(out_dir / STORE_FOLDER, description, PosteriorTask(options, device.type, split), executor=executor)
+    return ensemble
 
 
 def measure_teachers(options: SpeechOptions, out_dir: Path) -> None:
@@ -324,8 +402,9 @@ def open_ensemble(members: Sequence[Path]) -> StackedEnsemble:
     return StackedEnsemble.load([member / MODEL_FILE for member in members])
 
 
-def _train_and_dev(options: SpeechOptions) -> tuple[LabelledFrames, LabelledFrames]:
-    return LabelledFrames.open_to_learn(options), LabelledFrames.open("dev", options)
+def _train_and_dev(options: SpeechOptions, uses_transfer: bool = False) -> tuple[LabelledFrames, LabelledFrames]:
+    train = LabelledFrames.open_with_transfer(options) if uses_transfer else LabelledFrames.open_to_learn(options)
+    return train, LabelledFrames.open("dev", options)
 
 
 def _train_model(
@@ -338,6 +417,7 @@ def _train_model(
     out_dir: Path,
     description: str,
     augment: Augmentation | None = None,
+    frame_ids: Tensor | None = None,
 ) -> None:
     model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
     train_options = replace(options.train, seed=seed, device=options.device)
@@ -348,9 +428,11 @@ def _train_model(
         train_options,
         out_dir,
         dev=DevSet(dev.inputs, dev.labels),
+        frame_ids=frame_ids,
         description=description,
         precision_file=RunFolders(options.exp_dir).precision_choices,
         augment=augment,
+        extra=frames.extra,
     )
     if not ProcessGroup.from_environment().is_main:
         return

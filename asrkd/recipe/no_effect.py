@@ -112,6 +112,36 @@ NO_EFFECT = (
         "with --posteriors-from, with which no teachers are trained: give one of the two",
     ),
     NoEffect(
+        ("--transfer.share", "--transfer.transcripts"),
+        lambda options: options.transfer.recordings is None,
+        "without --transfer.recordings: give it",
+    ),
+    NoEffect(
+        ("--transfer.confidences", "--transfer.min-confidence"),
+        lambda options: options.transfer.transcripts is None,
+        "without --transfer.transcripts: give it",
+    ),
+    NoEffect(
+        ("--transfer.transcripts",),
+        lambda options: options.distil.alpha == 1.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=1, which learns soft targets alone: give a smaller --distil.alpha",
+    ),
+    NoEffect(
+        tuple(f"--transfer.{name}" for name in ("lattices", "lattice-weight", "lattice-beam", "acoustic-scale")),
+        lambda options: options.transfer.targets != "lattice",
+        "with --transfer.targets=frame, which makes no lattices: give --transfer.targets=lattice",
+    ),
+    NoEffect(
+        ("--transfer.targets",),
+        lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
+    ),
+    NoEffect(
+        ("--transfer.recordings",),
+        lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
+        "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
+    ),
+    NoEffect(
         ("--distil.temperature", "--distil.t-squared"),
         lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",

@@ -25,6 +25,7 @@ from asrkd.nnet.dnn import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
 from asrkd.recipe.no_effect import NO_EFFECT
 from asrkd.recipe.seeds import MAX_SEED
+from asrkd.recipe.transfer_options import TransferOptions
 from asrkd.workflow.executor import Executor, ExecutorKind
 from asrkd.workflow.steps import LAST_STAGE
 
@@ -212,6 +213,7 @@ class SpeechOptions:
     """Store of `asrkd posteriors import`: another system is the teacher, and no teachers are trained."""
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
+    transfer: TransferOptions = field(default_factory=TransferOptions)
     graph: GraphOptions = field(default_factory=GraphOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     tune: TuneOptions = field(default_factory=TuneOptions)
@@ -246,6 +248,22 @@ class SpeechOptions:
 
     def _require_targets(self) -> None:
         """InputError for targets that stage 7 does not make."""
+        if self.transfer.recordings is not None and self.posteriors_from is not None:
+            raise InputError(
+                "--transfer.recordings: expected teachers that score it, found --posteriors-from, which has posteriors "
+                "of the training frames alone: give one of the two"
+            )
+        if self.transfer.targets == "lattice":
+            if self.posteriors_from is not None:
+                raise InputError(
+                    "--transfer.targets: expected frame with --posteriors-from, which has no networks to decode with, "
+                    "found lattice"
+                )
+            if self.distil.targets == "online":
+                raise InputError(
+                    "--transfer.targets: expected frame with --distil.targets online, because lattices need whole "
+                    "utterances and not windows of frames, found lattice: give --distil.targets stored"
+                )
         if self.distil.targets == "online":
             if self.posteriors_from is not None:
                 raise InputError(

@@ -20,10 +20,21 @@ from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.lang.text_rules import TextRules
 from asrkd.nnet import TrainOptions
 from asrkd.recipe import corpus as corpora
-from asrkd.recipe import evaluate, external_teacher, features, labels, lang, loss_checks, networks, results
+from asrkd.recipe import (
+    evaluate,
+    external_teacher,
+    features,
+    labels,
+    lang,
+    lattice_targets,
+    loss_checks,
+    networks,
+    results,
+    transfer_steps,
+)
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
-from asrkd.recipe.folders import HELD_OUT, SPLITS
+from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER
 from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
@@ -44,9 +55,11 @@ def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[St
         *_lang_steps(corpus, options),
         *_label_steps(corpus, options),
         *_teaching_steps(options),
+        *_lattice_steps(corpus, options),
         *_student_steps(options),
-        *_decoding_steps(corpus, options),
     ]
+    names = {step.name for step in steps}
+    steps += [step for step in _decoding_steps(corpus, options) if step.name not in names]
     return [*steps, *_result_steps(corpus, options, command, steps)]
 
 
@@ -79,7 +92,9 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 content=corpora.manifests_content,
             )
         )
-    for split in SPLITS:
+    if options.transfer.recordings is not None:
+        steps.append(transfer_steps.manifests_step(options))
+    for split in _splits_with_features(options):
         steps.append(
             Step(
                 2,
@@ -91,6 +106,10 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             )
         )
     return steps
+
+
+def _splits_with_features(options: SpeechOptions) -> tuple[str, ...]:
+    return SPLITS if options.transfer.recordings is None else (*SPLITS, TRANSFER)
 
 
 def _lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
@@ -175,6 +194,8 @@ def _label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 resumable=True,
             )
         )
+    if options.transfer.recordings is not None and options.transfer.transcripts is not None:
+        steps.append(transfer_steps.labels_step(corpus, options, _lexicon_options(corpus, options)))
     for split in SPLITS:
         steps.append(
             Step(
@@ -212,7 +233,7 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
         )
         for member, name in enumerate(teachers)
     ]
-    if options.distil.targets == "online":
+    if options.distil.targets == "online" or options.transfer.targets == "lattice":
         measure = partial(networks.measure_teachers, options)
         return [*steps, Step(7, "posteriors", measure, {"targets": "online"}, (*TRAINING_DATA, *teachers))]
     steps.append(
@@ -226,6 +247,30 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             networks_only=options.executor == "processes",  # a cluster's workers have this environment
         )
     )
+    if options.transfer.recordings is not None:
+        steps.append(transfer_steps.posteriors_step(options))
+    return steps
+
+
+def _lattice_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
+    """Stage 7 with lattice targets: what decodes the training speech, and the targets.
+
+    The graph and the ensemble's development lattices are those of stages 9 and 10, made earlier.
+    """
+    if options.transfer.targets != "lattice":
+        return []
+    run = lattice_targets.ensemble_run(options)
+    steps = [replace(_graph_step(corpus, options), stage=7)] if lattice_targets.needs_graph(options) else []
+    if lattice_targets.tunes_scales(options):
+        scales = replace(_tuning_step([run], corpus, options), stage=7, name=lattice_targets.SCALES_STEP)
+        steps += [replace(_dev_step(run, options), stage=7), scales]
+    decoded = (*run.models, *(step.name for step in steps))
+    sources = [(lattice_targets.TARGETS_STEP, "train", (*TRAINING_DATA, "lang/lexicon", *decoded))]
+    if options.transfer.recordings is not None:
+        sources.append((lattice_targets.TRANSFER_STEP, TRANSFER, (f"features/{TRANSFER}", "tree", *decoded)))
+    for name, split, inputs in sources:
+        make = partial(lattice_targets.make_lattice_targets, split, options)
+        steps.append(Step(7, name, make, lattice_targets.deciding_options(options, split), inputs, resumable=True))
     return steps
 
 
@@ -244,6 +289,7 @@ def _student_steps(options: SpeechOptions) -> list[Step]:
                     "student_seed": student.seed,
                     "distil": _distil_options(student, options),
                     **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
+                    **({"transfer": options.transfer.share} if student.uses_transfer else {}),
                     **_network_options(options, training),
                 },
                 (*TRAINING_DATA, *_teaching_inputs(student, options)),
@@ -269,38 +315,52 @@ def _teaching_inputs(student: networks.Student, options: SpeechOptions) -> tuple
     """The steps that a student's targets come from, labels apart."""
     if student.distil is None:
         return ()
-    return tuple(networks.teachers(options)) if student.distil.targets == "online" else ("posteriors",)
+    targets: tuple[str, ...] = ("posteriors",)
+    if student.distil.targets == "online":
+        targets = tuple(networks.teachers(options))
+    elif options.transfer.targets == "lattice":
+        targets = (lattice_targets.TARGETS_STEP,)
+    return (*targets, *(transfer_steps.student_inputs(student, options) if student.uses_transfer else ()))
 
 
 def _decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     """Stages 9 and 10: graph, development speakers, scales, test set."""
     chosen = evaluate.runs(options)
-    dev = [
-        _decoding_step(run.dev_step, "dev", partial(evaluate.decode_dev, run, options), run, options) for run in chosen
-    ]
     test = [
         _decoding_step(run.step, "test", partial(evaluate.decode_test, run, options), run, options, "decode/tuning")
         for run in chosen
     ]
     return [
-        Step(
-            9,
-            "graph",
-            partial(evaluate.make_graph, options),
-            {"graph": options.graph, **_rescoring_options(corpus, options)},
-            ("manifests/train", "lang/lm", "tree"),
-        ),
-        *dev,
-        Step(
-            10,
-            "decode/tuning",
-            partial(evaluate.tune_scales, chosen, corpus.scoring, options),
-            {"tune": options.tune, "decode.lm_scale": options.decode.lm_scale, "scoring": corpus.scoring.rules},
-            ("manifests/dev", "features/dev", "losses/dev", *(run.dev_step for run in chosen)),
-            content=evaluate.tuned_content,
-        ),
+        _graph_step(corpus, options),
+        *(_dev_step(run, options) for run in chosen),
+        _tuning_step(chosen, corpus, options),
         *test,
     ]
+
+
+def _graph_step(corpus: Corpus, options: SpeechOptions) -> Step:
+    return Step(
+        9,
+        "graph",
+        partial(evaluate.make_graph, options),
+        {"graph": options.graph, **_rescoring_options(corpus, options)},
+        ("manifests/train", "lang/lm", "tree"),
+    )
+
+
+def _dev_step(run: evaluate.Run, options: SpeechOptions) -> Step:
+    return _decoding_step(run.dev_step, "dev", partial(evaluate.decode_dev, run, options), run, options)
+
+
+def _tuning_step(chosen: list[evaluate.Run], corpus: Corpus, options: SpeechOptions) -> Step:
+    return Step(
+        10,
+        "decode/tuning",
+        partial(evaluate.tune_scales, chosen, corpus.scoring, options),
+        {"tune": options.tune, "decode.lm_scale": options.decode.lm_scale, "scoring": corpus.scoring.rules},
+        ("manifests/dev", "features/dev", "losses/dev", *(run.dev_step for run in chosen)),
+        content=evaluate.tuned_content,
+    )
 
 
 def _decoding_step(
@@ -323,7 +383,7 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
     chosen = evaluate.runs(options)
     models = dict.fromkeys(step for run in chosen for step in run.models)
     sweeps = [f"students/{student.name}" for student in networks.students(options) if student.is_sweep]
-    splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in SPLITS]
+    splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in _splits_with_features(options)]
     labelled = [*(f"labels/{split}" for split in HELD_OUT), *(f"losses/{split}" for split in SPLITS)]
     return [
         Step(

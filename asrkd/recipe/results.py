@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.trained import SUMMARY_FILE, other_environment, training_provenance
+from asrkd.recipe.transfer import transfer_summary
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.boundaries import boundary_errors, joined
@@ -198,8 +199,16 @@ def _worst(first: Mapping[str, Scored], recognisable: frozenset[str]) -> list[di
 
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of the options that decide the results: no folders, no range of stages, no runtime options."""
-    # The stamps have the fingerprint of another system's posterior store.
-    runtime = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None}
+    # The stamps have the fingerprints of another system's posterior store, and of untranscribed speech.
+    transfer = options.transfer
+    if transfer.recordings is not None:
+        transfer = replace(
+            transfer,
+            recordings=Path(),
+            transcripts=transfer.transcripts and Path(),
+            confidences=transfer.confidences and Path(),
+        )
+    runtime = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None, "transfer": transfer}
     return run_options.config_sha(options, **runtime)
 
 
@@ -229,8 +238,17 @@ def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student
     inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
         return f"{_shape(student.model)}, hard labels{inputs}"
-    online = ", online targets" if student.distil.targets == "online" else ""
-    return f"{_shape(student.model)}, T={student.distil.temperature:g}, α={student.distil.alpha:g}{online}{inputs}"
+    targets = ", online targets" if student.distil.targets == "online" else _lattice_targets(options)
+    soft = f"T={student.distil.temperature:g}, α={student.distil.alpha:g}{targets}"
+    transfer = f", {options.transfer.share:.0%} of frames untranscribed" if student.uses_transfer else ""
+    return f"{_shape(student.model)}, {soft}{inputs}{transfer}"
+
+
+def _lattice_targets(options: SpeechOptions) -> str:
+    transfer = options.transfer
+    if transfer.targets != "lattice":
+        return ""
+    return f", lattice targets of the {transfer.lattices}, weight {transfer.lattice_weight:g}"
 
 
 def _shape(model: ModelOptions) -> str:
@@ -257,6 +275,7 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     lang = lang_summary(exp_dir)
     posteriors = read_object(folders.posteriors.parent / REPORT_FILE, store=list)
     rejected = [row for split in SPLITS for row in rejected_before(folders, split)]
+    untranscribed = transfer_summary(options)
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
         "sweep": _sweep(exp_dir, options),
@@ -265,6 +284,7 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
         "store": posteriors["store"],
         "disagreement": posteriors.get("disagreement"),
         "corpus": {split: _count(folders, split, unit) for split in SPLITS},
+        **({} if untranscribed is None else {"transfer": untranscribed}),
         "boundaries": _boundaries(folders),
         "oov_rate": lang["oov_rate"],
         "lang": lang,

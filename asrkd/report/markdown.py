@@ -21,6 +21,7 @@ from asrkd.report.run_tables import (
     provenance_table,
     rejected_table,
     timing_table,
+    transfer_table,
 )
 from asrkd.report.score_tables import (
     NOT_DETERMINED,
@@ -118,7 +119,7 @@ def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
         ("Training", present(training_table(results))),
         ("Alignment", present(boundary_table(results))),
         ("Confusions", tuple(confusions)),
-        ("Corpus", present(corpus_table(results), excluded_table(results), *lost)),
+        ("Corpus", present(corpus_table(results), transfer_table(results), excluded_table(results), *lost)),
         ("Provenance, time and environment", present(*run_tables)),
     ]
 

@@ -10,6 +10,7 @@ from asrkd.report.tables import MISSING, Row, Table, count, duration, keyed_tabl
 
 BOUNDARY_LIMITS_MS = (10, 20, 30)
 SCORING = "scoring"
+SHOWN_REJECTS = 5
 MINUTES_OF_A_DATE = len("2015-03-09 12:00")
 
 
@@ -21,6 +22,30 @@ def corpus_table(results: Row) -> Table | None:
     columns = list(dict.fromkeys(key for split in corpus.values() for key in split))
     rows = tuple((name, *(_corpus_cell(split.get(key)) for key in columns)) for name, split in corpus.items())
     return Table("Corpus", ("split", *columns), rows, "l" + "r" * len(columns))
+
+
+def transfer_table(results: Row) -> Table | None:
+    """Untranscribed speech that distilled students learn from, and what was dropped of it."""
+    transfer = results.get("transfer")
+    if not transfer:
+        return None
+    shown = {
+        "recordings": count(transfer["recordings"]),
+        "pieces of at most 30 s": count(transfer["pieces"]),
+        "hours": number(transfer["hours"], 2),
+        "frames": count(transfer["frames"]),
+        "silent pieces, excluded": count(transfer["silent"]),
+        "bad pieces, dropped": count(len(transfer["rejected"])),
+        "share of a distilled student's frames, %": number(transfer["share"], 0, 100),
+    }
+    if "transcribed" in transfer:
+        shown["utterances with words of another recogniser"] = count(transfer["transcribed"])
+        shown["of these, with frame labels"] = count(transfer["labelled"])
+    note = "Nobody transcribed it. The teachers' posteriors of its frames are what students learn from it."
+    shown_rejects = [f"{utt_id}: {reason}" for utt_id, reason in transfer["rejected"][:SHOWN_REJECTS]]
+    if shown_rejects:
+        note += f" Dropped: {'; '.join(shown_rejects)}."
+    return Table("Transfer set", ("untranscribed speech", "value"), tuple(shown.items()), "lr", note=note)
 
 
 def _corpus_cell(value: Any) -> str:

@@ -18,6 +18,7 @@ from asrkd.report.run_tables import (
     provenance_table,
     rejected_table,
     timing_table,
+    transfer_table,
 )
 from asrkd.report.score_plots import Estimate, interval_dots, seed_lines, stage_bars
 from asrkd.report.score_tables import comparisons_table, gap_table, seeds_table, systems_table
@@ -184,7 +185,7 @@ def comparisons_section(results: Row) -> Section | None:
 
 def corpus_section(results: Row) -> Section | None:
     """What went in, and what was excluded or rejected."""
-    tables = present(corpus_table(results), excluded_table(results))
+    tables = present(corpus_table(results), transfer_table(results), excluded_table(results))
     folded = present(rejected_table(results), unaligned_table(results))
     return Section("corpus", "Corpus", tables=tables, folded=folded) if tables or folded else None
 

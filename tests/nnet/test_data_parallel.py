@@ -40,7 +40,7 @@ def require_same(found: Path, expected: Path) -> None:
         torch.testing.assert_close(tensor, wanted[name], **TOLERANCE)
 
 
-@pytest.mark.parametrize("kind", ["frames", "stack", "online"])
+@pytest.mark.parametrize("kind", ["frames", "stack", "online", "transfer"])
 def test_two_processes_train_the_model_that_one_does(kind: str, tmp_path: Path) -> None:
     torchrun_training.run(kind, tmp_path / "one")
     done = train_together(kind, tmp_path / "two")

@@ -17,6 +17,7 @@ from speech_stages import run_manifests, step_folder
 from tiny_recipe import TinyRecipe
 
 from asrkd.data.corpora.an4 import prepare_an4
+from asrkd.errors import InputError
 from asrkd.files import folder_fingerprint, read_json, write_json
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import SPLITS, RunFolders
@@ -217,6 +218,14 @@ RUNTIME_OPTIONS = {
 }
 SET_BY_RUN = {"train.device", "train.seed"}
 PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
+PATHS |= {"transfer.recordings", "transfer.transcripts", "transfer.confidences"}
+CONFIDENCES: dict[str, object] = {
+    "transfer.recordings": "{tmp}/speech",
+    "transfer.transcripts": "{tmp}/file",
+    "transfer.confidences": "{tmp}/file",
+    "transfer.min_confidence": 0.5,
+}
+LATTICE = {"transfer.targets": "lattice"}
 # Values for options that no rule below changes, and what else such a value needs.
 OTHER_VALUES: dict[str, dict[str, object]] = {
     "stop_stage": {"stop_stage": 3},
@@ -252,6 +261,15 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.augment.mask_frames": {"students.augment.mask": 0.5, "students.augment.mask_frames": 3},
     "students.augment.gain_range": {"students.augment.gain": 0.5, "students.augment.gain_range": 0.2},
     "students.augment.tilt_range": {"students.augment.gain": 0.5, "students.augment.tilt_range": 0.2},
+    "transfer.recordings": {"transfer.recordings": "{tmp}/speech"},
+    "transfer.transcripts": {"transfer.recordings": "{tmp}/speech", "transfer.transcripts": "{tmp}/file"},
+    "transfer.confidences": CONFIDENCES,
+    "transfer.min_confidence": {**CONFIDENCES, "transfer.min_confidence": 0.7},
+    "transfer.share": {"transfer.recordings": "{tmp}/speech", "transfer.share": 0.25},
+    "transfer.lattices": {**LATTICE, "transfer.lattices": "transcript"},
+    "transfer.lattice_weight": {**LATTICE, "transfer.lattice_weight": 1.0},
+    "transfer.lattice_beam": {**LATTICE, "transfer.lattice_beam": 4.0},
+    "transfer.acoustic_scale": {**LATTICE, "transfer.acoustic_scale": 0.2},
     "doubtful.exclude_beyond": {"doubtful.exclude_beyond": 9.0},
     "distil.temperature": {"distil.temperature": 5.0},
     "posteriors.temperatures": {"posteriors.temperatures": (1.0, 2.0, 5.0, 10.0, 20.0)},
@@ -308,8 +326,15 @@ def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Pa
     return with_values(options, {name: Path(str(one)) if name in PATHS else one for name, one in filled.items()})
 
 
-def before_change(options: SpeechOptions, path: str) -> SpeechOptions:
+def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOptions:
     """Options in which the option at `path` has an effect and its default value."""
+    if path in ("transfer.share", "transfer.transcripts", "transfer.confidences"):
+        files = {"transfer.transcripts": folder / "file"} if path == "transfer.confidences" else {}
+        return with_values(options, {"transfer.recordings": folder / "speech", **files})  # type: ignore[no-any-return]
+    if path == "transfer.min_confidence":
+        return changed(options, "transfer.confidences", None, None, folder)
+    if LATTICE.items() < OTHER_VALUES.get(path, {}).items():
+        return with_values(options, LATTICE)  # type: ignore[no-any-return]
     section, _, name = path.rpartition(".")
     distortion = {"warp_range": "warp", "gain_range": "gain", "tilt_range": "gain"}.get(name, "mask")
     if section != "students.augment" or name in ("mix", "warp", "mask", "gain"):
@@ -327,13 +352,15 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     """Except the runtime options. The steps that score and report do not count: they have all options."""
     folder = dictionary.parent
     (folder / "other").mkdir()
+    (folder / "speech").mkdir()
+    (folder / "speech" / "a.wav").write_bytes(b"")
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
     monkeypatch.setattr("asrkd.recipe.pipeline.PosteriorStore.open", lambda path: imported)
     corpus = corpus_of(dictionary)
     before, after = (
         step_stamps(build_steps(corpus, one, "run.sh"))
-        for one in (before_change(options, path), changed(options, path, hint, value, folder))
+        for one in (before_change(options, path, folder), changed(options, path, hint, value, folder))
     )
     if path in RUNTIME_OPTIONS:
         assert before == after
@@ -410,6 +437,51 @@ def test_students_of_online_targets_read_the_teachers_and_no_store(dictionary: P
     )
     assert "students/distilled" in found and not found & {"posteriors", "students/baseline"}
     assert "students/distilled" in stale(corpus, with_values(online, {"ensemble.size": 6}))
+
+
+def test_students_of_lattice_targets_read_them_and_no_store_of_posteriors(
+    dictionary: Path, options: SpeechOptions
+) -> None:
+    corpus = corpus_of(dictionary)
+    lattice = with_values(options, LATTICE)
+    steps = {step.name: step for step in build_steps(corpus, lattice, "run.sh")}
+    assert "lattices/targets" in steps["students/distilled"].inputs
+    assert "posteriors" not in steps["students/distilled"].inputs
+    assert "lattices/targets" not in steps["students/baseline"].inputs
+    # What decodes in stage 7 is what stages 9 and 10 would make, once.
+    assert {steps[name].stage for name in ("graph", "decode/dev/ensemble", "lattices/scales")} == {7}
+    assert len(steps) == len(build_steps(corpus, lattice, "run.sh"))
+    finish_all(corpus, options)
+    found = stale(corpus, lattice)
+    assert {"posteriors", "lattices/scales", "lattices/targets", "students/distilled"} <= found
+    assert not found & {"graph", "decode/dev/ensemble", "decode/dev/teacher_0", "students/baseline"}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "others"),
+    [
+        ({}, {"graph", "decode/dev/ensemble", "lattices/scales"}, set()),
+        ({"transfer.acoustic_scale": 0.2}, {"graph"}, {"decode/dev/ensemble", "lattices/scales"}),
+        ({"transfer.lattices": "transcript"}, {"graph", "decode/dev/ensemble", "lattices/scales"}, set()),
+        (
+            {"transfer.lattices": "transcript", "transfer.acoustic_scale": 0.2},
+            {"lang/lexicon"},
+            {"graph", "decode/dev/ensemble", "lattices/scales"},
+        ),
+    ],
+)
+def test_lattice_targets_wait_for_what_they_need_alone(
+    values: Mapping[str, Any], expected: set[str], others: set[str], dictionary: Path, options: SpeechOptions
+) -> None:
+    steps = build_steps(corpus_of(dictionary), with_values(options, {**LATTICE, **values}), "run.sh")
+    inputs = set(next(step for step in steps if step.name == "lattices/targets").inputs)
+    assert {"tree", "features/train", "teachers/0", *expected} <= inputs and not inputs & others
+
+
+def test_lattice_targets_need_networks_and_whole_utterances(options: SpeechOptions, tmp_path: Path) -> None:
+    for other in ({"distil.targets": "online"}, {"posteriors_from": tmp_path}):
+        with pytest.raises(InputError, match=r"^--transfer.targets: expected frame with .*, found lattice"):
+            with_values(options, {**LATTICE, **other})
 
 
 def test_distortions_are_those_of_distilled_students_and_one_baseline(dictionary: Path, options: SpeechOptions) -> None:

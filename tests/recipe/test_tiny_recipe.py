@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_recipe import LM_SCALE, ROOT, TinyRecipe
 
 from asrkd.config import parse
 from asrkd.data.corpora.an4 import prepare_an4
+from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet import TrainOptions
@@ -255,6 +257,53 @@ def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finish
     assert "mix 0.5" in results["systems"]["baseline_augmented"]["description"]
     assert {row["b"] for row in results["comparisons"] if row["a"] == "distilled"} >= {"baseline_augmented"}
     assert "distilled" in (exp / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_untranscribed_speech_is_seen_by_distilled_students_alone(
+    tiny: TinyRecipe, finished: Path, tmp_path: Path
+) -> None:
+    """What others are made of stays as it is, whole: labels, tree, priors, language model, teachers and baselines."""
+    audio = tmp_path / "audio"
+    files = [path for path in sorted(tiny.corpus_dir.rglob("*")) if path.suffix in (".flac", ".gsm", ".wav", ".ulaw")]
+    for path in files[1:20]:  # the first one is truncated
+        (audio / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, audio / path.parent.name)
+    exp = Path(shutil.copytree(finished, tmp_path / "exp"))
+    done = tiny.run(exp, f"--transfer.recordings={audio}", "--transfer.share=0.3")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for step in ("tree", "lang/lexicon", "lang/lm", "labels/dev", "teachers/0", "teachers/1", "students/baseline"):
+        assert read_json(exp / step / "stamp.json") == read_json(finished / step / "stamp.json")
+    results = read_json(exp / "results.json")
+    assert results["transfer"]["recordings"] == results["transfer"]["pieces"] == len(list(audio.rglob("*.*"))) > 10
+    assert results["transfer"]["rejected"] == [] and results["transfer"]["frames"] > 1000
+    assert results["corpus"] == read_json(finished / "results.json")["corpus"]
+    assert "30% of frames untranscribed" in results["systems"]["distilled"]["description"]
+    assert "Transfer set" in (exp / "report" / "RESULTS.md").read_text()
+    assert "Transfer set" in (exp / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("lattices", "last_stage"), [("words", 8), ("transcript", 7)])
+def test_a_run_with_lattice_targets_learns_them_and_makes_nothing_else_again(
+    tiny: TinyRecipe, finished: Path, tmp_path: Path, lattices: str, last_stage: int
+) -> None:
+    exp = Path(shutil.copytree(finished, tmp_path / "exp"))
+    chosen = ["--transfer.targets=lattice", f"--transfer.lattices={lattices}", f"--stop-stage={last_stage}"]
+    done = tiny.run(exp, *chosen)
+    assert done.returncode == 0, done.stderr[-2000:]
+    steps = [line.split("(")[1].split(",")[0] for line in done.stdout.splitlines() if line.startswith("==")]
+    students = [step for step in steps if step.startswith("students/")]
+    assert steps[:3] == ["posteriors", "lattices/scales", "lattices/targets"] and steps[3:] == students
+    assert ("students/distilled" in students) == (last_stage == 8) and "students/baseline" not in students
+    report = read_json(exp / "lattices" / "targets" / "report.json")
+    store = PosteriorStore.open(exp / "lattices" / "targets" / "store")
+    assert report["utterances"] == len(store.utt_ids) and len(report["without_path"]) < 0.2 * report["utterances"]
+    # The teachers' words, or the transcript, say more of the training frames than chance and less than all.
+    assert 0.4 < report["top_is_label"] < 1.0
+    frames = torch.arange(100)
+    old, new = (one.targets(frames, 1.0) for one in (PosteriorStore.open(finished / "posteriors" / "store"), store))
+    assert torch.isfinite(new.probs).all() and not torch.equal(old.probs, new.probs)
 
 
 @pytest.mark.slow

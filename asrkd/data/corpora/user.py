@@ -28,7 +28,7 @@ COPIES = "copies of utterances of dev or test"
 def user_corpus_files(options: UserCorpusOptions) -> list[Path]:
     """The manifests, and the files of Kaldi data directories."""
     given = [path for pair in _sources(options) for path in pair if path is not None]
-    return [file for path in given for file in _files_of(path)]
+    return [file for path in given for file in source_files(path)]
 
 
 def user_corpus_audio(base: Path, options: UserCorpusOptions) -> list[Path]:
@@ -44,6 +44,26 @@ def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool
     be read or has a value of the wrong type, has audio behind a command or URL, has an utterance twice, or has too few
     speakers to hold some out.
     """
+    splits, copies, num_copies = _held_out(base, options)
+    _warn_of_shared_speakers(splits, copies)
+    warn_of_copies(splits)
+    # Workers of a cluster read the audio too, and their current folder is another one.
+    segments_dir = None if only_probe else options.segments_dir.absolute()
+    made = {name: split_from_segments(segments, segments_dir) for name, segments in splits.items()}
+    if num_copies:
+        logger.warning("%d copies of utterances of dev and test are excluded (utt2uniq)", num_copies)
+        made["train"] = replace(made["train"], excluded={COPIES: num_copies})
+    return made
+
+
+def held_out_segments(base: Path, options: UserCorpusOptions) -> dict[str, list[Segment]]:
+    """The segments of dev and test, by the files that the manifests name. InputError: as `prepare_user_corpus`."""
+    splits, _, _ = _held_out(base, options)
+    return {name: splits[name] for name in ("dev", "test")}
+
+
+def _held_out(base: Path, options: UserCorpusOptions) -> tuple[dict[str, list[Segment]], Copies, int]:
+    """The segments of train, dev and test, what is a copy of what, and the number of copies that are in none."""
     train, dev, test = _read_sources(base, options)
     require_distinct({"train": train, "dev": dev, "test": test})
     copies = Copies({one.utt_id: one.speaker for one in (*train, *dev, *test)}, _originals(options))
@@ -56,16 +76,7 @@ def prepare_user_corpus(base: Path, options: UserCorpusOptions, only_probe: bool
     if not dev:
         train, dev, number = _hold_out(train, copies, options.num_dev_speakers, "dev")
         num_copies += number
-    splits = {"train": train, "dev": dev, "test": test}
-    _warn_of_shared_speakers(splits, copies)
-    warn_of_copies(splits)
-    # Workers of a cluster read the audio too, and their current folder is another one.
-    segments_dir = None if only_probe else options.segments_dir.absolute()
-    made = {name: split_from_segments(segments, segments_dir) for name, segments in splits.items()}
-    if num_copies:
-        logger.warning("%d copies of utterances of dev and test are excluded (utt2uniq)", num_copies)
-        made["train"] = replace(made["train"], excluded={COPIES: num_copies})
-    return made
+    return {"train": train, "dev": dev, "test": test}, copies, num_copies
 
 
 def _warn_of_shared_speakers(splits: Mapping[str, Sequence[Segment]], copies: Copies) -> None:
@@ -88,7 +99,8 @@ def _sources(options: UserCorpusOptions) -> list[tuple[Path | None, Path | None]
     ]
 
 
-def _files_of(path: Path) -> list[Path]:
+def source_files(path: Path) -> list[Path]:
+    """The manifest, or the files of a Kaldi data directory."""
     if path.is_dir():
         return [path / name for name in KALDI_FILES if (path / name).is_file()]
     return [path]
@@ -120,15 +132,15 @@ def _read(recordings: Path | None, supervisions: Path | None, base: Path) -> lis
     if recordings is None:
         return []
     if not recordings.is_dir():
-        find = _file_finder(recordings.parent, base)
+        find = file_finder(recordings.parent, base)
         segments = read_lhotse(recordings, supervisions)
         return [replace(segment, path=find(segment.path)) for segment in segments]
     if supervisions is not None:
         raise InputError(f"{supervisions}: expected no supervisions with a Kaldi data directory ({recordings})")
-    return read_kaldi_dir(recordings, _file_finder(recordings, base))
+    return read_kaldi_dir(recordings, file_finder(recordings, base))
 
 
-def _file_finder(folder: Path, base: Path) -> Callable[[Path], Path]:
+def file_finder(folder: Path, base: Path) -> Callable[[Path], Path]:
     """Absolute paths of audio; a file that does not exist gets its path in the folder of the manifest."""
 
     @cache
