@@ -109,6 +109,7 @@ def list_steps(
     stamps = Stamps(steps, exp_dir)
     follows: dict[str, str] = {}
     lines = []
+    width = max(28, *(len(step.name) for step in steps))
     for step in _chosen(steps, stages, ProcessGroup()):
         reason = stamps.stale(step.name)
         before = next((name for name in step.inputs if name in follows), None)
@@ -118,7 +119,7 @@ def list_steps(
             follows[step.name] = reason
         if reason is not None or not stale_only:
             where = f"  [{python}]" if python is not None and step.networks_only else ""
-            lines.append(f"{step.stage:>2}  {step.name:<28} {reason or 'up to date'}{where}")
+            lines.append(f"{step.stage:>2}  {step.name:<{width}} {reason or 'up to date'}{where}")
     return lines or ["every step is up to date"]
 
 
