@@ -198,16 +198,9 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
 
 def _system(one: Scored, folds: Folds) -> dict[str, Any]:
     described = [result["systems"][one.run.system].get("description", "") for result in folds.results]
-    return system_entry(
-        one.parameters,
-        one.macs_per_frame,
-        one.frames,
-        one.by_set,
-        one.rtf,
-        one.characters,
-        description="; ".join(dict.fromkeys(described)),
-        **training_provenance([fold.exp_dir / step for fold in folds.options for step in one.run.models]),
-    )
+    extra: dict[str, Any] = {"description": "; ".join(dict.fromkeys(described))}
+    extra |= training_provenance([fold.exp_dir / step for fold in folds.options for step in one.run.models])
+    return system_entry(one.parameters, one.macs_per_frame, one.frames, one.by_set, one.rtf, one.characters, **extra)
 
 
 def _pairs(results: Sequence[Mapping[str, Any]], systems: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -89,8 +89,9 @@ def by_speaker(metric: UtteranceMetric, speakers: Mapping[str, str]) -> Utteranc
         if not speakers.get(utt_id):
             raise InputError(f"{utt_id}: expected a speaker, to draw speakers by, found none")
         index.append(rows.setdefault(speakers[utt_id], len(rows)))
-    sums = [np.bincount(index, weights=values) for values in (metric.numerator, metric.denominator)]
-    return UtteranceMetric(metric.name, tuple(rows), *sums, metric.scale, metric.higher_is_better)
+    numerator: NDArray[np.float64] = np.bincount(index, weights=metric.numerator).astype(np.float64)
+    denominator: NDArray[np.float64] = np.bincount(index, weights=metric.denominator).astype(np.float64)
+    return UtteranceMetric(metric.name, tuple(rows), numerator, denominator, metric.scale, metric.higher_is_better)
 
 
 def interval(metric: UtteranceMetric, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> tuple[float, float]:
