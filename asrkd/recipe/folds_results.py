@@ -98,9 +98,7 @@ class Folds:
             spoken = load_split(RunFolders(one.exp_dir).manifests("test")).supervisions
             twice = [utt_id for utt_id in texts if utt_id in speakers]
             if twice:
-                raise InputError(
-                    f"{one.exp_dir}: expected each utterance in one fold's test set, found {twice[0]} again"
-                )
+                raise InputError(f"{one.exp_dir}: expected test utterances of no other fold, found {twice[0]}")
             speakers |= {supervision.id: supervision.speaker for supervision in spoken}
         scored = {
             run: [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from asrkd.report.systems import error_unit, metrics
 from asrkd.report.tables import MISSING, Row, Table, count, number, number_plain
 
+# Of blocks, from which percentile intervals are about as wide as they should be.
+FEW_SPEAKERS = 12
 COMPARED = ("distilled", ("baseline", "baseline_dropout", "ensemble"))
 
 
@@ -66,6 +68,14 @@ def speakers_text(results: Row) -> str:
             fewer, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
             shown.append(f"{fewer} and more with {more} than {other}")
     return f"Of {len(rows)} speakers, {student} makes fewer errors with {', '.join(shown)}." if shown else ""
+
+
+def few_speakers_text(results: Row) -> str | None:
+    """A warning that few speakers make intervals too narrow, None where there are enough or utterances are drawn."""
+    number_of = len(results.get("speakers") or ())
+    if not 0 < number_of < FEW_SPEAKERS:
+        return None
+    return f"Intervals are over {number_of} speakers only, and narrower than they should be."
 
 
 def _percent(errors: int, words: int) -> str:

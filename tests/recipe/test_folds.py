@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -306,4 +307,41 @@ def test_folds_are_scored_together_by_speakers(
     assert "## Folds" in markdown and "Intervals are over speakers." in markdown
     fewer = sum(row["errors"]["distilled"] < row["errors"]["baseline"] for row in results["speakers"])
     assert f"Of 6 speakers, distilled makes fewer errors with {fewer} and more with" in markdown
+    assert "Caution: Intervals are over 6 speakers only" in markdown
     assert "95% intervals over speakers" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_fold_alone_has_the_figures_of_its_run(
+    tiny: TinyRecipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outputs of a real run, combined as if it were the only fold, and then as if it were two."""
+    recipe = runpy.run_path(str(tiny.script))
+    default = recipe["DEFAULT"]
+    options = replace(
+        default,
+        exp_dir=tmp_path / "exp",
+        folds=2,
+        ensemble=replace(default.ensemble, size=2),
+        students=replace(default.students, narrow_dims=()),
+    )
+    shutil.copytree(finished, options.exp_dir / "fold_0")
+    write_json(options.exp_dir / "fold_0" / "corpus" / "fold.json", {"speakers": {name: ["a"] for name in SPLITS}})
+    monkeypatch.setattr(folds_results, "options_of_folds", lambda options: options_of_folds(options)[:1])
+    folds_results.score(recipe["CORPUS"], "run.sh", [], options, tmp_path)
+    whole, run = (read_json(folder / "results.json") for folder in (tmp_path, finished / "score"))
+    assert whole["systems"].keys() == {"ensemble", "baseline", "baseline_dropout", "distilled"}
+    for name, system in whole["systems"].items():
+        for key in ("percent", "ins", "del", "sub", "words"):
+            assert system["wer"][key] == run["systems"][name]["wer"][key]
+        for key in ("frame_accuracy", "cross_entropy", "rtf", "parameters", "description"):
+            assert system[key] == pytest.approx(run["systems"][name][key]), (name, key)
+    assert {(row["a"], row["b"]) for row in whole["comparisons"]} == {
+        (row["a"], row["b"]) for row in run["comparisons"]
+    }
+    worst = [{(row["utt_id"], row["system"], row["errors"]) for row in one["worst_utterances"]} for one in (whole, run)]
+    assert worst[0] == {row for row in worst[1] if row[1] in whole["systems"]}
+    assert whole["oov_rate"]["test"] == run["oov_rate"]["test"]
+    shutil.copytree(options.exp_dir / "fold_0", options.exp_dir / "fold_1")
+    monkeypatch.setattr(folds_results, "options_of_folds", options_of_folds)
+    with pytest.raises(InputError, match="fold_1: expected test utterances of no other fold, found"):
+        folds_results.score(recipe["CORPUS"], "run.sh", [], options, tmp_path)
