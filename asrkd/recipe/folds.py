@@ -11,6 +11,7 @@ After the folds, stages 11 and 12 combine them (`asrkd.recipe.folds_results`).
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from asrkd.data.corpora.user import COPIES, copies_of
 from asrkd.data.hold_out import Copies, fold_splits, speaker_folds
 from asrkd.data.manifests import load_split, save_split
 from asrkd.data.splits import CorpusSplit
+from asrkd.errors import name_some
 from asrkd.files import write_json
 from asrkd.recipe import folds_results
 from asrkd.recipe.corpus import CORPUS_STEP, Corpus
@@ -31,6 +33,8 @@ from asrkd.recipe.folders import FOLD_FILE, SPLITS, RunFolders, fold_name
 from asrkd.recipe.options import SpeechOptions, corpus_options, options_of_folds
 from asrkd.recipe.run_options import save_config
 from asrkd.workflow.steps import Step
+
+logger = logging.getLogger(__name__)
 
 RunSteps = Callable[[Step, Corpus, SpeechOptions, str], list[Step]]
 """(step of stage 0, corpus, options, command) -> every step of one run."""
@@ -77,6 +81,9 @@ def divide_corpus(options: SpeechOptions, fold: int, out_dir: Path) -> None:
         save_split(divided.splits[name], out_dir / name)
     write_json(out_dir / FOLD_FILE, {"speakers": divided.speakers, "words": divided.words})
     shown = ", ".join(f"{len(divided.speakers[name])} in {name}" for name in SPLITS)
+    unknown = [one.id for one in divided.splits["train"].supervisions if not one.speaker]
+    if unknown:
+        logger.warning("%d utterances without a speaker are in no test set: %s", len(unknown), name_some(unknown))
     print(f"   {sum(map(len, divided.speakers.values()))} speakers: {shown}", flush=True)
 
 
@@ -103,18 +110,19 @@ def divide(
     """Train, dev and test of fold `fold` of `number`, from all utterances of a corpus.
 
     Speakers are weighed by their words. `originals`: utt_id -> the utterance that it is a copy of; the speakers of
-    copies are one, and copies of test and development speakers are excluded. Utterances without a recording or a
-    transcript are counted with train, because nobody knows who speaks. InputError as `speaker_folds` and `fold_splits`.
+    copies are one, and copies of test and development speakers are excluded. Utterances of unknown speakers are in
+    train, and those without a recording or a transcript count there. InputError as `speaker_folds` and `fold_splits`.
     """
     parts = list(whole)
     spoken = sorted((one for part in parts for one in part.supervisions), key=lambda one: str(one.id))
-    copies = Copies({one.id: one.speaker for one in spoken}, originals or {})
-    person = {one.id: copies.speaker(one.speaker) for one in spoken}
+    copies = Copies({one.id: one.speaker or "" for one in spoken}, originals or {})
+    person = {one.id: copies.speaker(one.speaker) if one.speaker else "" for one in spoken}
     words: Counter[str] = Counter()
-    for one in spoken:
+    for one in (one for one in spoken if one.speaker):
         words[person[one.id]] += len((one.text or "").split()) if copies.is_original(one.id) else 0
     names = fold_splits(speaker_folds(dict(words), number, seed), fold)
     chosen = {name: [one for one in spoken if person[one.id] in names[name]] for name in SPLITS}
+    chosen["train"] += [one for one in spoken if not one.speaker]
     originals_of = {name: [one for one in chosen[name] if copies.is_original(one.id)] for name in ("dev", "test")}
     num_copies = sum(len(chosen[name]) - len(originals_of[name]) for name in originals_of)
     excluded = sum((Counter(part.excluded) for part in parts), Counter({COPIES: num_copies} if num_copies else {}))

@@ -85,7 +85,8 @@ def run_steps(
                 _require_input(stamps, by_name, name, needed_by=step, exp_dir=exp_dir)
             _print(ranks, f"== {label}: {reason}")
             run = _run_step if ranks.is_main else _compute_with_main
-            in_folder = ranks.is_main and stages.only not in (None, step.name)  # it has a lock, and each of its steps
+            # A run of a folder of steps has locked the folder, and locks each step while it makes it.
+            in_folder = ranks.is_main and stages.only not in (None, step.name)
             with _locked_step(exp_dir, step.name) if in_folder else nullcontext():
                 seconds = run(step, stamps, exp_dir, interpreter if step.networks_only else None)
             stamps.forget()
@@ -270,7 +271,7 @@ def _first_stale_stage(stamps: Stamps, by_name: Mapping[str, Step], name: str) -
 def _locked_experiment(exp_dir: Path, only: str | None) -> Iterator[None]:
     """Lock the experiment, so that two runs cannot write over each other; the locks end with the process.
 
-    A run of one step shares the experiment with other runs of one step, and locks its step.
+    A run of one step, or of a folder of steps, shares the experiment with others of its kind, and locks what it makes.
     """
     (exp_dir / ".locks").mkdir(parents=True, exist_ok=True)
     whole = _locked(exp_dir / ".lock", shared=only is not None, what=f"{exp_dir}: another run is using this experiment")

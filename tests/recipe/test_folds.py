@@ -86,6 +86,13 @@ class TestDivision:
             *("a1", "b1", "c1", "d1", "e1")
         ]
 
+    def test_utterances_of_unknown_speakers_train_in_every_fold(self) -> None:
+        whole = corpus_split({"a1": "a", "b1": "b", "c1": "c", "u1": "", "u2": ""})
+        for fold in range(3):
+            divided = folds.divide([whole], 3, fold)
+            assert {"u1", "u2"} < {one.id for one in divided.splits["train"].supervisions}
+            assert sum(map(len, divided.speakers.values())) == 3
+
     def test_copies_are_of_one_speaker_and_are_not_tested(self) -> None:
         originals = {f"sp0.9-{name}": name for name in "abcdef"}
         whole = corpus_split(
