@@ -1,11 +1,14 @@
-"""Speakers that are held out of training, by a fixed rule: every run holds out the same ones."""
+"""Speakers that are held out of training, and folds of a cross-validation, by fixed rules: every run has the same."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from asrkd.errors import InputError
+from asrkd.errors import InputError, name_some
+
+FOLD_DEV_SHARE = 0.1
+"""Share of all speakers that a fold develops on: as the recipes hold out."""
 
 
 def held_out_speakers(speakers: Iterable[str], number: int, women: Collection[str] = ()) -> set[str]:
@@ -20,6 +23,54 @@ def held_out_speakers(speakers: Iterable[str], number: int, women: Collection[st
     others = [name for name in by_digest if name not in women]
     num_women = round(number * len(female) / len(by_digest))
     return {*female[:num_women], *others[: number - num_women]}
+
+
+def speaker_folds(weights: Mapping[str, float], number: int, seed: int = 0) -> list[set[str]]:
+    """The speakers in `number` groups of nearly equal weight (words, say), each in one group.
+
+    Speakers are ranked by weight, the heaviest first, and taken in blocks of `number`. A block, whose speakers weigh
+    nearly the same, is shuffled by the SHA-256 of `seed` and name and dealt out, one speaker to each group; the last
+    block, if it is shorter, to the lightest groups. Groups so differ by at most one speaker, and by at most the weight
+    of the heaviest speaker. InputError if there are fewer speakers than groups.
+    """
+    if not 2 <= number <= len(weights):
+        known = f"found {len(weights)} ({name_some(sorted(weights))})"
+        raise InputError(f"--folds {number}: expected at least {max(2, number)} speakers, {known}")
+    digests = {name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest() for name in weights}
+    ranked = sorted(weights, key=lambda name: (-weights[name], digests[name]))
+    groups: list[set[str]] = [set() for _ in range(number)]
+    sums = [0.0] * number
+    for start in range(0, len(ranked), number):
+        block = ranked[start : start + number]
+        order = list(range(number))
+        if len(block) == number:
+            block.sort(key=digests.__getitem__)
+        else:
+            order.sort(key=sums.__getitem__)
+        for name, group in zip(block, order, strict=False):
+            groups[group].add(name)
+            sums[group] += weights[name]
+    return groups
+
+
+def fold_splits(groups: Sequence[set[str]], fold: int) -> dict[str, set[str]]:
+    """The train, dev and test speakers of a fold of a cross-validation.
+
+    Test speakers are group `fold`. Development speakers are a tenth of all speakers (FOLD_DEV_SHARE), but at least one,
+    of the next group, which `held_out_speakers` chooses. So a speaker develops in one fold at most, and a run trains on
+    nearly all that it does not test on. InputError if no speaker would be left for training.
+    """
+    test, following = groups[fold], groups[(fold + 1) % len(groups)]
+    everybody = set().union(*groups)
+    number = max(1, round(FOLD_DEV_SHARE * len(everybody)))
+    dev = following if number >= len(following) else held_out_speakers(following, number)
+    train = everybody - test - dev
+    if not train:
+        raise InputError(
+            f"--folds {len(groups)}: expected speakers to train on besides those of the test and development sets, "
+            f"found {len(everybody)} in all ({name_some(sorted(everybody))})"
+        )
+    return {"train": train, "dev": dev, "test": test}
 
 
 class Copies:

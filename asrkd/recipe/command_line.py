@@ -29,12 +29,13 @@ def run_recipe(
     options: RunOptions,
     terminal_text: Callable[[Mapping[str, Any]], str],
     python: Path | None = None,
+    save: Callable[[Any], None] = save_config,
 ) -> None:
     """Save the options, run the steps that they ask for, and publish the results in exp_dir, or only list the steps.
 
     `terminal_text` makes the text that ends a run from results.json. A run of one step publishes nothing, because it is
-    one of several. `python` is another interpreter, for the steps that need networks alone. InputError and OSError: as
-    `run_steps`.
+    one of several. `python` is another interpreter, for the steps that need networks alone. `save` writes the options
+    into exp_dir. InputError and OSError: as `run_steps`.
     """
     stages = StageRange(options.stage, options.stop_stage, options.only)
     exp_dir = options.exp_dir.absolute()
@@ -48,7 +49,7 @@ def run_recipe(
         _require_device(steps, options, stages, interpreter)
         exp_dir.mkdir(parents=True, exist_ok=True)
         # The options are saved before the first step, so that they describe the output of a run that fails.
-        run_steps(steps, exp_dir, stages, partial(save_config, options), interpreter)
+        run_steps(steps, exp_dir, stages, partial(save, options), interpreter)
     if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
         _publish(options, terminal_text)
 
@@ -63,7 +64,7 @@ def _require_device(
     """
     stamps = Stamps(steps, options.exp_dir.absolute())
     for step in steps:
-        is_chosen = stages.first <= step.stage <= stages.last and stages.only in (None, step.name)
+        is_chosen = stages.includes(step)
         needs = step.networks_only or (interpreter is None and (step.trains or STAGE_NAMES[step.stage] in _USE_DEVICE))
         if is_chosen and needs and stamps.stale(step.name) is not None:
             compiles = step.trains and any(train.compile for train in trainings(options))

@@ -170,7 +170,7 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     """
     folders = RunFolders(options.exp_dir)
     split = apply_rules(load_split(folders.corpus(name)), TextRules.of(options.lang), name)
-    known = known_audio_of(folders, name)
+    known = _audio_of_folds(options) | known_audio_of(folders, name)
     good, bad = validate(
         split,
         options.features.sampling_rate,
@@ -209,6 +209,12 @@ def known_audio(path: Path) -> dict[str, AudioFile]:
         return {}
     sound = {utt_id: file for utt_id, file in found.items() if isinstance(file, dict) and file.keys() == AUDIO_KEYS}
     return cast(dict[str, AudioFile], sound)
+
+
+def _audio_of_folds(options: SpeechOptions) -> dict[str, AudioFile]:
+    """The audio files that other folds have read: every fold has the same ones."""
+    files = sorted(options.exp_dir.parent.glob(f"fold_*/manifests/*/{AUDIO_FILE}")) if options.folds else []
+    return {utt_id: file for path in files for utt_id, file in known_audio(path).items()}
 
 
 def manifests_content(folder: Path) -> str:

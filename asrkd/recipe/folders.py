@@ -19,7 +19,13 @@ ARPA_FILE = "lm.arpa"
 STORE_FOLDER = "store"
 ALIGNMENT_FILE = "alignment.safetensors"
 LOSSES_FILE = "losses.json"
+FOLD_FILE = "fold.json"
 TREE_FILE = "tree.json"
+
+
+def fold_name(fold: int) -> str:
+    """Folder of a fold of a cross-validation, a run of its own."""
+    return f"fold_{fold}"
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ NO_EFFECT = (
     *of_training("train"),
     *of_augmentation("students.augment"),
     NoEffect(
+        ("--fold-seed",),
+        lambda options: options.folds is None,
+        "without --folds: give --folds, or no --fold-seed",
+    ),
+    NoEffect(
         ("--students.beta2",),
         lambda options: options.train.optimizer != "adamw",
         "with --train.optimizer=sgd: give --train.optimizer=adamw",

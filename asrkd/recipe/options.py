@@ -23,6 +23,7 @@ from asrkd.lang.options import LangOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
+from asrkd.recipe.folders import fold_name
 from asrkd.recipe.no_effect import NO_EFFECT
 from asrkd.recipe.seeds import MAX_SEED
 from asrkd.recipe.transfer_options import TransferOptions
@@ -185,13 +186,19 @@ class SpeechOptions:
     list_steps: bool = False
     """Print every step and whether it is up to date, and run none."""
     only: str | None = None
-    """The one step to run, e.g. teachers/3. Several machines that share exp_dir can each run a different one."""
+    """The one step to run, e.g. teachers/3, or all steps of a folder, e.g. fold_2. Several machines that share exp_dir
+    can each run a different one."""
     num_jobs: int = field(default=2, metadata=short_name("nj"))
     """Processes that read audio, align, compute posteriors and decode; best as many as there are cores."""
     executor: ExecutorKind = "processes"
     """processes: on this machine. dask: the workers of a Dask cluster that sees the same files."""
     scheduler: str | None = None
     """Address of the Dask cluster's scheduler, e.g. tcp://10.0.0.1:8786."""
+    folds: int | None = None
+    """Groups of the corpus' speakers: so many runs, each tested on one group and trained on others, decode all of the
+    corpus between them (cross-validation). None: one run, on the corpus' own train, dev and test."""
+    fold_seed: int = 0
+    """Seed of the division of speakers into folds, so that runs of every `seed` have the same folds."""
     seed: int = 0
     """Seed of everything random. Seeds of teachers and students derive from it."""
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=advice("--device=cpu always works"))
@@ -225,6 +232,7 @@ class SpeechOptions:
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"--seed: expected 0 to {MAX_SEED}, found {self.seed}")
         require_max_bad(self.max_bad)
+        self._require_folds()
         if not self.max_duration > 0:
             raise InputError(f"--max-duration: expected a number of seconds above 0, found {self.max_duration:g}")
         if self.ensemble.size < 2:
@@ -245,6 +253,18 @@ class SpeechOptions:
     def task_executor(self) -> Executor:
         """What runs the map stages."""
         return Executor(self.num_jobs, self.executor, self.scheduler)
+
+    def _require_folds(self) -> None:
+        """InputError for folds that cannot be run."""
+        if self.folds is None:
+            return
+        if self.folds < 2:
+            raise InputError(f"--folds: expected at least 2, found {self.folds}: leave it out for one run")
+        if self.posteriors_from is not None:
+            raise InputError(
+                "--folds: expected no --posteriors-from, whose teacher has heard the speakers that each fold tests on, "
+                "found both"
+            )
 
     def _require_targets(self) -> None:
         """InputError for targets that stage 7 does not make."""
@@ -303,6 +323,11 @@ class UserSpeechOptions(SpeechOptions):
 def options_of_run(exp_dir: Path) -> SpeechOptions:
     """The options of the run in `exp_dir`, without those of its corpus."""
     return replace(config.load(SpeechOptions, exp_dir / "config.json", leave_out=(CORPUS_SECTION,)), exp_dir=exp_dir)
+
+
+def options_of_folds(options: SpeechOptions) -> list[SpeechOptions]:
+    """The options of each fold's run; none without folds."""
+    return [replace(options, exp_dir=options.exp_dir / fold_name(fold)) for fold in range(options.folds or 0)]
 
 
 def corpus_options(options: SpeechOptions) -> list[Any]:

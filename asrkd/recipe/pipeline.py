@@ -24,6 +24,7 @@ from asrkd.recipe import (
     evaluate,
     external_teacher,
     features,
+    folds,
     labels,
     lang,
     lattice_targets,
@@ -50,8 +51,17 @@ TRAINING_DATA = ("features/train", "features/dev", "tree", "labels/dev", "losses
 
 def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
+    first = _corpus_step(corpus, options)
+    if options.folds is not None:
+        return folds.build_steps(first, _run_steps, corpus, options, command)
+    return _run_steps(first, corpus, options, command)
+
+
+def _run_steps(first: Step, corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
+    """Every step of one run, whose stage 0 is `first`."""
     steps = [
-        *_corpus_steps(corpus, options),
+        first,
+        *_split_steps(corpus, options),
         *_lang_steps(corpus, options),
         *_label_steps(corpus, options),
         *_teaching_steps(options),
@@ -63,19 +73,23 @@ def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[St
     return [*steps, *_result_steps(corpus, options, command, steps)]
 
 
-def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
-    """Stages 0 to 2. Each split has manifests and features of its own: a change of one leaves the others."""
+def _corpus_step(corpus: Corpus, options: SpeechOptions) -> Step:
+    """Stage 0, of the whole corpus."""
     listing, paths = corpora.list_sources(corpus, options)
     prepare = partial(corpora.prepare_corpus, corpus, listing, options, paths=paths)
-    limits = {"max_bad": options.max_bad}
     decides = {
         "files": listing,
         "corpus_dir": _real_path(options.corpus_dir or Path()),
         "corpora": [_with_real_paths(one) for one in corpus_options(options)],
         **({"segment_copies": COPY_FORMAT} if corpus.files else {}),  # those of earlier code are not used
-        **limits,
+        "max_bad": options.max_bad,
     }
-    steps = [Step(0, "corpus", prepare, decides)]
+    return Step(0, corpora.CORPUS_STEP, prepare, decides)
+
+
+def _split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
+    """Stages 1 and 2. Each split has manifests and features of its own: a change of one leaves the others."""
+    steps = []
     for split in SPLITS:
         steps.append(
             Step(
@@ -83,7 +97,7 @@ def _corpus_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 f"manifests/{split}",
                 partial(corpora.make_manifests, corpus, split, options),
                 {
-                    **limits,
+                    "max_bad": options.max_bad,
                     "max_duration": options.max_duration,
                     "features.sampling_rate": options.features.sampling_rate,
                     "texts": TextRules.of(options.lang).options,
@@ -483,7 +497,7 @@ def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) 
         # `corpora` is in a stamp and stays as it was typed: its module makes its paths absolute (corpora/user.py).
         run = with_training_python(with_absolute_paths(options))
         steps = build_steps(corpus, run, command_of_all(corpus.program, arguments))
-        run_recipe(steps, options, print_table, training_interpreter(run))
+        run_recipe(steps, options, print_table, training_interpreter(run), folds.save_configs)
 
 
 def _description(corpus: Corpus) -> str:

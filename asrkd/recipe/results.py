@@ -154,7 +154,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         unit=corpus.scoring.unit,
         unspaced=corpus.scoring.unit == "word" and is_unspaced(word for words in refs.values() for word in words),
         seeds=seed_rows(metrics, range(options.students.seeds)),
-        confusions={name: _confusions(first[name].errors) for name in ("ensemble", "distilled") if name in first},
+        confusions={name: top_confusions(first[name].errors) for name in ("ensemble", "distilled") if name in first},
         worst_utterances=_worst(first, _recognisable(RunFolders(exp_dir), corpus.scoring)),
         **_background(options, steps, corpus.scoring.unit),
     )
@@ -172,7 +172,7 @@ def _parts_of_test(exp_dir: Path) -> Parts:
     return {"all": everything, **parts} if len(parts) > 1 else {"test": everything}
 
 
-def _confusions(errors: WordErrors) -> list[tuple[str | None, str | None, int]]:
+def top_confusions(errors: WordErrors) -> list[tuple[str | None, str | None, int]]:
     """The NUM_CONFUSIONS most frequent substitutions, insertions and deletions each."""
     rows = confusions(errors)
     substituted = [row for row in rows if row[0] is not None and row[1] is not None]

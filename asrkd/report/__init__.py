@@ -49,6 +49,10 @@ Of the run, all optional:
     scales_at_grid_end  names of chosen scales at an end of their grid; default: derived from `tuning`
     scales_added    {scale: values added to its grid, because the best one was at an end}
     scales_flat     whether all rows of `tuning` have equally many errors
+    resampled       what the bootstrap behind all intervals draws: "utterances" (default) or "speakers"
+    folds           of a cross-validation, rows {fold, test_speakers, dev_speakers, train_speakers, utterances, words,
+                    train_hours, scales: {name: value}, systems: {name: {wer, frame_accuracy, cross_entropy}}}
+    speakers        of a cross-validation, rows {speaker, fold, words, errors: {system: count}}
     corpus          {split: {utterances, speakers, hours, words, copies, frames, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
     excluded        {rule: count}: what the corpus preparation excluded by rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asrkd.report.systems import error_unit, metrics, shows_characters
+from asrkd.report.systems import error_unit, metrics, resampled, shows_characters
 from asrkd.report.tables import Row, Table, keyed_table
 
 
@@ -15,7 +15,8 @@ def glossary_table(results: Row) -> Table:
         **({"CER": characters} if shows_characters(results) else {}),
         "frame accuracy": "share of the test set's frames whose most probable senone is the aligned one",
         "CE": "cross-entropy: mean of −log p(aligned senone) over frames, in nats; lower is better",
-        "CI, 95% interval": "bootstrap interval over utterances (Bisani and Ney 2004); of a difference: paired",
+        "CI, 95% interval": f"bootstrap interval over {resampled(results)} (Bisani and Ney 2004); "
+        "of a difference: paired",
         "significant": "the 95% interval of the paired difference excludes zero",
         "gap recovered": "(distilled − baseline) / (ensemble − baseline), the student's share of the ensemble's gain; "
         "not determined where resampling leaves the ensemble's gain in doubt",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from asrkd.report.decoding_tables import confusion_tables, tuning_table
+from asrkd.report.fold_tables import folds_table, speakers_table
 from asrkd.report.glossary import glossary_table
 from asrkd.report.lost_tables import doubtful_table, unaligned_table
 from asrkd.report.run_tables import (
@@ -113,6 +114,7 @@ def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
     run_tables = provenance_table(results), timing_table(results), environment_table(results)
     return [
         ("Comparisons", present(comparisons_table(results), gap_table(results), seeds_table(results))),
+        ("Folds", present(folds_table(results), speakers_table(results))),
         (SWEEP_TITLE, present(sweep_table(results))),
         ("Posterior store", present(store_table(results))),
         ("Decoding scales", present(tuning.first_rows(SHOWN_TUNING_ROWS) if tuning else None)),

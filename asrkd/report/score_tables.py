@@ -13,6 +13,7 @@ from asrkd.report.systems import (
     finite,
     gaps,
     metrics,
+    resampled,
     role,
     rtf,
     shows_characters,
@@ -105,6 +106,7 @@ def comparisons_table(results: Row) -> Table | None:
     headers = ("systems", "test set", "metric", "difference", "95% interval", "p", "result")
     averaged = " A student with several seeds counts with their mean." if results.get("seeds") else ""
     note = f"Both systems are scored on the same utterances.{averaged}"
+    note += " Intervals are over speakers." if resampled(results) == "speakers" else ""
     note += " A difference is significant where its interval excludes zero."
     return Table("Paired comparisons", headers, tuple(cells), "lllrrrl", note=note).without_empty_columns()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from asrkd.report.decoding_sections import confusions_section, scales_section, utterances_section
+from asrkd.report.fold_tables import folds_table, speakers_table
 from asrkd.report.glossary import glossary_table
 from asrkd.report.lost_sections import doubtful_section
 from asrkd.report.lost_tables import unaligned_table
@@ -30,6 +31,7 @@ from asrkd.report.systems import (
     main_system,
     metrics,
     require_keys,
+    resampled,
     role,
     test_sets,
     wer,
@@ -52,6 +54,7 @@ def speech_page(results: Row) -> str:
         summary,
         systems_section,
         comparisons_section,
+        folds_section,
         sweep_section,
         training_section,
         ensemble_section,
@@ -132,6 +135,7 @@ def _roles(results: Row) -> dict[str, str]:
 def _error_rate_figures(results: Row) -> list[Figure]:
     """One picture per test set."""
     rate, sets = f"{error_unit(results)} error rate", test_sets(results)
+    bars = f"Bars are 95% intervals over {resampled(results)}."
     figures = []
     for position, test_set in enumerate(sets):
         errors = {name: one for name, system in results["systems"].items() if (one := wer(system, test_set))}
@@ -140,7 +144,7 @@ def _error_rate_figures(results: Row) -> list[Figure]:
             estimates = {name: Estimate(one.percent, one.ci95) for name, one in errors.items()}
             svg = interval_dots(estimates, _roles(results), title, f"{rate}, %", f"wer-{position}")
             shown = "; ".join(f"{name} {number(one.percent, 2)}%" for name, one in errors.items())
-            figures.append(Figure(svg, f"{title} by system: {shown}.", "Bars are 95% intervals over utterances."))
+            figures.append(Figure(svg, f"{title} by system: {shown}.", bars))
     return figures
 
 
@@ -181,6 +185,12 @@ def comparisons_section(results: Row) -> Section | None:
             alt = f"{shape.title} by seed; the values are in the table over seeds."
             figures.append(Figure(svg, alt, "A line joins the systems trained from one seed."))
     return Section("comparisons", "Comparisons", figures=tuple(figures), tables=tables)
+
+
+def folds_section(results: Row) -> Section | None:
+    """The folds of a cross-validation, and each speaker."""
+    tables = present(folds_table(results))
+    return Section("folds", "Folds", tables=tables, folded=present(speakers_table(results))) if tables else None
 
 
 def corpus_section(results: Row) -> Section | None:

@@ -58,6 +58,11 @@ def error_unit(results: Mapping[str, Any]) -> str:
     return str(results.get("unit", "word"))
 
 
+def resampled(results: Mapping[str, Any]) -> str:
+    """What the bootstrap behind the intervals draws: utterances or speakers."""
+    return str(results.get("resampled", "utterances"))
+
+
 def metrics(results: Mapping[str, Any]) -> Mapping[str, Metric]:
     """METRICS as these results call them: an error rate of phones is a PER."""
     return METRICS | {"wer": replace(METRICS["wer"], label=ERROR_RATES[error_unit(results)])}

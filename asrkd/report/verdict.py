@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asrkd.report.decoding_tables import few_words_text, grid_end_text, scales_flat_text
+from asrkd.report.fold_tables import few_speakers_text
 from asrkd.report.run_tables import revisions_text
 from asrkd.report.systems import (
     NOT_SIGNIFICANT,
@@ -43,9 +44,9 @@ def verdict(results: Row) -> tuple[str, ...]:
 
 
 def caveats(results: Row) -> tuple[str, ...]:
-    """What a reader should know before trusting the verdict: how the scales were chosen, mixed revisions."""
+    """What a reader should know before trusting the verdict: how the scales were chosen, few speakers, revisions."""
     tuning = grid_end_text(results), scales_flat_text(results), few_words_text(results)
-    return tuple(text for text in (*tuning, revisions_text(results)) if text)
+    return tuple(text for text in (*tuning, few_speakers_text(results), revisions_text(results)) if text)
 
 
 def _compared(results: Row, name: str, baseline: str) -> list[str]:

@@ -3,11 +3,15 @@
 Every metric is a ratio of per-utterance sums (errors over words, correct frames over frames). One bootstrap over
 utterances (Bisani and Ney, ICASSP 2004) therefore serves all metrics. A drawn utterance carries the counts of every
 system, so that intervals of differences are paired. The draws are those of a seeded numpy generator.
+
+Utterances of one speaker are not independent. Where a test set has speakers enough, `by_speaker` makes a metric whose
+rows are speakers: everything here then draws speakers, each with all of its utterances (a block bootstrap: Liu and
+Peng, Statistical testing on ASR performance via blockwise bootstrap, Interspeech 2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +36,7 @@ class UtteranceMetric:
     name: str
     """Key in results.json: wer, cer, frame_accuracy or cross_entropy."""
     utt_ids: tuple[str, ...]
-    """Utterance of each row. Two systems are compared only over the same utterances."""
+    """Utterance of each row, or speaker (`by_speaker`). Two systems are compared only over the same rows."""
     numerator: NDArray[np.float64]
     """Word or character errors, correct frames or summed cross-entropy (nats) per utterance, float64 [N]."""
     denominator: NDArray[np.float64]
@@ -70,6 +74,24 @@ def mean_over_seeds(metrics: Sequence[UtteranceMetric]) -> UtteranceMetric:
         _require_comparable(first, other)
     numerator = np.mean([metric.numerator for metric in metrics], axis=0)
     return UtteranceMetric(first.name, first.utt_ids, numerator, first.denominator, first.scale, first.higher_is_better)
+
+
+def by_speaker(metric: UtteranceMetric, speakers: Mapping[str, str]) -> UtteranceMetric:
+    """The metric with a row for each speaker, in order of first appearance: sums over the speaker's utterances.
+
+    Its value is the same. A resample of it draws as many speakers as there are, with replacement, and with each all of
+    its utterances, so that intervals allow for what the utterances of a speaker have in common. `speakers`: utt_id ->
+    speaker, at least of the metric's utterances. InputError for an utterance without a speaker.
+    """
+    rows: dict[str, int] = {}
+    index = []
+    for utt_id in metric.utt_ids:
+        if not speakers.get(utt_id):
+            raise InputError(f"{utt_id}: expected a speaker, to draw speakers by, found none")
+        index.append(rows.setdefault(speakers[utt_id], len(rows)))
+    numerator: NDArray[np.float64] = np.bincount(index, weights=metric.numerator).astype(np.float64)
+    denominator: NDArray[np.float64] = np.bincount(index, weights=metric.denominator).astype(np.float64)
+    return UtteranceMetric(metric.name, tuple(rows), numerator, denominator, metric.scale, metric.higher_is_better)
 
 
 def interval(metric: UtteranceMetric, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import kaldialign
 import numpy as np
 
 from asrkd.errors import require_same_utterances
-from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
+from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, by_speaker, interval
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,15 @@ class CharacterErrors:
     """The utterances."""
     counts: Mapping[str, np.ndarray]
     """`ins`, `del`, `sub`, and `characters` of the reference."""
+    speakers: Mapping[str, str] | None = None
+    """utt_id -> speaker, where the bootstrap draws speakers; None: it draws utterances."""
 
     @property
     def metric(self) -> UtteranceMetric:
         """The character error rate as a ratio that the bootstrap can resample."""
         errors = sum(self.counts[name] for name in ("ins", "del", "sub"))
-        return UtteranceMetric("cer", self.utt_ids, np.asarray(errors), self.counts["characters"], scale=100.0)
+        metric = UtteranceMetric("cer", self.utt_ids, np.asarray(errors), self.counts["characters"], scale=100.0)
+        return metric if self.speakers is None else by_speaker(metric, self.speakers)
 
     @property
     def percent(self) -> float:
@@ -45,6 +48,7 @@ class CharacterErrors:
         return CharacterErrors(
             tuple(self.utt_ids[number] for number in index),
             {name: values[index] for name, values in self.counts.items()},
+            self.speakers,
         )
 
     def as_json(self, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import kaldialign
 import numpy as np
 
 from asrkd.errors import InputError, require_same_utterances
-from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, interval
+from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, by_speaker, interval
 
 # kaldialign's symbol for no word. No transcript contains it. Outside of this module it is None.
 _GAP = "\0"
@@ -55,6 +55,8 @@ class WordErrors:
 
     utterances: tuple[UtteranceErrors, ...]
     """One entry per utterance, in the order of the references."""
+    speakers: Mapping[str, str] | None = None
+    """utt_id -> speaker, where the bootstrap draws speakers; None: it draws utterances."""
 
     @property
     def ins(self) -> int:
@@ -89,13 +91,14 @@ class WordErrors:
     @property
     def metric(self) -> UtteranceMetric:
         """The word error rate as a ratio that the bootstrap can resample."""
-        return UtteranceMetric(
+        metric = UtteranceMetric(
             name="wer",
             utt_ids=tuple(utt.utt_id for utt in self.utterances),
             numerator=np.array([utt.errors for utt in self.utterances], dtype=np.float64),
             denominator=np.array([utt.words for utt in self.utterances], dtype=np.float64),
             scale=100.0,
         )
+        return metric if self.speakers is None else by_speaker(metric, self.speakers)
 
     def as_json(self, num_replicates: int = NUM_REPLICATES, seed: int = 0) -> dict[str, Any]:
         """The `wer` entry of results.json: percent, ins, del, sub, words, ci95."""

@@ -41,7 +41,12 @@ class StageRange:
     last: int = LAST_STAGE
     """Last stage."""
     only: str | None = None
-    """The one step to run; None: all of these stages."""
+    """The one step to run, or the folder of the steps to run (a fold); None: all of these stages."""
+
+    def includes(self, step: Step) -> bool:
+        """Whether a step is in the range."""
+        named = self.only is None or step.name == self.only or step.name.startswith(f"{self.only}/")
+        return named and self.first <= step.stage <= self.last
 
 
 def run_steps(
@@ -53,7 +58,7 @@ def run_steps(
 ) -> None:
     """Run the steps of `stages` that are not up to date.
 
-    A step that is run alone locks itself, not the experiment: other machines may run other steps meanwhile. Call this
+    Steps that are run alone lock themselves, not the experiment: other machines may run others meanwhile. Call this
     from a process that has not computed with torch or k2 yet: steps are forked (`asrkd.workflow.child_process`).
     `on_start` is called once the experiment is locked, before the first step. `interpreter` runs the steps that need
     networks alone.
@@ -80,7 +85,10 @@ def run_steps(
                 _require_input(stamps, by_name, name, needed_by=step, exp_dir=exp_dir)
             _print(ranks, f"== {label}: {reason}")
             run = _run_step if ranks.is_main else _compute_with_main
-            seconds = run(step, stamps, exp_dir, interpreter if step.networks_only else None)
+            # A run of a folder of steps has locked the folder, and locks each step while it makes it.
+            in_folder = ranks.is_main and stages.only not in (None, step.name)
+            with _locked_step(exp_dir, step.name) if in_folder else nullcontext():
+                seconds = run(step, stamps, exp_dir, interpreter if step.networks_only else None)
             stamps.forget()
             _print(ranks, f"   done in {seconds:.1f} s")
 
@@ -102,6 +110,7 @@ def list_steps(
     stamps = Stamps(steps, exp_dir)
     follows: dict[str, str] = {}
     lines = []
+    width = max(28, *(len(step.name) for step in steps))
     for step in _chosen(steps, stages, ProcessGroup()):
         reason = stamps.stale(step.name)
         before = next((name for name in step.inputs if name in follows), None)
@@ -111,7 +120,7 @@ def list_steps(
             follows[step.name] = reason
         if reason is not None or not stale_only:
             where = f"  [{python}]" if python is not None and step.networks_only else ""
-            lines.append(f"{step.stage:>2}  {step.name:<28} {reason or 'up to date'}{where}")
+            lines.append(f"{step.stage:>2}  {step.name:<{width}} {reason or 'up to date'}{where}")
     return lines or ["every step is up to date"]
 
 
@@ -120,13 +129,14 @@ def _chosen(steps: Sequence[Step], stages: StageRange, ranks: ProcessGroup) -> l
     first, last, only = stages.first, stages.last, stages.only
     if first > last:
         raise InputError(f"--stage {first} comes after --stop-stage {last}")
-    chosen = [step for step in steps if first <= step.stage <= last and only in (None, step.name)]
+    chosen = [step for step in steps if stages.includes(step)]
     if only is not None and not chosen:
         names = [step.name for step in steps]
         nearest = difflib.get_close_matches(only, names, n=1, cutoff=0.0)
-        where = f"in stages {first} to {last}" if only in names else f"the nearest is {nearest[0]}"
+        exists = any(StageRange(only=only).includes(step) for step in steps)
+        where = f"in stages {first} to {last}" if exists else f"the nearest is {nearest[0]}"
         raise InputError(f"--only: expected the name of a step, found {only} ({where})")
-    if ranks.size > 1 and (only is None or not chosen[0].torchrun):
+    if ranks.size > 1 and (only != chosen[0].name or not chosen[0].torchrun):
         able = ", ".join(step.name for step in steps if step.torchrun) or "none in this recipe"
         raise InputError(f"torchrun: expected --only with a step that processes can share ({able}), found {only}")
     return chosen
@@ -261,16 +271,19 @@ def _first_stale_stage(stamps: Stamps, by_name: Mapping[str, Step], name: str) -
 def _locked_experiment(exp_dir: Path, only: str | None) -> Iterator[None]:
     """Lock the experiment, so that two runs cannot write over each other; the locks end with the process.
 
-    A run of one step shares the experiment with other runs of one step, and locks its step.
+    A run of one step, or of a folder of steps, shares the experiment with others of its kind, and locks what it makes.
     """
     (exp_dir / ".locks").mkdir(parents=True, exist_ok=True)
-    with _locked(exp_dir / ".lock", shared=only is not None, what=f"{exp_dir}: another run is using this experiment"):
-        if only is None:
-            yield
-            return
-        path = exp_dir / ".locks" / only.replace("/", "_")
-        with _locked(path, what=f"{exp_dir}: another run is making {only}"):
-            yield
+    whole = _locked(exp_dir / ".lock", shared=only is not None, what=f"{exp_dir}: another run is using this experiment")
+    with whole, nullcontext() if only is None else _locked_step(exp_dir, only):
+        yield
+
+
+@contextmanager
+def _locked_step(exp_dir: Path, name: str) -> Iterator[None]:
+    """Lock a step, or a folder of steps. InputError if another process has locked it."""
+    with _locked(exp_dir / ".locks" / name.replace("/", "_"), what=f"{exp_dir}: another run is making {name}"):
+        yield
 
 
 @contextmanager

@@ -33,6 +33,7 @@ REFUSED = [
     ("speech", "--ensemble.size", "--posteriors-from=store --ensemble.size=3"),
     ("speech", "--distil.temperature", "--distil.alpha=0 --distil.temperature=5"),
     ("speech", "--distil.t-squared", "--distil.alpha=0 --distil.no-t-squared"),
+    ("speech", "--fold-seed", "--fold-seed=1"),
     ("speech", "--students.beta2", "--train.optimizer=sgd --students.beta2=0.9"),
     ("speech", "--students.augment.warp-range", "--students.augment.warp-range=0.2"),
     ("speech", "--students.augment.tilt-range", "--students.augment.mask=0.5 --students.augment.tilt-range=0.2"),
@@ -72,6 +73,7 @@ ACCEPTED = [
     ("speech", "--students.augment.warp=0.5 --students.augment.warp-range=0.2 --students.epochs=30"),
     ("speech", "--transfer.targets=lattice --transfer.lattices=transcript --transfer.acoustic-scale=0.2"),
     ("speech", "--dry-run"),
+    ("speech", "--folds=5 --fold-seed=1"),
     ("digits", "--experiments 1 2 6 --compared.widths 30 --compared.train.epochs=3"),
     ("costs", "--run=exp/an4 --flops=1e12"),
 ]

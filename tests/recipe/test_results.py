@@ -17,7 +17,7 @@ from asrkd.scoring.words import WordErrors, wer
 def test_rare_kinds_of_confusions_are_not_crowded_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "NUM_CONFUSIONS", 1)
     errors = wer({"a": list("BBBCC"), "b": list("EF")}, {"a": list("DDDHH"), "b": list("EXFZ")[:1]})
-    assert results._confusions(errors) == [("B", "D", 3), ("F", None, 1)]
+    assert results.top_confusions(errors) == [("B", "D", 3), ("F", None, 1)]
 
 
 class Scored:

@@ -229,6 +229,8 @@ LATTICE = {"transfer.targets": "lattice"}
 # Values for options that no rule below changes, and what else such a value needs.
 OTHER_VALUES: dict[str, dict[str, object]] = {
     "stop_stage": {"stop_stage": 3},
+    "folds": {"folds": 3},
+    "fold_seed": {"folds": 3, "fold_seed": 1},
     "corpus_dir": {"corpus_dir": "{tmp}/other"},
     "exp_dir": {"exp_dir": "{tmp}/other"},
     "executor": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},

@@ -9,7 +9,15 @@ import pytest
 
 from asrkd.errors import InputError
 from asrkd.scoring import bootstrap
-from asrkd.scoring.bootstrap import UtteranceMetric, compare, draw_counts, gap_recovered, interval, mean_over_seeds
+from asrkd.scoring.bootstrap import (
+    UtteranceMetric,
+    by_speaker,
+    compare,
+    draw_counts,
+    gap_recovered,
+    interval,
+    mean_over_seeds,
+)
 
 
 def metric(errors: list[float], words: list[float], name: str = "wer", higher: bool = False) -> UtteranceMetric:
@@ -164,3 +172,68 @@ def test_weights_of_many_utterances_are_drawn_in_smaller_parts(monkeypatch: pyte
     found = interval(base), compare(("a", base), ("b", top)).as_json()
     assert found == expected, "the draws are the same"
     assert max(sizes) == 2000
+
+
+def of_speakers(metric: UtteranceMetric, num_speakers: int, seed: int = 5) -> dict[str, str]:
+    """A speaker for each utterance, in no order, some with many utterances and some with few."""
+    drawn = np.random.default_rng(seed).zipf(1.5, len(metric.utt_ids)) % num_speakers
+    return {utt_id: f"s{number}" for utt_id, number in zip(metric.utt_ids, drawn, strict=True)}
+
+
+def test_a_resample_by_speakers_is_that_of_a_direct_loop() -> None:
+    """The same draws of speakers, and every utterance of a speaker that is drawn, one by one."""
+    base, top, _ = random_metrics(0)
+    speakers = of_speakers(base, 12)
+    names = list(dict.fromkeys(speakers.values()))
+    replicates = 300
+    counts = draw_counts(np.random.default_rng(9), len(names), replicates)
+    deltas, values = [], []
+    for row in counts:
+        errors, others, words = 0.0, 0.0, 0.0
+        for name, times in zip(names, row, strict=True):
+            for number, utt_id in enumerate(base.utt_ids):
+                if speakers[utt_id] == name:
+                    errors += times * base.numerator[number]
+                    others += times * top.numerator[number]
+                    words += times * base.denominator[number]
+        values.append(errors / words)
+        deltas.append((others - errors) / words)
+    blocks = by_speaker(base, speakers), by_speaker(top, speakers)
+    np.testing.assert_allclose(interval(blocks[0], replicates, 9), np.percentile(values, [2.5, 97.5]), rtol=1e-12)
+    found = compare(("top", blocks[1]), ("base", blocks[0]), replicates, 9)
+    np.testing.assert_allclose(found.ci95, np.percentile(deltas, [2.5, 97.5]), rtol=1e-12)
+    assert found.delta == pytest.approx(top.value - base.value, rel=1e-12)
+
+
+def test_speakers_of_one_utterance_each_are_the_bootstrap_over_utterances() -> None:
+    """To the bit: values, intervals, paired differences, the gap recovered."""
+    metrics = random_metrics(1)
+    alone = {utt_id: f"speaker of {utt_id}" for utt_id in metrics[0].utt_ids}
+    blocks = [by_speaker(one, alone) for one in metrics]
+    assert [one.value for one in blocks] == [one.value for one in metrics]
+    assert interval(blocks[0]) == interval(metrics[0])
+    assert compare(("a", blocks[0]), ("b", blocks[1])) == compare(("a", metrics[0]), ("b", metrics[1]))
+    assert gap_recovered(*blocks) == gap_recovered(*metrics)
+
+
+def test_intervals_by_speakers_are_wider_where_speakers_differ() -> None:
+    """An interval over utterances misses the rate of all speakers far more often than it says; one over speakers does
+    not: 40 speakers of ten utterances, with error rates of their own."""
+    generator = np.random.default_rng(0)
+    speakers = {f"u{number}": f"s{number // 10}" for number in range(400)}
+    missed = {"utterances": 0, "speakers": 0}
+    for _ in range(200):
+        rates = np.repeat(generator.beta(2, 8, 40), 10)
+        errors = generator.binomial(10, rates).astype(float)
+        one = metric(list(errors), [10.0] * 400)
+        for name, shown in (("utterances", one), ("speakers", by_speaker(one, speakers))):
+            low, high = interval(shown, num_replicates=300)
+            missed[name] += not low <= 0.2 <= high
+    assert missed["utterances"] > 50
+    assert missed["speakers"] < 26
+
+
+def test_an_utterance_without_a_speaker_is_in_no_block() -> None:
+    base, *_ = random_metrics(0)
+    with pytest.raises(InputError, match="u1: expected a speaker"):
+        by_speaker(base, {"u0": "ann", "u1": ""})

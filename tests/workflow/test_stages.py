@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,37 @@ def test_one_step_alone(tmp_path: Path) -> None:
 def test_a_step_that_is_not_there(tmp_path: Path, only: str, first: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         run_steps(three_steps(Recorder()), tmp_path, StageRange(first=first, only=only))
+
+
+def test_the_steps_of_a_folder_alone(tmp_path: Path) -> None:
+    body = Recorder()
+    run_steps(three_steps(body), tmp_path, StageRange(only="corpus"))
+    run_steps(three_steps(body), tmp_path, StageRange(only="teachers"))
+    assert body.runs == 2 and (tmp_path / "teachers" / "1").exists()
+    with pytest.raises(InputError, match=r"found teachers \(in stages 0 to 5"):
+        run_steps(three_steps(body), tmp_path, StageRange(last=5, only="teachers"))
+    with pytest.raises(InputError, match=r"found teach \(the nearest is teachers/"):
+        run_steps(three_steps(body), tmp_path, StageRange(only="teach"))
+
+
+def test_a_step_of_a_folder_that_runs_is_locked_too(tmp_path: Path) -> None:
+    run_steps(three_steps(Recorder()), tmp_path, StageRange(last=0))
+    outcomes = []
+
+    def meanwhile(out_dir: Path) -> None:
+        for only in ("teachers", "teachers/0", "teachers/1"):
+            try:
+                run_steps(three_steps(Recorder()), tmp_path, StageRange(only=only))
+                outcomes.append("done")
+            except InputError as error:
+                outcomes.append(str(error).split(": ")[1])
+        (out_dir / "outcomes").write_text("; ".join(outcomes))
+
+    corpus, first, second = three_steps(Recorder())
+    steps = [corpus, replace(first, run=meanwhile), second]
+    run_steps(steps, tmp_path, StageRange(only="teachers"))
+    said = (tmp_path / "teachers" / "0" / "outcomes").read_text()
+    assert said == "another run is making teachers; another run is making teachers/0; done"
 
 
 def test_who_holds_what(tmp_path: Path) -> None:

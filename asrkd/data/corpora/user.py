@@ -66,7 +66,7 @@ def _held_out(base: Path, options: UserCorpusOptions) -> tuple[dict[str, list[Se
     """The segments of train, dev and test, what is a copy of what, and the number of copies that are in none."""
     train, dev, test = _read_sources(base, options)
     require_distinct({"train": train, "dev": dev, "test": test})
-    copies = Copies({one.utt_id: one.speaker for one in (*train, *dev, *test)}, _originals(options))
+    copies = Copies({one.utt_id: one.speaker for one in (*train, *dev, *test)}, copies_of(options))
     dev, num_dev_copies = _without_copies_of(dev, test, copies)
     train, num_copies = _without_copies_of(train, (*dev, *test), copies)
     num_copies += num_dev_copies
@@ -154,7 +154,7 @@ def file_finder(folder: Path, base: Path) -> Callable[[Path], Path]:
     return find
 
 
-def _originals(options: UserCorpusOptions) -> dict[str, str]:
+def copies_of(options: UserCorpusOptions) -> dict[str, str]:
     """utt_id -> the utterance that it is a copy of, where a Kaldi directory lists such copies."""
     folders = [recordings for recordings, _ in _sources(options) if recordings is not None and recordings.is_dir()]
     return {utt_id: original for folder in folders for utt_id, original in read_originals(folder).items()}
