@@ -17,12 +17,13 @@ from asrkd.data.corpora.an4 import prepare_an4
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet import TrainOptions
-from asrkd.recipe import networks, pipeline
+from asrkd.recipe import pipeline
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import runs
 from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
 from asrkd.recipe.run_options import with_absolute_paths
+from asrkd.recipe.students import student_training, students
 from asrkd.workflow.steps import step_stamps
 
 CORPUS = Corpus(
@@ -35,7 +36,7 @@ CORPUS = Corpus(
 
 
 def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
-    by_name = {student.name: student for student in networks.students(SpeechOptions())}
+    by_name = {student.name: student for student in students(SpeechOptions())}
     baseline, distilled = by_name["baseline"], by_name["distilled"]
     assert baseline.distil is None
     assert distilled.distil is not None
@@ -45,9 +46,9 @@ def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
 
 def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
     options = replace(SpeechOptions(corpus_dir=tmp_path), students=StudentsOptions(soft_learning_rate=3e-3))
-    by_name = {student.name: student for student in networks.students(options)}
-    assert networks.student_training(by_name["baseline"], options) == options.train
-    assert networks.student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
+    by_name = {student.name: student for student in students(options)}
+    assert student_training(by_name["baseline"], options) == options.train
+    assert student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
     before = step_stamps(pipeline.build_steps(CORPUS, SpeechOptions(corpus_dir=tmp_path), "run.sh"))
     after = step_stamps(pipeline.build_steps(CORPUS, options, "run.sh"))
     changed = {name for name in after if name.startswith(("teachers", "students")) and before[name] != after[name]}
@@ -57,12 +58,12 @@ def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
 def test_the_schedule_of_students_is_their_own_and_that_of_baselines_too() -> None:
     options = replace(SpeechOptions(), students=StudentsOptions(epochs=30, weight_decay=0.1, beta2=0.99))
     expected = replace(options.train, epochs=30, weight_decay=0.1, beta2=0.99)
-    assert all(networks.student_training(one, options) == expected for one in networks.students(options))
+    assert all(student_training(one, options) == expected for one in students(options))
 
 
 def test_the_sweep_covers_every_temperature_once() -> None:
     options = SpeechOptions()
-    swept = [student.distil for student in networks.students(options) if student.distil and student.seed == 0]
+    swept = [student.distil for student in students(options) if student.distil and student.is_sweep]
     assert sorted(one.temperature for one in swept) == sorted(options.students.sweep_temperatures)
 
 
@@ -99,7 +100,8 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--students.epochs=0"], "--students.epochs: expected at least 1, found 0"),
         (["--students.weight-decay=-1"], "--students.weight-decay: expected at least 0, found -1"),
         (["--students.beta2=1"], r"--students.beta2: expected a value in \[0, 1\), found 1"),
-        (["--ensemble.size=1"], "at least 2 teachers"),
+        (["--ensemble.size=0"], "at least 1 teacher, found 0"),
+        (["--students.baseline-dropouts=1"], r"--students.baseline-dropouts: expected values in \[0, 1\), found 1"),
         (["--labels.tree-rounds=0"], "--labels.tree-rounds: expected at least 1, found 0"),
         (["--align.silence-prob=0"], "expected a silence_prob between 0 and 1, found 0"),
         (["--realign.batch-utterances=0"], "expected batch_utterances of at least 1, found 0"),
