@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrkd.report.systems import METRICS, Metric, finite, flags, metrics, role
+from asrkd.report.systems import METRICS, Metric, called, finite, flags, metrics, role
 from asrkd.report.tables import (
     MISSING,
     Row,
@@ -181,7 +181,7 @@ def weak_student_text(results: Row) -> str | None:
     if strongest is None or ours is None or theirs is None or ours < theirs:
         return None
     return (
-        f"The distilled student is no better than {strongest['system']} on the development set (cross-entropy "
+        f"The distilled student is no better than {called(str(strongest['system']))} on the development set (cross-entropy "
         f"{number(ours, 4)} against {number(theirs, 4)} nats/frame); a wider sweep (--students.sweep-alphas, "
         "--students.sweep-dropouts) may find a better one."
     )

@@ -152,20 +152,21 @@ def test_any_executor_decodes_the_same(finished: Path) -> None:
 
 def test_torchrun_trains_a_student_as_one_process_does(tiny: TinyRecipe, finished: Path, exp_dir: Path) -> None:
     """Without dropout: the same losses and WER; the whole run takes what they left."""
-    remove(exp_dir, "students/distilled", "decode/distilled")
+    step = f"students/{read_json(finished / 'choice' / 'distilled' / 'choice.json')['chosen']}"
+    remove(exp_dir, step, "choice/distilled", "students/distilled", "decode/distilled")
     refused = torchrun([str(tiny.script), *tiny.arguments(exp_dir)])
     assert refused.returncode != 0
     assert "torchrun: expected --only with a step that processes can share" in refused.stderr
-    done = torchrun([str(tiny.script), *tiny.arguments(exp_dir, "--only", "students/distilled")])
+    done = torchrun([str(tiny.script), *tiny.arguments(exp_dir, "--only", step)])
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("== stage 8 of 12 (students/distilled") == 1, "one of the two speaks"
-    summaries = (folder / "students" / "distilled" / "summary.json" for folder in (exp_dir, finished))
+    assert done.stdout.count(f"== stage 8 of 12 ({step}") == 1, "one of the two speaks"
+    summaries = (folder / step / "summary.json" for folder in (exp_dir, finished))
     found, expected = map(read_json, summaries)
     for epoch, wanted in zip(found["history"], expected["history"], strict=True):
         assert epoch["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-4)
         assert epoch["dev_loss"] == pytest.approx(wanted["dev_loss"], rel=1e-3)
     shown = run(tiny, exp_dir)
-    assert "students/distilled, step" in shown and "== stage 8" not in shown
+    assert f"{step}, step" in shown and f"== stage 8 of 12 ({step}" not in shown
     wer = [read_json(folder / "results.json")["systems"]["distilled"]["wer"] for folder in (exp_dir, finished)]
     assert wer[0]["percent"] == pytest.approx(wer[1]["percent"], abs=1.0)
 
