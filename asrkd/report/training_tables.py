@@ -180,9 +180,10 @@ def weak_student_text(results: Row) -> str | None:
     ours, theirs = (finite(row.get("dev_cross_entropy")) if row else None for row in (used, strongest))
     if strongest is None or ours is None or theirs is None or ours < theirs:
         return None
+    baseline = called(str(strongest["system"]))
     return (
-        f"The distilled student is no better than {called(str(strongest['system']))} on the development set (cross-entropy "
-        f"{number(ours, 4)} against {number(theirs, 4)} nats/frame); a wider sweep (--students.sweep-alphas, "
+        f"The distilled student is no better than {baseline} on the development set (cross-entropy {number(ours, 4)} "
+        f"against {number(theirs, 4)} nats/frame); a wider sweep (--students.sweep-alphas, "
         "--students.sweep-dropouts) may find a better one."
     )
 
