@@ -228,7 +228,14 @@ def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
     # Two values each: the chosen one is always an end of its grid.
     assert results["scales_at_grid_end"] == ["acoustic_scale", "insertion_score"]
     assert (results["scales_added"], results["scales_flat"]) == ({}, False)
-    assert sum(row["configured"] for row in results["sweep"]) == 1
+    for flag in ("configured", "chosen"):
+        assert sum(row[flag] for row in results["sweep"]) == 1
+    chosen = next(row for row in results["sweep"] if row["chosen"])
+    assert chosen["dev_cross_entropy"] == min(row["dev_cross_entropy"] for row in results["sweep"])
+    assert f"T={chosen['temperature']:g}, α={chosen['alpha']:g}" in systems["distilled"]["description"]
+    strongest = results["strongest_baseline"]
+    assert [row["system"] for row in results["baselines"] if row["chosen"]] == [strongest["system"]]
+    assert bool(strongest["gap_recovered"]) == (strongest["system"] != "baseline")
     for system in systems.values():
         assert system["wer"]["words"] == results["corpus"]["test"]["words"]
         assert system["rtf"] > 0
@@ -244,7 +251,8 @@ def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finish
     """At a temperature that no store has, on distorted inputs; teachers and baselines stay as they are."""
     exp = Path(shutil.copytree(finished, tmp_path / "exp"))
     distorted = ["--students.augment.mix=0.5", "--students.augment.warp=0.5", "--students.augment.mask=0.3"]
-    done = tiny.run(exp, "--distil.targets=online", "--distil.temperature=3", *distorted)
+    online = ("--distil.targets=online", "--distil.temperature=3", "--students.choose=configured")
+    done = tiny.run(exp, *online, *distorted)
     assert done.returncode == 0, done.stderr[-2000:]
     for step in ("teachers/0", "students/baseline"):
         assert read_json(exp / step / "stamp.json") == read_json(finished / step / "stamp.json")
@@ -257,6 +265,22 @@ def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finish
     assert "mix 0.5" in results["systems"]["baseline_augmented"]["description"]
     assert {row["b"] for row in results["comparisons"] if row["a"] == "distilled"} >= {"baseline_augmented"}
     assert "distilled" in (exp / "report" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_one_teacher_has_a_gain_of_its_own(tiny: TinyRecipe, finished: Path, tmp_path: Path) -> None:
+    """Its tables have a teacher and no ensemble, and the gap recovered counts against it."""
+    exp = Path(shutil.copytree(finished, tmp_path / "exp"))
+    done = tiny.run(exp, "--ensemble.size=1", "--students.sweep-temperatures", "--students.sweep-alphas")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "== stage 6" not in done.stdout and "choice/distilled" not in done.stdout
+    results = read_json(exp / "results.json")
+    assert set(results["systems"]) == {"baseline", "baseline_dropout", "distilled", "teacher"}
+    assert results["disagreement"] is None
+    assert {row["b"] for row in results["comparisons"] if row["a"] == "distilled"} >= {"teacher"}
+    text = (exp / "report" / "RESULTS.md").read_text().split("# Results")[1].split("## Provenance")[0]
+    assert "(teacher − baseline)" in text and "ensemble" not in text
+    assert "teacher" in (exp / "report" / "report.html").read_text()
 
 
 @pytest.mark.slow
