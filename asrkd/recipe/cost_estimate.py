@@ -28,6 +28,7 @@ from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import NoEffect, require_set_by_run, set_by_run
 from asrkd.recipe.memory_estimate import label_bytes, posterior_bytes, training_bytes
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
+from asrkd.recipe.trained import training_dir
 from asrkd.workflow.steps import STAMP_FILE, Record, first_difference
 
 SECONDS_PER_HOUR = 3600.0
@@ -246,7 +247,7 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
     train = replace(chosen.train.without_runtime_options(), seed=0)
     _require_options(exp_dir, "teachers/0", {"teacher": chosen.teacher, "train": train})
     _require_options(exp_dir, "posteriors", {"posteriors": chosen.posteriors})
-    _require_options(exp_dir, "students/distilled", {"student": chosen.student})
+    _require_options(exp_dir, "students/baseline", {"student": chosen.student})
     store = FrameStore.open(RunFolders(exp_dir).features("train"))
     tree, _, _ = load_hmm(exp_dir / "tree")
     hours = len(store) * store.frame_shift_ms / MS_PER_SEC / SECONDS_PER_HOUR
@@ -295,7 +296,7 @@ def measured_costs(exp_dir: Path, num_teachers: int) -> dict[str, Cost]:
         "labels": [exp_dir / "align", exp_dir / "tree"],
         "teachers": [exp_dir / "teachers" / str(member) for member in range(num_teachers)],
         "posteriors": [exp_dir / "posteriors"],
-        "student": [exp_dir / "students" / "distilled"],
+        "student": [training_dir(exp_dir / "students" / "distilled")],
     }
     # The estimate counts neither alignments and trees on the disk, nor the time of reading audio.
     patterns = {"features": "store/*.safetensors", "labels": "no file", "posteriors": "store/*.safetensors"}

@@ -32,9 +32,10 @@ from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import SCORED_FRAMES, load_hmm
 from asrkd.recipe.lang import sentences
 from asrkd.recipe.language import rescoring_model
-from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, students, teachers
+from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
+from asrkd.recipe.students import students
 from asrkd.report.decoding_tables import scales_texts
 from asrkd.scoring.bootstrap import UtteranceMetric
 from asrkd.scoring.frames import FrameMetrics, frame_metrics
@@ -75,15 +76,21 @@ class Run:
 
 
 def runs(options: SpeechOptions) -> list[Run]:
-    """Every system that is decoded; students of the sweep are compared by their development figures alone."""
+    """Every system that is decoded; students of a sweep are compared by their development figures alone."""
     members = tuple(teachers(options))
-    chosen = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(members)]
-    if members:
-        chosen.append(Run("ensemble", 0, members))
-    for student in students(options):
-        if not student.is_sweep:
-            chosen.append(Run(student.system, student.seed, (f"students/{student.name}",)))
+    name = source_of_gain(options)
+    chosen = [Run(f"teacher_{member}", 0, (step,)) for member, step in enumerate(members) if len(members) > 1]
+    chosen += [Run(name, 0, members)] if name else []
+    chosen += [
+        Run(student.system, student.seed, (student.step,)) for student in students(options) if not student.is_sweep
+    ]
     return chosen
+
+
+def source_of_gain(options: SpeechOptions) -> str | None:
+    """The system that the distilled student learns from; None where another system's posteriors teach it."""
+    members = teachers(options)
+    return ("ensemble" if len(members) > 1 else "teacher") if members else None
 
 
 class Acoustics(Mapping[str, Tensor]):

@@ -15,13 +15,15 @@ from asrkd.data.manifests import load_split
 from asrkd.errors import InputError
 from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.scripts import is_unspaced
+from asrkd.recipe.choice import MEASURE
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import CORPUS_STEP, Corpus
-from asrkd.recipe.evaluate import Run, references, runs
+from asrkd.recipe.evaluate import Run, references, runs, source_of_gain
 from asrkd.recipe.folders import FOLD_FILE, RunFolders, fold_name
 from asrkd.recipe.networks import teachers
 from asrkd.recipe.options import SpeechOptions, options_of_folds
 from asrkd.recipe.results import NUM_WORST, Scored, config_sha, top_confusions
+from asrkd.recipe.students import BASELINE, DISTILLED
 from asrkd.recipe.trained import training_provenance
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
@@ -167,6 +169,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
     first = {run.system: one for run, one in whole.items() if run.seed == 0}
     words = [word for texts in folds.refs for ref in texts.values() for word in ref]
     models = [one.exp_dir / step for one in folds.options for run in whole for step in run.models]
+    teacher, strongest = source_of_gain(options), _strongest_baseline(folds.results)
     results = assemble_results(
         RunProvenance(
             recipe=corpus.name,
@@ -178,7 +181,12 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         ),
         systems={name: _system(one, folds) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(folds.results, metrics)),
-        gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
+        gap_recovered=gaps_recovered(metrics, ensemble=teacher) if teacher else {},
+        strongest_baseline={
+            "system": strongest,
+            "measure": MEASURE,
+            "gap_recovered": gaps_recovered(metrics, strongest, teacher) if teacher and strongest != BASELINE else {},
+        },
         variant=options.lang.units,
         unit=corpus.scoring.unit,
         unspaced=corpus.scoring.unit == "word" and is_unspaced(words),
@@ -186,7 +194,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         folds=_fold_rows(folds),
         speakers=_speaker_rows(folds, first),
         seeds=seed_rows(metrics, range(options.students.seeds)),
-        confusions={name: top_confusions(first[name].errors) for name in ("ensemble", "distilled") if name in first},
+        confusions={name: top_confusions(first[name].errors) for name in (teacher, DISTILLED) if name in first},
         worst_utterances=_worst(folds.results, set(first)),
         **_background(folds, options, steps),
     )
@@ -199,6 +207,14 @@ def _system(one: Scored, folds: Folds) -> dict[str, Any]:
     extra: dict[str, Any] = {"description": "; ".join(dict.fromkeys(described))}
     extra |= training_provenance([fold.exp_dir / step for fold in folds.options for step in one.run.models])
     return system_entry(one.parameters, one.macs_per_frame, one.frames, one.by_set, one.rtf, one.characters, **extra)
+
+
+def _strongest_baseline(results: Sequence[Mapping[str, Any]]) -> str:
+    """The baseline with the best mean over all folds of what each fold's development speakers say."""
+    figures: dict[str, list[float]] = defaultdict(list)
+    for row in (row for result in results for row in result["baselines"] if row["system"]):
+        figures[row["system"]].append(row[MEASURE])
+    return min(figures, key=lambda name: float(np.mean(figures[name])))
 
 
 def _pairs(results: Sequence[Mapping[str, Any]], systems: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from asrkd.align import Alignment
 from asrkd.align.labels import NO_LABEL, labels_of, require_store, store_labels
 from asrkd.distil.compression import Rows
-from asrkd.distil.ensemble import measure_disagreement
+from asrkd.distil.ensemble import Disagreement, measure_disagreement
 from asrkd.distil.joined import JoinedTargets
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.online import OnlineTargets
@@ -25,16 +24,18 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
 from asrkd.hmm.tree import SenoneTree
-from asrkd.nnet import Augmentation, AugmentOptions, DevSet, ExtraExamples, HardTargets, Objective, TrainOptions, train
+from asrkd.nnet import Augmentation, AugmentOptions, DevSet, ExtraExamples, HardTargets, Objective, train
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
+from asrkd.recipe.choice import resolve
 from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import STORE_FOLDER, TRANSFER, TREE_FILE, RunFolders
 from asrkd.recipe.label_networks import copies_frames
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
+from asrkd.recipe.students import Student, student_training
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
 from asrkd.recipe.transfer_frames import (
     inputs_with_transfer,
@@ -160,87 +161,9 @@ def _trusted(folders: RunFolders, split: str, store: FrameStore, alignment: Alig
     return store.subset([utt_id for utt_id in alignment.utt_ids if utt_id not in excluded])
 
 
-@dataclass(frozen=True)
-class Student:
-    """One student: an architecture, a seed, and hard labels alone or the distillation objective."""
-
-    system: str
-    """Name in results.json, shared by its seeds."""
-    model: ModelOptions
-    seed: int = 0
-    distil: DistilOptions | None = None
-    """The objective; none: hard labels."""
-    is_sweep: bool = False
-    """Whether it is only there to compare temperatures or alphas."""
-    augment: AugmentOptions = field(default_factory=AugmentOptions)
-    """Distortions of its inputs."""
-    has_transfer_set: bool = False
-    """Whether the run has untranscribed speech."""
-
-    @property
-    def uses_transfer(self) -> bool:
-        """Whether it learns from untranscribed speech: only soft targets can be learned from that."""
-        return self.has_transfer_set and self.distil is not None and self.distil.alpha > 0.0
-
-    @property
-    def name(self) -> str:
-        return self.system if self.seed == 0 else f"{self.system}_seed{self.seed}"
-
-
 def teachers(options: SpeechOptions) -> list[str]:
     """Steps that train teachers; none where another system teaches."""
     return [] if options.posteriors_from else [f"teachers/{member}" for member in range(options.ensemble.size)]
-
-
-def students(options: SpeechOptions) -> list[Student]:
-    """Every student of a run. Baseline and distilled differ in their targets alone.
-
-    `baseline_dropout` is the best baseline: hard labels need the teachers' dropout. It would cost a distilled student
-    what distillation gives, for soft targets are the regulariser. Where the distilled student's inputs are distorted,
-    `baseline_augmented` learns hard labels from inputs distorted alike.
-    """
-    augment = options.students.augment
-    with_dropout = replace(
-        options.student, dropout=options.teacher.dropout, input_dropout=options.teacher.input_dropout
-    )
-    chosen = []
-    for seed in range(options.students.seeds):
-        chosen.append(Student("baseline", options.student, seed))
-        chosen.append(Student("baseline_dropout", with_dropout, seed))
-        if augment.changes_inputs:
-            chosen.append(Student("baseline_augmented", options.student, seed, augment=augment))
-        chosen.append(Student("distilled", options.student, seed, options.distil, augment=augment))
-    for dim in options.students.narrow_dims:
-        narrow = replace(options.student, hidden_dim=dim)
-        chosen.append(Student(f"baseline_{dim}", narrow))
-        chosen.append(Student(f"baseline_dropout_{dim}", replace(with_dropout, hidden_dim=dim)))
-        if augment.changes_inputs:
-            chosen.append(Student(f"baseline_augmented_{dim}", narrow, augment=augment))
-        chosen.append(Student(f"distilled_{dim}", narrow, distil=options.distil, augment=augment))
-    return [_with_transfer_set(student, options) for student in chosen] + sweep_students(options)
-
-
-def _with_transfer_set(student: Student, options: SpeechOptions) -> Student:
-    return replace(student, has_transfer_set=options.transfer.recordings is not None)
-
-
-def sweep_students(options: SpeechOptions) -> list[Student]:
-    """Students that differ from the distilled one in temperature or alpha alone; compared on the development set."""
-    points = [(temperature, options.distil.alpha) for temperature in options.students.sweep_temperatures]
-    points += [(options.distil.temperature, alpha) for alpha in options.students.sweep_alphas]
-    chosen = (options.distil.temperature, options.distil.alpha)
-    swept = [
-        Student(
-            f"sweep_T{temperature:g}_alpha{alpha:g}",
-            options.student,
-            distil=replace(options.distil, temperature=temperature, alpha=alpha),
-            is_sweep=True,
-            augment=options.students.augment,
-        )
-        for temperature, alpha in dict.fromkeys(points)
-        if (temperature, alpha) != chosen
-    ]
-    return [_with_transfer_set(student, options) for student in swept]
 
 
 def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
@@ -253,6 +176,7 @@ def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
 
 def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 8: one student, on hard labels or on the ensemble's posteriors."""
+    student = resolve(student, options)
     frames, dev = _train_and_dev(options, student.uses_transfer)
     objective: Objective = HardTargets(frames.labels)
     frame_ids = None
@@ -297,19 +221,6 @@ def _frames_with_targets(objective: Distillation) -> Tensor | None:
     return None if bool(has_target.all()) else has_target.nonzero().squeeze(1)
 
 
-def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
-    """How a student is trained. Soft targets bear a higher rate; hard labels would only be overfitted at it."""
-    schedule = options.students
-    changes: dict[str, float | None] = {
-        "epochs": schedule.epochs,
-        "weight_decay": schedule.weight_decay,
-        "beta2": schedule.beta2,
-        "learning_rate": None if student.distil is None else schedule.soft_learning_rate,
-    }
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    return replace(options.train, **given)
-
-
 @dataclass(frozen=True)
 class PosteriorTask:
     """Makes the teachers' posteriors of spans of the aligned training frames, or of all frames of the transfer set."""
@@ -350,7 +261,7 @@ def make_posteriors(options: SpeechOptions, out_dir: Path) -> None:
         out_dir / REPORT_FILE,
         {
             "store": store_report(ensemble, dev.inputs, options.posteriors),
-            "disagreement": measure_disagreement(ensemble, dev.inputs, dev.labels),
+            "disagreement": _disagreement(ensemble, dev),
         },
     )
 
@@ -383,8 +294,12 @@ def measure_teachers(options: SpeechOptions, out_dir: Path) -> None:
     """Stage 7 with online targets: the report on the development speakers alone, for students read the teachers."""
     ensemble = open_ensemble(teacher_folders(options)).to(resolve_device(options.device))
     dev = LabelledFrames.open("dev", options)
-    disagreement = measure_disagreement(ensemble, dev.inputs, dev.labels)
-    write_json(out_dir / REPORT_FILE, {"store": [], "disagreement": disagreement})
+    write_json(out_dir / REPORT_FILE, {"store": [], "disagreement": _disagreement(ensemble, dev)})
+
+
+def _disagreement(ensemble: StackedEnsemble, dev: LabelledFrames) -> Disagreement | None:
+    """How much the teachers differ on the development speakers; None of a single one."""
+    return measure_disagreement(ensemble, dev.inputs, dev.labels) if ensemble.num_members > 1 else None
 
 
 def model_content(folder: Path) -> str:

@@ -147,6 +147,11 @@ NO_EFFECT = (
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
     ),
     NoEffect(
+        ("--posteriors.mean",),
+        lambda options: options.ensemble.size == 1 and options.posteriors_from is None,
+        "with --ensemble.size=1, where there is one teacher to take the mean of: give a larger --ensemble.size",
+    ),
+    NoEffect(
         ("--distil.temperature", "--distil.t-squared"),
         lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",

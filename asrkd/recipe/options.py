@@ -95,7 +95,7 @@ class EnsembleOptions:
     """The teachers: same data and shape, different initialisation and data order."""
 
     size: int = 5
-    """Number of teachers (M)."""
+    """Number of teachers (M); 1: a single teacher, such as a large one for a small student."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,18 @@ class StudentsOptions:
     """Decay of adamw's second moment for every student; None: train.beta2."""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     """Distortions of the inputs of distilled students, and of the baselines named baseline_augmented."""
+    choose: Literal["dev", "configured"] = "dev"
+    """Which student of the sweep is the system `distilled`, and which dropout `baseline_dropout` has. dev: the one of
+    the lowest cross-entropy on the development speakers. configured: that of distil and student, and the teachers'
+    dropout; the others are only compared."""
     sweep_temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)
-    """Temperatures to compare on the development speakers (empty: no sweep)."""
+    """Temperatures of the sweep besides distil.temperature. Each value of a sweep is one more student to train."""
     sweep_alphas: tuple[float, ...] = ()
-    """Weights of the soft targets to compare on the development speakers at distil.temperature."""
+    """Weights of the soft targets in the sweep besides distil.alpha, at distil.temperature."""
+    sweep_dropouts: tuple[float, ...] = ()
+    """Dropouts of the distilled student in the sweep besides student.dropout, with distil's temperature and alpha."""
+    baseline_dropouts: tuple[float, ...] = (0.3,)
+    """Dropouts of the baseline with dropout besides the teachers': it has its own best one."""
     narrow_dims: tuple[int, ...] = ()
     """Hidden units of narrower students; each is distilled and also trained on hard labels."""
 
@@ -131,6 +139,10 @@ class StudentsOptions:
             raise InputError(f"--students.weight-decay: expected at least 0, found {self.weight_decay}")
         if self.beta2 is not None and not 0 <= self.beta2 < 1:
             raise InputError(f"--students.beta2: expected a value in [0, 1), found {self.beta2}")
+        for name in ("sweep_dropouts", "baseline_dropouts"):
+            for value in getattr(self, name):
+                if not 0 <= value < 1:
+                    raise InputError(f"--students.{name.replace('_', '-')}: expected values in [0, 1), found {value:g}")
 
 
 @dataclass(frozen=True)
@@ -235,8 +247,8 @@ class SpeechOptions:
         self._require_folds()
         if not self.max_duration > 0:
             raise InputError(f"--max-duration: expected a number of seconds above 0, found {self.max_duration:g}")
-        if self.ensemble.size < 2:
-            raise InputError(f"--ensemble.size: expected at least 2 teachers, found {self.ensemble.size}")
+        if self.ensemble.size < 1:
+            raise InputError(f"--ensemble.size: expected at least 1 teacher, found {self.ensemble.size}")
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
         require_set_by_run(self)

@@ -19,8 +19,8 @@ from asrkd.files import file_fingerprint
 from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.lang.text_rules import TextRules
 from asrkd.nnet import TrainOptions
-from asrkd.recipe import corpus as corpora
 from asrkd.recipe import (
+    choice,
     evaluate,
     external_teacher,
     features,
@@ -31,8 +31,10 @@ from asrkd.recipe import (
     loss_checks,
     networks,
     results,
+    students,
     transfer_steps,
 )
+from asrkd.recipe import corpus as corpora
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER
@@ -47,6 +49,8 @@ from asrkd.workflow.steps import STAGE_NAMES, Step
 
 # The steps whose output every network is trained on: frames and labels of both splits.
 TRAINING_DATA = ("features/train", "features/dev", "tree", "labels/dev", "losses/train", "losses/dev")
+# Those that decide a network's figures on the development speakers.
+DEV_DATA = ("features/dev", "tree", "labels/dev", "losses/dev")
 
 
 def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
@@ -289,43 +293,81 @@ def _lattice_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 
 
 def _student_steps(options: SpeechOptions) -> list[Step]:
-    """Stage 8: baselines, distilled students and the sweep."""
-    steps = []
-    for student in networks.students(options):
-        training = networks.student_training(student, options)
-        steps.append(
-            Step(
-                8,
-                f"students/{student.name}",
-                partial(networks.train_student, student, options),
-                {
-                    "student": student.model,
-                    "student_seed": student.seed,
-                    "distil": _distil_options(student, options),
-                    **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
-                    **({"transfer": options.transfer.share} if student.uses_transfer else {}),
-                    **_network_options(options, training),
-                },
-                (*TRAINING_DATA, *_teaching_inputs(student, options)),
-                content=networks.model_content,
-                resumable=True,
-                trains=True,
-                networks_only=True,
-                torchrun=True,
-            )
-        )
-    return steps
+    """Stage 8: the sweeps, what the development speakers choose of them, baselines and distilled students."""
+    chosen = students.students(options)
+    return [
+        *(_training_step(student, options) for student in chosen if student.is_sweep),
+        *(_choice_step(sweep, options) for sweep in students.sweeps(options) if sweep.chooses),
+        *(
+            _taking_step(student, options) if student.is_taken else _training_step(student, options)
+            for student in chosen
+            if not student.is_sweep
+        ),
+    ]
 
 
-def _distil_options(student: networks.Student, options: SpeechOptions) -> dict[str, Any] | None:
-    """Options of a student's objective. Stage 7 averages stored posteriors, the student's step online ones."""
+def _training_step(student: students.Student, options: SpeechOptions) -> Step:
+    training = students.student_training(student, options)
+    return Step(
+        8,
+        student.step,
+        partial(networks.train_student, student, options),
+        {
+            "student": student.model,
+            "student_seed": student.seed,
+            "distil": _distil_options(student, options),
+            **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
+            **({"transfer": options.transfer.share} if student.uses_transfer else {}),
+            **_network_options(options, training),
+        },
+        (*TRAINING_DATA, *_teaching_inputs(student, options), *([student.choice] if student.choice else ())),
+        content=networks.model_content,
+        resumable=True,
+        trains=True,
+        networks_only=True,
+        torchrun=True,
+    )
+
+
+def _choice_step(sweep: students.Sweep, options: SpeechOptions) -> Step:
+    """Its output decides the system's other seeds and sizes, and is read as long as it stays the same."""
+    names = [candidate.name for candidate in sweep.candidates]
+    return Step(
+        8,
+        sweep.step,
+        partial(choice.choose, sweep, options),
+        {"measure": choice.MEASURE, "candidates": names},
+        (*DEV_DATA, *(candidate.step for candidate in sweep.candidates)),
+        content=choice.choice_content,
+    )
+
+
+def _taking_step(student: students.Student, options: SpeechOptions) -> Step:
+    """The chosen student of a sweep under the system's name."""
+    sweep = next(sweep for sweep in students.sweeps(options) if sweep.step == student.choice)
+    return Step(
+        8,
+        student.step,
+        partial(choice.take, student, options),
+        None,
+        (*DEV_DATA, sweep.step, *(candidate.step for candidate in sweep.candidates)),
+        content=networks.model_content,
+    )
+
+
+def _distil_options(student: students.Student, options: SpeechOptions) -> dict[str, Any] | None:
+    """Options of a student's objective. Stage 7 averages stored posteriors, the student's step online ones.
+
+    What a choice decides is an input.
+    """
     if student.distil is None:
         return None
     online = {"targets": "online", "posteriors.mean": options.posteriors.mean}
-    return {**student.distil.loss_values, **(online if student.distil.targets == "online" else {})}
+    values = {} if student.choice else student.distil.loss_values
+    return {**values, **(online if student.distil.targets == "online" else {})}
 
 
-def _teaching_inputs(student: networks.Student, options: SpeechOptions) -> tuple[str, ...]:
+def _teaching_inputs(student: students.Student, options: SpeechOptions) -> tuple[str, ...]:
     """The steps that a student's targets come from, labels apart."""
     if student.distil is None:
         return ()
@@ -393,10 +435,11 @@ def _decoding_step(
 
 
 def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: list[Step]) -> list[Step]:
-    """Stages 11 and 12. The sweep's students are compared by their development figures alone."""
+    """Stages 11 and 12. The students of a sweep are compared by their development figures alone."""
     chosen = evaluate.runs(options)
     models = dict.fromkeys(step for run in chosen for step in run.models)
-    sweeps = [f"students/{student.name}" for student in networks.students(options) if student.is_sweep]
+    swept = [student.step for student in students.students(options) if student.is_sweep]
+    choices = [sweep.step for sweep in students.sweeps(options) if sweep.chooses]
     splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in _splits_with_features(options)]
     labelled = [*(f"labels/{split}" for split in HELD_OUT), *(f"losses/{split}" for split in SPLITS)]
     return [
@@ -407,7 +450,14 @@ def _result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: l
             {"config": results.config_sha(options), "command": command, "scoring": corpus.scoring.rules},
             (
                 *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", "align", "tree", *labelled, "posteriors"),
-                *(*models, *sweeps, *(run.dev_step for run in chosen), "decode/tuning", *(run.step for run in chosen)),
+                *(
+                    *models,
+                    *swept,
+                    *choices,
+                    *(run.dev_step for run in chosen),
+                    "decode/tuning",
+                    *(run.step for run in chosen),
+                ),
             ),
         ),
         Step(

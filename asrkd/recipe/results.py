@@ -19,6 +19,7 @@ from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
 from asrkd.nnet.dnn import ModelOptions
 from asrkd.recipe import run_options
+from asrkd.recipe.choice import MEASURE, resolve
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import (
@@ -28,17 +29,20 @@ from asrkd.recipe.evaluate import (
     load_frame_metrics,
     references,
     runs,
+    source_of_gain,
     tuning_results,
 )
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
 from asrkd.recipe.lang import lang_summary
 from asrkd.recipe.losses import rejected_before
-from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
+from asrkd.recipe.networks import REPORT_FILE
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
+from asrkd.recipe.students import BASELINE, DISTILLED, Student, students
 from asrkd.recipe.trained import SUMMARY_FILE, other_environment, training_provenance
 from asrkd.recipe.transfer import transfer_summary
+from asrkd.recipe.tried import baseline_rows, pairs, sweep_rows
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.boundaries import boundary_errors, joined
@@ -136,8 +140,11 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
     metrics: dict[str, list[Any]] = defaultdict(list)
     for one in scored:
         metrics[one.run.system].append(system_metrics(one.frames, one.errors))
-    first = {one.run.system: one for one in scored if one.run.seed == 0}
-    student_of = {student.name: student for student in students(options)}
+    hard = baseline_rows(options)
+    strongest = next(row["system"] for row in hard if row["chosen"])
+    first = _strongest_second({one.run.system: one for one in scored if one.run.seed == 0}, strongest)
+    student_of = {student.name: resolve(student, options) for student in students(options)}
+    teacher = source_of_gain(options)
     results = assemble_results(
         RunProvenance(
             recipe=corpus.name,
@@ -148,18 +155,34 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
             device=training_provenance([exp_dir / one for run in runs(options) for one in run.models])["device"],
         ),
         systems={name: _system(one, options, student_of) for name, one in first.items()},
-        comparisons=comparisons(metrics, _pairs(options)),
-        gap_recovered=gaps_recovered(metrics) if "ensemble" in metrics else {},
+        comparisons=comparisons(metrics, pairs(options, strongest)),
+        gap_recovered=gaps_recovered(metrics, ensemble=teacher) if teacher else {},
+        baselines=hard,
+        strongest_baseline={
+            "system": strongest,
+            "measure": MEASURE,
+            "gap_recovered": gaps_recovered(metrics, strongest, teacher) if teacher and strongest != BASELINE else {},
+        },
         variant=options.lang.units,
         unit=corpus.scoring.unit,
         unspaced=corpus.scoring.unit == "word" and is_unspaced(word for words in refs.values() for word in words),
         seeds=seed_rows(metrics, range(options.students.seeds)),
-        confusions={name: top_confusions(first[name].errors) for name in ("ensemble", "distilled") if name in first},
+        confusions={name: top_confusions(first[name].errors) for name in (teacher, DISTILLED) if name in first},
         worst_utterances=_worst(first, _recognisable(RunFolders(exp_dir), corpus.scoring)),
         **_background(options, steps, corpus.scoring.unit),
     )
     write_json(out_dir / RESULTS_FILE, results)
     print(print_table(results), flush=True)
+
+
+def _strongest_second(first: dict[str, Scored], strongest: str) -> dict[str, Scored]:
+    """The systems in order, the strongest baseline next to the plain one."""
+    ordered: dict[str, Scored] = {}
+    for name, one in first.items():
+        ordered[name] = one
+        if name == BASELINE:
+            ordered[strongest] = first[strongest]
+    return ordered
 
 
 def _parts_of_test(exp_dir: Path) -> Parts:
@@ -186,11 +209,11 @@ def _recognisable(folders: RunFolders, scoring: Scoring) -> frozenset[str]:
 
 
 def _worst(first: Mapping[str, Scored], recognisable: frozenset[str]) -> list[dict[str, Any]]:
-    """The distilled student's worst utterances, and the same utterances by baseline and ensemble; `oov` lists words of
+    """The distilled student's worst utterances, and the same utterances by baseline and teachers; `oov` lists words of
     the reference that decoding cannot emit."""
-    rows = worst_rows("distilled", first["distilled"].errors, NUM_WORST)
+    rows = worst_rows(DISTILLED, first[DISTILLED].errors, NUM_WORST)
     worst = {row["utt_id"] for row in rows}
-    for name in [name for name in ("baseline", "ensemble") if name in first]:
+    for name in [name for name in (BASELINE, "ensemble", "teacher") if name in first]:
         everything = worst_rows(name, first[name].errors, len(first[name].errors.utterances))
         rows += [row for row in everything if row["utt_id"] in worst]
     refs = {row["utt_id"]: {ref for ref, _ in row["alignment"] if ref is not None} for row in rows}
@@ -256,19 +279,6 @@ def _shape(model: ModelOptions) -> str:
     return f"{model.num_layers}×{model.hidden_dim}, {dropout}"
 
 
-def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:
-    found = [("distilled", "baseline"), ("distilled", "baseline_dropout")]
-    if teachers(options):
-        found += [("distilled", "ensemble"), ("ensemble", "baseline")]
-    augmented = options.students.augment.changes_inputs
-    if augmented:
-        found.append(("distilled", "baseline_augmented"))
-    for dim in options.students.narrow_dims:
-        found += [(f"distilled_{dim}", f"baseline_{dim}"), (f"distilled_{dim}", f"baseline_dropout_{dim}")]
-        found += [(f"distilled_{dim}", f"baseline_augmented_{dim}")] if augmented else []
-    return found
-
-
 def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dict[str, Any]:
     """What is shown with the scores: sweep, tuning, rounds, counts, versions, times."""
     exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
@@ -278,7 +288,7 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     untranscribed = transfer_summary(options)
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
-        "sweep": _sweep(exp_dir, options),
+        "sweep": sweep_rows(options),
         **tuning_results(exp_dir / "decode" / "tuning"),
         "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
         "store": posteriors["store"],
@@ -305,25 +315,6 @@ def _losses(folders: RunFolders, key: str) -> list[dict[str, Any]]:
         losses = read_object(folders.losses(split), doubtful=list, unaligned=list, excluded=dict)
         found += [{"split": split, **row, "median": losses["median"]} for row in losses[key]]
     return found
-
-
-def _sweep(exp_dir: Path, options: SpeechOptions) -> list[dict[str, Any]]:
-    """Development figures of every student that differs from the distilled one in temperature or alpha alone."""
-    rows = []
-    for student in students(options):
-        if student.distil is None or student.model != options.student or student.seed != 0:
-            continue
-        summary = read_object(exp_dir / "students" / student.name / SUMMARY_FILE, dev_accuracy=float)
-        rows.append(
-            {
-                "temperature": student.distil.temperature,
-                "alpha": student.distil.alpha,
-                "dev_frame_accuracy": summary["dev_accuracy"],
-                "dev_cross_entropy": summary["dev_loss"],
-                "configured": student.distil == options.distil,
-            }
-        )
-    return sorted(rows, key=lambda row: (row["temperature"], row["alpha"])) if len(rows) > 1 else []
 
 
 def _boundaries(folders: RunFolders) -> dict[str, Any]:

@@ -13,6 +13,15 @@ from asrkd.workflow.steps import Record, Step
 SUMMARY_FILE = "summary.json"
 # Keys of a summary that every recipe has.
 PRECISION_KEY, DEVICE_KEY = "precision", "device"
+# Of the summary of a network that is the chosen one of a sweep: the name of the step that trained it.
+TAKEN_FROM_KEY = "taken_from"
+
+
+def training_dir(step_dir: Path) -> Path:
+    """The folder of the step that trained a network: another one where it was taken from a sweep."""
+    path = step_dir / SUMMARY_FILE
+    name = read_object(path).get(TAKEN_FROM_KEY) if path.is_file() else None
+    return step_dir if name is None else step_dir.with_name(name)
 
 
 def trained_precision(step_dirs: Sequence[Path]) -> str:
@@ -43,7 +52,7 @@ def training_provenance(step_dirs: Sequence[Path]) -> dict[str, str]:
     Networks of an ensemble that differ in one of these give each value once.
     """
     values: dict[str, list[str]] = defaultdict(list)
-    for step_dir in step_dirs:
+    for step_dir in map(training_dir, step_dirs):
         record = Record.read(step_dir)
         assert record is not None  # scoring requires the step
         code = {"git_sha": record.code["git_sha"], "code": record.code["asrkd"]}

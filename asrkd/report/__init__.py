@@ -27,8 +27,11 @@ Of the run, all optional:
     comparisons     rows {a, b, metric, delta, ci95, p, test_set?}; delta = a - b, of wer in percent points
     gap_recovered   {metric: value}; a value is a number, null, or {value, ci95, reason}; without ci95, the gap is
                     shown as not determined
+    strongest_baseline  {system, measure, gap_recovered as above, against that system}
+    baselines       rows {system or None, dropout, augmented: bool, dev_frame_accuracy, dev_cross_entropy, chosen: bool}
     seeds           rows {seed, system, frame_accuracy?, cross_entropy?, wer?}
-    sweep           rows {temperature, alpha, dev_frame_accuracy, dev_cross_entropy, dev_wer?, configured?: bool};
+    sweep           rows {temperature, alpha, dropout?, dev_frame_accuracy, dev_cross_entropy, dev_wer?,
+                    configured?: bool, chosen?: bool};
                     alpha 0 (hard labels, any temperature or null) is drawn as the level to beat
     disagreement    {pairwise: [M][M] share of frames whose best senone differs, members?: [M] names,
                     mean_kl: nats per frame from a member to the ensemble (one or [M]), accuracy?: [M],

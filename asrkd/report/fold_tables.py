@@ -7,7 +7,7 @@ from asrkd.report.tables import MISSING, Row, Table, count, number, number_plain
 
 # Of blocks, from which percentile intervals are about as wide as they should be.
 FEW_SPEAKERS = 12
-COMPARED = ("distilled", ("baseline", "baseline_dropout", "ensemble"))
+COMPARED = ("distilled", ("baseline", "baseline_dropout", "ensemble", "teacher"))
 
 
 def folds_table(results: Row) -> Table | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from asrkd.report.systems import error_unit, metrics, resampled, shows_characters
+from asrkd.report.systems import error_unit, metrics, resampled, shows_characters, teacher_name
 from asrkd.report.tables import Row, Table, keyed_table
 
 
 def glossary_table(results: Row) -> Table:
     """Terms of a speech report and their meaning."""
+    teacher = teacher_name(results)
     unit, rate = error_unit(results), metrics(results)["wer"].label
     characters = "character error rate: the same in characters (Unicode code points), words joined without spaces"
     meanings = {
@@ -18,8 +19,8 @@ def glossary_table(results: Row) -> Table:
         "CI, 95% interval": f"bootstrap interval over {resampled(results)} (Bisani and Ney 2004); "
         "of a difference: paired",
         "significant": "the 95% interval of the paired difference excludes zero",
-        "gap recovered": "(distilled − baseline) / (ensemble − baseline), the student's share of the ensemble's gain; "
-        "not determined where resampling leaves the ensemble's gain in doubt",
+        "gap recovered": f"(distilled − baseline) / ({teacher} − baseline), the student's share of the {teacher}'s "
+        f"gain; not determined where resampling leaves the {teacher}'s gain in doubt",
         "baseline": "the student's network, trained on the aligned senones alone (hard labels)",
         "T": "temperature: logits are divided by it before the softmax that makes soft targets",
         "α": "weight of the soft targets in the training objective; 1 − α is that of the hard labels",

@@ -32,16 +32,16 @@ from asrkd.report.score_tables import (
     seeds_table,
     systems_table,
 )
-from asrkd.report.systems import gaps, metrics, require_keys
+from asrkd.report.systems import gaps, metrics, require_keys, strongest_gaps
 from asrkd.report.tables import Row, Table, number, present, span
-from asrkd.report.training_tables import store_table, sweep_table, sweep_text, training_table
+from asrkd.report.training_tables import baselines_table, store_table, sweep_table, sweep_text, training_table
 from asrkd.report.verdict import caveats, verdict
 
 ALIGNMENTS = {"l": "left", "r": "right"}
 SHOWN_TUNING_ROWS = 10
 SHOWN_CONFUSION_ROWS = 10
 SHOWN_DOUBTFUL_ROWS = 20
-SWEEP_TITLE = "Temperature and α"
+SWEEP_TITLE = "Choice on the development set"
 TERMINAL_WIDTH = 110
 
 
@@ -64,8 +64,9 @@ def _wrapped(line: str) -> list[str]:
 
 def _gap_lines(results: Row) -> list[str]:
     lines, shapes = [], metrics(results)
-    for gap in gaps(results):
+    for gap in (*gaps(results), *strongest_gaps(results)):
         label = shapes[gap.metric].label if gap.metric in shapes else gap.metric
+        label += "" if gap.baseline == "baseline" else f", against {gap.baseline}"
         if gap.determined:
             lines.append(f"Gap recovered, {label}: {number(gap.value, 0, 100)}% {span(gap.ci95, 0, 100)}.")
         else:
@@ -115,7 +116,7 @@ def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
     return [
         ("Comparisons", present(comparisons_table(results), gap_table(results), seeds_table(results))),
         ("Folds", present(folds_table(results), speakers_table(results))),
-        (SWEEP_TITLE, present(sweep_table(results))),
+        (SWEEP_TITLE, present(sweep_table(results), baselines_table(results))),
         ("Posterior store", present(store_table(results))),
         ("Decoding scales", present(tuning.first_rows(SHOWN_TUNING_ROWS) if tuning else None)),
         ("Training", present(training_table(results))),

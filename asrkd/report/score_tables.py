@@ -17,6 +17,8 @@ from asrkd.report.systems import (
     role,
     rtf,
     shows_characters,
+    strongest_baseline,
+    strongest_gaps,
     test_sets,
     wer,
 )
@@ -53,9 +55,20 @@ def systems_table(results: Row) -> Table:
         "RTF",
         "description",
     )
-    note = "A student that was trained from several seeds is shown with its first." if results.get("seeds") else ""
+    notes = ["A student that was trained from several seeds is shown with its first."] if results.get("seeds") else []
+    notes += [text] if (text := strongest_text(results)) else []
+    note = " ".join(notes)
     table = Table("Systems", headers, tuple(rows), "llrrrrrrrrrrrrl", tuple(roles), tuple(strong), note)
     return table.without({"test set"} if len(sets) == 1 else ()).without_empty_columns()
+
+
+def strongest_text(results: Row) -> str | None:
+    """A sentence that names the strongest baseline, None where there is one baseline or where nobody chose."""
+    tried = [row for row in results.get("baselines") or () if row.get("system")]
+    name = next((str(row["system"]) for row in tried if row.get("chosen")), None)
+    if name is None or len(tried) < 2:
+        return None
+    return f"The strongest baseline on the development set is {name}, by cross-entropy."
 
 
 def _system_row(name: str, system: Row, test_set: str, character_rate: float | None, first: bool) -> tuple[str, ...]:
@@ -112,13 +125,14 @@ def comparisons_table(results: Row) -> Table | None:
 
 
 def gap_table(results: Row) -> Table | None:
-    """(distilled − baseline) / (ensemble − baseline) by metric, or the reason why it is not determined."""
-    shown = gaps(results)
+    """(distilled − baseline) / (teacher − baseline) by metric and baseline, or why it is not determined."""
+    shown = [*gaps(results), *strongest_gaps(results)]
     if not shown:
         return None
     shapes = metrics(results)
     rows = tuple(
         (
+            gap.baseline,
             shapes[gap.metric].label if gap.metric in shapes else gap.metric,
             f"{number(gap.value, 1, 100)}%" if gap.determined else NOT_DETERMINED,
             span(gap.ci95, 1, 100) if gap.determined else MISSING,
@@ -126,13 +140,12 @@ def gap_table(results: Row) -> Table | None:
         )
         for gap in shown
     )
-    return Table(
-        "Gap recovered",
-        ("metric", "recovered", "95% interval, %", "reason"),
-        rows,
-        "lrrl",
-        note="(distilled − baseline) / (ensemble − baseline); 100% is the ensemble itself.",
-    ).without_empty_columns()
+    teacher, strongest = shown[0].teacher, strongest_baseline(results)
+    note = f"(distilled − baseline) / ({teacher} − baseline); 100% is the {teacher} itself."
+    note += f" {strongest} is the strongest baseline on the development set." if strongest else ""
+    headers = ("baseline", "metric", "recovered", "95% interval, %", "reason")
+    table = Table("Gap recovered", headers, rows, "llrrl", note=note)
+    return table.without(() if strongest else {"baseline"}).without_empty_columns()
 
 
 def seeds_table(results: Row) -> Table | None:

@@ -24,15 +24,18 @@ from asrkd.report.run_tables import (
 from asrkd.report.score_plots import Estimate, interval_dots, seed_lines, stage_bars
 from asrkd.report.score_tables import comparisons_table, gap_table, seeds_table, systems_table
 from asrkd.report.systems import (
+    called,
     error_unit,
     finite,
     frame_interval,
     gaps,
     main_system,
+    main_teacher,
     metrics,
     require_keys,
     resampled,
     role,
+    strongest_gaps,
     test_sets,
     wer,
 )
@@ -92,7 +95,7 @@ def _system_tiles(results: Row) -> list[Tile]:
     of_several = {row["system"] for row in results.get("seeds") or ()}
     tiles = []
     for wanted in ("baseline", "ensemble", "distilled"):
-        entry = main_system(results, wanted)
+        entry = main_teacher(results) if wanted == "ensemble" else main_system(results, wanted)
         if entry is None:
             continue
         name, system = entry
@@ -112,10 +115,10 @@ def _gap_tiles(results: Row) -> list[Tile]:
         Tile(
             "gap recovered",
             f"{number(gap.value, 0, 100)}%",
-            f"of the ensemble’s gain in {shapes[gap.metric].label if gap.metric in shapes else gap.metric}, "
-            f"95% {span(gap.ci95, 0, 100)}",
+            f"of the {gap.teacher}’s gain over {called(gap.baseline)} in "
+            f"{shapes[gap.metric].label if gap.metric in shapes else gap.metric}, 95% {span(gap.ci95, 0, 100)}",
         )
-        for gap in gaps(results)
+        for gap in (*gaps(results), *strongest_gaps(results))
         if gap.determined
     ]
 

@@ -13,7 +13,8 @@ from asrkd.errors import InputError
 ROLES = ("baseline", "distilled", "ensemble", "teacher")
 REQUIRED = ("recipe", "command", "git_sha", "config_sha", "seed", "device", "systems")
 ONLY_TEST_SET = "test"
-NO_GAIN = "the ensemble is no better than the baseline"
+# The one teacher of a run without an ensemble.
+TEACHER = "teacher"
 NO_INTERVAL = "no interval was computed"
 NOT_SIGNIFICANT = "not significant"
 
@@ -70,9 +71,12 @@ def metrics(results: Mapping[str, Any]) -> Mapping[str, Metric]:
 
 @dataclass(frozen=True)
 class Gap:
-    """Share of the ensemble's gain over the baseline that the student has."""
+    """Share of the teachers' gain over a baseline that the student has."""
 
     metric: str
+    teacher: str
+    """What has the gain: the ensemble, or a single teacher."""
+    baseline: str
     value: float | None
     ci95: tuple[float, float] | None
     reason: str | None
@@ -88,7 +92,8 @@ class Gap:
         """Why the share is not determined; empty where it is."""
         if self.determined:
             return ""
-        return self.reason or (NO_GAIN if self.value is None else NO_INTERVAL)
+        no_gain = f"the {self.teacher} is no better than {called(self.baseline)}"
+        return self.reason or (no_gain if self.value is None else NO_INTERVAL)
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,43 @@ def main_system(results: Mapping[str, Any], wanted: str) -> tuple[str, Mapping[s
     return next(((name, system) for name, system in systems.items() if role(name, system) == wanted), None)
 
 
+def main_teacher(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """The system that the student learns from: the ensemble, or the teacher of a run with a single one."""
+    if TEACHER in results["systems"]:
+        return TEACHER, results["systems"][TEACHER]
+    return main_system(results, "ensemble")
+
+
+def teacher_name(results: Mapping[str, Any]) -> str:
+    """The same in a sentence; the ensemble where there is neither."""
+    found = main_teacher(results)
+    return found[0] if found else "ensemble"
+
+
+def strongest_baseline(results: Mapping[str, Any]) -> str | None:
+    """The baseline that is best on the development set, where that is not the plain one."""
+    name = (results.get("strongest_baseline") or {}).get("system")
+    return None if name in (None, "baseline") else str(name)
+
+
+def called(name: str) -> str:
+    """A system within a sentence."""
+    return f"the {name}" if name in ("baseline", "ensemble", TEACHER) else name
+
+
 def gaps(results: Mapping[str, Any]) -> list[Gap]:
-    """Gap recovered, one entry per metric."""
-    return [_gap(metric, value) for metric, value in (results.get("gap_recovered") or {}).items()]
+    """Gap recovered against the baseline, one entry per metric."""
+    teacher = teacher_name(results)
+    return [_gap(metric, value, teacher, "baseline") for metric, value in (results.get("gap_recovered") or {}).items()]
+
+
+def strongest_gaps(results: Mapping[str, Any]) -> list[Gap]:
+    """Gap recovered against the strongest baseline, one entry per metric; none where that is the plain one."""
+    name, teacher = strongest_baseline(results), teacher_name(results)
+    if name is None:
+        return []
+    found = results["strongest_baseline"].get("gap_recovered") or {}
+    return [_gap(metric, value, teacher, name) for metric, value in found.items()]
 
 
 def comparison_verdict(row: Mapping[str, Any]) -> str:
@@ -235,7 +274,8 @@ def _count(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def _gap(metric: str, value: Any) -> Gap:
+def _gap(metric: str, value: Any, teacher: str, baseline: str) -> Gap:
     if isinstance(value, Mapping):
-        return Gap(metric, finite(value.get("value")), interval(value.get("ci95")), value.get("reason"))
-    return Gap(metric, finite(value), None, None)
+        ends = interval(value.get("ci95"))
+        return Gap(metric, teacher, baseline, finite(value.get("value")), ends, value.get("reason"))
+    return Gap(metric, teacher, baseline, finite(value), None, None)

@@ -23,7 +23,7 @@ from asrkd.report.plots import (
     widen,
 )
 from asrkd.report.tables import Row
-from asrkd.report.training_tables import DevMeasure
+from asrkd.report.training_tables import DevMeasure, in_use
 
 # The y axis of a sweep spans at least this much, in the unit shown: differences of students on a small development set
 # are within noise, and an axis that just fits them would make them look like effects.
@@ -49,6 +49,7 @@ def curves(histories: Mapping[str, Sequence[Row]], roles: Mapping[str, str], cur
     """One line per system over epochs, teachers in one thin grey; None when no history has the key."""
     styles = line_styles(roles)
     labelled = False
+    teachers = "teachers" if list(roles.values()).count("teacher") > 1 else "teacher"
     with panel(curve.title, "epoch", curve.ylabel) as (figure, axes):
         for name, history in histories.items():
             points = [
@@ -59,7 +60,7 @@ def curves(histories: Mapping[str, Sequence[Row]], roles: Mapping[str, str], cur
             if not points:
                 continue
             teacher = roles[name] == "teacher"
-            label = None if teacher and labelled else "teachers" if teacher else name
+            label = None if teacher and labelled else teachers if teacher else name
             labelled |= teacher
             colour, dashes = styles[name]
             width, order = (0.9, 2) if teacher else (1.8, 3)
@@ -86,7 +87,7 @@ def _focus_on_later_epochs(axes: Axes) -> None:
 def sweep_lines(rows: Sequence[Row], x: str, measure: DevMeasure, hard: float | None) -> str | None:
     """A measure against temperature or α (`x`), one line per value of the other; None without values.
 
-    `hard`, the value of hard labels alone, is the level to beat. A ring marks the configured student.
+    `hard`, the value of hard labels alone, is the level to beat. A ring marks the student that is the system.
     """
     group = "alpha" if x == "temperature" else "temperature"
     scale = measure.metric.scale
@@ -101,7 +102,10 @@ def sweep_lines(rows: Sequence[Row], x: str, measure: DevMeasure, hard: float | 
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=f"{SYMBOLS[group]} = {value:g}")
         if hard is not None:
             axes.axhline(hard * scale, color=STAND_IN["muted"], ls=DASHES[1], lw=1.4, label="hard labels")
-        _ring(axes, [(row[x], row[measure.key] * scale) for row in swept if row.get("configured")])
+        used = in_use(swept)
+        if used is not None:
+            label = "chosen" if used.get("chosen") else "configured"
+            _ring(axes, (used[x], used[measure.key] * scale), label)
         values = sorted({row[x] for row in swept})
         if x == "temperature":
             axes.set_xscale("log")
@@ -112,11 +116,10 @@ def sweep_lines(rows: Sequence[Row], x: str, measure: DevMeasure, hard: float | 
         return to_svg(figure, f"sweep-{x}-{measure.key.replace('_', '-')}")
 
 
-def _ring(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """A ring around each point."""
-    if points:
-        ring: dict[str, Any] = {"marker": "o", "ms": 12, "mfc": "none", "mec": STAND_IN["ink"], "mew": 1.2}
-        axes.plot(*zip(*points, strict=True), ls="", label="configured", **ring)
+def _ring(axes: Axes, point: tuple[float, float], label: str) -> None:
+    """A ring around a point."""
+    ring: dict[str, Any] = {"marker": "o", "ms": 12, "mfc": "none", "mec": STAND_IN["ink"], "mew": 1.2}
+    axes.plot(*point, ls="", label=label, **ring)
 
 
 def store_curve(rows: Sequence[Row]) -> str:

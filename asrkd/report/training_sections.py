@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from asrkd.report.alignment_plots import alignment_picture, likelihood_rounds
@@ -12,6 +14,7 @@ from asrkd.report.systems import role
 from asrkd.report.tables import Row, number, present
 from asrkd.report.training_plots import Curve, curves, store_curve, sweep_lines
 from asrkd.report.training_tables import (
+    baselines_table,
     best_epoch,
     dev_measures,
     disagreement_table,
@@ -31,11 +34,11 @@ CURVES = (
 
 
 def sweep_section(results: Row) -> Section | None:
-    """Temperature and α, as in the paper's sweep."""
-    table = sweep_table(results)
-    if table is None:
+    """Temperature and α, as in the paper's sweep, and the baselines: what was tried and chosen."""
+    tables = present(sweep_table(results), baselines_table(results))
+    if not tables:
         return None
-    rows = results["sweep"]
+    rows = _of_one_dropout(results.get("sweep") or ())
     axes = ["temperature"] if len({row.get("temperature") for row in rows}) > 1 else []
     axes += ["alpha"] if len({row.get("alpha") for row in rows}) > 2 else []
     figures = []
@@ -48,8 +51,14 @@ def sweep_section(results: Row) -> Section | None:
                 figures.append(Figure(svg, alt))
     text = ["Every point is a student trained with one T and α, all else equal, and scored on the development set."]
     compared = sweep_text(results)
-    text += [compared] if compared else []
-    return Section("sweep", "Temperature and α", text=tuple(text), figures=tuple(figures), folded=(table,))
+    text = [*(text if figures else []), *([compared] if compared else [])]
+    return Section("sweep", "Choice on the development set", text=tuple(text), figures=tuple(figures), folded=tables)
+
+
+def _of_one_dropout(rows: Sequence[Row]) -> list[Row]:
+    """The students that differ from the configured one in temperature or α: a point of a plot has no third value."""
+    configured: Row = next((row for row in rows if row.get("configured")), {})
+    return [row for row in rows if not configured or row.get("dropout") == configured.get("dropout")]
 
 
 def training_section(results: Row) -> Section | None:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asrkd.report.systems import METRICS, Metric, finite, flags, metrics, role
+from asrkd.report.systems import METRICS, Metric, called, finite, flags, metrics, role
 from asrkd.report.tables import (
     MISSING,
     Row,
@@ -99,7 +99,7 @@ def dev_measures(results: Row) -> tuple[DevMeasure, ...]:
 
 
 def sweep_table(results: Row) -> Table | None:
-    """Students by temperature and α on the development set: which one the recipe uses, which ones are best."""
+    """Students by temperature, α and dropout on the development set: which one is the system, which ones are best."""
     rows = results.get("sweep")
     if not rows:
         return None
@@ -107,44 +107,111 @@ def sweep_table(results: Row) -> Table | None:
     best = {measure.name: measure.best(rows) for measure in measures}
     cells = []
     for row in rows:
-        notes = ["configured"] if row.get("configured") else []
+        notes = [name for name in ("chosen", "configured") if row.get(name)]
         notes += [f"best {name}" for name, of_best in best.items() if of_best is row]
         cells.append(
             (
                 number_plain(row.get("temperature")),
                 number_plain(row.get("alpha")),
-                number(row.get("dev_frame_accuracy"), 2, 100),
-                number(row.get("dev_cross_entropy"), 4),
-                number(row.get("dev_wer"), 2),
+                number_plain(row.get("dropout")),
+                *_dev_cells(row),
                 ", ".join(notes),
             )
         )
-    rate = f"dev {metrics(results)['wer'].label} %"
-    headers = ("temperature", "alpha", "dev frame acc. %", "dev CE nats/frame", rate, "note")
-    strong = flags(rows, "configured")
-    return Table("Sweep on the development set", headers, tuple(cells), "rrrrrl", strong=strong).without_empty_columns()
+    headers = ("temperature", "alpha", "dropout", *_dev_headers(results), "note")
+    table = Table("Sweep on the development set", headers, tuple(cells), "rrrrrrl", strong=_in_use(rows))
+    one_dropout = len({row.get("dropout") for row in rows}) == 1
+    return table.without({"dropout"} if one_dropout else ()).without_empty_columns()
+
+
+def _dev_headers(results: Row) -> tuple[str, ...]:
+    return "dev frame acc. %", "dev CE nats/frame", f"dev {metrics(results)['wer'].label} %"
+
+
+def _dev_cells(row: Row) -> tuple[str, ...]:
+    return (
+        number(row.get("dev_frame_accuracy"), 2, 100),
+        number(row.get("dev_cross_entropy"), 4),
+        number(row.get("dev_wer"), 2),
+    )
+
+
+def in_use(rows: Sequence[Row]) -> Row | None:
+    """The row of the student that is the system: the chosen one, the configured one where nobody chose."""
+    for key in ("chosen", "configured"):
+        found = next((row for row in rows if row.get(key)), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _in_use(rows: Sequence[Row]) -> tuple[bool, ...]:
+    used = in_use(rows)
+    return tuple(row is used for row in rows)
+
+
+def baselines_table(results: Row) -> Table | None:
+    """Networks that learn hard labels on the development set: which ones are systems, and the strongest of these."""
+    rows = results.get("baselines") or ()
+    if len(rows) < 2:
+        return None
+    cells = tuple(
+        (
+            str(row.get("system") or "not decoded"),
+            number_plain(row.get("dropout")),
+            "distorted" if row.get("augmented") else "",
+            *_dev_cells(row),
+            "strongest" if row.get("chosen") else "",
+        )
+        for row in rows
+    )
+    headers = ("system", "dropout", "inputs", *_dev_headers(results), "note")
+    note = "All are trained as long as the distilled student."
+    strong = flags(rows, "chosen")
+    return Table(
+        "Baselines on the development set", headers, cells, "lrlrrrl", (), strong, note
+    ).without_empty_columns()
+
+
+def weak_student_text(results: Row) -> str | None:
+    """A warning where a baseline is as good as the distilled student on the development set, None where none is."""
+    used = in_use(results.get("sweep") or ())
+    strongest = next((row for row in results.get("baselines") or () if row.get("chosen")), None)
+    ours, theirs = (finite(row.get("dev_cross_entropy")) if row else None for row in (used, strongest))
+    if strongest is None or ours is None or theirs is None or ours < theirs:
+        return None
+    baseline = called(str(strongest["system"]))
+    return (
+        f"The distilled student is no better than {baseline} on the development set (cross-entropy {number(ours, 4)} "
+        f"against {number(theirs, 4)} nats/frame); a wider sweep (--students.sweep-alphas, "
+        "--students.sweep-dropouts) may find a better one."
+    )
 
 
 def sweep_text(results: Row) -> str | None:
-    """Sentences that compare the configured temperature and α with the best ones on the development set."""
+    """Sentences on what was tried and which temperature and α the distilled student has."""
     rows = results.get("sweep") or ()
     configured = next((row for row in rows if row.get("configured")), None)
-    shown = [f"The recipe is configured with {setting(configured)}."] if configured else []
+    chosen = next((row for row in rows if row.get("chosen")), None)
+    shown = [f"The recipe is configured with {setting(configured, rows)}."] if configured else []
+    if chosen:
+        shown.append(f"Of {len(rows)} students, {setting(chosen, rows)} is the distilled one.")
     best_in: dict[str, list[str]] = {}
     for measure in dev_measures(results):
         row = measure.best(rows)
         if row is not None:
-            best_in.setdefault(setting(row), []).append(f"{measure.name} ({measure.text(row)})")
+            best_in.setdefault(setting(row, rows), []).append(f"{measure.name} ({measure.text(row)})")
     bests = [f"{where} has the best {enumerate_words(names)}" for where, names in best_in.items()]
     shown += [f"On the development set, {'; '.join(bests)}."] if bests else []
     return " ".join(shown) or None
 
 
-def setting(row: Row) -> str:
-    """Temperature and α of a student; α = 0 is hard labels alone."""
+def setting(row: Row, rows: Sequence[Row] = ()) -> str:
+    """Temperature and α of a student, and its dropout where `rows` differ in it; α = 0 is hard labels alone."""
     if row.get("alpha") == 0:
         return "α=0 (hard labels)"
-    return f"T={number_plain(row.get('temperature'))}, α={number_plain(row.get('alpha'))}"
+    dropout = f", dropout {number_plain(row['dropout'])}" if len({one.get("dropout") for one in rows}) > 1 else ""
+    return f"T={number_plain(row.get('temperature'))}, α={number_plain(row.get('alpha'))}{dropout}"
 
 
 def disagreement_table(results: Row) -> Table | None:

@@ -1,22 +1,30 @@
-"""What a run shows, in sentences: distilled student against baseline and ensemble, the gap recovered, caveats."""
+"""What a run shows, in sentences: distilled student against baselines and teachers, the gap recovered, caveats."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from asrkd.report.decoding_tables import few_words_text, grid_end_text, scales_flat_text
 from asrkd.report.fold_tables import few_speakers_text
 from asrkd.report.run_tables import revisions_text
 from asrkd.report.systems import (
     NOT_SIGNIFICANT,
+    Gap,
     Metric,
+    called,
     comparison_verdict,
     error_unit,
     gaps,
     level,
     main_system,
+    main_teacher,
     metrics,
+    strongest_baseline,
+    strongest_gaps,
     test_sets,
 )
 from asrkd.report.tables import Row, enumerate_words, number, span
+from asrkd.report.training_tables import weak_student_text
 
 # The verdict stays short; the tables have cross-entropy too.
 SPOKEN_METRICS = ("wer", "frame_accuracy")
@@ -36,7 +44,8 @@ def verdict(results: Row) -> tuple[str, ...]:
     lead = _against(results, name, main, f"The {name} student", with_levels=True)
     sentences = [
         lead or _levels_only(results, name, first),
-        _gap_sentence(results),
+        _gap_sentence(results, gaps(results)),
+        _gap_sentence(results, strongest_gaps(results)),
         *(_against(results, name, other, "It") for other in others),
         _seeds_sentence(results, name),
     ]
@@ -44,16 +53,17 @@ def verdict(results: Row) -> tuple[str, ...]:
 
 
 def caveats(results: Row) -> tuple[str, ...]:
-    """What a reader should know before trusting the verdict: how the scales were chosen, few speakers, revisions."""
+    """What a reader should know before trusting the verdict: a weak student, scales, few speakers, revisions."""
     tuning = grid_end_text(results), scales_flat_text(results), few_words_text(results)
-    return tuple(text for text in (*tuning, few_speakers_text(results), revisions_text(results)) if text)
+    found = (weak_student_text(results), *tuning, few_speakers_text(results), revisions_text(results))
+    return tuple(text for text in found if text)
 
 
 def _compared(results: Row, name: str, baseline: str) -> list[str]:
-    """Systems that the student is compared with: the baseline, the ensemble, then further ones."""
+    """Systems that the student is compared with: the baseline, the strongest one, its teachers, then further ones."""
     listed = [str(row["b"]) for row in results.get("comparisons") or () if row["a"] == name]
-    ensemble = main_system(results, "ensemble")
-    wanted = [baseline, *([ensemble[0]] if ensemble else []), *listed]
+    teacher, strongest = main_teacher(results), strongest_baseline(results)
+    wanted = [baseline, *([strongest] if strongest else []), *([teacher[0]] if teacher else []), *listed]
     return [other for other in dict.fromkeys(wanted) if other in listed or other == baseline]
 
 
@@ -70,20 +80,20 @@ def _against(results: Row, name: str, other: str, subject: str, with_levels: boo
     if not any(outcomes.values()):
         return None
     clauses = [
-        f"{outcome} {_called(other)} in {enumerate_words(outcomes[outcome])}"
+        f"{outcome} {_called(results, other)} in {enumerate_words(outcomes[outcome])}"
         for outcome in (BETTER, WORSE)
         if outcomes[outcome]
     ]
     in_doubt = enumerate_words(outcomes[NOT_SIGNIFICANT])
     if not clauses:
-        return f"{subject} does not differ significantly from {_called(other)} in {in_doubt}."
+        return f"{subject} does not differ significantly from {_called(results, other)} in {in_doubt}."
     tail = f"; the difference in {in_doubt} is not significant" if in_doubt else ""
     return f"{subject} is {' and '.join(clauses)}{tail}."
 
 
-def _called(name: str) -> str:
+def _called(results: Row, name: str) -> str:
     """A system within a sentence."""
-    return f"the {name}" if name in ("baseline", "ensemble") else name
+    return f"{name}, the strongest baseline," if name == strongest_baseline(results) else called(name)
 
 
 def _comparison(results: Row, a: str, b: str, metric: str) -> Row | None:
@@ -117,28 +127,29 @@ def _levels_only(results: Row, name: str, baseline: str) -> str | None:
     if metric is None:
         return None
     shape = metrics(results)[metric]
-    ensemble = main_system(results, "ensemble")
-    systems = [name, baseline, *([ensemble[0]] if ensemble else [])]
+    teacher = main_teacher(results)
+    systems = [name, baseline, *([teacher[0]] if teacher else [])]
     shown = [f"{one} {value}" for one in systems if (value := _level(results, one, metric, shape))]
     rate = f"{error_unit(results)} error rate" if metric == "wer" else shape.label
     return f"{rate.capitalize()}: {', '.join(shown)}; no comparison shows whether the differences are significant."
 
 
-def _gap_sentence(results: Row) -> str | None:
-    """Which share of the ensemble's gain the student has, and in which metrics that is not determined."""
+def _gap_sentence(results: Row, shown: Sequence[Gap]) -> str | None:
+    """Which share of the teachers' gain over a baseline the student has, and in which metrics it is not determined."""
     shapes = metrics(results)
     known: list[str] = []
     unknown: list[str] = []
-    for gap in gaps(results):
+    for gap in shown:
         label = shapes[gap.metric].label if gap.metric in shapes else gap.metric
         if gap.determined:
-            whole = "" if known else " of the ensemble's gain over the baseline"
+            whole = "" if known else f" of the {gap.teacher}'s gain over {called(gap.baseline)}"
             share = f"{number(gap.value, 0, 100)}% {span(gap.ci95, 0, 100)}"
             negative = gap.value is not None and gap.value < 0
             known.append(f"none{whole} in {label} ({share})" if negative else f"{share}{whole} in {label}")
         else:
             unknown.append(label)
-    in_doubt = f"the gap recovered is not determined in {enumerate_words(unknown)}" if unknown else ""
+    against = f" against {shown[0].baseline}" if unknown and not known and shown[0].baseline != "baseline" else ""
+    in_doubt = f"the gap recovered{against} is not determined in {enumerate_words(unknown)}" if unknown else ""
     if known:
         return f"It recovers {enumerate_words(known)}{'; ' if in_doubt else ''}{in_doubt}."
     return f"{in_doubt[0].upper()}{in_doubt[1:]}." if in_doubt else None

@@ -152,12 +152,15 @@ def compare(
 
 @dataclass(frozen=True)
 class GapRecovered:
-    """(distilled - baseline) / (ensemble - baseline): the share of the ensemble's gain that the student has."""
+    """(distilled - baseline) / (teacher - baseline): the share of the teacher's gain that the student has.
+
+    The teacher is an ensemble or a single network.
+    """
 
     value: float | None
-    """The share, None when the ensemble is no better than the baseline."""
+    """The share, None when the teacher is no better than the baseline."""
     ci95: tuple[float, float] | None
-    """Percentile bootstrap 95% interval, None when the ensemble has no gain in too many replicates."""
+    """Percentile bootstrap 95% interval, None when the teacher has no gain in too many replicates."""
     reason: str | None
     """Why `value` or `ci95` is None."""
 
@@ -176,24 +179,33 @@ def gap_recovered(
     distilled: UtteranceMetric,
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
+    teacher: str = "ensemble",
+    reference: str = "the baseline",
 ) -> GapRecovered:
     """The share of the ensemble's gain over the baseline that the distilled student recovers.
 
-    The interval is over utterances (`share_interval`). InputError if the systems were scored on different utterances.
+    The interval is over utterances (`share_interval`). `teacher` and `reference` are what a reason calls the two.
+    InputError if the systems were scored on different utterances.
     """
     _require_comparable(baseline, ensemble)
     _require_comparable(baseline, distilled)
     sign = 1.0 if baseline.higher_is_better else -1.0
     gain = sign * (ensemble.value - baseline.value)
     if gain <= 0:
-        values = f"{ensemble.value:.4g} is no better than the baseline's {baseline.value:.4g}"
-        return GapRecovered(None, None, f"the ensemble's {baseline.name} {values}")
+        values = f"{ensemble.value:.4g} is no better than {reference}'s {baseline.value:.4g}"
+        return GapRecovered(None, None, f"the {teacher}'s {baseline.name} {values}")
     value = (distilled.value - baseline.value) / (ensemble.value - baseline.value)
     base, top, student = _replicate([baseline, ensemble, distilled], num_replicates, seed)
-    return share_interval(value, sign * (top - base), sign * (student - base))
+    return share_interval(value, sign * (top - base), sign * (student - base), teacher, reference)
 
 
-def share_interval(value: float, gains: NDArray[np.float64], recovered: NDArray[np.float64]) -> GapRecovered:
+def share_interval(
+    value: float,
+    gains: NDArray[np.float64],
+    recovered: NDArray[np.float64],
+    teacher: str = "ensemble",
+    reference: str = "the baseline",
+) -> GapRecovered:
     """`value`, a share of a gain, with the percentile 95% interval of recovered [R] / gains [R] over R replicates.
 
     A replicate without a gain has no meaningful ratio. If more than 2.5% of the replicates have none, the interval has
@@ -202,7 +214,7 @@ def share_interval(value: float, gains: NDArray[np.float64], recovered: NDArray[
     has_gain = gains > 0
     without = float((~has_gain).mean())
     if without > CI95[0] / 100:
-        reason = f"in {100 * without:.1f}% of resamples the ensemble is no better than the baseline"
+        reason = f"in {100 * without:.1f}% of resamples the {teacher} is no better than {reference}"
         return GapRecovered(value, None, f"no finite interval: {reason}")
     low, high = np.percentile(recovered[has_gain] / gains[has_gain], CI95)
     return GapRecovered(value, (float(low), float(high)), None)

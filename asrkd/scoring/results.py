@@ -96,10 +96,17 @@ def gaps_recovered(
     num_replicates: int = NUM_REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The `gap_recovered` object: {value, ci95, reason} per metric, with seeds averaged."""
+    """The `gap_recovered` object: {value, ci95, reason} per metric, with seeds averaged.
+
+    `ensemble` and `baseline` are the systems between which the gap lies: also a single teacher, or another baseline.
+    """
     base, top, student = (_over_seeds(systems, name) for name in (baseline, ensemble, distilled))
-    names = [name for name in base if name in top and name in student]
-    return {name: gap_recovered(base[name], top[name], student[name], num_replicates, seed).as_json() for name in names}
+    reference = "the baseline" if baseline == "baseline" else baseline
+    return {
+        name: gap_recovered(base[name], top[name], student[name], num_replicates, seed, ensemble, reference).as_json()
+        for name in base
+        if name in top and name in student
+    }
 
 
 def seed_rows(systems: Mapping[str, Sequence[SystemMetrics]], seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -24,12 +24,11 @@ from asrkd.nnet.evaluate import iter_logits
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.networks import (
     LabelledFrames,
-    Student,
     open_ensemble,
-    student_training,
     teacher_folders,
 )
 from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.recipe.students import Student, student_training
 from asrkd.recipe.trained import trained_precision
 
 FIRST_SEED = 700  # of none of the recipe's own students

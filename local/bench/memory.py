@@ -48,6 +48,7 @@ from asrkd.recipe.corpus import REJECTED_FILE
 from asrkd.recipe.cost_estimate import CostOptions, Rates, cost_estimate
 from asrkd.recipe.folders import ALIGNMENT_FILE, RunFolders
 from asrkd.recipe.options import ContextOptions, EnsembleOptions, LabelOptions, SpeechOptions, StudentsOptions
+from asrkd.recipe.students import students
 
 PHONES = tuple("ABCDEFGHIJKL")
 NUM_FEATURES = 40
@@ -197,7 +198,7 @@ def _steps(folder: Path, frames: int, options: Options) -> Iterator[tuple[str, C
     for member in range(run.ensemble.size):
         yield step(f"teachers/{member}", partial(networks.train_teacher, member, run))
     yield step("posteriors", partial(networks.make_posteriors, run))
-    distilled = next(student for student in networks.students(run) if student.system == "distilled")
+    distilled = next(student for student in students(run) if student.system == "distilled")
     yield step("students/distilled", partial(networks.train_student, distilled, run))
 
 

@@ -24,13 +24,12 @@ from asrkd.nnet.dnn import AcousticDnn
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.networks import (
     LabelledFrames,
-    Student,
     augmentation,
     open_ensemble,
-    student_training,
     teacher_folders,
 )
 from asrkd.recipe.options import options_of_run
+from asrkd.recipe.students import Student, student_training
 from asrkd.recipe.trained import trained_precision
 
 MS_PER_SEC = 1000.0

@@ -263,6 +263,10 @@ class MadeUp:
         result = {
             "systems": {name: {"description": "2×64"} for name in SYSTEMS},
             "comparisons": [{"a": "distilled", "b": "baseline"}, {"a": "ensemble", "b": "teacher_0"}],
+            "baselines": [
+                {"system": name, "dev_cross_entropy": loss}
+                for name, loss in (("baseline", 0.8), ("baseline_dropout", 0.7), (None, 0.1))
+            ],
             "corpus": {"train": split, "dev": split, "test": split},
             "oov_rate": {"test": 0.1},
             "excluded": {},
@@ -302,6 +306,8 @@ def test_folds_are_scored_together_by_speakers(
     expected = compare(("distilled", blocks["distilled"]), ("baseline", blocks["baseline"]), NUM_REPLICATES)
     row = next(row for row in results["comparisons"] if row["metric"] == "wer")
     assert row == expected.as_json() and {one["b"] for one in results["comparisons"]} == {"baseline"}
+    strongest = results["strongest_baseline"]
+    assert strongest["system"] == "baseline_dropout" and strongest["gap_recovered"].keys() >= {"wer", "frame_accuracy"}
     assert [one["speaker"] for one in results["speakers"]] == list("fabced")
     assert sum(one["errors"]["distilled"] for one in results["speakers"]) == whole["distilled"].errors
     assert [one["fold"] for one in results["speakers"]] == [0, 0, 0, 1, 1, 1]

@@ -250,6 +250,8 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.narrow_dims": {"students.narrow_dims": (64,)},
     "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
     "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
+    "students.sweep_dropouts": {"students.sweep_dropouts": (0.1,)},
+    "students.baseline_dropouts": {"students.baseline_dropouts": (0.1, 0.3)},
     "students.epochs": {"students.epochs": 30},
     "students.weight_decay": {"students.weight_decay": 0.1},
     "students.beta2": {"students.beta2": 0.99},
@@ -383,18 +385,19 @@ DECODING = {"decode", "score", "report"}
         ("decode.beam", 9.0, DECODING),
         ("graph.silence_prob", 0.3, DECODING | {"graph"}),
         ("lang.order", 2, DECODING | {"lang", "graph"}),
-        ("distil.alpha", 0.5, DECODING | {"students"}),
+        ("distil.alpha", 0.5, DECODING | {"students", "choice"}),
         ("students.seeds", 2, DECODING | {"students"}),
-        ("students.epochs", 30, DECODING | {"students"}),
-        ("distil.targets", "online", DECODING | {"students", "posteriors"}),
-        ("posteriors.top_k", 9, DECODING | {"students", "posteriors"}),
-        ("ensemble.size", 6, DECODING | {"students", "posteriors", "teachers"}),
-        ("train.select_by", "cross_entropy", DECODING | {"students", "posteriors", "teachers"}),
-        ("train.epochs", 3, DECODING | {"students", "posteriors", "teachers"}),
+        ("students.epochs", 30, DECODING | {"students", "choice"}),
+        ("students.choose", "configured", DECODING | {"students"}),
+        ("distil.targets", "online", DECODING | {"students", "choice", "posteriors"}),
+        ("posteriors.top_k", 9, DECODING | {"students", "choice", "posteriors"}),
+        ("ensemble.size", 6, DECODING | {"students", "choice", "posteriors", "teachers"}),
+        ("train.select_by", "cross_entropy", DECODING | {"students", "choice", "posteriors", "teachers"}),
+        ("train.epochs", 3, DECODING | {"students", "choice", "posteriors", "teachers"}),
         (
             "labels.tree_rounds",
             1,
-            DECODING | {"students", "posteriors", "teachers", "labels", "losses", "graph", "tree"},
+            DECODING | {"students", "choice", "posteriors", "teachers", "labels", "losses", "graph", "tree"},
         ),
     ],
 )
@@ -420,8 +423,8 @@ def test_students_of_online_targets_read_the_teachers_and_no_store(dictionary: P
     corpus = corpus_of(dictionary)
     online = with_values(options, ONLINE)
     steps = {step.name: step for step in build_steps(corpus, online, "run.sh")}
-    assert {"teachers/0", "teachers/4"} <= set(steps["students/distilled"].inputs)
-    assert "posteriors" not in steps["students/distilled"].inputs
+    assert {"teachers/0", "teachers/4"} <= set(steps["students/sweep_T2_alpha0.7"].inputs)
+    assert "posteriors" not in steps["students/sweep_T2_alpha0.7"].inputs
     assert "teachers/0" not in steps["students/baseline"].inputs
     finish_all(corpus, online)
     # What only a store has decides nothing; the mean of the teachers and another teacher do.
@@ -447,8 +450,8 @@ def test_students_of_lattice_targets_read_them_and_no_store_of_posteriors(
     corpus = corpus_of(dictionary)
     lattice = with_values(options, LATTICE)
     steps = {step.name: step for step in build_steps(corpus, lattice, "run.sh")}
-    assert "lattices/targets" in steps["students/distilled"].inputs
-    assert "posteriors" not in steps["students/distilled"].inputs
+    trained = steps["students/sweep_T2_alpha0.7"]  # of which one becomes the distilled student
+    assert "lattices/targets" in trained.inputs and "posteriors" not in trained.inputs
     assert "lattices/targets" not in steps["students/baseline"].inputs
     # What decodes in stage 7 is what stages 9 and 10 would make, once.
     assert {steps[name].stage for name in ("graph", "decode/dev/ensemble", "lattices/scales")} == {7}
@@ -492,9 +495,38 @@ def test_distortions_are_those_of_distilled_students_and_one_baseline(dictionary
     finish_all(corpus, online)
     found = stale(corpus, with_values(online, {"students.augment.mix": 0.5}))
     changed_students = {name for name in found if name.startswith("students/")}
-    swept = {f"students/sweep_T{one}_alpha0.7" for one in ("1", "5", "10")}
+    swept = {f"students/sweep_T{one}_alpha0.7" for one in ("1", "2", "5", "10")}
     assert changed_students == {"students/distilled", "students/baseline_augmented", *swept}
     assert not kinds(found) & {"teachers", "posteriors"}
+
+
+def test_a_choice_decides_other_seeds_and_sizes_by_what_it_chose_alone(
+    dictionary: Path, options: SpeechOptions
+) -> None:
+    corpus = corpus_of(dictionary)
+    options = with_values(options, {"students.seeds": 2, "students.narrow_dims": (64,)})
+    finish_all(corpus, options)
+    steps = {step.name: step for step in build_steps(corpus, options, "run.sh")}
+    for follower in ("students/distilled_seed1", "students/distilled_64"):
+        assert steps[follower].networks_only and "choice/distilled" in steps[follower].inputs
+        assert not [name for name in steps[follower].inputs if "sweep" in name]
+    assert not steps["students/distilled"].trains and steps["students/sweep_T2_alpha0.7"].torchrun
+    # One more student that is tried: where the choice stays, so do the systems.
+    found = stale(corpus, with_values(options, {"students.sweep_alphas": (0.5,)}))
+    assert {"students/sweep_T2_alpha0.5", "choice/distilled", "students/distilled"} <= found
+    assert not found & {"students/sweep_T2_alpha0.7", "choice/baseline_dropout", "students/baseline"}
+    # The configured one is one of the sweep: another one changes the order alone.
+    assert "students/sweep_T2_alpha0.7" not in stale(corpus, with_values(options, {"distil.temperature": 5.0}))
+
+
+def test_without_a_choice_the_configured_students_are_trained_themselves(
+    dictionary: Path, options: SpeechOptions
+) -> None:
+    configured = with_values(options, {"students.choose": "configured"})
+    steps = {step.name: step for step in build_steps(corpus_of(dictionary), configured, "run.sh")}
+    assert steps["students/distilled"].trains and steps["students/baseline_dropout"].trains
+    assert "students/sweep_T2_alpha0.7" not in steps and "students/sweep_T5_alpha0.7" in steps
+    assert not [name for name in steps if name.startswith("choice")]
 
 
 def test_the_mean_of_the_teachers_is_no_option_of_one_network(dictionary: Path, options: SpeechOptions) -> None:

@@ -19,12 +19,13 @@ from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.files import read_json
 from asrkd.nnet import TrainOptions
-from asrkd.recipe import networks, pipeline
+from asrkd.recipe import pipeline
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import runs
 from asrkd.recipe.label_networks import label_training
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
 from asrkd.recipe.run_options import with_absolute_paths
+from asrkd.recipe.students import student_training, students
 from asrkd.workflow.steps import step_stamps
 
 CORPUS = Corpus(
@@ -37,7 +38,7 @@ CORPUS = Corpus(
 
 
 def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
-    by_name = {student.name: student for student in networks.students(SpeechOptions())}
+    by_name = {student.name: student for student in students(SpeechOptions())}
     baseline, distilled = by_name["baseline"], by_name["distilled"]
     assert baseline.distil is None
     assert distilled.distil is not None
@@ -47,9 +48,9 @@ def test_baseline_and_distilled_differ_in_their_targets_alone() -> None:
 
 def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
     options = replace(SpeechOptions(corpus_dir=tmp_path), students=StudentsOptions(soft_learning_rate=3e-3))
-    by_name = {student.name: student for student in networks.students(options)}
-    assert networks.student_training(by_name["baseline"], options) == options.train
-    assert networks.student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
+    by_name = {student.name: student for student in students(options)}
+    assert student_training(by_name["baseline"], options) == options.train
+    assert student_training(by_name["distilled"], options) == replace(options.train, learning_rate=3e-3)
     before = step_stamps(pipeline.build_steps(CORPUS, SpeechOptions(corpus_dir=tmp_path), "run.sh"))
     after = step_stamps(pipeline.build_steps(CORPUS, options, "run.sh"))
     changed = {name for name in after if name.startswith(("teachers", "students")) and before[name] != after[name]}
@@ -59,12 +60,12 @@ def test_a_rate_for_soft_targets_is_theirs_alone(tmp_path: Path) -> None:
 def test_the_schedule_of_students_is_their_own_and_that_of_baselines_too() -> None:
     options = replace(SpeechOptions(), students=StudentsOptions(epochs=30, weight_decay=0.1, beta2=0.99))
     expected = replace(options.train, epochs=30, weight_decay=0.1, beta2=0.99)
-    assert all(networks.student_training(one, options) == expected for one in networks.students(options))
+    assert all(student_training(one, options) == expected for one in students(options))
 
 
 def test_the_sweep_covers_every_temperature_once() -> None:
     options = SpeechOptions()
-    swept = [student.distil for student in networks.students(options) if student.distil and student.seed == 0]
+    swept = [student.distil for student in students(options) if student.distil and student.is_sweep]
     assert sorted(one.temperature for one in swept) == sorted(options.students.sweep_temperatures)
 
 
@@ -101,7 +102,8 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
         (["--students.epochs=0"], "--students.epochs: expected at least 1, found 0"),
         (["--students.weight-decay=-1"], "--students.weight-decay: expected at least 0, found -1"),
         (["--students.beta2=1"], r"--students.beta2: expected a value in \[0, 1\), found 1"),
-        (["--ensemble.size=1"], "at least 2 teachers"),
+        (["--ensemble.size=0"], "at least 1 teacher, found 0"),
+        (["--students.baseline-dropouts=1"], r"--students.baseline-dropouts: expected values in \[0, 1\), found 1"),
         (["--labels.tree-rounds=0"], "--labels.tree-rounds: expected at least 1, found 0"),
         (["--align.silence-prob=0"], "expected a silence_prob between 0 and 1, found 0"),
         (["--realign.batch-utterances=0"], "expected batch_utterances of at least 1, found 0"),
@@ -228,7 +230,14 @@ def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
     # Two values each: the chosen one is always an end of its grid.
     assert results["scales_at_grid_end"] == ["acoustic_scale", "insertion_score"]
     assert (results["scales_added"], results["scales_flat"]) == ({}, False)
-    assert sum(row["configured"] for row in results["sweep"]) == 1
+    for flag in ("configured", "chosen"):
+        assert sum(row[flag] for row in results["sweep"]) == 1
+    chosen = next(row for row in results["sweep"] if row["chosen"])
+    assert chosen["dev_cross_entropy"] == min(row["dev_cross_entropy"] for row in results["sweep"])
+    assert f"T={chosen['temperature']:g}, α={chosen['alpha']:g}" in systems["distilled"]["description"]
+    strongest = results["strongest_baseline"]
+    assert [row["system"] for row in results["baselines"] if row["chosen"]] == [strongest["system"]]
+    assert bool(strongest["gap_recovered"]) == (strongest["system"] != "baseline")
     for system in systems.values():
         assert system["wer"]["words"] == results["corpus"]["test"]["words"]
         assert system["rtf"] > 0
@@ -244,7 +253,8 @@ def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finish
     """At a temperature that no store has, on distorted inputs; teachers and baselines stay as they are."""
     exp = Path(shutil.copytree(finished, tmp_path / "exp"))
     distorted = ["--students.augment.mix=0.5", "--students.augment.warp=0.5", "--students.augment.mask=0.3"]
-    done = tiny.run(exp, "--distil.targets=online", "--distil.temperature=3", *distorted)
+    online = ("--distil.targets=online", "--distil.temperature=3", "--students.choose=configured")
+    done = tiny.run(exp, *online, *distorted)
     assert done.returncode == 0, done.stderr[-2000:]
     for step in ("teachers/0", "students/baseline"):
         assert read_json(exp / step / "stamp.json") == read_json(finished / step / "stamp.json")
@@ -304,6 +314,22 @@ def test_a_run_with_lattice_targets_learns_them_and_makes_nothing_else_again(
     frames = torch.arange(100)
     old, new = (one.targets(frames, 1.0) for one in (PosteriorStore.open(finished / "posteriors" / "store"), store))
     assert torch.isfinite(new.probs).all() and not torch.equal(old.probs, new.probs)
+
+
+@pytest.mark.slow
+def test_one_teacher_has_a_gain_of_its_own(tiny: TinyRecipe, finished: Path, tmp_path: Path) -> None:
+    """Its tables have a teacher and no ensemble, and the gap recovered counts against it."""
+    exp = Path(shutil.copytree(finished, tmp_path / "exp"))
+    done = tiny.run(exp, "--ensemble.size=1", "--students.sweep-temperatures", "--students.sweep-alphas")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "== stage 6" not in done.stdout and "choice/distilled" not in done.stdout
+    results = read_json(exp / "results.json")
+    assert set(results["systems"]) == {"baseline", "baseline_dropout", "distilled", "teacher"}
+    assert results["disagreement"] is None
+    assert {row["b"] for row in results["comparisons"] if row["a"] == "distilled"} >= {"teacher"}
+    text = (exp / "report" / "RESULTS.md").read_text().split("# Results")[1].split("## Provenance")[0]
+    assert "(teacher − baseline)" in text and "ensemble" not in text
+    assert "teacher" in (exp / "report" / "report.html").read_text()
 
 
 @pytest.mark.slow

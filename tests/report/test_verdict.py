@@ -7,7 +7,9 @@ from typing import Any
 from sample_run import comparison, minimal
 
 from asrkd.report import print_table
+from asrkd.report.markdown import results_markdown
 from asrkd.report.run_tables import provenance_table, revisions_text
+from asrkd.report.score_tables import gap_table
 from asrkd.report.verdict import caveats, verdict
 
 
@@ -48,6 +50,44 @@ class TestVerdict:
         (lead,) = verdict(run)
         assert "significantly better than the baseline in frame accuracy" in lead
         assert "the difference in WER (10.35% against 12.29%, −0.30 points [−0.90, +0.40]) is not significant." in lead
+
+    def test_of_the_strongest_baseline(self, results: dict[str, Any]) -> None:
+        share = {"value": 0.5, "ci95": [0.4, 0.6], "reason": None}
+        strongest = {"system": "baseline_dropout", "gap_recovered": {"frame_accuracy": share}}
+        run = with_comparisons(
+            results,
+            {**comparison("wer", 0.26, -0.44, 1.08, 0.5), "b": "baseline_dropout"},
+            gap_recovered={"frame_accuracy": {**share, "value": 0.8, "ci95": [0.7, 0.9]}},
+            strongest_baseline=strongest,
+        )
+        assert verdict(run)[1:] == (
+            "It recovers 80% [70, 90] of the ensemble's gain over the baseline in frame accuracy.",
+            "It recovers 50% [40, 60] of the ensemble's gain over baseline_dropout in frame accuracy.",
+            "It does not differ significantly from baseline_dropout, the strongest baseline, in WER "
+            "(+0.26 points [−0.44, +1.08]).",
+        )
+        table = gap_table(run)
+        assert table is not None and [row[0] for row in table.rows] == ["baseline", "baseline_dropout"]
+        assert "Gap recovered, frame accuracy, against baseline_dropout: 50% [40, 60]." in print_table(run)
+
+    def test_of_one_teacher(self, results: dict[str, Any]) -> None:
+        run = minimal(results)
+        systems = {"teacher": results["systems"]["ensemble"], **run["systems"]}
+        run["systems"] = {name: one for name, one in systems.items() if name != "ensemble"}
+        run["gap_recovered"] = {"frame_accuracy": {"value": 0.8, "ci95": [0.7, 0.9]}}
+        assert "It recovers 80% [70, 90] of the teacher's gain over the baseline in frame accuracy." in verdict(run)
+        text = results_markdown([run])
+        assert "(distilled − baseline) / (teacher − baseline); 100% is the teacher itself." in text
+        assert "ensemble" not in text.split("# Results")[1].split("## Glossary")[0]
+
+    def test_warns_of_a_student_that_is_no_better_than_a_baseline(self, results: dict[str, Any]) -> None:
+        sweep = [{"temperature": 2.0, "alpha": 1.0, "dev_cross_entropy": 0.8, "chosen": True}]
+        hard = [{"system": "baseline_dropout", "dev_cross_entropy": nats, "chosen": True} for nats in (0.7, 0.9)]
+        weak, good = ({**minimal(results), "sweep": sweep, "baselines": [row]} for row in hard)
+        assert (
+            "no better than baseline_dropout on the development set (cross-entropy 0.8000 against" in caveats(weak)[0]
+        )
+        assert not [text for text in caveats(good) if "no better" in text]
 
     def test_names_a_stronger_baseline(self, results: dict[str, Any]) -> None:
         run = with_comparisons(
