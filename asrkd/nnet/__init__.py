@@ -10,9 +10,10 @@ distorted or mixed anew in every step.
 """
 
 from asrkd.nnet.augment import Augmentation, AugmentOptions
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.evaluate import evaluate, iter_logits
 from asrkd.nnet.inputs import ArrayInputs, Batch, HardTargets, InputSource, Objective
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.result import TrainResult
 from asrkd.nnet.stacked import StackedEnsemble

@@ -21,8 +21,9 @@ from asrkd.errors import InputError
 from asrkd.files import canonical, read_object
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.evaluate import CHUNK, inference
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import NoEffect, require_set_by_run, set_by_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 
 FLOAT_BYTES = 4
 

@@ -27,7 +27,8 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import Augmentation, AugmentOptions, DevSet, HardTargets, Objective, TrainOptions, train
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import STORE_FOLDER, TREE_FILE, RunFolders

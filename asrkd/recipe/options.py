@@ -21,7 +21,7 @@ from asrkd.graph.options import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
 from asrkd.recipe.no_effect import NO_EFFECT
 from asrkd.recipe.seeds import MAX_SEED

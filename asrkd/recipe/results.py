@@ -17,7 +17,7 @@ from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe import run_options
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import Corpus

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run
 from asrkd.recipe.no_effect import LISTINGS, of_training
 from asrkd.recipe.seeds import MAX_SEED

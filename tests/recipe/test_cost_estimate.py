@@ -12,7 +12,8 @@ from asrkd.distil.compression import StoreOptions
 from asrkd.errors import InputError
 from asrkd.files import write_json
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates, measured_costs
 from asrkd.recipe.cost_estimate import options_of_run as estimate_of_run
 from asrkd.recipe.memory_estimate import ID_BYTES, ID_BYTES_IN_SHARDS, PROCESS_BYTES
