@@ -188,13 +188,15 @@ def _require_size(architecture: Mapping[str, Any], found: int) -> None:
     """ValueError for a network larger than its file: its memory is allocated before the weights are compared."""
     shape = {**architecture, **architecture["options"], "num_members": architecture.get("num_members", 1)}
     names = ("input_dim", "num_outputs", "hidden_dim", "num_layers", "num_members", "filters", "frame_dim")
+    of_package = shape.get("kind", "dnn") in KINDS
     for name in (one for one in names if one in shape):
         # The inputs of a cnn can be more than its weights, which it uses at many positions.
-        if type(shape[name]) is not int or not 1 <= shape[name] <= max(found, LARGEST_INPUT * (name == "input_dim")):
+        limit = found if of_package and name != "input_dim" else max(found, LARGEST_INPUT)
+        if type(shape[name]) is not int or not 1 <= shape[name] <= limit:
             raise ValueError(f"{name} {shape[name]!r:.40}")
-    parsed = shape_of(architecture)
-    if parsed.options.kind not in KINDS:
+    if not of_package:
         return
+    parsed = shape_of(architecture)
     if shape["num_members"] * num_weights(layers_of(parsed), parsed.options) > found:
         raise ValueError(f"a network of more than the file's {found} weights")
 

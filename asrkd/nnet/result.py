@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asrkd.files import fingerprint, load_tensors, reading, tensor_digest, write_json
+from asrkd.files import canonical, fingerprint, load_tensors, reading, tensor_digest, write_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME, START_NAME, Progress
 from asrkd.nnet.evaluate import device_of
+from asrkd.nnet.modules import ModuleModel
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.rng import AUGMENTATION, epoch_generator
 from asrkd.nnet.stacked import Model, StackedEnsemble
@@ -43,8 +44,8 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
     of the inputs."""
     parts: dict[str, Any] = {
         "options": options.without_runtime_options(),
-        "model": asdict(model.options),
-        "weights": [tensor_digest(parameter) for parameter in model.parameters()],
+        "model": canonical(model.options),
+        "weights": [tensor_digest(tensor) for tensor in (*model.parameters(), *model.buffers())],
         "objective": data.objective.fingerprint,
         "frame_ids": tensor_digest(data.frame_ids),
         "inputs": _inputs_digest(data, seeds[0]),
@@ -54,6 +55,8 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
         parts["augment"] = data.augment.fingerprint
     if isinstance(model, StackedEnsemble):
         parts["seeds"] = seeds
+    if isinstance(model, ModuleModel):
+        parts["module"] = str(model.module)
     return fingerprint(parts)
 
 

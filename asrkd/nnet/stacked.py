@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from asrkd.nnet.dnn import (
     shape_of,
 )
 from asrkd.nnet.layers import Convolution, Dense, Layer
+from asrkd.nnet.modules import ModuleModel
 
 CLIP_EPSILON = 1e-6  # torch's clip_grad_norm_ adds the same to the norm
 
@@ -163,7 +165,7 @@ def _stackable(spec: Layer, weight: Tensor) -> Tensor:
     return weight.t() if isinstance(spec, Dense) else weight
 
 
-def _by_layer(modules: Sequence[nn.ModuleList]) -> Iterator[tuple[nn.Module, ...]]:
+def _by_layer(modules: Sequence[nn.ModuleList]) -> Iterator[tuple[Any, ...]]:
     return zip(*modules, strict=True)
 
 
@@ -178,4 +180,4 @@ def _layers_text(model: AcousticDnn) -> str:
     return f"{model.options.kind} {[tuple(layer.weight.shape) for layer in model.layers]}"
 
 
-Model = AcousticDnn | StackedEnsemble
+Model = AcousticDnn | ModuleModel | StackedEnsemble

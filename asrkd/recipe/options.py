@@ -90,10 +90,13 @@ class DoubtfulOptions:
 
 @dataclass(frozen=True)
 class EnsembleOptions:
-    """The teachers: same data and shape, different initialisation and data order."""
+    """The teachers: same data and size, different initialisation and data order, and different kinds where given."""
 
     size: int = 5
     """Number of teachers (M)."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of the teachers, as of teacher.kind: teacher i has number i of them, from the first again after the last.
+    Empty: all have teacher.kind."""
 
 
 @dataclass(frozen=True)

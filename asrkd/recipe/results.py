@@ -34,7 +34,7 @@ from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
 from asrkd.recipe.lang import lang_summary
 from asrkd.recipe.losses import rejected_before
-from asrkd.recipe.networks import REPORT_FILE, Student, students, teachers
+from asrkd.recipe.networks import REPORT_FILE, Student, students, teacher_model, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.trained import SUMMARY_FILE, other_environment, training_provenance
@@ -222,10 +222,11 @@ def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Studen
 
 def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:
     if run.system == "ensemble":
-        return f"{len(run.models)} teachers, {options.posteriors.mean} mean"
+        kinds = f" of kinds {', '.join(options.ensemble.kinds)}" if options.ensemble.kinds else ""
+        return f"{len(run.models)} teachers{kinds}, {options.posteriors.mean} mean"
     student = student_of.get(run.name)
     if student is None:
-        return f"{_shape(options.teacher)}, hard labels"
+        return f"{_shape(teacher_model(int(run.system.rpartition('_')[2]), options))}, hard labels"
     inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
         return f"{_shape(student.model)}, hard labels{inputs}"
@@ -235,7 +236,9 @@ def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student
 
 def _shape(model: ModelOptions) -> str:
     dropout = f"dropout {model.dropout:g}" if model.dropout else "no dropout"
-    return f"{model.num_layers}×{model.hidden_dim}, {dropout}"
+    kind = "" if model.kind == "dnn" else f"{model.kind} "
+    norm = ", layer norm" if model.normalises and model.norm == "layer" else ""
+    return f"{kind}{model.num_layers}×{model.hidden_dim}, {dropout}{norm}"
 
 
 def _pairs(options: SpeechOptions) -> list[tuple[str, str]]:

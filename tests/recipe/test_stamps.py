@@ -239,6 +239,10 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.narrow_dims": {"students.narrow_dims": (64,)},
     "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
     "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
+    **{f"{network}.kind": {f"{network}.kind": "cnn"} for network in ("teacher", "student")},
+    **{f"{network}.norm": {f"{network}.norm": "layer"} for network in ("teacher", "student")},
+    **{f"{network}.filters": {f"{network}.kind": "cnn", f"{network}.filters": 8} for network in ("teacher", "student")},
+    "ensemble.kinds": {"ensemble.kinds": ("dnn", "cnn")},
     "students.epochs": {"students.epochs": 30},
     "students.weight_decay": {"students.weight_decay": 0.1},
     "students.beta2": {"students.beta2": 0.99},
@@ -311,6 +315,8 @@ def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Pa
 def before_change(options: SpeechOptions, path: str) -> SpeechOptions:
     """Options in which the option at `path` has an effect and its default value."""
     section, _, name = path.rpartition(".")
+    if name == "filters":
+        return with_values(options, {f"{section}.kind": "cnn"})  # type: ignore[no-any-return]
     distortion = {"warp_range": "warp", "gain_range": "gain", "tilt_range": "gain"}.get(name, "mask")
     if section != "students.augment" or name in ("mix", "warp", "mask", "gain"):
         return options
