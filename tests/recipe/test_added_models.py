@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from asrkd.workflow.interpreter import Interpreter
 from asrkd.workflow.steps import Step, step_stamps
 
 CORPUS = Corpus("an4", prepare_an4, lambda folder: "cmudict", closed_vocabulary=False, where="get AN4")
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MODEL = """
 from torch import nn
 
@@ -143,3 +145,21 @@ def test_kinds_that_nobody_has_are_refused_in_one_line(
         pipeline.main(CORPUS, SpeechOptions(), [*folders, *arguments], models={"tiny": linear})
     (line,) = capsys.readouterr().err.splitlines()
     assert left.value.code == 2 and found in line
+
+
+def test_the_example_of_a_recipe_knows_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    monkeypatch.syspath_prepend(EXAMPLES)
+    for kind, code in (("recurrent", None), ("recurent", 2)):
+        arguments = ["--corpus-dir", str(tmp_path / "corpus"), "--exp-dir", str(tmp_path / "exp"), "--list-steps"]
+        monkeypatch.setattr(sys, "argv", ["recipe.py", *arguments, "--ensemble.kinds", "dnn", kind])
+        if code is None:
+            runpy.run_path(str(EXAMPLES / "an4_own_model.py"), run_name="__main__")
+            assert "teachers/1" in capsys.readouterr().out
+            continue
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(EXAMPLES / "an4_own_model.py"), run_name="__main__")
+        assert left.value.code == code
+        assert "found recurent (did you mean recurrent?)" in capsys.readouterr().err

@@ -48,6 +48,18 @@ def test_a_network_counts_as_the_model_does() -> None:
     assert network.training_flop == 240 + 240 + 2 * (25 + 35)
 
 
+@pytest.mark.parametrize("kind", ["dnn", "cnn", "tdnn"])
+def test_a_network_of_any_kind_counts_as_the_model_does(kind: str) -> None:
+    network = Network(26 * 40, 30, ModelOptions(16, 3, kind=kind), frame_dim=40)
+    model = network.build()
+    assert (network.parameters, network.macs) == (model.num_parameters, model.macs_per_frame)
+    options, rates = replace(SMALL, context=11), Rates(1e9, 1e9, 1e9, measured=False)
+    costs = cost_estimate(replace(options, teacher=replace(SMALL.teacher, kind=kind)), rates)
+    plain = cost_estimate(options, rates)
+    assert costs[1] == plain[1], "labels come from feed-forward networks whatever the teachers are"
+    assert (costs[2].flop == plain[2].flop) == (kind == "dnn")
+
+
 def test_costs_by_hand() -> None:
     frames = 2 * 360_000
     features, labels, teachers, posteriors, student = cost_estimate(SMALL, Rates(1e9, 2e9, 4e9, measured=False))
