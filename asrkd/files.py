@@ -44,10 +44,15 @@ FREE_EXPANSION = 64 << 20
 
 
 def canonical(obj: Any) -> Any:
-    """`obj` as plain JSON values. Dataclasses become dicts, paths strings, tuples lists."""
+    """`obj` as plain JSON values. Dataclasses become dicts, paths strings, tuples lists.
+
+    A dataclass with a method `json_values` chooses its values itself.
+    """
     if type(obj) in _PLAIN:  # first, because manifests have millions of them
         return obj
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        if hasattr(obj, "json_values"):
+            return canonical(obj.json_values())
         return {field.name: canonical(getattr(obj, field.name)) for field in dataclasses.fields(obj)}
     if isinstance(obj, Mapping):
         return {str(key): canonical(value) for key, value in obj.items()}

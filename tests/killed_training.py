@@ -30,7 +30,8 @@ from asrkd.nnet import (
     train,
 )
 from asrkd.nnet.augment import MelAxis
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 

@@ -32,7 +32,8 @@ from asrkd.nnet import (
     train,
     train_stacked,
 )
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.distributed import ProcessGroup
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from asrkd.data.corpora.mnist import MNIST_MD5
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout: its recipes are not installed
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from asrkd.distil.compression import StoreOptions
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, chunks, write_store
 from asrkd.nnet import ArrayInputs
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.evaluate import CHUNK
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 NUM_CLASSES = 30

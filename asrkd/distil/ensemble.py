@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asrkd.errors import InputError
+from asrkd.nnet.ensembles import Ensemble
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource
-from asrkd.nnet.stacked import StackedEnsemble
 
 Mean = Literal["arithmetic", "geometric"]
 
@@ -38,9 +38,9 @@ def combine(logits: Tensor, temperature: float = 1.0, mean: Mean = "arithmetic")
 
 
 class AveragedEnsemble(nn.Module):
-    """A stacked ensemble as one model: inputs [N, D] -> log-posteriors [N, S], which can be used as logits."""
+    """An ensemble as one model: inputs [N, D] -> log-posteriors [N, S], which can be used as logits."""
 
-    def __init__(self, ensemble: StackedEnsemble, mean: Mean = "arithmetic", temperature: float = 1.0) -> None:
+    def __init__(self, ensemble: Ensemble, mean: Mean = "arithmetic", temperature: float = 1.0) -> None:
         super().__init__()
         self.ensemble = ensemble
         self.mean: Mean = mean
@@ -90,7 +90,7 @@ def disagreement(logits: Tensor, labels: Tensor | None = None) -> Disagreement:
 
 
 def measure_disagreement(
-    ensemble: StackedEnsemble,
+    ensemble: Ensemble,
     inputs: InputSource,
     labels: Tensor | None = None,
     ids: Tensor | None = None,

@@ -12,8 +12,8 @@ from torch import Tensor
 from asrkd.distil.ensemble import Mean, combine
 from asrkd.distil.loss import SoftTargets
 from asrkd.files import fingerprint, tensor_digest
+from asrkd.nnet.ensembles import Ensemble
 from asrkd.nnet.losses import accumulation_dtype
-from asrkd.nnet.stacked import StackedEnsemble
 
 
 class OnlineTargets:
@@ -23,8 +23,8 @@ class OnlineTargets:
     products ("bfloat16"; "float32" leaves them as they are).
     """
 
-    def __init__(self, ensemble: StackedEnsemble, mean: Mean = "geometric", precision: str = "float32") -> None:
-        weights = [tensor_digest(parameter) for parameter in ensemble.parameters()]
+    def __init__(self, ensemble: Ensemble, mean: Mean = "geometric", precision: str = "float32") -> None:
+        weights = [tensor_digest(tensor) for tensor in (*ensemble.parameters(), *ensemble.buffers())]
         self.fingerprint = fingerprint(["online", mean, precision, weights])
         self.mean: Mean = mean
         self._ensemble = ensemble.eval().requires_grad_(False)
@@ -34,15 +34,15 @@ class OnlineTargets:
     @property
     def device(self) -> torch.device:
         """The device of the teachers."""
-        return self._ensemble.weights[0].device
+        return next(self._ensemble.parameters()).device
 
     def of_inputs(self, inputs: Tensor, temperature: float) -> SoftTargets:
         """Probabilities [B, S] of inputs [B, D] at `temperature`, on their device, to which the teachers move."""
         if inputs.device != self.device:
             self._ensemble.to(inputs.device)
-        weights = self._ensemble.weights[0]
+        dtype = next(self._ensemble.parameters()).dtype
         with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            logits = self._ensemble(inputs.to(weights.dtype))
+            logits = self._ensemble(inputs.to(dtype))
             log_probs = combine(logits.to(accumulation_dtype(logits)), temperature, self.mean)
             return SoftTargets(None, log_probs.exp(), None)
 

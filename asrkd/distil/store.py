@@ -25,9 +25,9 @@ from asrkd.distil.compression import (
 from asrkd.distil.loss import SoftTargets
 from asrkd.errors import InputError
 from asrkd.files import fingerprint, map_tensors, read_object, reading, tensor_digest
+from asrkd.nnet.ensembles import Ensemble
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource, load_rows, take_rows
-from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.workflow.append_store import AppendStore, column_file, is_finished
 from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.memory import release_freed_memory
@@ -223,7 +223,7 @@ def _check_parts(store: PosteriorStore, parts: Sequence[Tensor]) -> None:
 class EnsemblePosteriors:
     """A task that makes the rows of spans of frames, by teachers and inputs in memory."""
 
-    ensemble: StackedEnsemble
+    ensemble: Ensemble
     inputs: InputSource
     options: StoreOptions
     precision: str = "float32"
@@ -234,7 +234,7 @@ class EnsemblePosteriors:
         num_frames = int(utterances.offsets[-1])
         if num_frames != len(self.inputs):
             raise InputError(f"posteriors: expected {num_frames} inputs, found {len(self.inputs)}")
-        digests = [tensor_digest(parameter) for parameter in self.ensemble.parameters()]
+        digests = [tensor_digest(one) for one in (*self.ensemble.parameters(), *self.ensemble.buffers())]
         return StoreDescription(
             self.options,
             fingerprint([self.precision, *digests]),

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from asrkd.distil.compression import Compressed, StoreOptions, bytes_of_row, combined_logits, compress, expand
 from asrkd.distil.loss import SoftTargets
+from asrkd.nnet.ensembles import Ensemble
 from asrkd.nnet.evaluate import CHUNK, iter_logits
 from asrkd.nnet.inputs import InputSource
-from asrkd.nnet.stacked import StackedEnsemble
 
 
 def store_report(
-    ensemble: StackedEnsemble,
+    ensemble: Ensemble,
     inputs: InputSource,
     options: StoreOptions,
     top_ks: Sequence[int] = (7, 14, 28, 56),

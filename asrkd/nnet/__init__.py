@@ -6,14 +6,20 @@
 
 `inputs` is an `InputSource`: ArrayInputs(matrix), or the SplicedFrames of a frame store (asrkd.features.store). The
 loss is an `Objective`: HardTargets, or the Distillation of asrkd.distil.loss. With an `Augmentation` the inputs are
-distorted or mixed anew in every step.
+distorted or mixed anew in every step. `model` may be any nn.Module from inputs [N, D] to logits [N, S]
+(`asrkd.nnet.modules`).
 """
 
 from asrkd.nnet.augment import Augmentation, AugmentOptions
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.ensembles import MixedEnsemble, load_ensemble, make_ensemble
 from asrkd.nnet.evaluate import evaluate, iter_logits
 from asrkd.nnet.inputs import ArrayInputs, Batch, HardTargets, InputSource, Objective
+from asrkd.nnet.layers import ModelShape
 from asrkd.nnet.mixing import ExtraExamples
+from asrkd.nnet.model_options import ModelOptions
+from asrkd.nnet.models import add_models, build_model, load_model
+from asrkd.nnet.modules import ModuleModel, load_state
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.result import TrainResult
 from asrkd.nnet.stacked import StackedEnsemble
@@ -30,14 +36,23 @@ __all__ = [
     "ExtraExamples",
     "HardTargets",
     "InputSource",
+    "MixedEnsemble",
     "ModelOptions",
+    "ModelShape",
+    "ModuleModel",
     "Objective",
     "StackedEnsemble",
     "TrainOptions",
     "TrainResult",
+    "add_models",
+    "build_model",
     "evaluate",
     "iter_logits",
     "learning_rate_at",
+    "load_ensemble",
+    "load_model",
+    "load_state",
+    "make_ensemble",
     "train",
     "train_stacked",
 ]

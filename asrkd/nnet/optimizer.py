@@ -53,14 +53,14 @@ class BlockwiseAdamW(torch.optim.AdamW):
 
 
 def make_optimizer(model: nn.Module, options: TrainOptions, cuda_graph: bool = False) -> torch.optim.Optimizer:
-    """The optimiser of `options`; biases have no weight decay.
+    """The optimiser of `options`; biases and the vectors of normalisation layers have no weight decay.
 
     For a CUDA graph the learning rate is a tensor on the GPU, because a recorded step cannot take a new Python number.
     """
     named = list(model.named_parameters())
     groups = [
-        {"params": [p for name, p in named if "bias" not in name], "weight_decay": options.weight_decay},
-        {"params": [p for name, p in named if "bias" in name], "weight_decay": 0.0},
+        {"params": [p for name, p in named if _decays(name, p)], "weight_decay": options.weight_decay},
+        {"params": [p for name, p in named if not _decays(name, p)], "weight_decay": 0.0},
     ]
     rate = torch.tensor(options.learning_rate, device=named[0][1].device) if cuda_graph else options.learning_rate
     if options.optimizer == "sgd":
@@ -77,6 +77,11 @@ def make_optimizer(model: nn.Module, options: TrainOptions, cuda_graph: bool = F
         with suppress(RuntimeError):  # before torch 2.4 that kernel is for GPUs alone
             return make(groups, fused=True, **settings)
     return BlockwiseAdamW(groups, **settings) if named[0][1].device.type == "cpu" else make(groups, **settings)
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter has weight decay: a matrix has, or a stack of several."""
+    return "bias" not in name and "norm" not in name and parameter.dim() > 1
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asrkd.files import fingerprint, load_tensors, reading, tensor_digest, write_json
+from asrkd.files import canonical, fingerprint, load_tensors, reading, tensor_digest, write_json
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME, START_NAME, Progress
 from asrkd.nnet.evaluate import device_of
+from asrkd.nnet.modules import ModuleModel
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.rng import AUGMENTATION, epoch_generator
 from asrkd.nnet.stacked import Model, StackedEnsemble
@@ -44,8 +45,8 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
     of the inputs."""
     parts: dict[str, Any] = {
         "options": options.without_runtime_options(),
-        "model": asdict(model.options),
-        "weights": [tensor_digest(parameter) for parameter in model.parameters()],
+        "model": canonical(model.options),
+        "weights": [tensor_digest(tensor) for tensor in (*model.parameters(), *model.buffers())],
         "objective": data.objective.fingerprint,
         "frame_ids": tensor_digest(data.frame_ids),
         "inputs": _inputs_digest(data, seeds[0]),
@@ -57,6 +58,8 @@ def training_fingerprint(model: Model, seeds: tuple[int, ...], data: TrainingDat
         parts["extra"] = [data.extra.first_id, data.extra.share]
     if isinstance(model, StackedEnsemble):
         parts["seeds"] = seeds
+    if isinstance(model, ModuleModel):
+        parts["module"] = str(model.module)
     return fingerprint(parts)
 
 

@@ -57,6 +57,10 @@ class ModelGenerators:
         ):
             generator.manual_seed(epoch_seed(self.seed, epoch, purpose))
 
+    def dropout_seed(self, epoch: int) -> int:
+        """The seed of this epoch's dropout masks, for modules that draw them from the global generator."""
+        return epoch_seed(self.seed, epoch, self.dropout_purpose)
+
     def shuffle(self, ids: Tensor) -> Tensor:
         """ids [n] (CPU) in this epoch's order."""
         return ids[torch.randperm(len(ids), generator=self.order)]

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.inputs import Batch, BatchObjective, Objective
 from asrkd.nnet.optimizer import set_learning_rate
 from asrkd.nnet.sharded_data import Shard
@@ -53,9 +52,9 @@ def _update(state: TrainingState, shard: Shard, ids: Sequence[Tensor]) -> Tensor
 def _forward(state: TrainingState, inputs: Sequence[Tensor]) -> Tensor:
     """Logits [M b, S] of all models, one model after the other, for the inputs [b, D] of each."""
     dropout = [one.dropout for one in state.generators]
-    if isinstance(state.model, AcousticDnn):
-        return state.network(inputs[0], dropout[0])
-    return state.network(torch.stack(tuple(inputs)), dropout).flatten(0, 1)
+    if isinstance(state.model, StackedEnsemble):
+        return state.network(torch.stack(tuple(inputs)), dropout).flatten(0, 1)
+    return state.network(inputs[0], dropout[0])
 
 
 def _shard_loss(state: TrainingState, shard: Shard, logits: Tensor, batches: Sequence[Batch]) -> Tensor:
@@ -86,3 +85,5 @@ def _clip_gradients(model: Model, limit: float) -> None:
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for averaged, current in zip(average.parameters(), model.parameters(), strict=True):
         averaged.lerp_(current, 1.0 - decay)
+    for buffer, current_buffer in zip(average.buffers(), model.buffers(), strict=True):
+        buffer.copy_(current_buffer)  # the statistics of batch normalisation are averages already

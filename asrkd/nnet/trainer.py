@@ -7,12 +7,13 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from asrkd.errors import InputError
@@ -24,6 +25,7 @@ from asrkd.nnet.devices import compile_model, cpu_threads, resolve_device
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.inputs import InputSource, Objective
 from asrkd.nnet.mixing import ExtraExamples
+from asrkd.nnet.modules import ModuleModel, seed_global
 from asrkd.nnet.optimizer import make_optimizer
 from asrkd.nnet.options import TrainOptions, learning_rate_at
 from asrkd.nnet.precision import resolve_precision
@@ -59,7 +61,7 @@ class _Training:
 
 
 def train(
-    model: AcousticDnn,
+    model: nn.Module,
     inputs: InputSource,
     objective: Objective,
     options: TrainOptions,
@@ -74,6 +76,7 @@ def train(
 ) -> TrainResult:
     """Train `model` in place and leave it with the weights of its best epoch.
 
+    `model` is an AcousticDnn, or any module from inputs [N, D] to logits [N, S] (`asrkd.nnet.modules`).
     `frame_ids` [n] are the examples of `inputs` to train on, all if None. Without a development set the last epoch is
     the best. `out_dir` gets checkpoint.safetensors after every epoch, from which a killed training resumes to the same
     bits, and at the end model.safetensors and history.json. A finished training is loaded and not run again.
@@ -90,7 +93,8 @@ def train(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     data = TrainingData.create(inputs, objective, frame_ids, dev, augment, out_dir, extra)
-    return _train(_Training(model, (options.seed,), data, options, out_dir, description, precision_file))
+    single = model if isinstance(model, (AcousticDnn, ModuleModel)) else ModuleModel.of(model, inputs.dim)
+    return _train(_Training(single, (options.seed,), data, options, out_dir, description, precision_file))
 
 
 def train_stacked(
@@ -147,7 +151,8 @@ def _train(training: _Training) -> TrainResult:
         state = _build_state(training, ranks, device, precision)
         progress = load_checkpoint(out_dir, run_fingerprint, state)
         ranks.require_same(len(progress.history), f"{out_dir}: finished epochs")
-        _run_epochs(training, run_fingerprint, state, progress)
+        with _global_generators(model, device):
+            _run_epochs(training, run_fingerprint, state, progress)
         model.load_state_dict(progress.best_weights)
         model.eval()
         if ranks.is_main:
@@ -168,7 +173,8 @@ def _agree_on_precision(training: _Training, run_fingerprint: str, ranks: Proces
 
 def _build_state(training: _Training, ranks: ProcessGroup, device: torch.device, precision: str) -> TrainingState:
     model, options, data = training.model, training.options, training.data
-    use_cuda_graph = can_use_cuda_graph(data, options, ranks, device)
+    # A module of another architecture may do what a graph cannot contain.
+    use_cuda_graph = not isinstance(model, ModuleModel) and can_use_cuda_graph(data, options, ranks, device)
     sharded = ShardedData.create(data, options, ranks, device, precision)
     batch_shard = BatchShard.create(ranks, data, len(training.seeds), device)
     generators = tuple(
@@ -220,6 +226,13 @@ def _run_epochs(training: _Training, run_fingerprint: str, state: TrainingState,
                 logger.info("%s: %s", training.description, _epoch_line(progress.history[-1], options))
 
 
+def _global_generators(model: Model, device: torch.device) -> AbstractContextManager[None]:
+    """Restores torch's global generators, from which other modules draw, after the block."""
+    if not isinstance(model, ModuleModel):
+        return nullcontext()
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])  # type: ignore[no-any-return]
+
+
 def _train_and_evaluate(state: TrainingState, epoch: int, history: list[dict[str, Any]], bar: tqdm) -> dict[str, Any]:
     """Train for one epoch and evaluate; the epoch's entry in the history."""
     start = time.perf_counter()
@@ -245,6 +258,8 @@ def run_epoch(state: TrainingState, epoch: int, history: list[dict[str, Any]], b
     losses = torch.zeros(state.steps_per_epoch, device=state.device)
     check_steps = LOSS_CHECK_STEPS[state.device.type]
     state.model.train()
+    if isinstance(state.model, ModuleModel):
+        seed_global(state.generators[0].dropout_seed(epoch), state.device)
     step = 0
     for shard, ids in epoch_batches(state, epoch):
         rate = learning_rate_at(state.options, epoch * state.steps_per_epoch + step, state.num_steps, history)

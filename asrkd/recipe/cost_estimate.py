@@ -21,11 +21,12 @@ from asrkd.errors import InputError
 from asrkd.files import canonical, read_object
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
 from asrkd.nnet.evaluate import CHUNK, inference
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import NoEffect, require_set_by_run, set_by_run
+from asrkd.recipe.label_networks import label_model
 from asrkd.recipe.memory_estimate import label_bytes, posterior_bytes, training_bytes
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.recipe.trained import training_dir
@@ -119,6 +120,10 @@ class CostOptions:
     def input_dim(self) -> int:
         return self.context * self.features
 
+    def network(self, model: ModelOptions) -> Network:
+        """A senone network of this architecture."""
+        return Network(self.input_dim, self.senones, model, self.features)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -157,13 +162,13 @@ class Rates:
 
 def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
     """Costs of features, the labels' networks, teachers, posteriors and the student, in this order."""
-    teacher = Network(options.input_dim, options.senones, options.teacher)
-    student = Network(options.input_dim, options.senones, options.student)
+    teacher, student = options.network(options.teacher), options.network(options.student)
+    labels = options.network(label_model(options.teacher))
     top_k = min(options.posteriors.top_k, options.senones)
     row_bytes = bytes_of_row(top_k, len(options.posteriors.temperatures))
     feature_bytes = FLOAT_BYTES * options.frames * options.features
-    monophone = Network(options.input_dim, STATES_PER_PHONE * options.phones, options.teacher)
-    rounds = options.mono_rounds * monophone.training_flop + options.tree_rounds * teacher.training_flop
+    monophone = replace(labels, outputs=STATES_PER_PHONE * options.phones)
+    rounds = options.mono_rounds * monophone.training_flop + options.tree_rounds * labels.training_flop
     labels_flop = float(rounds) * options.frames * options.label_epochs
 
     def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
@@ -171,7 +176,7 @@ def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
         memory = training_bytes(network, options.train, options.frames, options.features, options.utterances, targets)
         return Cost(part, flop, flop / rate, number, FLOAT_BYTES * network.parameters * number, memory)
 
-    labels_memory = label_bytes(teacher, options.train, options.frames, options.features, options.utterances)
+    labels_memory = label_bytes(labels, options.train, options.frames, options.features, options.utterances)
     teachers = training(teacher, options.teachers, rates.teacher, "teachers", 0)
     scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
     return [
@@ -203,8 +208,8 @@ def measure_rates(options: CostOptions) -> Rates:
     labels = torch.randint(options.senones, (batch,), generator=generator).to(device)
 
     def training_rate(model_options: ModelOptions) -> float:
-        network = Network(options.input_dim, options.senones, model_options)
-        model = AcousticDnn(options.input_dim, options.senones, model_options)
+        network = options.network(model_options)
+        model = network.build()
         epochs = replace(options.train, epochs=PROBE_STEPS, device=str(device), show_progress=False, patience=None)
         with tempfile.TemporaryDirectory() as folder:
             history = train(model, inputs, HardTargets(labels), epochs, Path(folder)).history
@@ -217,8 +222,8 @@ def measure_rates(options: CostOptions) -> Rates:
 
 
 def _scoring_rate(options: CostOptions, device: torch.device) -> float:
-    network = Network(options.input_dim, options.senones, options.teacher)
-    members = [AcousticDnn(options.input_dim, options.senones, options.teacher, seed) for seed in range(2)]
+    network = options.network(options.teacher)
+    members = [network.build(seed) for seed in range(2)]
     ensemble = StackedEnsemble(members).to(device).eval()
     x = torch.randn(CHUNK, options.input_dim).to(device)
     precision = resolve_precision(options.train.precision, device)
@@ -244,6 +249,8 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
     from asrkd.recipe.options import options_of_run as speech_options
 
     chosen = speech_options(exp_dir)
+    if len(set(chosen.ensemble.kinds)) > 1:
+        raise InputError(f"{exp_dir}: expected teachers of one kind to estimate, found {chosen.ensemble.kinds}")
     train = replace(chosen.train.without_runtime_options(), seed=0)
     _require_options(exp_dir, "teachers/0", {"teacher": chosen.teacher, "train": train})
     _require_options(exp_dir, "posteriors", {"posteriors": chosen.posteriors})

@@ -26,7 +26,7 @@ from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
-from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.models import load_model
 from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.labels import SCORED_FRAMES, load_hmm
@@ -102,14 +102,16 @@ class Acoustics(Mapping[str, Tensor]):
         self.model = (
             AveragedEnsemble(open_ensemble(folders), self.mean)
             if len(folders) > 1
-            else AcousticDnn.load(folders[0] / MODEL_FILE)
+            else load_model(folders[0] / MODEL_FILE)
         )
         self.frames = LabelledFrames.open_to_decode(split, options)
         _, _, self.log_prior = load_hmm(RunFolders(options.exp_dir).tree)
 
     def digests(self) -> list[str]:
         """Digests of what decides the scores."""
-        weights = [tensor_digest(tensor) for tensor in (*self.model.parameters(), self.log_prior)]
+        weights = [
+            tensor_digest(tensor) for tensor in (*self.model.parameters(), *self.model.buffers(), self.log_prior)
+        ]
         return [self.frames.store.fingerprint, self.mean, *weights]
 
     @torch.no_grad()

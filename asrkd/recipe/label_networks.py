@@ -14,6 +14,7 @@ from asrkd.files import map_tensors, save_tensors, write_json
 from asrkd.nnet import HardTargets, TrainOptions, train
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.training_python import training_interpreter
@@ -63,7 +64,7 @@ def _train_stored(features: Path, num_pdfs: int, options: SpeechOptions, folder:
 def _train(
     inputs: SplicedFrames, labels: Tensor, frame_ids: Tensor, num_pdfs: int, options: SpeechOptions, folder: Path
 ) -> None:
-    model = AcousticDnn(inputs.dim, num_pdfs, options.teacher, seed=options.seed)
+    model = AcousticDnn(inputs.dim, num_pdfs, label_model(options.teacher), seed=options.seed)
     result = train(
         model,
         inputs,
@@ -75,6 +76,11 @@ def _train(
         precision_file=RunFolders(options.exp_dir).precision_choices,
     )
     write_json(folder / PRECISION_FILE, {"precision": result.precision})
+
+
+def label_model(teacher: ModelOptions) -> ModelOptions:
+    """The rounds' networks: feed-forward, of the teachers' size, so that teachers of all kinds have one labelling."""
+    return replace(teacher, kind="dnn", norm="auto")
 
 
 def label_training(options: SpeechOptions) -> TrainOptions:

@@ -51,7 +51,7 @@ def training_bytes(
 
 def scoring_bytes(network: Network, models: int = 1) -> int:
     """Of a forward pass of a chunk of frames: inputs, two layers, and copies of the logits."""
-    of_model = 2 * network.model.hidden_dim + LOGIT_COPIES * network.outputs
+    of_model = 2 * network.widest + LOGIT_COPIES * network.outputs
     return FLOAT_BYTES * CHUNK * (network.input_dim + models * of_model)
 
 

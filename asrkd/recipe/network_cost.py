@@ -1,28 +1,40 @@
-"""Parameters, arithmetic and memory of a feed-forward network, counted from its shape alone."""
+"""Parameters, arithmetic and memory of a network, counted from its shape alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.dnn import AcousticDnn, layers_of, num_weights
+from asrkd.nnet.layers import Layer, ModelShape
+from asrkd.nnet.model_options import ModelOptions
 
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Network:
-    """A feed-forward network from `input_dim` inputs to `outputs` classes, as `AcousticDnn` builds it."""
+    """A network from `input_dim` inputs to `outputs` classes, as `AcousticDnn` builds it."""
 
     input_dim: int
     outputs: int
     model: ModelOptions
+    frame_dim: int | None = None
+    """Features of each frame of an input."""
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The hidden layers and the output layer."""
+        return layers_of(ModelShape(self.input_dim, self.outputs, self.model, self.frame_dim))
+
+    def build(self, seed: int = 0) -> AcousticDnn:
+        """The network, untrained."""
+        return AcousticDnn(self.input_dim, self.outputs, self.model, seed, self.frame_dim)
 
     @property
     def layer_macs(self) -> list[int]:
         """Multiply-adds of each layer for one frame."""
-        dims = [self.input_dim] + [self.model.hidden_dim] * self.model.num_layers + [self.outputs]
-        return [before * after for before, after in pairwise(dims)]
+        return [layer.macs for layer in self.layers]
 
     @property
     def macs(self) -> int:
@@ -32,7 +44,7 @@ class Network:
     @property
     def parameters(self) -> int:
         """Weights and biases."""
-        return self.macs + self.model.num_layers * self.model.hidden_dim + self.outputs
+        return num_weights(self.layers, self.model)
 
     @property
     def forward_flop(self) -> int:
@@ -50,5 +62,12 @@ class Network:
 
     def activations(self, batch_size: int) -> int:
         """Bytes of activations, logits and their gradients in a training step of `batch_size` frames."""
-        hidden = self.input_dim + 2 * self.model.num_layers * self.model.hidden_dim
+        # Of a normalised layer there are also the values before it.
+        copies = 3 if self.model.normalises else 2
+        hidden = self.input_dim + copies * sum(layer.num_computed for layer in self.layers[:-1])
         return FLOAT_BYTES * batch_size * (hidden + 3 * self.outputs)
+
+    @property
+    def widest(self) -> int:
+        """Values of the largest hidden layer for one frame."""
+        return max(layer.num_computed for layer in self.layers[:-1])

@@ -27,8 +27,10 @@ from asrkd.hmm.tree import SenoneTree
 from asrkd.nnet import Augmentation, AugmentOptions, DevSet, ExtraExamples, HardTargets, Objective, train
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
-from asrkd.nnet.stacked import StackedEnsemble
+from asrkd.nnet.ensembles import Ensemble, load_ensemble
+from asrkd.nnet.layers import ModelShape
+from asrkd.nnet.model_options import ModelOptions
+from asrkd.nnet.models import build_model
 from asrkd.recipe.choice import resolve
 from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import STORE_FOLDER, TRANSFER, TREE_FILE, RunFolders
@@ -166,12 +168,18 @@ def teachers(options: SpeechOptions) -> list[str]:
     return [] if options.posteriors_from else [f"teachers/{member}" for member in range(options.ensemble.size)]
 
 
+def teacher_model(member: int, options: SpeechOptions) -> ModelOptions:
+    """The architecture of a member of the ensemble."""
+    kinds = options.ensemble.kinds
+    return replace(options.teacher, kind=kinds[member % len(kinds)]) if kinds else options.teacher
+
+
 def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
-    """Stage 6: one member of the ensemble. Members differ in initialisation and data order alone."""
+    """Stage 6: one member of the ensemble. Members differ in initialisation and data order, and in kind if it does."""
     frames, dev = _train_and_dev(options)
     objective = HardTargets(frames.labels)
     seed = teacher_seed(options.seed, member)
-    _train_model(frames, dev, options.teacher, objective, seed, options, out_dir, f"teacher {member}")
+    _train_model(frames, dev, teacher_model(member, options), objective, seed, options, out_dir, f"teacher {member}")
 
 
 def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> None:
@@ -274,7 +282,7 @@ def make_transfer_posteriors(options: SpeechOptions, out_dir: Path) -> None:
 
 def _write_posteriors(
     split: str, store: FrameStore, tree: SenoneTree, options: SpeechOptions, out_dir: Path
-) -> StackedEnsemble:
+) -> Ensemble:
     """Write the posteriors of a split's frames; the teachers."""
     device = resolve_device(options.device)
     executor = options.task_executor
@@ -297,7 +305,7 @@ def measure_teachers(options: SpeechOptions, out_dir: Path) -> None:
     write_json(out_dir / REPORT_FILE, {"store": [], "disagreement": _disagreement(ensemble, dev)})
 
 
-def _disagreement(ensemble: StackedEnsemble, dev: LabelledFrames) -> Disagreement | None:
+def _disagreement(ensemble: Ensemble, dev: LabelledFrames) -> Disagreement | None:
     """How much the teachers differ on the development speakers; None of a single one."""
     return measure_disagreement(ensemble, dev.inputs, dev.labels) if ensemble.num_members > 1 else None
 
@@ -312,9 +320,9 @@ def teacher_folders(options: SpeechOptions) -> list[Path]:
     return [options.exp_dir / name for name in teachers(options)]
 
 
-def open_ensemble(members: Sequence[Path]) -> StackedEnsemble:
+def open_ensemble(members: Sequence[Path]) -> Ensemble:
     """The teachers in these folders."""
-    return StackedEnsemble.load([member / MODEL_FILE for member in members])
+    return load_ensemble([member / MODEL_FILE for member in members])
 
 
 def _train_and_dev(options: SpeechOptions, uses_transfer: bool = False) -> tuple[LabelledFrames, LabelledFrames]:
@@ -334,7 +342,7 @@ def _train_model(
     augment: Augmentation | None = None,
     frame_ids: Tensor | None = None,
 ) -> None:
-    model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, shape, seed=seed)
+    model = build_model(ModelShape(frames.inputs.dim, frames.num_pdfs, shape, frames.store.num_features), seed)
     train_options = replace(options.train, seed=seed, device=options.device)
     result = train(
         model,

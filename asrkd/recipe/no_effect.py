@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,11 @@ def of_training(section: str) -> tuple[NoEffect, ...]:
 def _estimates_no_model(options: Any) -> bool:
     """Whether no language model is estimated from the training text: one is given, and nothing interpolated with it."""
     return options.lang.arpa is not None and not options.lang.interpolation_weight
+
+
+def _has_filters(kinds: Sequence[str]) -> bool:
+    """Whether one of these architectures reads `filters`; a model that a recipe adds may."""
+    return any(kind not in ("dnn", "tdnn") for kind in kinds)
 
 
 def of_augmentation(section: str) -> tuple[NoEffect, ...]:
@@ -150,6 +156,26 @@ NO_EFFECT = (
         ("--posteriors.mean",),
         lambda options: options.ensemble.size == 1 and options.posteriors_from is None,
         "with --ensemble.size=1, where there is one teacher to take the mean of: give a larger --ensemble.size",
+    ),
+    NoEffect(
+        ("--ensemble.kinds",),
+        lambda options: options.posteriors_from is not None,
+        "with --posteriors-from, with which no teachers are trained: give one of the two",
+    ),
+    NoEffect(
+        ("--teacher.kind",),
+        lambda options: bool(options.ensemble.kinds),
+        "with --ensemble.kinds, the kinds of all teachers: give one of the two",
+    ),
+    NoEffect(
+        ("--teacher.filters",),
+        lambda options: not _has_filters(options.ensemble.kinds or (options.teacher.kind,)),
+        "without a cnn among the teachers: give --teacher.kind=cnn",
+    ),
+    NoEffect(
+        ("--student.filters",),
+        lambda options: not _has_filters((options.student.kind,)),
+        "without a cnn: give --student.kind=cnn",
     ),
     NoEffect(
         ("--distil.temperature", "--distil.t-squared"),

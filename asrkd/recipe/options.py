@@ -21,7 +21,7 @@ from asrkd.graph.options import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
 from asrkd.recipe.folders import fold_name
 from asrkd.recipe.no_effect import NO_EFFECT
@@ -92,10 +92,13 @@ class DoubtfulOptions:
 
 @dataclass(frozen=True)
 class EnsembleOptions:
-    """The teachers: same data and shape, different initialisation and data order."""
+    """The teachers: same data and size, different initialisation and data order, and different kinds where given."""
 
     size: int = 5
     """Number of teachers (M); 1: a single teacher, such as a large one for a small student."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of the teachers, as of teacher.kind: teacher i has number i of them, from the first again after the last.
+    Empty: all have teacher.kind."""
 
 
 @dataclass(frozen=True)

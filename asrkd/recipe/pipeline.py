@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from asrkd.errors import InputError, one_line_errors
 from asrkd.files import file_fingerprint
 from asrkd.lang.lexicon import CMUDICT, cmudict_version
 from asrkd.lang.text_rules import TextRules
-from asrkd.nnet import TrainOptions
+from asrkd.nnet import ModelOptions, TrainOptions, add_models
+from asrkd.nnet.models import Builder, require_kind
 from asrkd.recipe import (
     choice,
     evaluate,
@@ -35,10 +36,11 @@ from asrkd.recipe import (
     transfer_steps,
 )
 from asrkd.recipe import corpus as corpora
+from asrkd.recipe.added_models import model_source, require_executor, with_models
 from asrkd.recipe.command_line import run_recipe, stages_text
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER
-from asrkd.recipe.label_networks import label_training
+from asrkd.recipe.label_networks import label_model, label_training
 from asrkd.recipe.options import COMMON_OPTIONS, SpeechOptions, corpus_options
 from asrkd.recipe.run_options import with_absolute_paths
 from asrkd.recipe.training_python import training_interpreter, with_training_python
@@ -55,6 +57,7 @@ DEV_DATA = ("features/dev", "tree", "labels/dev", "losses/dev")
 
 def build_steps(corpus: Corpus, options: SpeechOptions, command: str) -> list[Step]:
     """Every step of the recipe in order. InputError if the corpus folder or a named file is missing."""
+    _require_kinds(options)
     first = _corpus_step(corpus, options)
     if options.folds is not None:
         return folds.build_steps(first, _run_steps, corpus, options, command)
@@ -74,7 +77,17 @@ def _run_steps(first: Step, corpus: Corpus, options: SpeechOptions, command: str
     ]
     names = {step.name for step in steps}
     steps += [step for step in _decoding_steps(corpus, options) if step.name not in names]
-    return [*steps, *_result_steps(corpus, options, command, steps)]
+    return with_models([*steps, *_result_steps(corpus, options, command, steps)])
+
+
+def _require_kinds(options: SpeechOptions) -> None:
+    """InputError for an architecture that nobody has, or that the executor's workers do not have."""
+    kinds = {"--teacher.kind": [options.teacher.kind], "--student.kind": [options.student.kind]}
+    kinds["--ensemble.kinds"] = list(options.ensemble.kinds)
+    for option, given in kinds.items():
+        for kind in given:
+            require_kind(kind, option)
+    require_executor(options, [kind for given in kinds.values() for kind in given])
 
 
 def _corpus_step(corpus: Corpus, options: SpeechOptions) -> Step:
@@ -241,7 +254,11 @@ def _teaching_steps(options: SpeechOptions) -> list[Step]:
             6,
             name,
             partial(networks.train_teacher, member, options),
-            {"member": member, "teacher": options.teacher, **_network_options(options)},
+            {
+                "member": member,
+                **_model_options("teacher", networks.teacher_model(member, options)),
+                **_network_options(options),
+            },
             TRAINING_DATA,
             content=networks.model_content,
             resumable=True,
@@ -313,7 +330,7 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
         student.step,
         partial(networks.train_student, student, options),
         {
-            "student": student.model,
+            **_model_options("student", student.model),
             "student_seed": student.seed,
             "distil": _distil_options(student, options),
             **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
@@ -476,11 +493,16 @@ def _network_options(options: SpeechOptions, training: TrainOptions | None = Non
     return {"context": options.context, "train": train, "seed": options.seed}
 
 
+def _model_options(name: str, model: ModelOptions) -> dict[str, Any]:
+    """Options that decide a network's shape, and the source of one that the recipe adds."""
+    return {name: model, **model_source(model)}
+
+
 def _label_options(options: SpeechOptions, num_rounds: int) -> dict[str, Any]:
     """Options of the networks that label the frames, in so many rounds."""
     network = _network_options(options, label_training(options))
     rounds = {"rounds": num_rounds, "epochs": options.labels.epochs}
-    return {"realign": options.realign, "labels": rounds, "teacher": options.teacher, **network}
+    return {"realign": options.realign, "labels": rounds, "teacher": label_model(options.teacher), **network}
 
 
 def _lexicon_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
@@ -536,12 +558,21 @@ def _with_real_paths(options: Any) -> dict[str, Any]:
     return {name: _real_path(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
-def main(corpus: Corpus, default: SpeechOptions, argv: list[str] | None = None) -> None:
-    """Run a recipe's stages; errors that a user can mend are one line and exit code 2."""
+def main(
+    corpus: Corpus,
+    default: SpeechOptions,
+    argv: list[str] | None = None,
+    models: Mapping[str, Builder] | None = None,
+) -> None:
+    """Run a recipe's stages; errors that a user can mend are one line and exit code 2.
+
+    `models` are architectures by name, for `--teacher.kind` and `--student.kind` (docs/how_to/models.md).
+    """
     arguments = sys.argv[1:] if argv is None else argv
     if argv is None:
         require_utf8_mode()
     with one_line_errors(corpus.program):
+        add_models(models or {})
         description, examples = _description(corpus), _examples(corpus, default)
         options = config.parse(default, arguments, corpus.program, description, COMMON_OPTIONS, examples)
         # `corpora` is in a stamp and stays as it was typed: its module makes its paths absolute (corpora/user.py).

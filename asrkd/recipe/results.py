@@ -17,7 +17,7 @@ from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe import run_options
 from asrkd.recipe.choice import MEASURE, resolve
 from asrkd.recipe.command_line import RESULTS_FILE
@@ -36,7 +36,7 @@ from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
 from asrkd.recipe.lang import lang_summary
 from asrkd.recipe.losses import rejected_before
-from asrkd.recipe.networks import REPORT_FILE
+from asrkd.recipe.networks import REPORT_FILE, teacher_model
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.students import BASELINE, DISTILLED, Student, students
@@ -254,10 +254,11 @@ def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Studen
 
 def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:
     if run.system == "ensemble":
-        return f"{len(run.models)} teachers, {options.posteriors.mean} mean"
+        kinds = f" of kinds {', '.join(options.ensemble.kinds)}" if options.ensemble.kinds else ""
+        return f"{len(run.models)} teachers{kinds}, {options.posteriors.mean} mean"
     student = student_of.get(run.name)
     if student is None:
-        return f"{_shape(options.teacher)}, hard labels"
+        return f"{_shape(teacher_model(int(run.system.rpartition('_')[2]), options))}, hard labels"
     inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
         return f"{_shape(student.model)}, hard labels{inputs}"
@@ -276,7 +277,9 @@ def _lattice_targets(options: SpeechOptions) -> str:
 
 def _shape(model: ModelOptions) -> str:
     dropout = f"dropout {model.dropout:g}" if model.dropout else "no dropout"
-    return f"{model.num_layers}×{model.hidden_dim}, {dropout}"
+    kind = "" if model.kind == "dnn" else f"{model.kind} "
+    norm = ", layer norm" if model.normalises and model.norm == "layer" else ""
+    return f"{kind}{model.num_layers}×{model.hidden_dim}, {dropout}{norm}"
 
 
 def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from asrkd.distil.loss import DistilOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe.options import SpeechOptions
 
 DISTILLED, BASELINE, BASELINE_DROPOUT, BASELINE_AUGMENTED = (

@@ -42,7 +42,7 @@ from asrkd.hmm.alignment import Alignment, Columns
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.lexicon import Lexicon
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe import labels, networks
 from asrkd.recipe.corpus import REJECTED_FILE
 from asrkd.recipe.cost_estimate import CostOptions, Rates, cost_estimate

@@ -17,7 +17,8 @@ from bench import Table, main, verdict
 
 from asrkd.nnet import ArrayInputs, HardTargets, TrainOptions, train_stacked
 from asrkd.nnet.devices import resolve_device
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 GPU_GOAL, CPU_GOAL = 2.0, 1.0

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from asrkd.distil.loss import DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run
 from asrkd.recipe.no_effect import LISTINGS, of_training
 from asrkd.recipe.seeds import MAX_SEED
@@ -226,6 +226,9 @@ class DigitsOptions:
     def _require_nothing_ignored(self) -> None:
         """Refuse options of a training that the run sets, so that none is ignored silently."""
         require_set_by_run(self)
+        for name, model in (("teacher", self.teacher.model), ("student", self.student.model)):
+            if model.kind != "dnn":
+                raise InputError(f"--{name}.model.kind: expected dnn, for the paper's digits, found {model.kind}")
         sections = {
             "teacher.train": self.teacher.train,
             "student.hard": self.student.hard,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the checkout: its recipes are not installed
 

@@ -11,7 +11,7 @@ from asrkd.data.corpora.mnist import NUM_CLASSES
 from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, LogitMatching
 from asrkd.distil.online import OnlineTargets
 from asrkd.nnet import HardTargets, Objective, TrainOptions
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from recipes.mnist.options import DigitsOptions
 

@@ -11,7 +11,8 @@ from asrkd.distil.ensemble import AveragedEnsemble
 from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import EnsemblePosteriors, write_store
 from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, evaluate, train
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 NUM_CLASSES = 10

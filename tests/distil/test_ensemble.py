@@ -9,7 +9,8 @@ from torch import Tensor
 from asrkd.distil.ensemble import AveragedEnsemble, combine, disagreement, measure_disagreement
 from asrkd.errors import InputError
 from asrkd.nnet import ArrayInputs, evaluate
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 SHAPE = ModelOptions(hidden_dim=8, num_layers=2, dropout=0.0)

@@ -23,7 +23,8 @@ from asrkd.distil.loss import Distillation, DistilOptions
 from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.nnet import TrainOptions, train
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 
 Dump = dict[str, NDArray]
 UTTERANCES = toy_posteriors.Frames()

@@ -20,9 +20,10 @@ from asrkd.distil.online import OnlineTargets
 from asrkd.errors import InputError
 from asrkd.nnet import Augmentation, AugmentOptions, TrainOptions, train, train_stacked
 from asrkd.nnet.augment import MelAxis
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.inputs import ArrayInputs, Batch, BatchObjective
 from asrkd.nnet.losses import mixed_label_cross_entropy
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 IDS = torch.tensor([3, 1, 4, 15, 92, 65])

@@ -44,7 +44,8 @@ from asrkd.lang.phones import SILENCE
 from asrkd.lang.sphinx_lm import MAGIC, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon, train_pieces
 from asrkd.nnet.checkpoint import Progress, load_checkpoint, save_checkpoint, start_precision
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.recipe.evaluate import tuned, tuning_results

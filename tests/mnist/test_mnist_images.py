@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asrkd.errors import InputError
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 from recipes.mnist.images import JitteredImages, mean_logits, member_logits
 

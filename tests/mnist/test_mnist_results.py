@@ -13,7 +13,7 @@ from toy_digits import SMALL
 
 from asrkd.data.corpora.mnist import NUM_CLASSES, SIDE, Digits
 from asrkd.files import read_json
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe.network_cost import Network
 from recipes.mnist.data import DigitData
 from recipes.mnist.estimate import MeasuredRun, MeasuredTraining, TrainingKind, extrapolate, training_flop

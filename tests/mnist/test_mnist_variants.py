@@ -9,7 +9,7 @@ import torch
 from toy_digits import NUM_TRAIN, SMALL, students_by_name
 
 from asrkd.errors import InputError
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from recipes.mnist.descriptions import describe, trainings
 from recipes.mnist.options import DigitsOptions
 from recipes.mnist.recipe import FULL, QUICK

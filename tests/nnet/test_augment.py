@@ -13,9 +13,10 @@ from asrkd.distil.loss import LogitMatching
 from asrkd.errors import InputError
 from asrkd.nnet import ArrayInputs, Augmentation, AugmentOptions, HardTargets, TrainOptions, train, train_stacked
 from asrkd.nnet.augment import MelAxis, interpolate, level, mixed
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.inputs import Batch
 from asrkd.nnet.losses import mixed_label_cross_entropy
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 FRAMES, FEATURES, SIZE = 7, 40, 50

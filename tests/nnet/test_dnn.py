@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from asrkd.errors import InputError
 from asrkd.files import load_tensors, save_tensors
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 SMALL = ModelOptions(hidden_dim=16, num_layers=2, dropout=0.0)

@@ -15,8 +15,9 @@ from asrkd.features.joined import JoinedFrames
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, train, trainer
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.mixing import ExtraExamples, Mixture
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.sharded_data import ShardedData
 from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import SINGLE_PROCESS

@@ -18,7 +18,8 @@ from asrkd.errors import InputError
 from asrkd.features.splicing import SplicedFrames, Windows
 from asrkd.features.store import FrameStore
 from asrkd.nnet import ArrayInputs, DevSet, HardTargets, TrainOptions, TrainResult, train, train_stacked, trainer
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.sharded_data import Shard, ShardedData
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.nnet.training_data import TrainingData

@@ -16,7 +16,8 @@ from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions
 from asrkd.errors import InputError
 from asrkd.nnet import ArrayInputs, HardTargets, Objective, TrainOptions, train, train_stacked
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.stacked import StackedEnsemble
 
 SHAPE = ModelOptions(hidden_dim=24, num_layers=2, dropout=0.4, input_dropout=0.1, max_norm=1.2)

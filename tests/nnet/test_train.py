@@ -21,7 +21,8 @@ from asrkd.nnet import (
 )
 from asrkd.nnet.checkpoint import CHECKPOINT_NAME
 from asrkd.nnet.cuda_graph import can_use_cuda_graph
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.options import num_stalls
 from asrkd.nnet.training_data import TrainingData
 from asrkd.workflow.distributed import SINGLE_PROCESS, ProcessGroup

@@ -12,7 +12,8 @@ from asrkd.distil.compression import StoreOptions
 from asrkd.errors import InputError
 from asrkd.files import write_json
 from asrkd.nnet import TrainOptions
-from asrkd.nnet.dnn import AcousticDnn, ModelOptions
+from asrkd.nnet.dnn import AcousticDnn
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe.cost_estimate import Cost, CostOptions, Rates, cost_estimate, measure_rates, measured_costs
 from asrkd.recipe.cost_estimate import options_of_run as estimate_of_run
 from asrkd.recipe.memory_estimate import ID_BYTES, ID_BYTES_IN_SHARDS, PROCESS_BYTES, UTTERANCE_BYTES
@@ -45,6 +46,18 @@ def test_a_network_counts_as_the_model_does() -> None:
     assert network.forward_flop == 2 * model.macs_per_frame == 2 * (60 + 25 + 35)
     # gradients of the weights of all layers, and of the inputs of all layers but the first
     assert network.training_flop == 240 + 240 + 2 * (25 + 35)
+
+
+@pytest.mark.parametrize("kind", ["dnn", "cnn", "tdnn"])
+def test_a_network_of_any_kind_counts_as_the_model_does(kind: str) -> None:
+    network = Network(26 * 40, 30, ModelOptions(16, 3, kind=kind), frame_dim=40)
+    model = network.build()
+    assert (network.parameters, network.macs) == (model.num_parameters, model.macs_per_frame)
+    options, rates = replace(SMALL, context=11), Rates(1e9, 1e9, 1e9, measured=False)
+    costs = cost_estimate(replace(options, teacher=replace(SMALL.teacher, kind=kind)), rates)
+    plain = cost_estimate(options, rates)
+    assert costs[1] == plain[1], "labels come from feed-forward networks whatever the teachers are"
+    assert (costs[2].flop == plain[2].flop) == (kind == "dnn")
 
 
 def test_costs_by_hand() -> None:

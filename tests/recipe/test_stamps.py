@@ -252,6 +252,10 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
     "students.sweep_dropouts": {"students.sweep_dropouts": (0.1,)},
     "students.baseline_dropouts": {"students.baseline_dropouts": (0.1, 0.3)},
+    **{f"{network}.kind": {f"{network}.kind": "cnn"} for network in ("teacher", "student")},
+    **{f"{network}.norm": {f"{network}.norm": "layer"} for network in ("teacher", "student")},
+    **{f"{network}.filters": {f"{network}.kind": "cnn", f"{network}.filters": 8} for network in ("teacher", "student")},
+    "ensemble.kinds": {"ensemble.kinds": ("dnn", "cnn")},
     "students.epochs": {"students.epochs": 30},
     "students.weight_decay": {"students.weight_decay": 0.1},
     "students.beta2": {"students.beta2": 0.99},
@@ -340,6 +344,8 @@ def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOpti
     if LATTICE.items() < OTHER_VALUES.get(path, {}).items():
         return with_values(options, LATTICE)  # type: ignore[no-any-return]
     section, _, name = path.rpartition(".")
+    if name == "filters":
+        return with_values(options, {f"{section}.kind": "cnn"})  # type: ignore[no-any-return]
     distortion = {"warp_range": "warp", "gain_range": "gain", "tilt_range": "gain"}.get(name, "mask")
     if section != "students.augment" or name in ("mix", "warp", "mask", "gain"):
         return options

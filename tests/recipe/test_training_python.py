@@ -18,7 +18,7 @@ from asrkd.features.splicing import SplicedFrames
 from asrkd.files import load_tensors, read_json
 from asrkd.nnet import TrainOptions
 from asrkd.nnet.devices import require_device
-from asrkd.nnet.dnn import ModelOptions
+from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe import command_line, training_python
 from asrkd.recipe.label_networks import PRECISION_FILE, train_label_network
 from asrkd.recipe.options import ContextOptions, LabelOptions, SpeechOptions
