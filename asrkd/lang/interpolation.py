@@ -2,57 +2,55 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
-from asrkd.lang.ngram import BOS, NEVER_LOG10, Entry, NgramModel, power_of_ten
-from asrkd.lang.pruning import MIN_LEFT, by_history, explicit_and_lower
+from asrkd.lang.closed_ngrams import ClosedModel, ClosedNgrams
+from asrkd.lang.kneser_ney import Floats
+from asrkd.lang.ngram import BOS, NgramModel
+from asrkd.lang.ngram_counts import Ints
+from asrkd.lang.pruning import MIN_LEFT
 
 
 def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
     """A back-off model of (1 - weight) · p_first(w | h) + weight · p_second(w | h).
 
-    It has the n-grams of both models, each with the interpolated probability. Back-off weights make every history
-    sum to one. An n-gram that neither model has gets its probability by backing off, which is nearly the interpolated
-    one (SRILM's static interpolation, `ngram -mix-lm`). A word that one model does not have has probability 0 there.
+    It has the n-grams of both models and their parts, each with the interpolated probability. Back-off weights make
+    every history sum to one. An n-gram that neither model has gets its probability by backing off, which is nearly the
+    interpolated one (SRILM's static interpolation, `ngram -mix-lm`). A word that one model does not have has
+    probability 0 there.
     """
-    tables: list[dict[str, Entry]] = []
-    for keys in _keys(first, second):
-        tables.append({key: Entry(_log10_prob(first, second, weight, key), 0.0) for key in keys})
-        _set_backoffs(NgramModel(tuple(tables)))
-    return NgramModel(tuple(tables))
-
-
-def _keys(first: NgramModel, second: NgramModel) -> list[dict[str, None]]:
-    """The n-grams of both by their length, and every history of a longer n-gram: ARPA files need not have it."""
-    tables: list[dict[str, None]] = []
-    for n in range(max(first.order, second.order), 0, -1):
-        keys = {key: None for model in (first, second) if n <= model.order for key in model.tables[n - 1]}
-        tables.insert(0, keys | dict.fromkeys(by_history(tables[0]) if tables else ()))
-    return tables
-
-
-def _log10_prob(first: NgramModel, second: NgramModel, weight: float, key: str) -> float:
-    if key == BOS:
-        return NEVER_LOG10
-    *history, word = key.split(" ")
-    probs = [
-        power_of_ten(model.log10_prob(history, word)) if word in model.tables[0] else 0.0 for model in (first, second)
+    models = ClosedModel.of(first), ClosedModel.of(second)
+    words = tuple(sorted({*models[0].words, *models[1].words}))
+    ngrams = _union(models, words)
+    mixed = [
+        (1.0 - weight) * one + weight * other
+        for one, other in zip(*(model.probs_of(ngrams, words) for model in models), strict=True)
     ]
-    total = (1.0 - weight) * probs[0] + weight * probs[1]
-    # At most 0: rounding, or a model that does not sum to one, may give more.
-    return min(max(math.log10(total), NEVER_LOG10), 0.0) if total > 0.0 else NEVER_LOG10
+    mixed[0][words.index(BOS)] = 0.0
+    # At most 1: rounding, or a model that does not sum to one, may give more.
+    probs = [np.minimum(prob, 1.0) for prob in mixed]
+    return ngrams.arrays(words, probs, _weights(ngrams, probs)).model()
 
 
-def _set_backoffs(model: NgramModel) -> None:
-    """Back-off weights of the histories of the longest n-grams.
+def _union(models: tuple[ClosedModel, ClosedModel], words: tuple[str, ...]) -> ClosedNgrams:
+    """The n-grams of both models by the numbers of all words."""
+    number = {word: position for position, word in enumerate(words)}
+    tables: list[list[Ints]] = [[] for _ in range(max(len(model.probs) for model in models))]
+    for model in models:
+        renumbered = np.array([number[word] for word in model.words], dtype=np.int64)
+        for n, table in enumerate(model.ngrams.tables):
+            tables[n].append(renumbered[table])
+    return ClosedNgrams.of([np.concatenate(parts) for parts in tables], len(words))
 
-    A weight is the probability that the n-grams of the history leave to all other words, divided by the probability
-    that the shorter history gives to those words.
-    """
-    if model.order < 2:
-        return
-    shorter = model.tables[-2]
-    for history, ngrams in by_history(model.tables[-1]).items():
-        explicit, lower = explicit_and_lower(model, history, ngrams)
-        left, left_lower = (max(1.0 - sum(probs), MIN_LEFT) for probs in (explicit, lower))
-        shorter[history] = Entry(shorter[history].log10_prob, math.log10(left / left_lower))
+
+def _weights(ngrams: ClosedNgrams, probs: list[Floats]) -> list[Floats]:
+    """Back-off weights: the probability that the n-grams of a history leave to all other words, divided by the
+    probability that the shorter history gives to those words."""
+    weights = [np.ones(len(table)) for table in ngrams.tables]
+    for n in range(1, len(ngrams.tables)):
+        row, size = ngrams.histories[n], len(ngrams.tables[n - 1])
+        sums = np.bincount(row, probs[n], size), np.bincount(row, probs[n - 1][ngrams.suffixes[n]], size)
+        left, left_lower = (np.maximum(1.0 - one, MIN_LEFT) for one in sums)
+        has_ngrams = np.bincount(row, minlength=size) > 0
+        weights[n - 1][has_ngrams] = (left / left_lower)[has_ngrams]
+    return weights

@@ -74,7 +74,7 @@ class NgramArrays:
 
     def _unigrams(self) -> Ints:
         """Words, `</s>`, `<unk>`, `<s>`."""
-        last = [self.words.index(word) for word in (EOS, UNK, BOS)]
+        last = [self.words.index(word) for word in (EOS, UNK, BOS) if word in self.words]
         return np.concatenate([np.delete(np.arange(len(self.words)), last), last])
 
     def _in_text_order(self, n: int, chosen: NDArray[np.bool_] | None) -> Ints:

@@ -7,12 +7,20 @@ rescored with the whole model (`asrkd.decode.rescore`).
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from asrkd.lang.ngram import BOS, EOS, UNK, Entry, NgramModel, power_of_ten
+import numpy as np
+from numpy.typing import NDArray
 
-LN10 = math.log(10.0)
+from asrkd.lang.closed_ngrams import ClosedModel
+from asrkd.lang.kneser_ney import NgramArrays, NgramTable, whole_histories
+from asrkd.lang.ngram import BOS, EOS, UNK, NgramModel
+from asrkd.lang.ngram_counts import BLOCK, Ints
+
+Floats = NDArray[np.floating[Any]]
+Chosen = NDArray[np.bool_]
 # Histories whose n-grams leave less probability than this to all other words are not pruned: it is rounding error.
 MIN_LEFT = 1e-6
 
@@ -40,86 +48,104 @@ def prune_by_entropy(model: NgramModel, threshold: float) -> NgramModel:
     pruned trigrams have thresholds of 1e-7 and 3e-7. The histories of longer n-grams are not removed. New back-off
     weights make all probabilities of a history sum to one.
     """
-    remaining: list[dict[str, Entry]] = [dict(table) for table in model.tables]
-    for n in range(model.order, 1, -1):
-        needed = {_history(key) for key in remaining[n]} if n < model.order else set()
-        for history, ngrams in by_history(remaining[n - 1]).items():
-            for key in _prunable(model, history, ngrams, threshold):
-                if key not in needed:
-                    del remaining[n - 1][key]
-    return _with_backoffs(model, remaining)
+    return prune_arrays(ClosedModel.of(model).arrays(), threshold)
 
 
-def _history(key: str) -> str:
-    return key.rpartition(" ")[0]
+def prune_arrays(arrays: NgramArrays, threshold: float, block: int = BLOCK) -> NgramModel:
+    """As `prune_by_entropy`, of models with more n-grams than dictionaries can hold; 0 removes nothing.
+
+    Memory: some 20 bytes for each n-gram that is not of the longest ones, a byte for those, and the n-grams that remain
+    as dictionaries.
+    """
+    if not threshold:
+        return arrays.model()
+    probs = _history_probs(arrays)
+    chosen: list[Chosen] = [np.ones(len(table.word), dtype=np.bool_) for table in arrays.tables]
+    for n in range(len(arrays.tables), 1, -1):
+        histories = arrays.tables[n].history[chosen[n]] if n < len(arrays.tables) else np.empty(0, dtype=np.int32)
+        for part in _parts(arrays, n, block):
+            remaining = ~_prunable(part, probs[n - 2], threshold)
+            chosen[n - 1][part.rows] = remaining
+        chosen[n - 1][histories] = True  # of longer n-grams that remain
+    return arrays.model(chosen, _weights(arrays, chosen, block))
 
 
-def by_history(table: Iterable[str]) -> dict[str, list[str]]:
-    """The n-grams of each history."""
-    ngrams: dict[str, list[str]] = defaultdict(list)
-    for key in table:
-        ngrams[_history(key)].append(key)
-    return ngrams
+@dataclass(frozen=True)
+class _Part:
+    """The n-grams of some histories: `row` counts from the first history, `begin`."""
+
+    rows: slice
+    begin: int
+    row: Ints
+    prob: Floats
+    lower: Floats
+    """p(w | h without its oldest word)."""
+    gamma: Floats
+    """Of the histories."""
+    left_lower: Floats
+    """What `lower` leaves to the other words, by histories."""
+
+    @property
+    def histories(self) -> slice:
+        return slice(self.begin, self.begin + len(self.gamma))
 
 
-def _prunable(model: NgramModel, history: str, ngrams: Sequence[str], threshold: float) -> Iterator[str]:
-    """The n-grams of one history that may be removed. With p = p(w | h), p' = p(w | h') and the back-off weight a,
+def _parts(arrays: NgramArrays, n: int, block: int) -> Iterator[_Part]:
+    table, shorter, gammas = arrays.tables[n - 1], arrays.tables[n - 2].prob, arrays.gammas[n - 1]
+    for start, stop in whole_histories(table.history, block):
+        history, lower = table.history[start:stop], shorter[table.suffix[start:stop]]
+        begin, end = int(history[0]), int(history[-1]) + 1
+        row = history - begin
+        left_lower = 1.0 - np.bincount(row, lower)
+        yield _Part(slice(start, stop), begin, row, table.prob[start:stop], lower, gammas[begin:end], left_lower)
+
+
+def _history_probs(arrays: NgramArrays) -> list[Floats]:
+    """The probability of each n-gram, of all but the longest. Sentences begin as often as they end."""
+    first = np.array(arrays.tables[0].prob)
+    first[arrays.words.index(BOS)] = first[arrays.words.index(EOS)]
+    probs = [first]
+    for table in arrays.tables[1:-1]:
+        probs.append(probs[-1][table.history] * table.prob)
+    return probs
+
+
+def _prunable(part: _Part, history_probs: Floats, threshold: float) -> Chosen:
+    """Which n-grams may be removed. With p = p(w | h), p' = p(w | h') and the back-off weight a of h,
 
         D = p(h) (p (log p - log p' - log a') + (log a - log a') left),   a' = (left + p) / (left' + p')
 
     where left and left' are the probabilities of all words without an n-gram here, given h and h'; a = left / left'.
     """
-    explicit, lower = explicit_and_lower(model, history, ngrams)
-    left_lower = 1.0 - sum(lower)
-    if left_lower < MIN_LEFT:
-        return
-    left = power_of_ten(_backoff(model, history)) * left_lower
-    log_weight = math.log(left / left_lower)
-    p_history = _history_prob(model, history.split(" "))
-    bound = math.log1p(threshold)
-    for key, p, p_lower in zip(ngrams, explicit, lower, strict=True):
-        log_new = math.log((left + p) / (left_lower + p_lower))
-        divergence = p * (math.log(p) - math.log(p_lower) - log_new) + (log_weight - log_new) * left
-        if p_history * divergence < bound:
-            yield key
+    usable = part.left_lower >= MIN_LEFT
+    left_lower = np.where(usable, part.left_lower, 1.0)
+    left = part.gamma * left_lower
+    log_new = np.log((left[part.row] + part.prob) / (left_lower[part.row] + part.lower))
+    divergence = part.prob * (np.log(part.prob) - np.log(part.lower) - log_new)
+    divergence += (np.log(part.gamma)[part.row] - log_new) * left[part.row]
+    prunable = history_probs[part.histories][part.row] * divergence < math.log1p(threshold)
+    return np.asarray(prunable & usable[part.row])
 
 
-def explicit_and_lower(model: NgramModel, history: str, ngrams: Sequence[str]) -> tuple[list[float], list[float]]:
-    """p(w | h), as stored, and p(w | h without its oldest word), by backing off, of each n-gram of a history."""
-    shorter = history.split(" ")[1:]
-    table = model.tables[len(shorter) + 1]
-    explicit = [power_of_ten(table[key].log10_prob) for key in ngrams]
-    return explicit, [power_of_ten(model.log10_prob(shorter, key.rpartition(" ")[2])) for key in ngrams]
+def _weights(arrays: NgramArrays, chosen: list[Chosen], block: int) -> list[Floats]:
+    """Back-off weights with which the probabilities of a history sum to one again."""
+    weights: list[Floats] = [arrays.gammas[0]]
+    pruned = np.array(arrays.tables[0].prob)  # of the n-grams of the order below, backing off where one is removed
+    for n in range(2, len(arrays.tables) + 1):
+        table, new = arrays.tables[n - 1], np.array(arrays.gammas[n - 1])
+        for part in _parts(arrays, n, block):
+            remains = chosen[n - 1][part.rows]
+            left = part.gamma * np.maximum(part.left_lower, MIN_LEFT) + np.bincount(part.row, part.prob * ~remains)
+            others = pruned[table.suffix[part.rows]] * remains
+            left_lower = 1.0 - np.bincount(part.row, others)
+            usable = (left_lower >= MIN_LEFT) & chosen[n - 2][part.histories]
+            new[part.histories][usable] = left[usable] / left_lower[usable]
+        weights.append(new)
+        if n < len(arrays.tables):
+            pruned = _pruned_probs(table, chosen[n - 1], np.where(chosen[n - 2], new, 1.0), pruned)
+    return weights
 
 
-def _backoff(model: NgramModel, history: str) -> float:
-    entry = model.tables[history.count(" ")].get(history)
-    return entry.log10_backoff if entry is not None else 0.0
-
-
-def _history_prob(model: NgramModel, words: Sequence[str]) -> float:
-    """The probability of a history. Sentences begin as often as they end, so `<s>` has that of `</s>`."""
-    total = model.log10_prob([], EOS if words[0] == BOS else words[0])
-    for i in range(1, len(words)):
-        total += model.log10_prob(words[:i], words[i])
-    return power_of_ten(total)
-
-
-def _with_backoffs(model: NgramModel, remaining: Sequence[dict[str, Entry]]) -> NgramModel:
-    """A model of the remaining n-grams, with back-off weights that make the probabilities of a history sum to one."""
-    tables: list[dict[str, Entry]] = [dict(table) for table in remaining]
-    pruned = NgramModel(tuple(tables))
-    for n in range(2, model.order + 1):
-        for history, ngrams in by_history(model.tables[n - 1]).items():
-            entry = tables[n - 2].get(history)
-            if entry is None:
-                continue
-            explicit, lower = explicit_and_lower(model, history, ngrams)
-            left = power_of_ten(entry.log10_backoff) * max(1.0 - sum(lower), MIN_LEFT)
-            left += sum(p for key, p in zip(ngrams, explicit, strict=True) if key not in remaining[n - 1])
-            shorter = history.split(" ")[1:]
-            words = [key.rpartition(" ")[2] for key in ngrams if key in remaining[n - 1]]
-            left_lower = 1.0 - sum(power_of_ten(pruned.log10_prob(shorter, word)) for word in words)
-            if left_lower >= MIN_LEFT:
-                tables[n - 2][history] = Entry(entry.log10_prob, math.log10(left / left_lower))
-    return pruned
+def _pruned_probs(table: NgramTable, chosen: Chosen, weights: Floats, lower: Floats) -> Floats:
+    backed_off = weights[table.history] * lower[table.suffix]
+    return np.where(chosen, table.prob, backed_off)

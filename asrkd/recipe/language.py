@@ -11,14 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
-from asrkd.lang.array_pruning import prune_arrays
 from asrkd.lang.g2p import pronounce
 from asrkd.lang.interpolation import interpolate
 from asrkd.lang.kneser_ney import estimate_arrays, estimate_kneser_ney
 from asrkd.lang.lexicon import CMUDICT, Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
 from asrkd.lang.ngram import EOS, NEVER_LOG10, NgramModel, read_arpa
 from asrkd.lang.options import LangOptions
-from asrkd.lang.pruning import prune_by_entropy, restrict, top_words
+from asrkd.lang.pruning import prune_arrays, prune_by_entropy, restrict, top_words
 from asrkd.lang.sphinx_lm import is_sphinx_lm, read_sphinx_lm
 from asrkd.lang.subword import subword_lexicon
 from asrkd.lang.tags import is_tag, noise_phones, parse_tags

@@ -47,10 +47,10 @@ from asrkd.graph.grammar import grammar_fst
 from asrkd.graph.hmm_states import FINAL_LABEL
 from asrkd.graph.on_demand import GrammarWalk
 from asrkd.graph.pronunciations import backoff_label, word_labels
-from asrkd.lang.array_pruning import prune_arrays
 from asrkd.lang.kneser_ney import estimate_arrays
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.ngram import read_arpa
+from asrkd.lang.pruning import prune_arrays
 from asrkd.recipe.corpus import PATHS_FILE, Corpus, list_sources
 from asrkd.recipe.labels import load_hmm
 from asrkd.recipe.options import SpeechOptions

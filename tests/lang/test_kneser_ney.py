@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from asrkd.errors import InputError
 from asrkd.lang import ngram_counts
-from asrkd.lang.array_pruning import prune_arrays
 from asrkd.lang.kneser_ney import estimate_arrays, estimate_kneser_ney
 from asrkd.lang.ngram import BOS, EOS, UNK
 from asrkd.lang.ngram_counts import Scratch, count_ngrams, number_words
-from asrkd.lang.pruning import prune_by_entropy
+from asrkd.lang.pruning import prune_arrays, prune_by_entropy
 
 Sentences = list[list[str]]
 texts = st.lists(st.lists(st.sampled_from("ABCDE"), max_size=7), min_size=1, max_size=20)
