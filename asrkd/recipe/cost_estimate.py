@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from asrkd.nnet.precision import resolve_precision
 from asrkd.nnet.stacked import StackedEnsemble
 from asrkd.options import NoEffect, require_set_by_run, set_by_run
 from asrkd.recipe.label_networks import label_model
-from asrkd.recipe.memory_estimate import label_bytes, posterior_bytes, training_bytes
+from asrkd.recipe.memory_estimate import alignment_bytes, posterior_bytes, training_bytes, tree_bytes
 from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.recipe.trained import training_dir
 from asrkd.workflow.steps import STAMP_FILE, Record, first_difference
@@ -161,28 +161,31 @@ class Rates:
 
 
 def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
-    """Costs of features, the labels' networks, teachers, posteriors and the student, in this order."""
+    """Costs of features, the networks of stages 4 and 5, teachers, posteriors and the student, in this order."""
     teacher, student = options.network(options.teacher), options.network(options.student)
     labels = options.network(label_model(options.teacher))
     top_k = min(options.posteriors.top_k, options.senones)
     row_bytes = bytes_of_row(top_k, len(options.posteriors.temperatures))
     feature_bytes = FLOAT_BYTES * options.frames * options.features
     monophone = replace(labels, outputs=STATES_PER_PHONE * options.phones)
-    rounds = options.mono_rounds * monophone.training_flop + options.tree_rounds * labels.training_flop
-    labels_flop = float(rounds) * options.frames * options.label_epochs
+
+    def labelling(part: str, network: Network, rounds: int, memory: Callable[..., int]) -> Cost:
+        """One process trains the networks of a stage in turn: each learns the alignment of the network before it."""
+        flop = float(rounds * network.training_flop) * options.frames * options.label_epochs
+        sizes = options.train, options.frames, options.features, options.utterances
+        return Cost(part, flop, flop / rates.teacher, memory_bytes=memory(network, *sizes))
 
     def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
         flop = float(network.training_flop) * options.frames * options.train.epochs * number
         memory = training_bytes(network, options.train, options.frames, options.features, options.utterances, targets)
         return Cost(part, flop, flop / rate, number, FLOAT_BYTES * network.parameters * number, memory)
 
-    labels_memory = label_bytes(labels, options.train, options.frames, options.features, options.utterances)
     teachers = training(teacher, options.teachers, rates.teacher, "teachers", 0)
     scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
     return [
         Cost("features", disk_bytes=feature_bytes),
-        # One process trains these networks in turn: each learns the alignment of the network before it.
-        Cost("labels", labels_flop, labels_flop / rates.teacher, memory_bytes=labels_memory),
+        labelling("align", monophone, options.mono_rounds, alignment_bytes),
+        labelling("tree", labels, options.tree_rounds, tree_bytes),
         teachers,
         Cost(
             "posteriors",
@@ -300,13 +303,18 @@ def measured_costs(exp_dir: Path, num_teachers: int) -> dict[str, Cost]:
     """Seconds and bytes of a run's parts, under the names of `cost_estimate`."""
     folders = {
         "features": [exp_dir / "features" / "train"],
-        "labels": [exp_dir / "align", exp_dir / "tree"],
+        "align": [exp_dir / "align"],
+        "tree": [exp_dir / "tree"],
         "teachers": [exp_dir / "teachers" / str(member) for member in range(num_teachers)],
         "posteriors": [exp_dir / "posteriors"],
         "student": [training_dir(exp_dir / "students" / "distilled")],
     }
     # The estimate counts neither alignments and trees on the disk, nor the time of reading audio.
-    patterns = {"features": "store/*.safetensors", "labels": "no file", "posteriors": "store/*.safetensors"}
+    patterns = {
+        "features": "store/*.safetensors",
+        **dict.fromkeys(("align", "tree"), "no file"),
+        "posteriors": "store/*.safetensors",
+    }
     costs = {}
     for part, outputs in folders.items():
         finished = [folder for folder in outputs if (folder / STAMP_FILE).is_file()]

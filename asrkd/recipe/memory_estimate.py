@@ -55,13 +55,22 @@ def scoring_bytes(network: Network, models: int = 1) -> int:
     return FLOAT_BYTES * CHUNK * (network.input_dim + models * of_model)
 
 
-def label_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
-    """Of stages 4 and 5: networks train, frames are counted, and batches are aligned."""
+def alignment_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
+    """Of stage 4: networks train, and batches of utterances are aligned."""
     of_corpus = (ALIGNED_UTTERANCE_BYTES - UTTERANCE_BYTES) * utterances
     training = training_bytes(network, train, frames, features, utterances) + of_corpus
+    return int(max(training, PROCESS_BYTES + ALIGNED_UTTERANCE_BYTES * utterances + _search_bytes(network)))
+
+
+def tree_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
+    """Of stage 5: as stage 4, and triphones are counted; what has counted aligns."""
     counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES) + ALIGNED_UTTERANCE_BYTES * utterances
-    # A process that searches is forked from the one that has trained and counted, and has its memory too.
-    return int(max(training, counting) + SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES))
+    aligning = alignment_bytes(network, train, frames, features, utterances)
+    return int(max(aligning, counting + _search_bytes(network)))
+
+
+def _search_bytes(network: Network) -> float:
+    return SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES)
 
 
 def posterior_bytes(network: Network, models: int, utterances: int) -> int:

@@ -142,7 +142,7 @@ def estimated(frames: int, options: Options) -> dict[str, int]:
         device="cpu",
     )
     costs = {cost.part: cost.memory_bytes for cost in cost_estimate(chosen, Rates(1.0, 1.0, 1.0, measured=False))}
-    of_step = {"align": "labels", "tree": "labels"} if options.search else {}  # of a process that searches
+    of_step = {"align": "align", "tree": "tree"} if options.search else {}  # of a process that searches
     of_step |= {"teachers/0": "teachers", "teachers/1": "teachers"}
     of_step |= {"posteriors": "posteriors", "students/distilled": "student"}
     return {step: costs[part] for step, part in of_step.items()}
