@@ -56,14 +56,14 @@ def scoring_bytes(network: Network, models: int = 1) -> int:
 
 
 def alignment_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
-    """Of stage 4: networks train, and batches of utterances are aligned."""
+    """Of stage 4: a process that searches is forked from the one that has trained, and has its memory too."""
     of_corpus = (ALIGNED_UTTERANCE_BYTES - UTTERANCE_BYTES) * utterances
     training = training_bytes(network, train, frames, features, utterances) + of_corpus
-    return int(max(training, PROCESS_BYTES + ALIGNED_UTTERANCE_BYTES * utterances + _search_bytes(network)))
+    return int(training + _search_bytes(network))
 
 
 def tree_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
-    """Of stage 5: as stage 4, and triphones are counted; what has counted aligns."""
+    """Of stage 5: as stage 4, and triphones are counted before it."""
     counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES) + ALIGNED_UTTERANCE_BYTES * utterances
     aligning = alignment_bytes(network, train, frames, features, utterances)
     return int(max(aligning, counting + _search_bytes(network)))
