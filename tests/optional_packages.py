@@ -34,6 +34,8 @@ OPTIONAL = frozenset(
         "lhotse",
         "markupsafe",
         "matplotlib",
+        "onnx",
+        "onnxruntime",
         "sentencepiece",
         "soundfile",
         "torchaudio",

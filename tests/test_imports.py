@@ -39,6 +39,7 @@ LAYERS = [
     "decode",
     "scoring",
     "report",
+    "runtime",
     "recipe",
     "commands",
     "mnist",

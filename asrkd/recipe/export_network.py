@@ -1,0 +1,116 @@
+"""A trained network as an ONNX graph that needs nothing around it (`asrkd.runtime.acoustic` says what it computes).
+
+The whole graph is a torch module, exported by `torch.onnx`: so any network goes through, whatever its layers, and what
+is exported can be run by torch, too. Written layer by layer it would be as small, and know one kind of network.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asrkd.errors import InputError
+from asrkd.features.splicing import LEFT_CONTEXT_FRAMES, RIGHT_CONTEXT_FRAMES
+
+OPSET = 17  # onnxruntime 1.13 reads it
+INPUTS = ("feats", "sums", "count", "running", "context")
+OUTPUT = "scores"
+MIN_DEVIATION = 1e-2  # as asrkd.features.fbank, which needs Lhotse
+
+
+class ScoresOfFrames(nn.Module):
+    """Log-mel frames -> log-posteriors minus log-priors."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        log_prior: Tensor,
+        left: int = LEFT_CONTEXT_FRAMES,
+        right: int = RIGHT_CONTEXT_FRAMES,
+        normalises: bool = True,
+    ) -> None:
+        """`network`: inputs [N, (left + 1 + right) · F] -> logits [N, C]; log_prior [C]."""
+        super().__init__()
+        self.network = network
+        self.left, self.right = left, right
+        self.normalises = normalises
+        self.register_buffer("log_prior", log_prior.clone())
+        self.register_buffer("offsets", torch.arange(-left, right + 1))
+
+    def forward(self, feats: Tensor, sums: Tensor, count: Tensor, running: Tensor, context: Tensor) -> Tensor:
+        """As `asrkd.runtime.acoustic` describes."""
+        frames = self._normalised(feats, sums, count, running) if self.normalises else feats
+        last = frames.shape[0] - 1
+        rows = torch.arange(frames.shape[0], device=feats.device)
+        rows = rows[(rows >= context[0]) & (rows <= last - context[1])]
+        spliced = frames[(rows.unsqueeze(1) + self.offsets).clamp(min=0, max=last)]
+        logits = self.network(spliced.flatten(1))
+        return F.log_softmax(logits, dim=1) - self.log_prior
+
+    def _normalised(self, feats: Tensor, sums: Tensor, count: Tensor, running: Tensor) -> Tensor:
+        frames = feats.double()
+        sums_so_far = torch.cat([sums.reshape(1, -1), torch.cat([frames, frames * frames], dim=1)]).cumsum(0)
+        taken = torch.arange(1, frames.shape[0] + 1, device=feats.device) * running
+        mean, square = (sums_so_far[taken] / (count + taken).unsqueeze(1)).chunk(2, dim=1)
+        deviation = (square - mean * mean).clamp(min=0.0).sqrt().clamp(min=MIN_DEVIATION)
+        return ((frames - mean) / deviation).float()
+
+
+def write_onnx(scores: ScoresOfFrames, num_features: int, path: Path) -> None:
+    """Write the graph in float32, with any number of frames. InputError where torch cannot export the network."""
+    example = (
+        torch.randn(60, num_features),
+        torch.stack([torch.zeros(num_features), torch.ones(num_features)]).double() * 100,
+        torch.tensor([100.0]).double(),
+        torch.tensor([1]),
+        torch.tensor([2, 3]),
+    )
+    if not scores.normalises:
+        # The exporter removes inputs that nothing reads; every graph has the same.
+        scores = _WithUnusedInputs(scores)  # type: ignore[assignment]
+    arguments: dict[str, Any] = {
+        "input_names": list(INPUTS),
+        "output_names": [OUTPUT],
+        "dynamic_axes": {"feats": {0: "frames"}, OUTPUT: {0: "scored"}},
+        "opset_version": OPSET,
+    }
+    if "dynamo" in torch.onnx.export.__code__.co_varnames:  # torch 2.5: the newer exporter needs another package
+        arguments["dynamo"] = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of checks in Python, which are right for every length
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            torch.onnx.export(scores.eval(), example, str(path), **arguments)
+        except (RuntimeError, ValueError, TypeError) as error:
+            message = " ".join(str(error).split())
+            raise InputError(
+                f"{path}: expected a network that torch.onnx exports, found none ({message:.200})"
+            ) from None
+
+
+class _WithUnusedInputs(nn.Module):
+    """Scores that do not depend on the statistics, and name them."""
+
+    def __init__(self, scores: ScoresOfFrames) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, feats: Tensor, sums: Tensor, count: Tensor, running: Tensor, context: Tensor) -> Tensor:
+        unused = (sums.sum() + count.sum() + running.sum()) * 0.0
+        return self.scores(feats, sums, count, running, context) + unused.float()
+
+
+def write_int8(source: Path, path: Path) -> None:
+    """The same graph with the weights of matrix products in 8 bits, and their inputs quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger("root").setLevel(logging.ERROR)
+    quantize_dynamic(
+        source, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
+    )
