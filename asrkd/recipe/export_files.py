@@ -19,7 +19,7 @@ from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.folders import TREE_FILE, RunFolders
 from asrkd.recipe.labels import load_hmm
 from asrkd.runtime.graph import EPSILON, WORD_JOINER
-from asrkd.runtime.package import GRAPH, LEXICON, PHONES, SENONES, TREE, WORDS
+from asrkd.runtime.package import LEXICON, PHONES, SENONES, TREE, WORDS
 
 
 def write_graph(graph: DecodingGraph, search: DecodeOptions, path: Path) -> None:

@@ -108,9 +108,21 @@ class _WithUnusedInputs(nn.Module):
 
 def write_int8(source: Path, path: Path) -> None:
     """The same graph with the weights of matrix products in 8 bits, and their inputs quantised as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger("root").setLevel(logging.ERROR)
-    quantize_dynamic(
-        source, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
-    )
+    # Weights of several networks in one product have three axes, for which onnxruntime knows no scale per output.
+    stacked = any(len(weight.dims) > 2 for weight in onnx.load(source).graph.initializer)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it advises another step first, which changes nothing here
+    try:
+        quantize_dynamic(
+            source,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=not stacked,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        root.setLevel(level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,10 +59,10 @@ class FrameLattice:
         forward = np.full(num_states, -np.inf)
         forward[0] = 0.0
         backward = -arrays.final.sum(axis=1, dtype=np.float64)
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise(bounds):
             arcs = slice(begin, end)
             _log_add(forward, arrays.dst[arcs], forward[arrays.src[arcs]] + log_prob[arcs])
-        for begin, end in zip(bounds[-2::-1], bounds[:0:-1], strict=True):
+        for end, begin in pairwise(bounds[::-1]):
             arcs = slice(begin, end)
             _log_add(backward, arrays.src[arcs], log_prob[arcs] + backward[arrays.dst[arcs]])
         return np.exp(forward[arrays.src] + log_prob + backward[arrays.dst] - backward[0])

@@ -115,6 +115,11 @@ def _load(folder: Path, precision: Precision, num_threads: int) -> Model:
     if precision == "int8" and NETWORK_INT8 not in description.files:
         raise InputError(f"{folder}: expected a model with {NETWORK_INT8}, found none (export says why); use float32")
     network = NETWORK if precision == "float32" or NETWORK_INT8 not in description.files else NETWORK_INT8
+    return assemble(folder, description, network, num_threads)
+
+
+def assemble(folder: Path, description: Description, network: str, num_threads: int = 1) -> Model:
+    """The model of the files in a folder, with one of its networks. InputError for files that do not fit together."""
     acoustic = AcousticModel(folder / network, description, num_threads)
     graph = WordGraph.load(folder, description.silence_phones)
     if len(graph.senones.phone) != description.num_pdfs:
