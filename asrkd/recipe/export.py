@@ -14,6 +14,7 @@ from typing import Any
 
 from asrkd.errors import InputError
 from asrkd.files import atomic_dir, atomic_file, utf8, write_json
+from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.evaluate import open_graph
 from asrkd.recipe.export_card import BY_SPEAKER_ROW, RUN_ROW, check_table, model_card
 from asrkd.recipe.export_check import (
@@ -25,9 +26,10 @@ from asrkd.recipe.export_check import (
     words_of_run,
 )
 from asrkd.recipe.export_files import write_graph, write_tables
-from asrkd.recipe.export_network import ScoresOfFrames, write_int8, write_onnx
+from asrkd.recipe.export_network import ScoresOfFrames, require_any_length, write_int8, write_onnx
 from asrkd.recipe.export_options import ARCHIVE_SUFFIX, ExportOptions
 from asrkd.recipe.export_source import Source
+from asrkd.recipe.labels import load_hmm
 from asrkd.runtime.acoustic import AcousticModel
 from asrkd.runtime.package import (
     CARD,
@@ -57,10 +59,7 @@ def export(options: ExportOptions) -> None:
     with _publishing(options.out) as folder:
         description = source.describe()
         write_networks(source, folder)
-        graph = open_graph(source.options.exp_dir)
-        write_graph(graph, source.search, folder / GRAPH)
-        write_tables(source.folders, graph, folder)
-        del graph
+        write_language(source, folder)
         check = check_model(source, folder, description, options)
         write_json(folder / CHECK, check)
         description = replace(description, files=_files(folder))
@@ -132,7 +131,16 @@ def write_networks(source: Source, folder: Path) -> None:
         normalises=features.cmvn != "none",
     )
     write_onnx(scores, features.num_mel_bins, folder / NETWORK)
+    require_any_length(scores, features.num_mel_bins, folder / NETWORK)
     write_int8(folder / NETWORK, folder / NETWORK_INT8)
+
+
+def write_language(source: Source, folder: Path) -> None:
+    """The decoding graph and the tables."""
+    graph = open_graph(source.options.exp_dir)
+    write_graph(graph, source.search, folder / GRAPH)
+    lexicon = Lexicon.load(source.folders.decode_lexicon)
+    write_tables(graph, lexicon, *load_hmm(source.folders.tree), folder)
 
 
 def check_model(source: Source, folder: Path, description: Description, options: ExportOptions) -> dict[str, Any]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from asrkd.decode.options import DecodeOptions
 from asrkd.files import utf8
 from asrkd.graph.arrays import NO_FINAL, sorted_by_source, write_const_fst
 from asrkd.graph.decoding_graph import DecodingGraph
 from asrkd.graph.hmm_states import FINAL_LABEL
-from asrkd.hmm.topology import NUM_STATES
+from asrkd.hmm.topology import NUM_STATES, TransitionModel
 from asrkd.hmm.tree import LEAF, SenoneTree
 from asrkd.lang.lexicon import Lexicon
-from asrkd.recipe.folders import TREE_FILE, RunFolders
-from asrkd.recipe.labels import load_hmm
 from asrkd.runtime.graph import EPSILON, WORD_JOINER
 from asrkd.runtime.package import LEXICON, PHONES, SENONES, TREE, WORDS
 
@@ -39,9 +37,15 @@ def write_graph(graph: DecodingGraph, search: DecodeOptions, path: Path) -> None
     write_const_fst(sorted_by_source(list(columns), final), path)
 
 
-def write_tables(folders: RunFolders, graph: DecodingGraph, out_dir: Path) -> None:
+def write_tables(
+    graph: DecodingGraph,
+    lexicon: Lexicon,
+    tree: SenoneTree,
+    transitions: TransitionModel,
+    log_prior: Tensor,
+    out_dir: Path,
+) -> None:
     """Words, phones, senones, lexicon and tree."""
-    tree, transitions, log_prior = load_hmm(folders.tree)
     names = (WORD_JOINER.join(graph.words[word] for word in row) for row in graph.word_sequences[1:])
     _write_symbols(names, out_dir / WORDS)
     _write_symbols(tree.phones, out_dir / PHONES)
@@ -50,10 +54,9 @@ def write_tables(folders: RunFolders, graph: DecodingGraph, out_dir: Path) -> No
         f"{pdf_id} {phone} {state} {stay:.7g} {prior:.7g}" for pdf_id, ((phone, state), stay, prior) in enumerate(rows)
     )
     _write_lines(senones, out_dir / SENONES)
-    lexicon = Lexicon.load(folders.decode_lexicon)
     entries = ((word, pron) for word in lexicon.words for pron in lexicon.prons[word])
     _write_lines((f"{word} {' '.join(pron)}" for word, pron in entries), out_dir / LEXICON)
-    shutil.copyfile(folders.tree / TREE_FILE, out_dir / TREE)
+    tree.save(out_dir / TREE)
 
 
 def pdf_owners(tree: SenoneTree) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,6 +23,12 @@ OPSET = 17  # onnxruntime 1.13 reads it
 INPUTS = ("feats", "sums", "count", "running", "context")
 OUTPUT = "scores"
 MIN_DEVIATION = 1e-2  # as asrkd.features.fbank, which needs Lhotse
+TOLERANCE = 1e-3  # nats, of scores in float32
+SCORED_AT_LEAST = 5
+_NO_LENGTH = (
+    "{}: expected a graph for any number of frames, found one that fails for {}: {} (a network of your own must not "
+    "use len(x) or int(x.shape[0]) for its shapes, but x.shape[0] or -1)"
+)
 
 
 class ScoresOfFrames(nn.Module):
@@ -64,16 +71,8 @@ class ScoresOfFrames(nn.Module):
 
 def write_onnx(scores: ScoresOfFrames, num_features: int, path: Path) -> None:
     """Write the graph in float32, with any number of frames. InputError where torch cannot export the network."""
-    example = (
-        torch.randn(60, num_features),
-        torch.stack([torch.zeros(num_features), torch.ones(num_features)]).double() * 100,
-        torch.tensor([100.0]).double(),
-        torch.tensor([1]),
-        torch.tensor([2, 3]),
-    )
-    if not scores.normalises:
-        # The exporter removes inputs that nothing reads; every graph has the same.
-        scores = _WithUnusedInputs(scores)  # type: ignore[assignment]
+    # The exporter removes inputs that nothing reads; every graph has the same.
+    exported = scores if scores.normalises else _WithUnusedInputs(scores)
     arguments: dict[str, Any] = {
         "input_names": list(INPUTS),
         "output_names": [OUTPUT],
@@ -86,12 +85,40 @@ def write_onnx(scores: ScoresOfFrames, num_features: int, path: Path) -> None:
         warnings.simplefilter("ignore")  # of checks in Python, which are right for every length
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         try:
-            torch.onnx.export(scores.eval(), example, str(path), **arguments)
+            torch.onnx.export(exported.eval(), _example(60, num_features), str(path), **arguments)
         except (RuntimeError, ValueError, TypeError) as error:
             message = " ".join(str(error).split())
             raise InputError(
                 f"{path}: expected a network that torch.onnx exports, found none ({message:.200})"
             ) from None
+
+
+def require_any_length(scores: ScoresOfFrames, num_features: int, path: Path) -> None:
+    """InputError unless the graph gives what torch gives for other numbers of frames than the exporter saw."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for num_frames in (1, 33, 200):
+        example = _example(num_frames, num_features)
+        with torch.no_grad():
+            expected = scores(*example).numpy()
+        values = {name: tensor.numpy() for name, tensor in zip(INPUTS, example, strict=True)}
+        try:
+            found = session.run([OUTPUT], values)[0]
+        except Exception as error:  # noqa: BLE001 - onnxruntime's have no class in common but this
+            reason = " ".join(str(error).split())[-160:]
+            raise InputError(_NO_LENGTH.format(path.name, num_frames, reason)) from None
+        if found.shape != expected.shape or not np.allclose(found, expected, atol=TOLERANCE):
+            raise InputError(_NO_LENGTH.format(path.name, num_frames, "other scores than torch's"))
+
+
+def _example(num_frames: int, num_features: int) -> tuple[Tensor, ...]:
+    """Inputs of the graph: some frames, with running statistics; all of them are scored but, of many, a few."""
+    generator = torch.Generator().manual_seed(num_frames)
+    moments = torch.stack([torch.zeros(num_features), torch.ones(num_features)]).double()
+    context = torch.tensor([2, 3] if num_frames > SCORED_AT_LEAST else [0, 0])
+    feats = torch.randn(num_frames, num_features, generator=generator)
+    return feats, moments * 100, torch.tensor([100.0]).double(), torch.tensor([1]), context
 
 
 class _WithUnusedInputs(nn.Module):
