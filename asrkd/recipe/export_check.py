@@ -33,35 +33,35 @@ MOST_MEAN_DIFFERENCE = 0.01
 
 @dataclass(frozen=True)
 class TestSpeech:
-    """Utterances of the run's test set that a check reads."""
+    """The run's test set, and the utterances of it that a check decodes."""
 
     __test__ = False  # pytest
 
     recordings: Mapping[str, Recording]
-    """By utt_id."""
+    """By utt_id; of all utterances, for a speaker is normalised over all of his."""
     speakers: Mapping[str, str]
+    """By utt_id; of all utterances."""
     refs: Mapping[str, Sequence[str]]
+    """Of the utterances that are decoded."""
 
     @classmethod
     def of(cls, source: Source, most: int | None) -> TestSpeech:
-        """All of the test set, or `most` utterances spread over it."""
+        """To decode all of it, or `most` utterances spread over it."""
         split = load_split(source.folders.manifests("test"))
         by_id = {recording.id: recording for recording in split.recordings}
-        recordings = {one.id: by_id[one.recording_id] for one in split.supervisions}
-        speakers = {one.id: str(one.speaker) for one in split.supervisions}
         refs = references(source.options.exp_dir, "test", source.scoring)
-        utt_ids = [utt_id for utt_id in refs if utt_id in recordings]
+        utt_ids = list(refs)
         if most is not None and most < len(utt_ids):
             utt_ids = [utt_ids[n * len(utt_ids) // most] for n in range(most)]
         return cls(
-            {utt_id: recordings[utt_id] for utt_id in utt_ids},
-            {utt_id: speakers[utt_id] for utt_id in utt_ids},
+            {one.id: by_id[one.recording_id] for one in split.supervisions},
+            {one.id: str(one.speaker) for one in split.supervisions},
             {utt_id: refs[utt_id] for utt_id in utt_ids},
         )
 
     def by_speaker(self) -> Iterator[list[str]]:
-        """The utterances of each speaker."""
-        for speaker in dict.fromkeys(self.speakers.values()):
+        """All utterances of each speaker of whom one is decoded."""
+        for speaker in dict.fromkeys(self.speakers[utt_id] for utt_id in self.refs):
             yield [utt_id for utt_id, name in self.speakers.items() if name == speaker]
 
 
@@ -94,13 +94,14 @@ def check_scores(source: Source, speech: TestSpeech, networks: Mapping[str, Acou
     largest = dict.fromkeys(networks, 0.0)
     of_run = np.zeros(2)
     used: dict[str, Statistics | None] = {}
-    progress = tqdm(total=len(speech.recordings), desc="scores", unit="utt")
+    progress = tqdm(total=len(speech.refs), desc="scores", unit="utt")
     log_prior = source.acoustics.log_prior.numpy()
     for utt_ids in speech.by_speaker():
         feats = {one: log_mel(source.samples(speech.recordings[one]), source.front_end) for one in utt_ids}
         statistics = _as_in_the_run(source, list(feats.values()))
         used |= dict.fromkeys(utt_ids, statistics)
-        for utt_id, frames in feats.items():
+        for utt_id in [utt_id for utt_id in utt_ids if utt_id in speech.refs]:
+            frames = feats[utt_id]
             expected = source.acoustics[utt_id].numpy()
             labels = source.acoustics.frames.labels_of(utt_id).numpy()
             of_run += _correct(expected + log_prior, labels)
@@ -202,7 +203,7 @@ def check_words(
     `statistics`: by utt_id, what to normalise with; without, each utterance is taken alone.
     """
     task = _RuntimeTask(source, folder, description, network)
-    utt_ids = list(speech.recordings)
+    utt_ids = list(speech.refs)
     executor: Executor = source.options.task_executor if source.options.executor == "processes" else Executor(2)
     items = [(speech.recordings[utt_id], statistics[utt_id] if statistics else None) for utt_id in utt_ids]
     numbered = executor.map(task, items)

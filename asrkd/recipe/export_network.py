@@ -134,7 +134,11 @@ class _WithUnusedInputs(nn.Module):
 
 
 def write_int8(source: Path, path: Path) -> None:
-    """The same graph with the weights of matrix products in 8 bits, and their inputs quantised as they come."""
+    """The same graph with the weights of matrix products in 8 bits, and their inputs quantised as they come.
+
+    Weights are unsigned: products with signed ones saturate on processors without VNNI, and scores would depend on the
+    processor. A weight has the scale of its output.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -149,7 +153,7 @@ def write_int8(source: Path, path: Path) -> None:
             path,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=not stacked,
-            weight_type=QuantType.QInt8,
+            weight_type=QuantType.QUInt8,
         )
     finally:
         root.setLevel(level)
