@@ -19,12 +19,13 @@ from asrkd.recipe.evaluate import open_graph
 from asrkd.recipe.export_card import BY_SPEAKER_ROW, RUN_ROW, check_table, model_card
 from asrkd.recipe.export_check import (
     MOST_MEAN_DIFFERENCE,
-    TestSpeech,
+    HeldOutSpeech,
     check_row,
     check_scores,
     check_words,
     words_of_run,
 )
+from asrkd.recipe.export_confidence import fit, outcomes, reliability
 from asrkd.recipe.export_files import write_graph, write_tables
 from asrkd.recipe.export_network import ScoresOfFrames, require_any_length, write_int8, write_onnx
 from asrkd.recipe.export_options import ARCHIVE_SUFFIX, ExportOptions
@@ -38,6 +39,7 @@ from asrkd.runtime.package import (
     MODEL_JSON,
     NETWORK,
     NETWORK_INT8,
+    Calibration,
     Description,
     describe_file,
     to_json,
@@ -60,6 +62,7 @@ def export(options: ExportOptions) -> None:
         description = source.describe()
         write_networks(source, folder)
         write_language(source, folder)
+        description = replace(description, confidence=calibrate(source, folder, description, options))
         check = check_model(source, folder, description, options)
         write_json(folder / CHECK, check)
         description = replace(description, files=_files(folder))
@@ -143,12 +146,19 @@ def write_language(source: Source, folder: Path) -> None:
     write_tables(graph, lexicon, *load_hmm(source.folders.tree), folder)
 
 
+def calibrate(source: Source, folder: Path, description: Description, options: ExportOptions) -> Calibration:
+    """What makes the confidences of words on the development speakers the share of them that is right."""
+    speech = HeldOutSpeech.of(source, "dev", options.check_utterances)
+    found = check_words(source, speech, folder, description, NETWORK, confidences=True)
+    return fit(outcomes(found, source.scoring))
+
+
 def check_model(source: Source, folder: Path, description: Description, options: ExportOptions) -> dict[str, Any]:
     """Compare both networks with the run. Removes the int8 one if it loses more than the options allow.
 
     InputError where the float32 network does not give the run's scores.
     """
-    speech = TestSpeech.of(source, options.check_utterances)
+    speech = HeldOutSpeech.of(source, "test", options.check_utterances)
     scored = check_scores(source, speech, {name: AcousticModel(folder / name, description) for name in NETWORKS})
     difference = scored.networks[NETWORK].mean_difference
     if not difference <= MOST_MEAN_DIFFERENCE:
@@ -163,10 +173,11 @@ def check_model(source: Source, folder: Path, description: Description, options:
         rows.append(check_row(BY_SPEAKER_ROW, alike, of_run))
     wer = {}
     for name in NETWORKS:
-        checked = check_words(source, speech, folder, description, name)
+        checked = check_words(source, speech, folder, description, name, confidences=True)
         wer[name] = checked.errors.percent
         size = (folder / name).stat().st_size
-        rows.append(check_row(name, checked, of_run, scored.networks[name], bytes=size))
+        sure = reliability(outcomes(checked, source.scoring))
+        rows.append(check_row(name, checked, of_run, scored.networks[name], bytes=size, confidences=sure))
     loss = wer[NETWORK_INT8] - wer[NETWORK]
     accepted = loss <= options.max_wer_loss
     if not accepted:

@@ -97,6 +97,12 @@ def _explanation(source: Source, check: Mapping[str, Any]) -> str:
         f"8-bit weights change the error rate by {int8['wer_loss']:+.2f} points."
         + ("" if int8["written"] else f" That is more than {int8['max_wer_loss']:g}: this model has float32 alone."),
     ]
+    sure = next(one for one in check["rows"] if one["name"] == NETWORK)["confidences"]
+    if sure["words"]:
+        lines.append(
+            f"Confidences: {sure['confidence']:.3f} on average, and {sure['right']:.3f} of the words are right; "
+            f"calibration error {sure['calibration_error']:.3f}."
+        )
     if source.options.features.cmvn == "speaker":
         lines.append(
             "The run normalised features over all that a speaker says. The model takes each file alone, with "

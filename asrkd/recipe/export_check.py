@@ -32,10 +32,8 @@ MOST_MEAN_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)
-class TestSpeech:
-    """The run's test set, and the utterances of it that a check decodes."""
-
-    __test__ = False  # pytest
+class HeldOutSpeech:
+    """A held-out split of the run, and the utterances of it that a check decodes."""
 
     recordings: Mapping[str, Recording]
     """By utt_id; of all utterances, for a speaker is normalised over all of his."""
@@ -45,11 +43,11 @@ class TestSpeech:
     """Of the utterances that are decoded."""
 
     @classmethod
-    def of(cls, source: Source, most: int | None) -> TestSpeech:
-        """To decode all of it, or `most` utterances spread over it."""
-        split = load_split(source.folders.manifests("test"))
+    def of(cls, source: Source, name: str, most: int | None) -> HeldOutSpeech:
+        """The split `name`, dev or test: all of it is decoded, or `most` utterances spread over it."""
+        split = load_split(source.folders.manifests(name))
         by_id = {recording.id: recording for recording in split.recordings}
-        refs = references(source.options.exp_dir, "test", source.scoring)
+        refs = references(source.options.exp_dir, name, source.scoring)
         utt_ids = list(refs)
         if most is not None and most < len(utt_ids):
             utt_ids = [utt_ids[n * len(utt_ids) // most] for n in range(most)]
@@ -88,7 +86,7 @@ class Scored:
     """By utt_id: what the run normalised with; None where each utterance has its own."""
 
 
-def check_scores(source: Source, speech: TestSpeech, networks: Mapping[str, AcousticModel]) -> Scored:
+def check_scores(source: Source, speech: HeldOutSpeech, networks: Mapping[str, AcousticModel]) -> Scored:
     """Compare the scores of networks, by name, with the run's."""
     sums = {name: np.zeros(4) for name in networks}  # differences, values, correct frames, frames
     largest = dict.fromkeys(networks, 0.0)
@@ -142,6 +140,8 @@ class _Decoded:
     network_sec: float
     """Processor seconds of the front end and the network."""
     search_sec: float
+    confidences: list[float]
+    """Of the words; none where they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ class _RuntimeTask:
     folder: Path
     description: Description
     network: str
+    confidences: bool
 
     def open(self) -> Callable[[tuple[Recording, Statistics | None]], _Decoded]:
         model = assemble(self.folder, self.description, self.network)
@@ -165,10 +166,18 @@ class _RuntimeTask:
             begin = time.process_time()
             scores = model.scores(samples, statistics)
             scored = time.process_time()
-            found = model.search.decode(scores, confidences=False)
-            seconds = len(samples) / model.sampling_rate
-            words = [word.text for word in found.words]
-            return _Decoded(words, seconds, scored - begin, time.process_time() - scored)
+            search = model.search.stream(confidences=self.confidences)
+            search.advance(scores)
+            found = search.final(confidences=False)
+            searched = time.process_time()
+            sure = search.final(confidences=True).words if self.confidences else ()
+            return _Decoded(
+                [word.text for word in found.words],
+                len(samples) / model.sampling_rate,
+                scored - begin,
+                searched - scored,
+                [word.confidence for word in sure if word.confidence is not None],
+            )
 
         return decode
 
@@ -183,26 +192,24 @@ class WordCheck:
     """Processor seconds of the front end, the network and the search, for a second of speech."""
     network_rtf: float
     """Of the front end and the network alone."""
-
-    @property
-    def wer(self) -> float:
-        """Percent."""
-        return self.errors.percent
+    confidences: Mapping[str, list[float]]
+    """Of the words, by utt_id; none where they were not asked for."""
 
 
 def check_words(
     source: Source,
-    speech: TestSpeech,
+    speech: HeldOutSpeech,
     folder: Path,
     description: Description,
     network: str,
     statistics: Mapping[str, Statistics | None] | None = None,
+    confidences: bool = False,
 ) -> WordCheck:
-    """The words of the test set by the model in a folder.
+    """The words of held-out speech by the model in a folder.
 
     `statistics`: by utt_id, what to normalise with; without, each utterance is taken alone.
     """
-    task = _RuntimeTask(source, folder, description, network)
+    task = _RuntimeTask(source, folder, description, network, confidences)
     utt_ids = list(speech.refs)
     executor: Executor = source.options.task_executor if source.options.executor == "processes" else Executor(2)
     items = [(speech.recordings[utt_id], statistics[utt_id] if statistics else None) for utt_id in utt_ids]
@@ -214,15 +221,16 @@ def check_words(
     network_sec = sum(one.network_sec for one in decoded.values())
     search_sec = sum(one.search_sec for one in decoded.values())
     errors = source.scoring.errors(speech.refs, words)
-    return WordCheck(errors, words, (network_sec + search_sec) / seconds, network_sec / seconds)
+    sure = {utt_id: one.confidences for utt_id, one in decoded.items()}
+    return WordCheck(errors, words, (network_sec + search_sec) / seconds, network_sec / seconds, sure)
 
 
-def words_of_run(source: Source, speech: TestSpeech) -> WordCheck:
+def words_of_run(source: Source, speech: HeldOutSpeech) -> WordCheck:
     """What the run itself recognised on the same utterances."""
     hypotheses = Hypotheses.load(source.options.exp_dir / source.run.step)
     words = {utt_id: hypotheses.words[utt_id] for utt_id in speech.refs}
     network_rtf = hypotheses.score_sec / hypotheses.audio_sec
-    return WordCheck(source.scoring.errors(speech.refs, words), words, hypotheses.rtf, network_rtf)
+    return WordCheck(source.scoring.errors(speech.refs, words), words, hypotheses.rtf, network_rtf, {})
 
 
 def check_row(

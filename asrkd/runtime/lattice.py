@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrkd.graph.arrays import LatticeArrays, lattice_arrays, sorted_by_source, to_kaldifst
+from asrkd.runtime.package import Calibration
 
 if TYPE_CHECKING:
     import kaldifst
 
 # A path may emit a word a little earlier or later than the best one does: half a short word.
 NEAR_FRAMES = 30
+SURE = 1e-4
+"""A posterior nearer to 0 or 1 than this counts as this."""
 MOST_STATES = 20_000
 """Of the deterministic lattice that hypotheses are read from; more would take seconds."""
 
@@ -95,6 +99,18 @@ class FrameLattice:
             return []
         paths = kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(fst, n=num))
         return [kaldifst.get_linear_symbol_sequence(path)[2] for path in paths]
+
+
+def calibrated(posterior: float, calibration: Calibration) -> float:
+    """The probability that a word with this posterior is right."""
+    odds = calibration.slope * log_odds(posterior) + calibration.intercept
+    return 1.0 / (1.0 + math.exp(-odds))
+
+
+def log_odds(posterior: float) -> float:
+    """log(p / (1 - p)), of a posterior that is neither 0 nor 1 for certain."""
+    clipped = min(max(posterior, SURE), 1.0 - SURE)
+    return math.log(clipped / (1.0 - clipped))
 
 
 def _log_add(total: NDArray[np.float64], states: NDArray[np.int32], values: NDArray[np.float64]) -> None:

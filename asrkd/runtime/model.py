@@ -125,7 +125,7 @@ def assemble(folder: Path, description: Description, network: str, num_threads: 
     if len(graph.senones.phone) != description.num_pdfs:
         found = len(graph.senones.phone)
         raise InputError(f"{folder}: expected {description.num_pdfs} senones, found {found}; export it again")
-    return Model(description, acoustic, Search(graph, description.search))
+    return Model(description, acoustic, Search(graph, description.search, description.confidence))
 
 
 def _unpack(path: Path, folder: Path) -> None:

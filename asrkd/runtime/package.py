@@ -82,6 +82,21 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """From the posterior p of a word in a lattice to the probability that it is right.
+
+    log odds = slope · log(p / (1 - p)) + intercept, fitted on the development speakers (Platt 1999). Without it,
+    posteriors are too sure: a lattice has no path that the beam lost.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+UNCALIBRATED = Calibration()
+
+
+@dataclass(frozen=True)
 class File:
     """One file of a model."""
 
@@ -109,6 +124,7 @@ class Description:
     run: Mapping[str, Any]
     """The run that the model comes from."""
     files: Mapping[str, File]
+    confidence: Calibration = UNCALIBRATED
 
     @property
     def frame_shift_sec(self) -> float:

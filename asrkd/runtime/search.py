@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from asrkd.graph.arrays import lattice_arrays
 from asrkd.runtime.graph import WordGraph
-from asrkd.runtime.lattice import FrameLattice
-from asrkd.runtime.package import SearchSettings
+from asrkd.runtime.lattice import FrameLattice, calibrated
+from asrkd.runtime.package import UNCALIBRATED, Calibration, SearchSettings
 from asrkd.runtime.word_times import Span
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Scores = NDArray[np.float32]
 UNLIMITED_STATES = 2**31 - 1
-LATTICE_SEARCH_BEAM = 11.0  # nats; a wider one gave the same confidences (docs/how_to/export.md)
+# Nats. Confidences of a beam of 16 take four times as long and are hardly better: a normalised cross-entropy of 0.33
+# instead of 0.31 (docs/how_to/export.md).
+LATTICE_SEARCH_BEAM = 11.0
 LATTICE_BEAM = 8.0  # nats below the best path; what is further has no weight in a posterior
 
 
@@ -38,7 +40,7 @@ class FoundWord:
     end: int
     """The frame after its last."""
     confidence: float | None = None
-    """Lattice posterior, 0 to 1; None where it was not asked for."""
+    """Probability that the word is right, 0 to 1, from its lattice posterior; None where it was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Search:
 
     graph: WordGraph
     settings: SearchSettings
+    calibration: Calibration = UNCALIBRATED
+    """Of the confidences."""
 
     def decode(self, scores: Scores, *, confidences: bool = True, nbest: int = 1, beam: float | None = None) -> Found:
         """The words of scores [T, C] of a whole segment.
@@ -179,9 +183,9 @@ class SearchStream:
     def _with_confidences(
         self, words: Sequence[FoundWord], path: _Path, lattice: FrameLattice
     ) -> tuple[FoundWord, ...]:
-        """The words with the posteriors of their labels. Words of one label have the same."""
+        """The words with the calibrated posteriors of their labels. Words of one label have the same."""
         values = lattice.confidences(list(zip(path.labels, path.emitted, strict=True)))
-        of_label = zip(path.labels, values, strict=True)
+        of_label = zip(path.labels, (calibrated(value, self.search.calibration) for value in values), strict=True)
         values = [value for label, value in of_label for _ in self.search.graph.words[label]]
         pairs = zip(words, values, strict=True)
         return tuple(FoundWord(word.text, word.begin, word.end, value) for word, value in pairs)

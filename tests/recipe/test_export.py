@@ -17,11 +17,14 @@ from asrkd.nnet import AcousticDnn
 from asrkd.recipe import export as exporter
 from asrkd.recipe.export import export
 from asrkd.recipe.export_card import check_table
+from asrkd.recipe.export_confidence import Outcomes, fit, reliability
 from asrkd.recipe.export_files import pdf_owners
 from asrkd.recipe.export_network import ScoresOfFrames, write_onnx
 from asrkd.recipe.export_options import ExportOptions
 from asrkd.recipe.export_source import Source
+from asrkd.runtime.lattice import calibrated
 from asrkd.runtime.model import load
+from asrkd.runtime.package import Calibration
 
 pytest.importorskip("onnxruntime")
 
@@ -63,6 +66,38 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "thesis.txt").read_text() == "years of work"
 
 
+def made_up_words(number: int = 4000) -> Outcomes:
+    """Posteriors that are too sure: the odds of being right are the root of theirs."""
+    rng = np.random.default_rng(0)
+    odds = rng.normal(2.0, 3.0, number)
+    right = rng.random(number) < 1.0 / (1.0 + np.exp(-0.5 * odds))
+    return np.clip(1.0 / (1.0 + np.exp(-odds)), 0.0, 1.0), right
+
+
+def test_calibrated_confidences_are_shares_of_right_words() -> None:
+    posteriors, right = made_up_words()
+    calibration = fit((posteriors, right))
+    assert calibration.slope == pytest.approx(0.5, abs=0.05) and calibration.intercept == pytest.approx(0.0, abs=0.1)
+    after = np.array([calibrated(value, calibration) for value in posteriors])
+    before, found = reliability((posteriors, right)), reliability((after, right))
+    assert found["calibration_error"] < 0.03 < before["calibration_error"]
+    assert found["normalised_cross_entropy"] > before["normalised_cross_entropy"]
+    assert sum(one["words"] for one in found["bins"]) == found["words"] == len(right)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_posterior_is_never_certain(value: float) -> None:
+    assert 0.0 < calibrated(value, Calibration()) < 1.0
+    assert calibrated(0.7, Calibration()) == pytest.approx(0.7)
+
+
+def test_too_few_words_are_not_calibrated() -> None:
+    posteriors, right = made_up_words(50)
+    assert fit((posteriors, right)) == Calibration()
+    assert fit((np.ones(500), np.ones(500, dtype=bool))) == Calibration()
+    assert reliability((np.zeros(0), np.zeros(0, dtype=bool))) == {"words": 0}
+
+
 def test_a_system_that_the_run_does_not_have(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--system distiled: expected a system of the run .*nearest is distilled"):
         export(ExportOptions(finished, tmp_path / "model", system="distiled"))
@@ -84,6 +119,7 @@ def test_a_whole_model(finished: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert of_run["frame_accuracy"] == pytest.approx(results["frame_accuracy"])
     assert alike["equal_utterances"] >= 0.95 * check["utterances"]
     assert 0 < exact["network_rtf"] < exact["rtf"]
+    assert exact["confidences"]["words"] > 0
     card = (out / "model_card.md").read_text()
     assert "CC-BY-4.0" in card and f"{exact['wer']['percent']:.2f}%" in card
     assert list(tmp_path.iterdir()) == [out]
