@@ -52,6 +52,8 @@ class Source:
         """InputError for a folder without a finished run, and for a system that the run does not have."""
         if not (exp_dir / "config.json").is_file() or not (exp_dir / RESULTS_FILE).is_file():
             raise InputError(f"{exp_dir}: expected the folder of a finished run, found no {RESULTS_FILE} in it")
+        if not (exp_dir / "graph").is_dir() or not (exp_dir / "decode").is_dir():
+            raise InputError(f"{exp_dir}: expected a run of a speech recipe, found one without a graph and decoding")
         options = options_of_run(exp_dir.absolute())
         by_name = {run.name: run for run in runs(options)}
         if system not in by_name:

@@ -51,6 +51,13 @@ def test_bad_options_are_one_line(arguments: list[str], message: str, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_is_not_of_speech(tmp_path: Path) -> None:
+    for name in ("config.json", "results.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match="expected a run of a speech recipe, found one without a graph and decoding"):
+        export(ExportOptions(tmp_path, tmp_path / "model"))
+
+
 def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("years of work")
