@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from asrkd.commands.command import Command
@@ -9,6 +10,8 @@ from asrkd.errors import InputError
 
 if TYPE_CHECKING:
     from asrkd.recipe.export_options import ExportOptions
+
+_NEEDED = ("torch", "lhotse", "onnx", "onnxruntime", "kaldi_native_fbank", "kaldi_decoder", "kaldifst")
 
 
 def _options() -> Any:
@@ -18,13 +21,12 @@ def _options() -> Any:
 
 
 def run(options: ExportOptions) -> int:
-    try:
-        import kaldi_native_fbank  # noqa: F401
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        advice = "pip install asrkd[export]"
-        raise InputError(f"export: expected the packages of asrkd[export], found no {error.name} ({advice})") from None
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"export: expected the packages of asrkd[train,decode,runtime,export], found no {', '.join(missing)}: "
+            "run `make setup`, or pip install these extras"
+        )
     from asrkd.recipe.export import export
 
     export(options)

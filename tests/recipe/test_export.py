@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_bad_options_are_one_line(arguments: list[str], message: str, tmp_path: 
     with pytest.raises(InputError, match=message):
         dispatch(["export", str(tmp_path), "--out", str(tmp_path / "model"), *arguments])
     assert not list(tmp_path.iterdir())
+
+
+def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else object())
+    with pytest.raises(
+        InputError, match=r"expected the packages of asrkd\[.*export\], found no onnx: run `make setup`"
+    ):
+        dispatch(["export", str(tmp_path), "--out", str(tmp_path / "model")])
 
 
 def test_a_run_that_is_not_of_speech(tmp_path: Path) -> None:
