@@ -33,7 +33,7 @@ from asrkd.runtime.package import Description, FrontEnd, Normalisation, SearchSe
 from asrkd.workflow.steps import Record
 
 PRIOR_UTTERANCES = 300
-PRIOR_FRAMES = 300.0  # three seconds; of 50 to 1,000, no number was better on every set (docs/how_to/export.md)
+PRIOR_FRAMES = 300.0  # three seconds; 50 to 1,000 frames were alike on the prompts (docs/how_to/export.md)
 SIGNIFICANT_DIGITS = 7
 
 
