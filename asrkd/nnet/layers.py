@@ -116,7 +116,11 @@ class Dense:
         if self.num_windows == 1:
             return hidden
         # A window of whole positions is one run of the vector.
-        return hidden.unfold(-1, self.width * self.fan_in, self.step * self.fan_in)
+        size, step = self.width * self.fan_in, self.step * self.fan_in
+        if torch.jit.is_tracing():  # for ONNX, which has no unfold
+            rows = torch.arange(self.num_windows).unsqueeze(1) * step + torch.arange(size)
+            return hidden.index_select(-1, rows.flatten()).reshape(*hidden.shape[:-1], self.num_windows, size)
+        return hidden.unfold(-1, size, step)
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ class Convolution:
     def _convolve(
         self, hidden: Tensor, weight: Tensor, bias: Tensor, norm: tuple[Tensor, Tensor] | None, models: int
     ) -> Tensor:
-        maps = hidden.reshape(len(hidden), models * self.maps_in, *self.size)
+        maps = hidden.reshape(hidden.shape[0], models * self.maps_in, *self.size)  # not len(): ONNX would fix it
         outputs = F.conv2d(maps, weight, bias, stride=(self.time_step, 1), groups=models)
         if norm is not None:
             outputs = F.group_norm(outputs.to(norm[0].dtype), models, *norm)

@@ -1,0 +1,129 @@
+"""What a model is exported from: a finished run and one of its systems."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from lhotse import Recording
+from numpy.typing import NDArray
+
+from asrkd import __version__
+from asrkd.data.audio import AudioError, read_samples
+from asrkd.data.manifests import load_split
+from asrkd.data.resample import resample
+from asrkd.data.transcripts import SILENCE
+from asrkd.decode.options import DecodeOptions
+from asrkd.errors import InputError
+from asrkd.features.options import FeatureOptions
+from asrkd.files import read_object
+from asrkd.recipe.command_line import RESULTS_FILE
+from asrkd.recipe.evaluate import Acoustics, Run, open_graph, runs, tuned
+from asrkd.recipe.folders import RunFolders
+from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.recipe.scoring import Scoring
+from asrkd.runtime.acoustic import Statistics
+from asrkd.runtime.features import log_mel
+from asrkd.runtime.package import Description, FrontEnd, Normalisation, SearchSettings
+from asrkd.workflow.steps import Record
+
+PRIOR_UTTERANCES = 300
+PRIOR_FRAMES = 300.0  # three seconds; 50 to 1,000 frames were alike on the prompts (docs/how_to/export.md)
+SIGNIFICANT_DIGITS = 7
+
+
+@dataclass(frozen=True)
+class Source:
+    """A system of a finished run."""
+
+    run: Run
+    options: SpeechOptions
+    search: DecodeOptions
+    """With the scales that the run tuned."""
+    results: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, exp_dir: Path, system: str) -> Source:
+        """InputError for a folder without a finished run, and for a system that the run does not have."""
+        if not (exp_dir / "config.json").is_file() or not (exp_dir / RESULTS_FILE).is_file():
+            raise InputError(f"{exp_dir}: expected the folder of a finished run, found no {RESULTS_FILE} in it")
+        if not (exp_dir / "graph").is_dir() or not (exp_dir / "decode").is_dir():
+            raise InputError(f"{exp_dir}: expected a run of a speech recipe, found one without a graph and decoding")
+        options = options_of_run(exp_dir.absolute())
+        by_name = {run.name: run for run in runs(options)}
+        if system not in by_name:
+            nearest = difflib.get_close_matches(system, by_name, n=1, cutoff=0.0)[0]
+            known = ", ".join(by_name)
+            raise InputError(f"--system {system}: expected a system of the run ({known}); the nearest is {nearest}")
+        results = read_object(exp_dir / RESULTS_FILE, systems=dict, recipe=str)
+        return cls(by_name[system], options, tuned(options.exp_dir / "decode" / "tuning", options), results)
+
+    @property
+    def folders(self) -> RunFolders:
+        """Where the run's files are."""
+        return RunFolders(self.options.exp_dir)
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """The front end of the run's features."""
+        features: FeatureOptions = self.options.features
+        names = FrontEnd.__dataclass_fields__
+        return FrontEnd(**{name: getattr(features, name) for name in names})
+
+    @cached_property
+    def acoustics(self) -> Acoustics:
+        """The run's own scores of its test set."""
+        return Acoustics(self.run, "test", self.options)
+
+    @property
+    def scoring(self) -> Scoring:
+        """How the run compares words; the reference is the text, also where the corpus has marks instead."""
+        record = Record.read(self.options.exp_dir / "score")
+        rules = record.options.get("scoring", {}) if record is not None and isinstance(record.options, dict) else {}
+        unit: Literal["word", "phone"] = "phone" if self.results.get("unit") == "phone" else "word"
+        return Scoring(unit, folds=rules.get("folds", {}), optional=frozenset(rules.get("optional", ())))
+
+    def samples(self, recording: Recording) -> NDArray[np.float32]:
+        """The samples [N] of a recording of the run, at the rate of its features. InputError where there are none."""
+        try:
+            samples = read_samples(recording)
+        except AudioError as error:
+            raise InputError(f"{recording.id}: {error}; export reads the audio of the run's corpus") from None
+        return resample(samples, recording.sampling_rate, self.options.features.sampling_rate)[0]
+
+    def describe(self) -> Description:
+        """What model.json says of the system; without files."""
+        search = self.search
+        settings = {name: getattr(search, name) for name in SearchSettings.__dataclass_fields__}
+        of_run = {name: self.results.get(name) for name in ("recipe", "command", "git_sha", "config_sha", "seed")}
+        return Description(
+            name=f"{self.results['recipe']} {self.run.name}",
+            front_end=self.front_end,
+            normalisation=self._normalisation(),
+            left_context=self.options.context.left,
+            right_context=self.options.context.right,
+            num_pdfs=open_graph(self.options.exp_dir).num_pdfs,
+            search=SearchSettings(**settings),
+            silence_phones=(SILENCE,),
+            graph={name: float(value) for name, value in vars(self.options.graph).items()},
+            run={**of_run, "system": self.run.name, "asrkd": __version__},
+            files={},
+        )
+
+    def _normalisation(self) -> Normalisation:
+        """The run's kind, and the moments of training speech before normalisation: the run has them after it alone."""
+        recordings = sorted(load_split(self.folders.manifests("train")).recordings, key=lambda one: str(one.id))
+        step = max(len(recordings) // PRIOR_UTTERANCES, 1)
+        total = Statistics(np.zeros((2, self.front_end.num_mel_bins)), 0.0)
+        for recording in recordings[::step]:
+            total += Statistics.of(log_mel(self.samples(recording), self.front_end))
+        if not total.count:
+            raise InputError(f"{self.folders.manifests('train')}: expected speech of one frame at least, found none")
+        rows = (total.sums / total.count).tolist()
+        mean, square = (tuple(float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in row) for row in rows)
+        return Normalisation(self.options.features.cmvn, mean, square, PRIOR_FRAMES)

@@ -1,0 +1,159 @@
+"""An exported model: from samples to words."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asrkd.errors import InputError
+from asrkd.files import require_expansion
+from asrkd.runtime.acoustic import AcousticModel, Scores, Statistics
+from asrkd.runtime.features import log_mel
+from asrkd.runtime.graph import WordGraph
+from asrkd.runtime.package import NETWORK, NETWORK_INT8, Description, read_description, verify
+from asrkd.runtime.search import Found, Search
+from asrkd.runtime.transcript import Segment, Word
+
+Precision = Literal["auto", "float32", "int8"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model in memory. Threads can share it."""
+
+    description: Description
+    acoustic: AcousticModel
+    search: Search
+
+    @property
+    def name(self) -> str:
+        """Recipe and system that it comes from."""
+        return self.description.name
+
+    @property
+    def sampling_rate(self) -> int:
+        """Hz of the samples that it takes."""
+        return self.description.front_end.sampling_rate
+
+    @property
+    def frame_shift_sec(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.description.frame_shift_sec
+
+    @cached_property
+    def silence_classes(self) -> tuple[int, ...]:
+        """The columns of `scores` in which nothing is said."""
+        return self.search.graph.silence_pdfs
+
+    def scores(self, samples: NDArray[np.float32], statistics: Statistics | None = None) -> Scores:
+        """log p(frame | senone) [T, C], up to a constant, of samples [N] in ±1 at the model's rate.
+
+        `statistics`: what frames are normalised with, as in `AcousticModel.scores`.
+        """
+        return self.acoustic.scores(self.log_mel(samples), statistics)
+
+    def log_mel(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-mel frames [T, F] of samples [N]. `Statistics.of` has their statistics."""
+        return log_mel(_checked(samples), self.description.front_end)
+
+    def decode_segment(
+        self,
+        samples: NDArray[np.float32],
+        *,
+        confidences: bool = True,
+        nbest: int = 1,
+        beam: float | None = None,
+        statistics: Statistics | None = None,
+    ) -> Segment:
+        """The words of one segment: samples [N] float32 in ±1, mono, at `sampling_rate`. Times count from its begin.
+
+        `nbest` hypotheses at most: the words and `nbest` - 1 alternatives. `beam`: nats; the run's without it.
+        `statistics`: as in `scores`. InputError for samples that are not finite or not one channel.
+        """
+        found = self.search.decode(self.scores(samples, statistics), confidences=confidences, nbest=nbest, beam=beam)
+        return self.segment(found, len(samples) / self.sampling_rate)
+
+    def segment(self, found: Found, duration: float) -> Segment:
+        """What a search found in `duration` seconds, with times in seconds from their begin."""
+        shift = self.frame_shift_sec
+
+        def time(frame: int) -> float:
+            return min(round(frame * shift, 6), duration)  # the last frame can reach past the end
+
+        words = tuple(Word(word.text, time(word.begin), time(word.end), word.confidence) for word in found.words)
+        return Segment(0.0, duration, words, found.alternatives)
+
+
+def load(path: Path | str, *, precision: Precision = "auto", num_threads: int = 1) -> Model:
+    """The model that `asrkd export` wrote: a folder, or a .tar.gz of it.
+
+    `precision`: auto takes int8 where the model has it. `num_threads` are those of the network; the search has one.
+    InputError, in one line, for what is no model, damaged, or of another version.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load(path, precision, num_threads)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a model of `asrkd export`, found no such folder or file")
+    with tempfile.TemporaryDirectory(prefix="asrkd-model-") as folder:
+        _unpack(path, Path(folder))
+        return _load(Path(folder), precision, num_threads)
+
+
+def _load(folder: Path, precision: Precision, num_threads: int) -> Model:
+    description = read_description(folder)
+    verify(folder, description)
+    if precision == "int8" and NETWORK_INT8 not in description.files:
+        raise InputError(f"{folder}: expected a model with {NETWORK_INT8}, found none (export says why); use float32")
+    network = NETWORK if precision == "float32" or NETWORK_INT8 not in description.files else NETWORK_INT8
+    return assemble(folder, description, network, num_threads)
+
+
+def assemble(folder: Path, description: Description, network: str, num_threads: int = 1) -> Model:
+    """The model of the files in a folder, with one of its networks. InputError for files that do not fit together."""
+    acoustic = AcousticModel(folder / network, description, num_threads)
+    graph = WordGraph.load(folder, description.silence_phones)
+    if len(graph.senones.phone) != description.num_pdfs:
+        found = len(graph.senones.phone)
+        raise InputError(f"{folder}: expected {description.num_pdfs} senones, found {found}; export it again")
+    return Model(description, acoustic, Search(graph, description.search, description.confidence))
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """The files of an archive, without folders, into a folder. InputError if it is none."""
+    size = 0
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                size += member.size
+                require_expansion(path, size, path.stat().st_size)
+                # Plain files at the top alone: nothing is written outside the folder.
+                if not member.isfile() or Path(member.name).name != member.name:
+                    raise InputError(f"{path}: expected the files of a model, found {member.name!r:.80}")
+                source = archive.extractfile(member)
+                assert source is not None
+                with source, (folder / member.name).open("wb") as file:
+                    shutil.copyfileobj(source, file)
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        message = " ".join(str(error).split())
+        raise InputError(f"{path}: expected a model as .tar.gz, found something else ({message:.100})") from None
+
+
+def _checked(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1:
+        raise InputError(f"audio: expected one channel of samples, found an array of shape {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise InputError("audio: expected finite samples, found NaN or infinity")
+    return samples
