@@ -14,7 +14,7 @@ from asrkd.workflow.memory import SHARD_FRAMES
 
 # Of a process that has loaded torch and the recipe; of k2's search.
 PROCESS_BYTES = 162e6
-SEARCH_BYTES = 125e6
+SEARCH_BYTES = 80e6
 # Of each frame in memory: its row among the spliced frames, its label, its index in the order of the epoch; and in
 # shards, for two of which these are made again and again.
 ID_BYTES, ID_BYTES_IN_SHARDS = 36, 60
@@ -56,21 +56,20 @@ def scoring_bytes(network: Network, models: int = 1) -> int:
 
 
 def alignment_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
-    """Of stage 4: a process that searches is forked from the one that has trained, and has its memory too."""
-    of_corpus = (ALIGNED_UTTERANCE_BYTES - UTTERANCE_BYTES) * utterances
-    training = training_bytes(network, train, frames, features, utterances) + of_corpus
-    return int(training + _search_bytes(network))
+    """Of stage 4: networks train, and then batches of utterances are aligned.
+
+    A network that is hardly trained makes the search wider, up to some more `BATCH_BYTES`.
+    """
+    of_utterances = ALIGNED_UTTERANCE_BYTES * utterances
+    training = training_bytes(network, train, frames, features, 0) + of_utterances
+    batch = min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES)
+    return int(max(training, PROCESS_BYTES + of_utterances + SEARCH_BYTES + batch))
 
 
 def tree_bytes(network: Network, train: TrainOptions, frames: int, features: int, utterances: int) -> int:
     """Of stage 5: as stage 4, and triphones are counted before it."""
     counting = PROCESS_BYTES + COUNTED_BYTES * min(frames, SHARD_FRAMES) + ALIGNED_UTTERANCE_BYTES * utterances
-    aligning = alignment_bytes(network, train, frames, features, utterances)
-    return int(max(aligning, counting + _search_bytes(network)))
-
-
-def _search_bytes(network: Network) -> float:
-    return SEARCH_BYTES + min(BATCH_BYTES, FLOAT_BYTES * network.outputs * BATCH_FRAMES)
+    return int(max(alignment_bytes(network, train, frames, features, utterances), counting))
 
 
 def posterior_bytes(network: Network, models: int, utterances: int) -> int:

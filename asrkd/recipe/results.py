@@ -258,7 +258,8 @@ def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student
         return f"{len(run.models)} teachers{kinds}, {options.posteriors.mean} mean"
     student = student_of.get(run.name)
     if student is None:
-        return f"{_shape(teacher_model(int(run.system.rpartition('_')[2]), options))}, hard labels"
+        member = int(run.models[0].rpartition("/")[2])
+        return f"{_shape(teacher_model(member, options))}, hard labels"
     inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
         return f"{_shape(student.model)}, hard labels{inputs}"
