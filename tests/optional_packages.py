@@ -38,6 +38,7 @@ OPTIONAL = frozenset(
         "onnx",
         "onnxruntime",
         "sentencepiece",
+        "soxr",
         "soundfile",
         "soxr",
         "torchaudio",

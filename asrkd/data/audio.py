@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
-from lhotse import AudioSource, Recording, SupervisionSegment
 
 from asrkd.data.audio_headers import (
     MAX_UINT32,
@@ -24,6 +24,9 @@ from asrkd.data.audio_headers import (
     second_flac,
     sphere_coding,
 )
+
+if TYPE_CHECKING:  # lhotse brings torch, without which exported models read audio
+    from lhotse import Recording, SupervisionSegment
 
 BLOCK_SAMPLES = 1 << 20  # read at a time, so that no header decides how much memory is taken
 SAMPLING_RATES = (1000, 655_350)  # Hz; the highest is that of FLAC
@@ -91,6 +94,8 @@ def probe(path: Path, utt_id: str) -> Recording:
 
 def make_recording(header: AudioHeader, path: Path, utt_id: str) -> Recording:
     """The manifest entry of a whole file."""
+    from lhotse import AudioSource, Recording
+
     return Recording(
         id=utt_id,
         sources=[AudioSource(type="file", channels=list(range(header.num_channels)), source=str(path))],
@@ -102,6 +107,8 @@ def make_recording(header: AudioHeader, path: Path, utt_id: str) -> Recording:
 
 def make_supervision(recording: Recording, speaker: str, text: str) -> SupervisionSegment:
     """The supervision of a recording that is one utterance."""
+    from lhotse import SupervisionSegment
+
     return SupervisionSegment(
         id=recording.id,
         recording_id=recording.id,

@@ -15,8 +15,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from asrkd.errors import InputError
 from asrkd.files import GZIP_MAGIC, require_expansion
 
@@ -24,8 +22,6 @@ LONGEST_LINE = 16 << 20  # bytes; an item of Lhotse has some hundred
 LARGEST_ARRAY = 1 << 30  # bytes of a .json, which is in memory as a whole; a .jsonl has no limit
 LARGEST_YAML = 32 << 20  # bytes; PyYAML takes some fifty times as much memory
 LONGEST_INTEGER = 19  # digits; Python's int() takes quadratic time
-MOST_FIELDS = 10_000  # of an object in YAML
-LONGEST_YAML_NUMBER = 100  # characters; base 60 takes quadratic time too
 URL = re.compile(r"file:/|[A-Za-z][A-Za-z0-9+.-]+://")
 """How a path begins that is none. Lhotse and Kaldi would search for a file of that name."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -153,55 +149,15 @@ def _after_blanks(text: str, position: int) -> int:
 
 
 def _yaml_items(stream: _Stream, expected: str) -> Iterator[tuple[int, Any]]:
-    text = stream.whole(LARGEST_YAML)
+    from asrkd.data.manifest_yaml import YamlError, load_yaml  # exported models read JSON alone, without PyYAML
+
     try:
-        items = yaml.load(text, Loader=_YamlLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{stream.path}: expected {expected}, found something else ({reason:.120})") from None
+        items = load_yaml(stream.whole(LARGEST_YAML))
+    except YamlError as error:
+        raise InputError(f"{stream.path}: expected {expected}, found something else ({error!s:.120})") from None
     if not isinstance(items, list):
         raise InputError(f"{stream.path}: expected {expected}, found {described(items)}")
     yield from enumerate(items, start=1)
-
-
-class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader, which makes plain values only, that refuses a key that is given twice and long numbers."""
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # of values that do not fit a tag
-            raise yaml.YAMLError(_misfit(node)) from None
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        if not isinstance(node, yaml.MappingNode):
-            raise yaml.YAMLError(_misfit(node))
-        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-        if len(keys) != len(set(keys)):
-            raise yaml.YAMLError(f"the key {next(key for key in keys if keys.count(key) > 1)} twice")
-        return super().construct_mapping(node, deep)
-
-    def flatten_mapping(self, node: Any) -> None:
-        """Refuses the keys `<<` of keys `<<`, which multiply."""
-        super().flatten_mapping(node)
-        if len(node.value) > MOST_FIELDS:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: more than {MOST_FIELDS} fields")
-
-    def construct_integer(self, node: Any) -> int | float:
-        """A number that Python prints, and computes in linear time."""
-        if isinstance(node.value, str) and len(node.value) > LONGEST_YAML_NUMBER:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters")
-        value: int = self.construct_yaml_int(node)
-        return value if abs(value) < 10**LONGEST_INTEGER else float(value)
-
-
-_YamlLoader.add_constructor("tag:yaml.org,2002:int", _YamlLoader.construct_integer)
-
-
-def _misfit(node: Any) -> str:
-    kind = str(node.tag).rpartition(":")[2]
-    value = f"the text {node.value[:40]!r}" if isinstance(node.value, str) else "a list or an object"
-    return f"line {node.start_mark.line + 1}: {value}, which is no {kind:.20}"
 
 
 def _parsed(path: Path, number: int, parse: Callable[..., Any], *arguments: Any) -> Any:
