@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-import torch
-
 Result = TypeVar("Result")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
@@ -47,6 +45,8 @@ def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute the block as a worker process does: another number of threads rounds otherwise."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from asrkd.errors import InputError
-from asrkd.workflow.local_pool import fork_map, map_here
+from asrkd.workflow.fork_map import fork_map
+from asrkd.workflow.local_pool import map_here
 
 
 def test_a_worker_that_dies_is_an_error_not_a_wait() -> None:
@@ -60,7 +61,7 @@ def test_workers_end_with_the_process_that_forked_them(tmp_path: Path) -> None:
     """Killed, it cannot end them: each learns it from its pipe, though all were forked with the others' pipes open."""
     forked = """
 import os, sys, time
-from asrkd.workflow.local_pool import fork_map
+from asrkd.workflow.fork_map import fork_map
 
 def work(item):
     open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
