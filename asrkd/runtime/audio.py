@@ -53,12 +53,13 @@ class Audio:
 
 
 @contextmanager
-def open_input(source: AudioInput) -> Iterator[Audio]:
+def open_input(source: AudioInput, tmp_dir: Path | None = None) -> Iterator[Audio]:
     """The audio of an input. Standard input, and what only ffmpeg reads, is in a temporary file until the block ends.
+    It is in `tmp_dir`, by default in the system's.
 
     InputError for a file that is missing, empty, damaged, truncated or no audio, and for a part that it does not have.
     """
-    with TemporaryDirectory(prefix="asrkd-") as folder:
+    with TemporaryDirectory(prefix="asrkd-", dir=tmp_dir) as folder:
         path = source.path or _spooled(Path(folder, "stdin"))
         with _one_line(path, str(source)):
             if path.is_file() and container_of(path) is not None:
