@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,16 +96,48 @@ def _name(argument: str) -> str:
 
 
 def _in_full(argv: Sequence[str], options: Sequence[Option]) -> list[str]:
-    """The arguments with short names (`--nj 4`) and a first bare word (`asrkd init NAME`) as the options they mean."""
+    """The arguments with short names (`--nj 4`) and bare words (`asrkd init NAME`) as the options they mean."""
     by_alias = {alias: option.name for option in options for alias in option.aliases}
     arguments = [
         by_alias[_name(argument)] + argument[len(_name(argument)) :] if _name(argument) in by_alias else argument
         for argument in argv
     ]
-    positional = next((option.name for option in options if option.positional), None)
-    if positional is not None and arguments and not arguments[0].startswith("-"):
-        arguments[0] = f"{positional}={arguments[0]}"
-    return arguments
+    positional = [option for option in options if option.positional]
+    if not positional:
+        return arguments
+    words, others = _bare_words(arguments, options)
+    named = []
+    for option in positional:
+        if option.is_list and words:
+            named += [option.name, *words]
+            words = []
+        elif words:
+            named.append(f"{option.name}={words.pop(0)}")
+    return [*words, *others, *named]
+
+
+def _bare_words(arguments: Sequence[str], options: Sequence[Option]) -> tuple[list[str], list[str]]:
+    """The words that belong to no option, and the other arguments. All words after `--` are bare."""
+    by_name = {name: option for option in options for name in option.names}
+    words: list[str] = []
+    others: list[str] = []
+    takes = 0.0  # values that the last option still takes
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            # With its folder no name of a file is read as an option.
+            words += [f"./{word}" if word.startswith("-") else word for word in arguments[at + 1 :]]
+            break
+        if argument.startswith("--"):
+            option = by_name.get(_name(argument))
+            is_whole = option is None or "=" in argument or len(option.names) > 1
+            takes = 0 if is_whole else math.inf if option is not None and option.is_list else 1
+            others.append(argument)
+        elif takes or (argument.startswith("-") and argument != "-"):
+            others.append(argument)
+            takes = max(0, takes - 1)
+        else:
+            words.append(argument)
+    return words, others
 
 
 def _read(default: Config | type[Config], arguments: list[str], program: str) -> tuple[Config, list[str]]:

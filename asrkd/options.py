@@ -34,7 +34,10 @@ def short_name(alias: str) -> Mapping[str, Any]:
 
 
 def first_word() -> Mapping[str, Any]:
-    """Metadata of a field: the command line's first word is its value when no option comes before it."""
+    """Metadata of a field: the command line's first word that belongs to no option is its value.
+
+    The next such word is the value of the next such field. A field of several values takes all the words that are left.
+    """
     return {"first_word": True}
 
 
@@ -131,6 +134,10 @@ class Option:
     @property
     def positional(self) -> bool:
         return "first_word" in self.metadata
+
+    @property
+    def is_list(self) -> bool:
+        return self.values.endswith("...")
 
     @property
     def usage(self) -> str:
@@ -257,13 +264,14 @@ def _shown(value: Any) -> str:
 
 
 def _usage(program: str, options: Sequence[Option]) -> str:
-    needed = [
-        option.name.removeprefix("--").upper() if option.positional else option.usage
-        for option in options
-        if option.required
-    ]
+    needed = [_usage_of_word(option) if option.positional else option.usage for option in options if option.required]
     others = ["[OPTION ...]"] if any(not option.required for option in options) else []
     return f"usage: {' '.join([program, *needed, *others])}"
+
+
+def _usage_of_word(option: Option) -> str:
+    """`MODEL`; `AUDIO ...` where all words that are left belong to it."""
+    return option.name.removeprefix("--").upper() + (" ..." if option.is_list else "")
 
 
 def _wrapped(description: str, columns: int) -> list[str]:

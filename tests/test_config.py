@@ -113,6 +113,46 @@ def test_short_names_and_a_first_word() -> None:
         parse(Needed, ["an4"], "asrkd init", "A test.")
 
 
+@dataclass(frozen=True)
+class Words:
+    model: Path = field(metadata=first_word())
+    """Model."""
+    audio: tuple[str, ...] = field(metadata=first_word())
+    """Files."""
+    beam: float = 1.0
+    """Nats."""
+    overwrite: bool = False
+    """Again."""
+    tags: tuple[str, ...] = ()
+    """Tags."""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["m", "a", "b", "--beam", "2"],
+        ["--beam", "2", "m", "a", "b"],
+        ["m", "--beam=2", "a", "b"],
+        ["m", "a", "--beam", "2", "b"],
+        ["--model", "m", "--beam=2", "--audio", "a", "b"],
+        ["--beam=2", "--no-overwrite", "m", "a", "b"],
+    ],
+)
+def test_bare_words_before_between_and_after_options(argv: list[str]) -> None:
+    assert parse(Words, argv, "asrkd x", "A test.") == Words(Path("m"), ("a", "b"), 2.0)
+
+
+def test_bare_words_that_look_like_options() -> None:
+    assert parse(Words, ["m", "-", "--overwrite"], "asrkd x", "A test.") == Words(Path("m"), ("-",), overwrite=True)
+    assert parse(Words, ["m", "--", "-a", "--b"], "asrkd x", "A test.") == Words(Path("m"), ("./-a", "./--b"))
+    assert parse(Words, ["m", "a", "--tags", "x", "y"], "asrkd x", "A test.").tags == ("x", "y")
+    with pytest.raises(InputError, match=r"expected --audio TEXT ..., found none"):
+        parse(Words, ["m"], "asrkd x", "A test.")
+    with pytest.raises(InputError, match="expected an option, found more"):
+        parse(Needed, ["an4", "more", "--runs", "a"], "asrkd init", "A test.")
+    assert "MODEL AUDIO ... [OPTION ...]" in shown(Words, "--help", common=())
+
+
 def test_what_the_run_sets_is_refused_in_its_sections() -> None:
     with pytest.raises(InputError, match=r"--train.device: give --device"):
         read("--train.device=cuda")
