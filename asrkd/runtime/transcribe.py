@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asrkd.errors import InputError
+from asrkd.runtime.acoustic import Statistics
 from asrkd.runtime.audio import (
     AUTO,
     array_blocks,
@@ -117,8 +118,11 @@ class _Recording:
         self._max_frames = round(options.cuts.max_sec / self._shift_sec)
         self._cutter = PauseCutter(options.cuts, self._shift_sec)
         self._stream = model.acoustic.stream()
+        normalisation = model.description.normalisation
         # Where the network learnt from running statistics, a segment is decoded by the scores that cut it.
-        self._is_online = model.description.normalisation.kind == "online"
+        self._is_online = normalisation.kind == "online"
+        # Where it learnt from those of a speaker, a recording is one speaker, of whom ever more is known.
+        self._statistics = Statistics.prior(normalisation) if normalisation.kind == "speaker" else None
         self._is_long = False
         self._feats = _Rows()
         self._scores = _Rows()
@@ -136,10 +140,12 @@ class _Recording:
             yield from self._decode_spans(self._cutter.finish())
         elif len(self._feats):
             last = self._feats.last
-            yield from self._decode(Span(0, last), self._model.acoustic.scores(self._feats.between(0, last)))
+            yield from self._decode(Span(0, last), None)
 
     def _add(self, feats: np.ndarray) -> Iterator[Segment]:
         self._feats.append(feats)
+        if self._statistics is not None and len(feats):
+            self._statistics += Statistics.of(feats)
         if not self._is_long:
             if len(self._feats) <= self._max_frames:
                 return
@@ -166,7 +172,7 @@ class _Recording:
         """The segment of these frames, unless nothing is said in it."""
         options = self._options
         if scores is None:
-            scores = self._model.acoustic.scores(self._feats.between(*span))
+            scores = self._model.acoustic.scores(self._feats.between(*span), self._statistics)
         found = self._model.search.decode(
             scores, confidences=options.confidences, nbest=options.nbest, beam=options.beam
         )

@@ -1,0 +1,206 @@
+"""Many inputs to files of transcripts: what is there is skipped, what is bad is counted, and progress has an ETA."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import soundfile
+from tqdm import tqdm
+
+from asrkd.errors import InputError, name_some
+from asrkd.files import atomic_file, utf8
+from asrkd.runtime.inputs import AudioInput, find_inputs
+from asrkd.runtime.transcribe import TranscribeOptions, transcribe_input
+from asrkd.runtime.transcript import Transcript
+from asrkd.runtime.writers import FORMATS, JOINABLE
+from asrkd.workflow.fork_map import fork_map
+from asrkd.workflow.task import in_order
+
+if TYPE_CHECKING:
+    from asrkd.runtime.model import Model, Precision
+
+PROGRESS_DELAY_SEC = 1.0  # before a progress bar is shown
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What to transcribe, and where to."""
+
+    model: Path
+    arguments: Sequence[str]
+    formats: Sequence[str]
+    output_dir: Path | None
+    """None: standard output."""
+    overwrite: bool = False
+    precision: Precision = "auto"
+    num_jobs: int = 1
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
+
+    def __post_init__(self) -> None:
+        """InputError for options that do not fit each other."""
+        if self.num_jobs < 1:
+            raise InputError(f"--num-jobs: expected at least 1, found {self.num_jobs}")
+        if self.output_dir is None and len(self.formats) > 1:
+            raise InputError(f"--format {','.join(self.formats)}: expected --output-dir with several formats, found none")
+        if self.output_dir is not None and self.output_dir.exists() and not self.output_dir.is_dir():
+            raise InputError(f"--output-dir {self.output_dir}: expected a folder, found a file")
+        if self.options.nbest > 1 and "json" not in self.formats:
+            raise InputError(f"--nbest {self.options.nbest}: it has no effect without --format json, which has them")
+
+    def outputs(self, source: AudioInput) -> Mapping[str, Path]:
+        """The file of each format."""
+        assert self.output_dir is not None
+        return {form: self.output_dir / f"{source.name}.{form}" for form in self.formats}
+
+
+@dataclass
+class BatchResult:
+    """What became of the inputs."""
+
+    num_inputs: int
+    num_skipped: int = 0
+    num_done: int = 0
+    audio_sec: float = 0.0
+    elapsed_sec: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+    """Input -> why it could not be transcribed."""
+    without_words: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> str:
+        """Lines of what was done."""
+        counts = [f"transcribed {self.num_done} of {self.num_inputs} inputs"]
+        if self.num_skipped:
+            counts.append(f"{self.num_skipped} skipped, their outputs exist (--overwrite transcribes them again)")
+        if self.failures:
+            counts.append(f"{len(self.failures)} bad")
+        rtf = f", RTF {self.elapsed_sec / self.audio_sec:.3f}" if self.audio_sec else ""
+        lines = [f"{'; '.join(counts)}: {self.audio_sec:.1f} s of audio in {self.elapsed_sec:.1f} s{rtf}"]
+        if self.without_words:
+            lines.append(f"no words in {len(self.without_words)} of them: {name_some(self.without_words)}")
+        return "\n".join(lines)
+
+    def require_no_failures(self) -> None:
+        """InputError that names the bad inputs."""
+        if len(self.failures) == 1 == self.num_inputs:
+            raise InputError(next(iter(self.failures.values())))
+        if self.failures:
+            names = name_some(list(self.failures))
+            raise InputError(f"{len(self.failures)} of {self.num_inputs} inputs could not be transcribed: {names}")
+
+
+class _Outcome(NamedTuple):
+    transcript: Transcript | None
+    error: str
+    """Why there is no transcript."""
+
+
+def run_batch(batch: Batch) -> BatchResult:
+    """Transcribe what is not transcribed yet. InputError for what no input can be transcribed with.
+
+    Each output appears whole or not at all. Bad inputs are in the result: they do not end the others.
+    """
+    inputs = find_inputs(batch.arguments)
+    _require_places(batch, inputs)
+    todo = [source for source in inputs if batch.overwrite or not _exists(batch, source)]
+    result = BatchResult(len(inputs), len(inputs) - len(todo))
+    if not todo:
+        return result
+    from asrkd.runtime.model import load  # here: what is already transcribed needs no model
+
+    model = load(batch.model, precision=batch.precision)
+    begin = time.monotonic()
+    with TemporaryDirectory(prefix="asrkd-") as tmp_dir, _progress(todo) as progress:
+        outcomes = _outcomes(model, batch, todo, Path(tmp_dir), progress.update)
+        # Files are written at once, for an interrupted run goes on from them.
+        for number, outcome in outcomes if batch.output_dir else enumerate(in_order(outcomes)):
+            _take(batch, result, todo[number], outcome)
+            if outcome.error and len(inputs) > 1:
+                progress.write(f"asrkd: {outcome.error}", file=sys.stderr)
+    result.elapsed_sec = time.monotonic() - begin
+    return result
+
+
+def _outcomes(
+    model: Model, batch: Batch, todo: Sequence[AudioInput], tmp_dir: Path, progress: Callable[[float], object]
+) -> Iterator[tuple[int, _Outcome]]:
+    """Yield (number of an input, its outcome): in order with one job, as they are finished with several."""
+
+    def outcome_of(source: AudioInput, report: Callable[[float], object] | None = None) -> _Outcome:
+        try:
+            return _Outcome(transcribe_input(model, source, batch.options, report, tmp_dir), "")
+        except InputError as error:
+            return _Outcome(None, str(error))
+
+    # Processes that are forked have no standard input.
+    here = [n for n, source in enumerate(todo) if batch.num_jobs == 1 or source.path is None]
+    forked = sorted(set(range(len(todo))).difference(here))
+    for number in here:
+        yield number, outcome_of(todo[number], progress)
+    for at, outcome in fork_map(outcome_of, [todo[number] for number in forked], batch.num_jobs):
+        progress(outcome.transcript.duration if outcome.transcript else 0.0)
+        yield forked[at], outcome
+
+
+def _take(batch: Batch, result: BatchResult, source: AudioInput, outcome: _Outcome) -> None:
+    """Write the outputs of an input, or note why there are none."""
+    transcript = outcome.transcript
+    if transcript is None:
+        result.failures[str(source)] = outcome.error
+        return
+    result.num_done += 1
+    result.audio_sec += transcript.duration
+    if not transcript.words:
+        result.without_words.append(str(source))
+    texts = {form: FORMATS[form](transcript) for form in batch.formats}
+    if batch.output_dir is None:
+        (text,) = texts.values()
+        named = result.num_inputs > 1 and batch.formats[0] == "txt"
+        sys.stdout.write(f"{transcript.name}: {transcript.text}\n" if named else text)
+        sys.stdout.flush()
+        return
+    for form, path in batch.outputs(source).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as tmp_path:
+            tmp_path.write_bytes(utf8(texts[form]))
+
+
+def _exists(batch: Batch, source: AudioInput) -> bool:
+    return batch.output_dir is not None and all(path.is_file() for path in batch.outputs(source).values())
+
+
+def _require_places(batch: Batch, inputs: Sequence[AudioInput]) -> None:
+    """InputError for several files on standard output in a format that cannot be joined."""
+    (form, *_) = batch.formats
+    if batch.output_dir is None and len(inputs) > 1 and form not in JOINABLE:
+        raise InputError(f"--format {form}: expected --output-dir for {len(inputs)} inputs, found none")
+
+
+@contextmanager
+def _progress(todo: Sequence[AudioInput]) -> Iterator[Any]:
+    """A bar in seconds of audio, without one where a length is not known before."""
+    lengths = [_seconds(source) for source in todo]
+    total = None if None in lengths else round(sum(length or 0.0 for length in lengths), 1)
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
+    layout = layout if total is not None else "{desc}: {n:.0f} s of audio [{elapsed}]"
+    with tqdm(total=total, desc="transcribe", bar_format=layout, delay=PROGRESS_DELAY_SEC, leave=False) as bar:
+        yield bar
+
+
+def _seconds(source: AudioInput) -> float | None:
+    """Seconds of audio by the header; None for standard input and what only ffmpeg reads."""
+    if source.end_sec is not None:
+        return source.end_sec - source.start_sec
+    if source.path is None or not source.path.is_file():
+        return None
+    try:
+        return float(soundfile.info(str(source.path)).duration)
+    except (RuntimeError, TypeError):
+        return None
