@@ -30,7 +30,7 @@ class Options:
     overwrite: bool = False
     """Transcribe inputs whose outputs exist, too."""
     channel: str = "auto"
-    """auto (the only channel, or the mean of two), mix (the mean of all), split (each by itself), or a number from 0."""
+    """auto (the only channel, or the mean of two), mix (the mean of all), split (each separately) or a number from 0."""
     nbest: int = 1
     """Hypotheses of each segment. The json has those after the first as alternatives."""
     beam: float | None = None
@@ -76,11 +76,11 @@ COMMAND = Command(
     name="transcribe",
     summary="Transcribe audio files with an exported model.",
     description="""
-Any format and sampling rate that libsndfile reads, and those of ffmpeg where it is installed. Long recordings are cut at
-pauses, so the memory does not grow with the length. Inputs whose outputs exist are skipped.
+Any format and sampling rate that libsndfile reads, and those of ffmpeg where it is installed. Long recordings are cut
+at pauses, so the memory does not grow with the length. Inputs whose outputs exist are skipped.
 
-Words have times and confidences in json, ctm, srt and vtt (times). One bad input does not end the others: the command
-names it and ends with exit code 2.""",
+Words have times and confidences in json and ctm, and times in srt and vtt. One bad input does not end the others: the
+command names it and ends with exit code 2.""",
     examples=(
         "asrkd transcribe model/ a.wav",
         "asrkd transcribe model/ recordings/ --format txt,srt,json --output-dir out --num-jobs 4",

@@ -48,7 +48,9 @@ class Batch:
         if self.num_jobs < 1:
             raise InputError(f"--num-jobs: expected at least 1, found {self.num_jobs}")
         if self.output_dir is None and len(self.formats) > 1:
-            raise InputError(f"--format {','.join(self.formats)}: expected --output-dir with several formats, found none")
+            raise InputError(
+                f"--format {','.join(self.formats)}: expected --output-dir with several formats, found none"
+            )
         if self.output_dir is not None and self.output_dir.exists() and not self.output_dir.is_dir():
             raise InputError(f"--output-dir {self.output_dir}: expected a folder, found a file")
         if self.options.nbest > 1 and "json" not in self.formats:
