@@ -30,7 +30,7 @@ class Options:
     overwrite: bool = False
     """Transcribe inputs whose outputs exist, too."""
     channel: str = "auto"
-    """auto (the only channel, or the mean of two), mix (the mean of all), split (each separately) or a number from 0."""
+    """auto (the only one, or the mean of two), mix (the mean of all), split (each separately) or a number from 0."""
     nbest: int = 1
     """Hypotheses of each segment. The json has those after the first as alternatives."""
     beam: float | None = None

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,11 @@ from asrkd.runtime.features import log_mel
 from asrkd.runtime.graph import WordGraph
 from asrkd.runtime.package import NETWORK, NETWORK_INT8, Description, read_description, verify
 from asrkd.runtime.search import Found, Search
-from asrkd.runtime.transcript import Segment, Word
+from asrkd.runtime.transcript import Segment, Transcript, Word
+
+if TYPE_CHECKING:
+    from asrkd.runtime.segmentation import EndpointRules
+    from asrkd.runtime.stream import Stream
 
 Precision = Literal["auto", "float32", "int8"]
 
@@ -91,6 +95,43 @@ class Model:
 
         words = tuple(Word(word.text, time(word.begin), time(word.end), word.confidence) for word in found.words)
         return Segment(0.0, duration, words, found.alternatives)
+
+    def transcribe(
+        self,
+        audio: str | Path | NDArray[Any],
+        *,
+        sampling_rate: int | None = None,
+        confidences: bool = True,
+        nbest: int = 1,
+        beam: float | None = None,
+        channel: str = "auto",
+    ) -> Transcript:
+        """The words of a recording of any length: an audio file of any format, or samples [N] at `sampling_rate` Hz.
+
+        Samples are 16-bit integers or floating-point ones in ±1; `sampling_rate` is the model's where it is not given.
+        `channel`: auto (the only one, or the mean of two), mix, split or a number from 0. InputError for what is no
+        audio, has samples that are not finite, or has less than half of the model's sampling rate.
+        """
+        from asrkd.runtime.inputs import AudioInput
+        from asrkd.runtime.transcribe import TranscribeOptions, transcribe_input, transcribe_samples
+
+        options = TranscribeOptions(beam=beam, nbest=nbest, confidences=confidences, channel=channel)
+        if isinstance(audio, (str, Path)):
+            return transcribe_input(self, AudioInput(Path(audio).stem, Path(audio)), options)
+        return transcribe_samples(self, np.asarray(audio), sampling_rate or self.sampling_rate, options)
+
+    def stream(
+        self,
+        *,
+        sampling_rate: int | None = None,
+        rules: EndpointRules | None = None,
+        confidences: bool = True,
+        beam: float | None = None,
+    ) -> Stream:
+        """Speech while it is spoken: `accept(pcm)`, `partial`, `final()`. See `asrkd.runtime.stream`."""
+        from asrkd.runtime.stream import Stream
+
+        return Stream(self, sampling_rate=sampling_rate, rules=rules, confidences=confidences, beam=beam)
 
 
 def load(path: Path | str, *, precision: Precision = "auto", num_threads: int = 1) -> Model:
