@@ -65,6 +65,10 @@ class Stream:
         """Of the unfinished segment."""
         self._segments: list[Segment] = []
         self._is_finished = False
+        self._partial: tuple[Word, ...] | None = None
+        """Of the best path so far; None: not looked up since the search went on."""
+        self._scores: list[np.ndarray] = []
+        """The last ones of the segment."""
         self._begin_segment(0)
 
     @property
@@ -196,6 +200,5 @@ class Stream:
     def _begin_segment(self, frame: int) -> None:
         self._endpointer.reset()
         self._search = self._model.search.stream(beam=self._beam, confidences=self._with_confidences)
-        self._scores: list[np.ndarray] = []
-        self._partial: tuple[Word, ...] | None = ()
+        self._scores, self._partial = [], ()
         self._first_frame = self._frames_searched = frame
