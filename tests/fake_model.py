@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from asrkd.runtime.features import log_mel
-from asrkd.runtime.package import FrontEnd
+from asrkd.runtime.package import FrontEnd, Normalisation
 from asrkd.runtime.search import Found, FoundWord
 from asrkd.runtime.transcript import Segment, Word
 
@@ -58,14 +58,15 @@ _PEAKS: list[int] = []
 
 
 class Acoustic:
-    num_frames = 0
-    """Scored, over all calls."""
+    """Scores do not depend on statistics."""
+
+    def __init__(self, description: Any) -> None:
+        self.description = description
 
     def scores(self, feats: np.ndarray, statistics: object = None) -> np.ndarray:
-        self.num_frames += len(feats)
         return tone_scores(feats)
 
-    def stream(self) -> ScoreStream:
+    def stream(self, statistics: object = None) -> ScoreStream:
         return ScoreStream(self)
 
 
@@ -127,9 +128,11 @@ class FakeModel:
     """A model of tones, without files."""
 
     def __init__(self, kind: str = "utterance") -> None:
+        mean = (0.0,) * FRONT_END.num_mel_bins
+        normalisation = Normalisation(kind, mean, mean, 300.0)  # type: ignore[arg-type]
         self.sampling_rate, self.frame_shift_sec, self.silence_classes = RATE, 0.01, (0,)
-        self.description: Any = SimpleNamespace(front_end=FRONT_END, normalisation=SimpleNamespace(kind=kind))
-        self.acoustic, self.search = Acoustic(), Search()
+        self.description: Any = SimpleNamespace(front_end=FRONT_END, normalisation=normalisation)
+        self.acoustic, self.search = Acoustic(self.description), Search()
 
     def segment(self, found: Found, duration: float) -> Segment:
         words = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,7 +190,7 @@ def _require_places(batch: Batch, inputs: Sequence[AudioInput]) -> None:
 def _progress(todo: Sequence[AudioInput]) -> Iterator[Any]:
     """A bar in seconds of audio, without one where a length is not known before."""
     lengths = [_seconds(source) for source in todo]
-    total = None if None in lengths else round(sum(length or 0.0 for length in lengths), 1)
+    total = None if None in lengths else math.ceil(sum(length or 0.0 for length in lengths))
     layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
     layout = layout if total is not None else "{desc}: {n:.0f} s of audio [{elapsed}]"
     with tqdm(total=total, desc="transcribe", bar_format=layout, delay=PROGRESS_DELAY_SEC, leave=False) as bar:

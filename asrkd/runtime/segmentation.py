@@ -16,6 +16,11 @@ from asrkd.errors import InputError
 
 SILENT = 0.5
 """Posterior of silence above which a frame is silent."""
+ENERGY_FLOOR = -15.9
+"""Log-mel energy, rounded up, to which lower ones are raised: float32's epsilon."""
+SHORTEST_DIGITAL_SILENCE_SEC = 0.3
+IMPOSSIBLE = -1000.0
+"""Score; times any acoustic scale it is outside of the beam."""
 SHORTEST_SPEECH_SEC = 0.05
 """Shorter speech is a click: no phone with three states is shorter."""
 
@@ -52,6 +57,36 @@ class EndpointRules:
     def __post_init__(self) -> None:
         if not 0.0 < self.silence_after_words_sec <= self.silence_without_words_sec < self.max_sec:
             raise InputError(f"expected 0 < silence after words <= silence without words < max_sec, found {self}")
+
+
+class DigitalSilence:
+    """Finds frames without any signal, which no network has learnt: muted microphones and cut recordings have them.
+
+    A frame is one where all energies have been at the floor for 0.3 s. Within words there are shorter ones: codecs send
+    zeros while the mouth is closed.
+    """
+
+    def __init__(self, frame_shift_sec: float) -> None:
+        self._min_frames = round(SHORTEST_DIGITAL_SILENCE_SEC / frame_shift_sec)
+        self._run = 0
+
+    def accept(self, feats: np.ndarray) -> np.ndarray:
+        """Flags [T] of the next log-mel frames [T, F]."""
+        flags = np.zeros(len(feats), bool)
+        for frame, is_floor in enumerate(feats.max(axis=1, initial=ENERGY_FLOOR) <= ENERGY_FLOOR):
+            self._run = self._run + 1 if is_floor else 0
+            flags[frame] = self._run >= self._min_frames
+        return flags
+
+
+def sure_of_silence(scores: np.ndarray, flags: np.ndarray, silence_classes: np.ndarray) -> np.ndarray:
+    """Scores [T, C] with certain silence in the flagged frames [T]."""
+    if not flags.any():
+        return scores
+    changed = scores.copy()
+    changed[flags] = IMPOSSIBLE
+    changed[np.ix_(flags, silence_classes)] = 0.0
+    return changed
 
 
 class Span(NamedTuple):

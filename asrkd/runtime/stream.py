@@ -3,7 +3,8 @@
     samples -> log-mel frames -> scores, in chunks of 0.2 s -> search -> partial words
                                         posteriors of silence -> end of a segment -> final words
 
-The chunks of scores are counted from the stream's begin, so the sizes in which samples come change nothing.
+The chunks are counted from the segment's begin, so the sizes in which samples come change nothing. Each segment is
+normalised with running statistics, which begin with those of the segments before it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ import numpy as np
 from asrkd.errors import InputError
 from asrkd.runtime.audio import Resampler, as_float, require_rate
 from asrkd.runtime.features import OnlineLogMel
-from asrkd.runtime.segmentation import Endpointer, EndpointRules, silence_posteriors
-from asrkd.runtime.transcribe import moved
+from asrkd.runtime.segmentation import (
+    DigitalSilence,
+    Endpointer,
+    EndpointRules,
+    silence_posteriors,
+    sure_of_silence,
+)
+from asrkd.runtime.speaker import Speaker
+from asrkd.runtime.transcribe import Rows, moved
 from asrkd.runtime.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
@@ -51,24 +59,24 @@ class Stream:
         self._shift_sec = model.frame_shift_sec
         self._resampler = Resampler(rate, model.sampling_rate)
         self._front_end = OnlineLogMel(model.description.front_end)
-        self._score_stream = model.acoustic.stream()
+        self._speaker = Speaker(model.acoustic)
+        self._digital = DigitalSilence(self._shift_sec)
         self._chunk_frames = max(1, round(CHUNK_SEC / self._shift_sec))
         self._look_back = round(LOOK_BACK_SEC / self._shift_sec)
         self._endpointer = Endpointer(rules or EndpointRules(), self._shift_sec)
         self._log_priors = model.search.graph.senones.log_prior
         self._silence_classes = np.array(model.silence_classes)
         self._odd_byte = b""
-        self._feats: list[np.ndarray] = []
         self._num_samples = 0
         """At the model's rate."""
-        self._first_frame = 0
-        """Of the unfinished segment."""
+        self._rows = Rows()
+        """Log-mel frames of the unfinished segment, with a flag of digital silence as last column."""
+        self._num_accepted = 0
+        """Frames that the network was given."""
         self._segments: list[Segment] = []
         self._is_finished = False
         self._partial: tuple[Word, ...] | None = None
         """Of the best path so far; None: not looked up since the search went on."""
-        self._scores: list[np.ndarray] = []
-        """The last ones of the segment."""
         self._begin_segment(0)
 
     @property
@@ -111,11 +119,10 @@ class Stream:
         """End the stream: all segments, the last one among them. The same again when it is called again."""
         if not self._is_finished:
             self._add(self._resampler.resample(np.zeros(0, np.float32), is_last=True))
+            self._add_frames(self._front_end.finish())
             self._is_finished = True
-            self._feats.append(self._front_end.finish())
-            self._score_chunks(is_last=True)
-            self._search_on(self._score_stream.finish())
-            self._end_segment(self._frames_searched)
+            self._search_on(self._score(self._rows.last))
+            self._end_segment(self._num_searched)
         return Transcript("stream", self.duration, self.segments)
 
     def _samples(self, pcm: bytes | np.ndarray) -> np.ndarray:
@@ -134,71 +141,65 @@ class Stream:
 
     def _add(self, samples: np.ndarray) -> None:
         self._num_samples += len(samples)
-        self._feats.append(self._front_end.accept(samples))
-        self._score_chunks()
+        self._add_frames(self._front_end.accept(samples))
+        while self._rows.last - self._num_accepted >= self._chunk_frames:
+            self._search_on(self._score(self._num_accepted + self._chunk_frames))
 
-    def _score_chunks(self, is_last: bool = False) -> None:
-        """Score the frames that fill chunks; all frames at the end."""
-        if not is_last and sum(map(len, self._feats)) < self._chunk_frames:
-            return
-        feats = np.concatenate(self._feats)
-        used = len(feats) if is_last else len(feats) - len(feats) % self._chunk_frames
-        for first in range(0, used, self._chunk_frames):
-            self._search_on(self._score_stream.accept(feats[first : min(first + self._chunk_frames, used)]))
-        self._feats = [feats[used:]]
+    def _add_frames(self, feats: np.ndarray) -> None:
+        self._rows.append(np.column_stack([feats, self._digital.accept(feats)]).astype(np.float32))
+
+    def _score(self, last: int) -> np.ndarray:
+        """The scores [t, C] that are complete with the frames to `last` - 1; all of them at the end of the stream."""
+        parts = [self._score_stream.accept(self._rows.between(self._num_accepted, last)[:, :-1])]
+        self._num_accepted = last
+        if self._is_finished and last == self._rows.last:
+            parts.append(self._score_stream.finish())
+        scores = np.concatenate(parts)
+        flags = self._rows.between(self._num_searched, self._num_searched + len(scores))[:, -1] > 0
+        return sure_of_silence(scores, flags, self._silence_classes)
 
     def _search_on(self, scores: np.ndarray) -> None:
         """Search with the next scores [t, C], and end the segments that end within them."""
         while len(scores):
-            silence = silence_posteriors(scores, self._log_priors, self._silence_classes)
-            number = self._endpointer.accept(silence)
+            number = self._endpointer.accept(silence_posteriors(scores, self._log_priors, self._silence_classes))
             used = scores if number is None else scores[:number]
             self._search.advance(used)
-            self._keep(used)
-            scores = scores[len(used) :]
-            if number is not None:
-                scores = np.concatenate([self._end(), scores])
-
-    def _keep(self, scores: np.ndarray) -> None:
-        """Keep the last scores for a segment that is too long."""
-        self._scores.append(scores)
-        self._frames_searched += len(scores)
-        self._partial = None
-        while sum(map(len, self._scores[1:])) >= self._look_back:
-            del self._scores[0]
-
-    def _end(self) -> np.ndarray:
-        """End the segment at an endpoint. The scores [t, C] that belong to the next one, and are searched again."""
-        cut = self._frames_searched if self._endpointer.is_paused else self._cut_between_words()
-        kept = np.concatenate(self._scores)
-        again: np.ndarray = kept[len(kept) - (self._frames_searched - cut) :]
-        self._end_segment(cut)
-        return again
+            self._num_searched += len(used)
+            self._partial = None
+            if number is None:
+                return
+            self._end_segment(self._num_searched if self._endpointer.is_paused else self._cut_between_words())
+            # The frames after the cut belong to the next segment, with new statistics.
+            scores = self._score(self._last_accepted)
 
     def _cut_between_words(self) -> int:
         """Frame in the longest gap between two words near the end of a segment that is too long; else its end."""
-        earliest = max(self._frames_searched - self._look_back, self._first_frame + 1)
+        earliest = max(self._num_searched - self._look_back, self._first_frame + 1)
         gaps = []
         for word, following in pairwise(self._search.partial()):
             middle = self._first_frame + (word.end + following.begin) // 2
             if middle >= earliest:
                 gaps.append((following.begin - word.end, middle))
-        return max(gaps)[1] if gaps else self._frames_searched
+        return max(gaps)[1] if gaps else self._num_searched
 
     def _end_segment(self, cut: int) -> None:
         """Make the words before frame `cut` final, and begin a segment there."""
         start = self._first_frame * self._shift_sec
         found = self._search.final(confidences=self._with_confidences)
-        duration = max(0.0, min(self._frames_searched * self._shift_sec, self.duration) - start)
+        duration = max(0.0, min(self._num_searched * self._shift_sec, self.duration) - start)
         segment = moved(self._model.segment(found, duration), start)
         end = min(cut * self._shift_sec, segment.end)
         words = tuple(word for word in segment.words if word.end <= end + self._shift_sec / 2)
         if words:
             self._segments.append(Segment(segment.start, max(end, words[-1].end), words))
+            self._speaker.add(self._rows.between(self._first_frame, cut)[:, :-1])
         self._begin_segment(cut)
 
     def _begin_segment(self, frame: int) -> None:
         self._endpointer.reset()
         self._search = self._model.search.stream(beam=self._beam, confidences=self._with_confidences)
-        self._scores, self._partial = [], ()
-        self._first_frame = self._frames_searched = frame
+        self._score_stream = self._speaker.stream()
+        self._last_accepted, self._num_accepted = self._num_accepted, frame
+        self._rows.drop_before(frame)
+        self._partial = ()
+        self._first_frame = self._num_searched = frame

@@ -1,7 +1,8 @@
 """A recording of any length to a Transcript: cut at pauses, and each segment decoded at once.
 
-A recording that is no longer than one segment is decoded as a whole. A longer one is scored once as a stream, with
-running statistics of its features: the posteriors of silence show the pauses. Memory is that of one segment.
+A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream first, with
+running statistics of its features: the posteriors of silence show the pauses. Then each segment is scored by itself,
+with what was heard of the speaker before. Memory is that of one segment.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asrkd.errors import InputError
-from asrkd.runtime.acoustic import Statistics
 from asrkd.runtime.audio import (
     AUTO,
     array_blocks,
@@ -26,11 +26,22 @@ from asrkd.runtime.audio import (
 )
 from asrkd.runtime.features import OnlineLogMel
 from asrkd.runtime.inputs import AudioInput
-from asrkd.runtime.segmentation import CutRules, PauseCutter, Span, silence_posteriors
+from asrkd.runtime.segmentation import (
+    CutRules,
+    DigitalSilence,
+    PauseCutter,
+    Span,
+    silence_posteriors,
+    sure_of_silence,
+)
+from asrkd.runtime.speaker import Speaker
 from asrkd.runtime.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from asrkd.runtime.model import Model
+
+CHUNK_SEC = 5.0
+"""Of the network where it looks for pauses."""
 
 Progress = Callable[[float], object]
 """Is given the seconds of audio that were read since the last call."""
@@ -116,63 +127,72 @@ class _Recording:
         self._front_end = OnlineLogMel(model.description.front_end)
         self._num_samples = 0
         self._max_frames = round(options.cuts.max_sec / self._shift_sec)
+        self._chunk_frames = round(CHUNK_SEC / self._shift_sec)
         self._cutter = PauseCutter(options.cuts, self._shift_sec)
-        self._stream = model.acoustic.stream()
-        normalisation = model.description.normalisation
-        # Where the network learnt from running statistics, a segment is decoded by the scores that cut it.
-        self._is_online = normalisation.kind == "online"
-        # Where it learnt from those of a speaker, a recording is one speaker, of whom ever more is known.
-        self._statistics = Statistics.prior(normalisation) if normalisation.kind == "speaker" else None
+        self._digital = DigitalSilence(self._shift_sec)
+        self._speaker = Speaker(model.acoustic)
+        self._silence_classes = np.array(model.silence_classes)
         self._is_long = False
-        self._feats = _Rows()
-        self._scores = _Rows()
+        self._rows = Rows()
+        """Log-mel frames, with a flag of digital silence as last column."""
+        self._num_accepted = 0
+        """Frames that `_stream` was given."""
+        self._num_scored = 0
+        """Frames of which the cutter knows."""
+        self._stream = self._speaker.stream()
 
     def accept(self, samples: np.ndarray) -> Iterator[Segment]:
         """The segments that end with these samples."""
         self._num_samples += len(samples)
-        yield from self._add(self._front_end.accept(samples))
+        self._add(self._front_end.accept(samples))
+        self._is_long = self._is_long or len(self._rows) > self._max_frames
+        # Chunks are counted from the begin, so that the blocks of samples change nothing.
+        while self._is_long and self._rows.last - self._num_accepted >= self._chunk_frames:
+            yield from self._cut(self._num_accepted + self._chunk_frames)
 
     def finish(self) -> Iterator[Segment]:
         """The last segments: the only one of a short recording."""
-        yield from self._add(self._front_end.finish())
+        self._add(self._front_end.finish())
         if self._is_long:
-            yield from self._cut(self._stream.finish())
-            yield from self._decode_spans(self._cutter.finish())
-        elif len(self._feats):
-            last = self._feats.last
-            yield from self._decode(Span(0, last), None)
+            yield from self._cut(self._rows.last)
+            yield from self._decode_all(self._cutter.accept(self._silence(self._stream.finish())))
+            yield from self._decode_all(self._cutter.finish())
+        elif len(self._rows):
+            yield from self._decode(Span(0, self._rows.last))
 
-    def _add(self, feats: np.ndarray) -> Iterator[Segment]:
-        self._feats.append(feats)
-        if self._statistics is not None and len(feats):
-            self._statistics += Statistics.of(feats)
-        if not self._is_long:
-            if len(self._feats) <= self._max_frames:
-                return
-            self._is_long = True
-            feats = self._feats.between(0, self._feats.last)
-        yield from self._cut(self._stream.accept(feats))
+    def _add(self, feats: np.ndarray) -> None:
+        self._rows.append(np.column_stack([feats, self._digital.accept(feats)]).astype(np.float32))
 
-    def _cut(self, scores: np.ndarray) -> Iterator[Segment]:
-        """The segments that end with these scores [t, C]."""
-        log_priors = self._model.search.graph.senones.log_prior
-        silence = silence_posteriors(scores, log_priors, np.array(self._model.silence_classes))
-        if self._is_online:
-            self._scores.append(scores)
-        yield from self._decode_spans(self._cutter.accept(silence))
+    def _cut(self, last: int) -> Iterator[Segment]:
+        """Score frames to `last` - 1, and decode the segments that end within them."""
+        scores = self._stream.accept(self._rows.between(self._num_accepted, last)[:, :-1])
+        self._num_accepted = last
+        spans = self._cutter.accept(self._silence(scores))
+        first = self._rows.first
+        yield from self._decode_all(spans)
+        if self._rows.first > first:
+            # What follows is normalised with the statistics of the words that were found.
+            self._stream, self._num_accepted = self._speaker.stream(), self._num_scored
 
-    def _decode_spans(self, spans: Iterable[Span]) -> Iterator[Segment]:
+    def _silence(self, scores: np.ndarray) -> np.ndarray:
+        """Posteriors of silence of the next scored frames [t, C]."""
+        if not len(scores):
+            return np.zeros(0, np.float32)
+        flags = self._rows.between(self._num_scored, self._num_scored + len(scores))[:, -1] > 0
+        self._num_scored += len(scores)
+        silence = silence_posteriors(scores, self._model.search.graph.senones.log_prior, self._silence_classes)
+        return np.where(flags, np.float32(1.0), silence)
+
+    def _decode_all(self, spans: Iterable[Span]) -> Iterator[Segment]:
         for span in spans:
-            scores = self._scores.between(*span) if self._is_online else None
-            yield from self._decode(span, scores)
-        self._feats.drop_before(self._cutter.first)
-        self._scores.drop_before(self._cutter.first)
+            yield from self._decode(span)
+        self._rows.drop_before(self._cutter.first)
 
-    def _decode(self, span: Span, scores: np.ndarray | None) -> Iterator[Segment]:
+    def _decode(self, span: Span) -> Iterator[Segment]:
         """The segment of these frames, unless nothing is said in it."""
-        options = self._options
-        if scores is None:
-            scores = self._model.acoustic.scores(self._feats.between(*span), self._statistics)
+        options, rows = self._options, self._rows.between(*span)
+        feats = np.ascontiguousarray(rows[:, :-1])
+        scores = sure_of_silence(self._speaker.scores(feats), rows[:, -1] > 0, self._silence_classes)
         found = self._model.search.decode(
             scores, confidences=options.confidences, nbest=options.nbest, beam=options.beam
         )
@@ -180,15 +200,17 @@ class _Recording:
         duration = min(span.last * self._shift_sec, self._num_samples / self._model.sampling_rate) - start
         segment = self._model.segment(found, max(duration, 0.0))
         if segment.words:
+            self._speaker.add(feats)
             yield replace(moved(segment, start), channel=self._channel)
 
 
-class _Rows:
+class Rows:
     """Rows of frames, of which the first ones are dropped."""
 
     def __init__(self) -> None:
         self._parts: list[np.ndarray] = []
-        self._first = 0
+        self.first = 0
+        """Number of the first one that is there."""
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
@@ -196,21 +218,22 @@ class _Rows:
     @property
     def last(self) -> int:
         """Number of the row after the last one."""
-        return self._first + len(self)
+        return self.first + len(self)
 
     def append(self, rows: np.ndarray) -> None:
         self._parts.append(rows)
 
     def between(self, first: int, last: int) -> np.ndarray:
         """Rows `first` to `last` - 1, by their numbers since the begin."""
-        self._parts = [np.concatenate(self._parts)]
-        rows: np.ndarray = self._parts[0][first - self._first : last - self._first]
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        rows: np.ndarray = self._parts[0][first - self.first : last - self.first]
         return rows
 
     def drop_before(self, first: int) -> None:
-        if self._parts and first > self._first:
+        if self._parts and first > self.first:
             kept = self.between(first, self.last)
-            self._parts, self._first = [kept.copy()], first  # a view would keep the dropped rows in memory
+            self._parts, self.first = [kept.copy()], first  # a view would keep the dropped rows in memory
 
 
 def moved(segment: Segment, offset_sec: float) -> Segment:

@@ -75,16 +75,6 @@ def test_silence_and_the_shortest_recordings() -> None:
         assert transcript.segments == () and transcript.duration == pytest.approx(seconds)
 
 
-def test_a_network_that_learnt_from_running_statistics_scores_once() -> None:
-    samples, counts = speech(*SENTENCE, 0.8, *SENTENCE, 0.8, *SENTENCE), []
-    for kind in ("online", "utterance"):
-        model = FakeModel(kind)
-        transcribe_samples(model, samples, RATE, SHORT_CUTS)
-        counts.append(model.acoustic.num_frames)
-    assert counts[0] == round(len(samples) / 80)
-    assert counts[1] > 1.5 * counts[0]
-
-
 def test_channels(tmp_path: Path) -> None:
     left, right = speech(0.5, (0, 0.5), 1.0), speech(1.2, (1, 0.5), 0.3)
     source = wav(tmp_path / "call.wav", left, right)
