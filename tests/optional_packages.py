@@ -38,7 +38,6 @@ OPTIONAL = frozenset(
         "onnx",
         "onnxruntime",
         "sentencepiece",
-        "soxr",
         "soundfile",
         "soxr",
         "torchaudio",

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrkd.errors import InputError
-from asrkd.runtime.segmentation import CutRules, Endpointer, EndpointRules, PauseCutter, Span, silence_posteriors
+from asrkd.runtime.segmentation import (
+    CutRules,
+    DigitalSilence,
+    Endpointer,
+    EndpointRules,
+    PauseCutter,
+    Span,
+    silence_posteriors,
+    sure_of_silence,
+)
 
 SHIFT_SEC = 0.01
 RULES = CutRules(min_sec=1.0, max_sec=4.0, long_pause_sec=0.5, padding_sec=0.1)
@@ -117,3 +126,17 @@ def test_posteriors_of_silence_have_the_priors_back() -> None:
     log_priors = np.log(np.array([0.6, 0.3, 0.1]))
     scores = log_posteriors - log_priors + np.array([[7.0], [-900.0]])
     assert silence_posteriors(scores, log_priors, np.array([0, 2])) == pytest.approx([0.8, 0.2])
+
+
+def test_muted_stretches_are_silence_for_certain() -> None:
+    """But not the zeros within a word: those of 0.2 s are as they are."""
+    levels = np.concatenate([np.full(20, -15.95), [3.0], np.full(50, -15.95), [-15.0]])
+    feats = np.stack([levels, np.full(len(levels), -15.95)], axis=1).astype(np.float32)
+    digital = DigitalSilence(SHIFT_SEC)
+    flags = np.concatenate([digital.accept(part) for part in np.split(feats, [7, 7, 40])])
+    assert np.flatnonzero(flags).tolist() == list(range(50, 71)), "from the thirtieth frame on"
+    scores = np.tile(np.array([[1.0, 2.0, 3.0]], np.float32), (len(feats), 1))
+    changed = sure_of_silence(scores, flags, np.array([1]))
+    assert np.array_equal(changed[~flags], scores[~flags])
+    assert silence_posteriors(changed, np.zeros(3), np.array([1]))[flags] == pytest.approx(np.ones(21))
+    assert sure_of_silence(scores, flags & False, np.array([1])) is scores
