@@ -1,0 +1,104 @@
+"""Recordings, streams and the command with a real network and graph, however small."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_model import write_toy_model
+
+import asrkd
+from asrkd.runtime.model import Model
+from asrkd.runtime.segmentation import CutRules, EndpointRules
+from asrkd.runtime.stream import Stream
+from asrkd.runtime.transcribe import TranscribeOptions, transcribe_samples
+
+RATE = 8000
+WITHOUT_ENDS = EndpointRules(50.0, 50.0, 100.0)
+SHORT = EndpointRules(0.4, 0.2, 1.5)
+ISOLATED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "k2", "_k2", "lhotse", "scipy", "onnx", "tabulate", "yaml"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+from asrkd.commands.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Samples of changing loudness, on which the random network finds words."""
+    rng = np.random.default_rng(seed)
+    loudness = np.repeat(10.0 ** rng.uniform(-3.0, -0.5, round(10 * seconds)), RATE // 10)
+    return np.clip(loudness * rng.standard_normal(len(loudness)), -1.0, 1.0).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_model(tmp_path_factory.mktemp("models") / "model", cmvn="online")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return asrkd.load(folder, precision="float32")
+
+
+@given(st.integers(0, 5), st.lists(st.integers(1, 6000), min_size=1, max_size=10))
+@settings(max_examples=6, deadline=None)
+def test_streams_do_not_depend_on_the_sizes_of_messages(model: Model, seed: int, sizes: list[int]) -> None:
+    samples = noise(5.0, seed)
+    whole, parts = Stream(model, rules=SHORT), Stream(model, rules=SHORT)
+    whole.accept(samples)
+    for part in np.split(samples, np.cumsum(sizes)):
+        parts.accept(part)
+    assert parts.final() == whole.final()
+    assert whole.final().words
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_streams_give_the_words_of_the_file(model: Model, seed: int) -> None:
+    samples = noise(6.0, seed)
+    stream = model.stream(rules=WITHOUT_ENDS)
+    for part in np.split(samples, range(700, len(samples), 700)):
+        stream.accept(part)
+    found, expected = stream.final(), model.transcribe(samples)
+    assert [(word.text, word.start, word.end) for word in found.words] == [
+        (word.text, word.start, word.end) for word in expected.words
+    ]
+    assert [word.confidence for word in found.words] == pytest.approx(
+        [word.confidence for word in expected.words], abs=1e-3
+    )
+    assert expected.words
+
+
+def test_long_recordings_have_segments_in_order(model: Model) -> None:
+    rules = CutRules(min_sec=0.5, max_sec=2.0, long_pause_sec=0.3, padding_sec=0.1)
+    transcript = transcribe_samples(model, noise(12.0), RATE, TranscribeOptions(cuts=rules, nbest=2))
+    assert len(transcript.segments) >= 5
+    times = [time for segment in transcript.segments for time in (segment.start, segment.end)]
+    assert times == sorted(times) and times[-1] <= transcript.duration
+
+
+def test_the_command_without_torch_k2_and_lhotse(folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(2.0), RATE)
+    (tmp_path / "recordings.jsonl").write_text(
+        '{"id": "b", "sources": [{"type": "file", "channels": [0], "source": "%s"}]}' % (tmp_path / "a.wav")
+    )
+    command = ["transcribe", folder, tmp_path / "a.wav", tmp_path / "recordings.jsonl", "--format", "ctm,json,srt"]
+    done = subprocess.run(
+        [sys.executable, "-c", ISOLATED, *command, "--output-dir", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "transcribed 2 of 2 inputs: 4.0 s of audio" in done.stderr
+    assert (tmp_path / "out" / "a.ctm").read_text().replace("a 1", "b 1") == (tmp_path / "out" / "b.ctm").read_text()
