@@ -19,6 +19,8 @@ from asrkd.runtime.segmentation import CutRules, EndpointRules
 from asrkd.runtime.stream import Stream
 from asrkd.runtime.transcribe import TranscribeOptions, transcribe_samples
 
+pytestmark = pytest.mark.needs("onnx")  # which writes the model
+
 RATE = 8000
 WITHOUT_ENDS = EndpointRules(50.0, 50.0, 100.0)
 SHORT = EndpointRules(0.4, 0.2, 1.5)
