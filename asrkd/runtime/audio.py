@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import numpy as np
 
@@ -60,7 +61,10 @@ def open_input(source: AudioInput, tmp_dir: Path | None = None) -> Iterator[Audi
     InputError for a file that is missing, empty, damaged, truncated or no audio, and for a part that it does not have.
     """
     with TemporaryDirectory(prefix="asrkd-", dir=tmp_dir) as folder:
-        path = source.path or _spooled(Path(folder, "stdin"))
+        path = _standard_input(Path(folder, "stdin")) if source.path is None else source.path
+        if path.is_fifo():
+            with path.open("rb") as pipe:
+                path = _spooled(pipe, Path(folder, "pipe"), str(source))
         with _one_line(path, str(source)):
             if path.is_file() and container_of(path) is not None:
                 decoded = Path(folder, "decoded.flac")
@@ -169,15 +173,20 @@ def _soxr_stream(sampling_rate: int, new_rate: int):  # type: ignore[no-untyped-
     return soxr.ResampleStream(sampling_rate, new_rate, 1, dtype="float32", quality=QUALITY)
 
 
-def _spooled(path: Path) -> Path:
-    """Standard input, in a file: readers of audio seek. InputError if there is none."""
+def _standard_input(path: Path) -> Path:
+    """Standard input, in a file. InputError if there is none."""
     if sys.stdin is None or sys.stdin.isatty():
         raise InputError("standard input: expected audio, found a terminal: `asrkd transcribe MODEL - < a.wav`")
+    return _spooled(sys.stdin.buffer, path, "standard input")
+
+
+def _spooled(pipe: BinaryIO, path: Path, label: str) -> Path:
+    """The bytes of a pipe, in a file: readers of audio seek. InputError if there are none."""
     with naming(path), path.open("wb") as file:
-        while block := sys.stdin.buffer.read(_BLOCK_BYTES):
+        while block := pipe.read(_BLOCK_BYTES):
             file.write(block)
     if path.stat().st_size == 0:
-        raise InputError("standard input: expected audio, found no bytes")
+        raise InputError(f"{label}: expected audio, found no bytes")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -186,6 +187,15 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "stdin", Stdin(b"text\n" * 9))
     with pytest.raises(InputError, match=r"unreadable audio in standard input \("):
         read(AudioInput("stdin", None))
+
+
+def test_named_pipes(tmp_path: Path) -> None:
+    """What a shell makes of `<(sox ...)`."""
+    wav(tmp_path / "a.wav", tone())
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cp", tmp_path / "a.wav", tmp_path / "pipe"]):
+        found = read(AudioInput("pipe", tmp_path / "pipe"))
+    assert np.array_equal(found, read(AudioInput("a", tmp_path / "a.wav")))
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg: not installed")
