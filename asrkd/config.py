@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,16 +96,23 @@ def _name(argument: str) -> str:
 
 
 def _in_full(argv: Sequence[str], options: Sequence[Option]) -> list[str]:
-    """The arguments with short names (`--nj 4`) and a first bare word (`asrkd init NAME`) as the options they mean."""
+    """The arguments with short names (`--nj 4`) and the first bare words (`asrkd init NAME`) as the options they mean.
+
+    Each option of `first_word` takes one word, in order; one of several values takes all that follow.
+    """
     by_alias = {alias: option.name for option in options for alias in option.aliases}
     arguments = [
         by_alias[_name(argument)] + argument[len(_name(argument)) :] if _name(argument) in by_alias else argument
         for argument in argv
     ]
-    positional = next((option.name for option in options if option.positional), None)
-    if positional is not None and arguments and not arguments[0].startswith("-"):
-        arguments[0] = f"{positional}={arguments[0]}"
-    return arguments
+    words = list(itertools.takewhile(lambda argument: argument == "-" or not argument.startswith("-"), arguments))
+    rest, named = arguments[len(words) :], []
+    for option in options:
+        if option.positional and words:
+            taken = len(words) if option.takes_several else 1
+            named += [option.name, *words[:taken]] if option.takes_several else [f"{option.name}={words[0]}"]
+            words = words[taken:]
+    return [*named, *words, *rest]
 
 
 def _read(default: Config | type[Config], arguments: list[str], program: str) -> tuple[Config, list[str]]:

@@ -34,7 +34,8 @@ def short_name(alias: str) -> Mapping[str, Any]:
 
 
 def first_word() -> Mapping[str, Any]:
-    """Metadata of a field: the command line's first word is its value when no option comes before it."""
+    """Metadata of a field: a first word of the command line is its value when no option comes before it. Several such
+    fields take the first words in order."""
     return {"first_word": True}
 
 
@@ -131,6 +132,10 @@ class Option:
     @property
     def positional(self) -> bool:
         return "first_word" in self.metadata
+
+    @property
+    def takes_several(self) -> bool:
+        return self.values.endswith("...")
 
     @property
     def usage(self) -> str:
@@ -257,13 +262,14 @@ def _shown(value: Any) -> str:
 
 
 def _usage(program: str, options: Sequence[Option]) -> str:
-    needed = [
-        option.name.removeprefix("--").upper() if option.positional else option.usage
-        for option in options
-        if option.required
-    ]
-    others = ["[OPTION ...]"] if any(not option.required for option in options) else []
+    needed = [_first_words(option) if option.positional else option.usage for option in options if option.required]
+    others = [f"[{_first_words(option)}]" for option in options if option.positional and not option.required]
+    others += ["[OPTION ...]"] if any(not option.required for option in options) else []
     return f"usage: {' '.join([program, *needed, *others])}"
+
+
+def _first_words(option: Option) -> str:
+    return option.name.removeprefix("--").upper() + (" ..." if option.takes_several else "")
 
 
 def _wrapped(description: str, columns: int) -> list[str]:

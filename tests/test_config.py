@@ -113,6 +113,35 @@ def test_short_names_and_a_first_word() -> None:
         parse(Needed, ["an4"], "asrkd init", "A test.")
 
 
+@dataclass(frozen=True)
+class Words:
+    model: str = field(metadata=first_word())
+    """One word."""
+    audio: tuple[Path, ...] = field(default=(), metadata=first_word())
+    """All other words."""
+    beam: float = 8.0
+    """An option."""
+
+
+def test_first_words_fill_their_options_in_order() -> None:
+    def words(*argv: str) -> Words:
+        return parse(Words, argv, "asrkd transcribe", "A test.")
+
+    assert words("m") == words("--model=m") == Words("m")
+    assert words("m", "a.wav", "-", "--beam=4") == Words("m", (Path("a.wav"), Path("-")), 4.0)
+    assert words("m", "--audio", "a.wav", "b.wav").audio == (Path("a.wav"), Path("b.wav"))
+    assert "usage: asrkd transcribe MODEL [AUDIO ...] [OPTION ...]" in _help_of(Words)
+    with pytest.raises(InputError, match="expected an option, found b"):
+        parse(Needed, ["an4", "b", "--runs", "a"], "asrkd init", "A test.")
+
+
+def _help_of(kind: type) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
+        parse(kind, ["--help"], "asrkd transcribe", "A test.")
+    return printed.getvalue()
+
+
 def test_what_the_run_sets_is_refused_in_its_sections() -> None:
     with pytest.raises(InputError, match=r"--train.device: give --device"):
         read("--train.device=cuda")
