@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import asrkd
-from asrkd.commands import doctor, estimate, init, posteriors, results
+from asrkd.commands import decode, doctor, estimate, init, posteriors, results
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
@@ -30,7 +30,14 @@ EXIT_CODES = (
 
 COMMANDS: dict[str, Command] = {
     command.name: command
-    for command in (doctor.COMMAND, estimate.COMMAND, init.COMMAND, posteriors.IMPORT, results.COMMAND)
+    for command in (
+        decode.COMMAND,
+        doctor.COMMAND,
+        estimate.COMMAND,
+        init.COMMAND,
+        posteriors.IMPORT,
+        results.COMMAND,
+    )
 }
 
 
