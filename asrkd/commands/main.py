@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import asrkd
-from asrkd.commands import decode, doctor, estimate, init, posteriors, results
+from asrkd.commands import compare, decode, doctor, estimate, init, posteriors, results
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
@@ -31,6 +31,7 @@ EXIT_CODES = (
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
+        compare.COMMAND,
         decode.COMMAND,
         doctor.COMMAND,
         estimate.COMMAND,

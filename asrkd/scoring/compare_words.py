@@ -93,7 +93,8 @@ class WordChanges:
     inserted: tuple[int, int]
     """Words that A and B insert."""
     lost: tuple[Change, ...]
-    """What B has instead of words that A has right, and what B alone inserts; the most frequent first."""
+    """What B has instead of words that A has right, and what B alone inserts; the most frequent first, words
+    before insertions."""
     gained: tuple[Change, ...]
     """What A has instead of words that B has right, and what A alone inserts."""
 
@@ -196,7 +197,7 @@ def _count_insertions(
 
 
 def _ranked(changes: Mapping[tuple[str, str], Change]) -> tuple[Change, ...]:
-    return tuple(sorted(changes.values(), key=lambda one: (-one.times, one.word, one.instead)))
+    return tuple(sorted(changes.values(), key=lambda one: (-one.times, one.word == INSERTED, one.word, one.instead)))
 
 
 def aligned_slots(refs: Mapping[str, Sequence[str]], a: WordErrors, b: WordErrors) -> Iterator[tuple[str, list[Slot]]]:

@@ -60,10 +60,10 @@ def test_words_that_became_right_and_wrong_add_up_to_the_difference_of_errors() 
     assert changes.inserted == (a.ins, b.ins) == (0, 2)
     assert b.errors - a.errors == changes.right_to_wrong - changes.wrong_to_right + 2
     assert list(changes.lost) == [
-        Change("", "X", 1, ["u2"]),
-        Change("", "Y", 1, ["u2"]),
         Change("A", "", 1, ["u3"]),
         Change("E", "X", 1, ["u1"]),
+        Change("", "X", 1, ["u2"]),
+        Change("", "Y", 1, ["u2"]),
     ]
     assert [(one.word, one.instead) for one in changes.gained] == [("A", "X"), ("G", "X")]
 
