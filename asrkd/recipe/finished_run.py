@@ -38,6 +38,8 @@ class FinishedRun:
             raise InputError(f"{exp_dir}: expected the folder of a finished run, found none")
         if not (exp_dir / CONFIG_FILE).is_file():
             raise InputError(f"{exp_dir}: expected the folder of a finished run, found no {CONFIG_FILE} in it")
+        if "decode" not in read_object(exp_dir / CONFIG_FILE):
+            raise InputError(f"{exp_dir}: expected a run of a speech recipe, found another one (MNIST's has no words)")
         options = options_of_run(exp_dir.absolute())
         _require_steps(exp_dir, NEEDED_STEPS)
         return cls(exp_dir.absolute(), options, read_object(exp_dir / "score" / RESULTS_FILE, systems=dict))

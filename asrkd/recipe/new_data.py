@@ -20,10 +20,10 @@ from asrkd.lang.text_rules import TextRules
 from asrkd.nnet.devices import require_device, resolve_device
 from asrkd.recipe import features
 from asrkd.recipe.command_line import REPORT_HTML, RESULTS_FILE, RESULTS_MD
-from asrkd.recipe.evaluate import DecodeTask, Run, open_graph, tuned, tuned_content
+from asrkd.recipe.evaluate import DecodeTask, Run, tuned, tuned_content
 from asrkd.recipe.finished_run import FinishedRun
 from asrkd.recipe.folders import LEXICON_FILE, RunFolders
-from asrkd.recipe.new_data_decoding import CTM_FILE, TRN_FILE, decode_system, lexicon_file, make_graph, vocabulary
+from asrkd.recipe.new_data_decoding import CTM_FILE, TRN_FILE, decode_system, lexicon_file, make_graph
 from asrkd.recipe.new_data_options import NewDataOptions
 from asrkd.recipe.new_data_results import REFERENCE_FILE, report, score
 from asrkd.recipe.new_data_source import SPLIT, NewSpeech, make_manifests
@@ -139,14 +139,9 @@ def _result_steps(
         "systems": [system.name for system in systems],
     }
     return [
-        Step(11, "score", partial(_score, run, systems, graph_dir, command, out), decides, inputs),
+        Step(11, "score", partial(score, run, systems, graph_dir, command, out), decides, inputs),
         Step(12, "report", partial(report, out), None, ("score",)),
     ]
-
-
-def _score(run: FinishedRun, systems: Sequence[Run], graph_dir: Path, command: str, out: Path, out_dir: Path) -> None:
-    words = vocabulary(open_graph(graph_dir))
-    score(run, systems, words, command, out, out_dir)
 
 
 def publish(out: Path, systems: Sequence[Run], has_texts: bool) -> None:
@@ -204,11 +199,11 @@ def _out_folder(options: NewDataOptions, run: FinishedRun) -> Path:
         raise InputError(f"--out {options.out}: expected a new folder or one of `asrkd decode`, found another one")
     before, now = read_object(out / SOURCE_FILE), _source(options, run)
     differing = [name for name in now if before.get(name) != now[name]]
-    if differing and not options.overwrite:
-        name = differing[0]
+    if differing and not options.overwrite and (out / "manifests" / SPLIT).is_dir():
+        what = {"run": "run", "lm": "language model"}.get(differing[0], "speech")
+        given = ", ".join(f"{name} {value}" for name, value in before.items() if value is not None)
         raise InputError(
-            f"--out {options.out}: expected results of the {name} {now[name]}, found those of {before.get(name)}: "
-            "give another --out, or --overwrite"
+            f"--out {options.out}: it has results of another {what} ({given}): give another --out, or --overwrite"
         )
     if options.overwrite:
         for name in MADE:

@@ -84,8 +84,9 @@ def lexicon_file(run: SpeechOptions, options: NewDataOptions) -> Path | str:
 
 
 def vocabulary(graph: DecodingGraph) -> frozenset[str]:
-    """The words that a graph can emit."""
-    return frozenset(graph.words[word] for sequence in graph.word_sequences for word in sequence)
+    """The words that a graph can emit: those on its arcs, where its lexicon may have more."""
+    rows = graph.words_on_arc.unique().tolist()
+    return frozenset(graph.words[word] for row in rows for word in graph.word_sequences[row])
 
 
 def decode_system(task: DecodeTask, lexicon: Path, scoring: Scoring, out_dir: Path) -> None:

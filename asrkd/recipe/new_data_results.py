@@ -14,15 +14,16 @@ from asrkd.features.store import FrameStore
 from asrkd.files import read_json, write_json
 from asrkd.lang.scripts import is_unspaced
 from asrkd.recipe.command_line import REPORT_HTML, RESULTS_FILE, RESULTS_MD
-from asrkd.recipe.evaluate import Run, references, tuning_results
+from asrkd.recipe.evaluate import Run, open_graph, references, source_of_gain, tuning_results
 from asrkd.recipe.finished_run import FinishedRun
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.losses import rejected_before
+from asrkd.recipe.new_data_decoding import vocabulary
 from asrkd.recipe.new_data_source import SPLIT
 from asrkd.recipe.results import NUM_WORST, top_confusions
 from asrkd.report import write_report, write_results_md
 from asrkd.scoring.provenance import RunProvenance
-from asrkd.scoring.results import assemble_results, comparisons, gaps_recovered, worst_rows
+from asrkd.scoring.results import SystemMetrics, assemble_results, comparisons, gaps_recovered, worst_rows
 from asrkd.scoring.sclite_files import write_trn
 from asrkd.scoring.words import WordErrors
 from asrkd.workflow import provenance
@@ -30,20 +31,14 @@ from asrkd.workflow import provenance
 REFERENCE_FILE = "references.trn"
 SECONDS_PER_HOUR = 3600.0
 NUM_OOV_WORDS = 50
-GAP = {"baseline", "ensemble", "distilled"}
 # What the table of systems shows of a trained system, from the run's results.json.
-OF_SYSTEM = (
-    *("parameters", "macs_per_frame", "description", "role"),
-    *("git_sha", "code", "python", "torch", "finished", "device"),
-)
+OF_SYSTEM = ("parameters", "macs_per_frame", "description", "role", "finished", "device")
 
 
-def score(
-    run: FinishedRun, systems: Sequence[Run], words: frozenset[str], command: str, out: Path, out_dir: Path
-) -> None:
-    """Stage 11: results.json of the new speech, and its references. `words` are those that can be recognised."""
+def score(run: FinishedRun, systems: Sequence[Run], graph_dir: Path, command: str, out: Path, out_dir: Path) -> None:
+    """Stage 11: results.json of the new speech, and its references. `graph_dir` has the graph that was searched."""
     scoring = run.scoring
-    words = frozenset(scoring.fold(sorted(words)))
+    words = frozenset(scoring.fold(sorted(vocabulary(open_graph(graph_dir)))))
     refs = references(out, SPLIT, scoring)
     hypotheses = {one.name: Hypotheses.load(out / one.step) for one in systems}
     errors = {name: scoring.errors(refs, one.words) for name, one in hypotheses.items()}
@@ -66,7 +61,8 @@ def score(
         ),
         systems=entries,
         comparisons=comparisons(metrics, pairs),
-        gap_recovered=gaps_recovered(metrics) if errors.keys() >= GAP else {},
+        gap_recovered=_gap(run, metrics),
+        decoded_run={"exp_dir": run.exp_dir, "git_sha": run.results["git_sha"], "graph": graph_dir},
         variant=run.options.lang.units,
         unit=scoring.unit,
         unspaced=scoring.unit == "word" and is_unspaced(word for ref in refs.values() for word in ref),
@@ -77,6 +73,13 @@ def score(
     )
     write_json(out_dir / RESULTS_FILE, results)
     write_trn(refs, out_dir / REFERENCE_FILE)
+
+
+def _gap(run: FinishedRun, metrics: Mapping[str, Sequence[SystemMetrics]]) -> dict[str, Any]:
+    """The share of the teacher's gain that the student has here, where all three are decoded."""
+    teacher = source_of_gain(run.options) or ""
+    whole = metrics.keys() >= {"baseline", teacher, "distilled"}
+    return gaps_recovered(metrics, ensemble=teacher) if whole else {}
 
 
 def _system(run: FinishedRun, system: Run, errors: WordErrors, rtf: float) -> dict[str, Any]:
