@@ -95,7 +95,10 @@ def test_the_help_of_every_command_has_its_options_and_an_example(
             ["estimate", "--teacher.hiden-dim=3"],
             "unknown option --teacher.hiden-dim; the nearest is --teacher.hidden-d",
         ),
-        (["--loud"], "expected a command (doctor, estimate, init, posteriors import, results), found --loud"),
+        (
+            ["--loud"],
+            "expected a command (compare, decode, doctor, estimate, init, posteriors import, results), found --loud",
+        ),
         (["doctor", "loud"], "expected an option, found loud"),
         (["results", "--out=x"], "expected --runs PATH ..., found none"),
         (["results", "--runs", "--out=x"], "--runs: expected at least one results.json"),
