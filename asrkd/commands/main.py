@@ -23,7 +23,8 @@ Recipes do the work, from a corpus to a table of results:
   recipes/timit/run.sh         TIMIT, phone error rates
   recipes/mnist/run.sh         the paper's experiments on digits
 
-Their --help lists stages, common options and examples. The subcommands of `asrkd` prepare runs, inspect them, and use what they have trained:"""
+Their --help lists stages, common options and examples. The subcommands of `asrkd` prepare runs, inspect them, and use
+what they have trained:"""
 EXIT_CODES = (
     "Exit codes: 0 done, 2 an error that you can mend (one line says how). `asrkd doctor --help` lists its own."
 )

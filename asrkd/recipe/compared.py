@@ -97,27 +97,32 @@ def compare_results(a: str, b: str | None, systems: Sequence[str], common: bool)
     if left.scoring.rules != right.scoring.rules:
         raise InputError(f"{right.label}: expected errors counted as in {left.label}, found other rules")
     utt_ids = _shared(left, right, common)
-    refs = {utt_id: left.refs[utt_id] for utt_id in utt_ids}
     for utt_id in utt_ids:
-        if refs[utt_id] != right.refs[utt_id]:
-            found = f"{' '.join(refs[utt_id])[:60]!r} and {' '.join(right.refs[utt_id])[:60]!r}"
+        if left.refs[utt_id] != right.refs[utt_id]:
+            found = f"{' '.join(left.refs[utt_id])[:60]!r} and {' '.join(right.refs[utt_id])[:60]!r}"
             raise InputError(f"{utt_id}: expected the same reference in {left.label} and {right.label}, found {found}")
-    optional = left.scoring.optional
+    return _compare(left, right, utt_ids)
+
+
+def _compare(left: Recognised, right: Recognised, utt_ids: Sequence[str]) -> Compared:
+    """The comparison of two systems on utterances of both, with the same references."""
+    refs = {utt_id: left.refs[utt_id] for utt_id in utt_ids}
+    speakers = {utt_id: left.speakers[utt_id] for utt_id in utt_ids}
     first, second = (
         one.scoring.errors(refs, {utt_id: one.words[utt_id] for utt_id in utt_ids}) for one in (left, right)
     )
-    speakers = {utt_id: left.speakers[utt_id] for utt_id in utt_ids}
-    spoken = [("B", by_speaker(second.metric, speakers)), ("A", by_speaker(first.metric, speakers))]
+    of_speakers = by_speaker(second.metric, speakers), by_speaker(first.metric, speakers)
+    has_speakers = len(set(speakers.values())) > 1
     return Compared(
         left,
         right,
         (first, second),
         speakers,
         (len(left.words) - len(utt_ids), len(right.words) - len(utt_ids)),
-        matched_pairs(refs, first, second, optional),
+        matched_pairs(refs, first, second, left.scoring.optional),
         compare(("B", second.metric), ("A", first.metric)),
-        compare(*spoken) if len(set(speakers.values())) > 1 else None,
-        word_changes(refs, first, second, optional),
+        compare(("B", of_speakers[0]), ("A", of_speakers[1])) if has_speakers else None,
+        word_changes(refs, first, second, left.scoring.optional),
     )
 
 
