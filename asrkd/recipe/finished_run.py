@@ -12,6 +12,7 @@ from asrkd.errors import InputError, name_some
 from asrkd.files import read_object
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.evaluate import Run, runs
+from asrkd.recipe.folders import fold_name
 from asrkd.recipe.options import SpeechOptions, options_of_run
 from asrkd.recipe.run_options import CONFIG_FILE
 from asrkd.recipe.scoring import Scoring
@@ -41,6 +42,11 @@ class FinishedRun:
         if "decode" not in read_object(exp_dir / CONFIG_FILE):
             raise InputError(f"{exp_dir}: expected a run of a speech recipe, found another one (MNIST's has no words)")
         options = options_of_run(exp_dir.absolute())
+        if options.folds is not None:
+            fold = exp_dir / fold_name(0)
+            raise InputError(
+                f"{exp_dir}: expected a single run, found a cross-validation: give one of its folds ({fold})"
+            )
         _require_steps(exp_dir, NEEDED_STEPS)
         return cls(exp_dir.absolute(), options, read_object(exp_dir / "score" / RESULTS_FILE, systems=dict))
 

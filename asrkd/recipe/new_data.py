@@ -61,7 +61,7 @@ def build_steps(
     num_jobs = options.num_jobs if device == "cpu" else 1
     of_run = replace(run.options, num_jobs=num_jobs, executor="processes", scheduler=None)
     here = replace(of_run, exp_dir=out)
-    steps = [*_speech_steps(speech, here, options), *_graph_steps(run, of_run, options)]
+    steps = [*_speech_steps(speech, run, here, options), *_graph_steps(run, of_run, options)]
     with_lm = ("graph",) if options.lm is not None else ()
     search = tuned(run.exp_dir / "decode" / "tuning", of_run)
     lexicon = out / "graph" / LEXICON_FILE if options.lm is not None else RunFolders(run.exp_dir).decode_lexicon
@@ -82,7 +82,7 @@ def build_steps(
     return steps
 
 
-def _speech_steps(speech: NewSpeech, here: SpeechOptions, options: NewDataOptions) -> list[Step]:
+def _speech_steps(speech: NewSpeech, run: FinishedRun, here: SpeechOptions, options: NewDataOptions) -> list[Step]:
     """Stages 1 and 2."""
     segments_dir = here.exp_dir / "segments"
     decides = {
@@ -93,7 +93,8 @@ def _speech_steps(speech: NewSpeech, here: SpeechOptions, options: NewDataOption
         "texts": TextRules.of(here.lang).options,
     }
     manifests, feats = f"manifests/{SPLIT}", f"features/{SPLIT}"
-    make = partial(make_manifests, speech, here, options, segments_dir)
+    heard = RunFolders(run.exp_dir).manifests("train")
+    make = partial(make_manifests, speech, here, options, heard, segments_dir)
     return [
         Step(1, manifests, make, decides),
         Step(

@@ -12,7 +12,7 @@ from typing import Any
 from asrkd.data.corpora.user import file_finder, source_files
 from asrkd.data.kaldi_dir import read_kaldi_dir
 from asrkd.data.lhotse_manifests import read_lhotse
-from asrkd.data.manifests import AudioFile
+from asrkd.data.manifests import AudioFile, load_transcripts
 from asrkd.data.segments import COPY_FORMAT, Segment, require_distinct, split_from_segments
 from asrkd.data.splits import CorpusSplit
 from asrkd.data.untranscribed import read_untranscribed, with_speakers
@@ -87,14 +87,21 @@ def _read(path: Path, options: NewDataOptions) -> list[Segment]:
 
 
 def make_manifests(
-    speech: NewSpeech, run: SpeechOptions, options: NewDataOptions, segments_dir: Path, out_dir: Path
+    speech: NewSpeech,
+    run: SpeechOptions,
+    options: NewDataOptions,
+    heard: Path,
+    segments_dir: Path,
+    out_dir: Path,
 ) -> None:
     """Stage 1: manifests of the good utterances, by the run's rules for texts, and what was rejected.
 
-    `run` has the output folder as exp_dir. InputError if more utterances are bad than `max_bad` allows.
+    `run` has the output folder as exp_dir. A warning names speakers of `heard`, the manifests of the run's training.
+    InputError if more utterances are bad than `max_bad` allows.
     """
     if speech.num_unused:
         log.warning("%d recordings without supervisions are not decoded", speech.num_unused)
+    _warn_of_heard_speakers(speech, heard)
     segments = speech.segments
     if not speech.has_texts:
         segments = tuple(replace(segment, text="") for segment in segments)
@@ -107,6 +114,17 @@ def make_manifests(
     print(f"   {len(good.supervisions)} utterances of {len(_speakers(good))} speakers", flush=True)
     if bad:
         log.warning("%d utterances are not decoded: %s", len(bad), name_some(bad, separator="; "))
+
+
+def _warn_of_heard_speakers(speech: NewSpeech, heard: Path) -> None:
+    """Error rates of speakers that the networks were trained on are lower than those of others."""
+    speakers = {segment.speaker for segment in speech.segments}
+    shared = sorted(speakers & {one.speaker for one in load_transcripts(heard)})
+    if shared:
+        log.warning(
+            "%d of %d speakers have the names of speakers that the run was trained on: %s",
+            *(len(shared), len(speakers), name_some(shared)),
+        )
 
 
 def _validated(
