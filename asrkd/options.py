@@ -265,7 +265,8 @@ def _shown(value: Any) -> str:
 
 def _usage(program: str, options: Sequence[Option]) -> str:
     needed = [_usage_of_word(option) if option.positional else option.usage for option in options if option.required]
-    others = ["[OPTION ...]"] if any(not option.required for option in options) else []
+    others = [f"[{_usage_of_word(option)}]" for option in options if option.positional and not option.required]
+    others += ["[OPTION ...]"] if any(not option.required for option in options) else []
     return f"usage: {' '.join([program, *needed, *others])}"
 
 

@@ -153,6 +153,20 @@ def test_bare_words_that_look_like_options() -> None:
     assert "MODEL AUDIO ... [OPTION ...]" in shown(Words, "--help", common=())
 
 
+@dataclass(frozen=True)
+class OptionalWord:
+    one: str = field(metadata=first_word())
+    """Word."""
+    other: str | None = field(default=None, metadata=first_word())
+    """Another word."""
+
+
+def test_a_bare_word_that_may_be_missing() -> None:
+    assert parse(OptionalWord, ["a"], "asrkd x", "A test.") == OptionalWord("a")
+    assert parse(OptionalWord, ["a", "b"], "asrkd x", "A test.") == OptionalWord("a", "b")
+    assert "ONE [OTHER] [OPTION ...]" in shown(OptionalWord, "--help", common=())
+
+
 def test_what_the_run_sets_is_refused_in_its_sections() -> None:
     with pytest.raises(InputError, match=r"--train.device: give --device"):
         read("--train.device=cuda")

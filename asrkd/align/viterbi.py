@@ -73,6 +73,10 @@ def check_batches(silence_prob: float, batch_utterances: int) -> None:
         raise InputError(f"alignment: expected batch_utterances of at least 1, found {batch_utterances}")
 
 
+class NothingAligned(InputError):
+    """No utterance has an alignment."""
+
+
 class Transcript(NamedTuple):
     """The words of one utterance, and how long it is."""
 
@@ -136,7 +140,7 @@ class TrainingCorpus:
                 rejected[utt_id] = reason
         if not transcripts:
             reasons = "; ".join(f"{utt_id}: {why}" for utt_id, why in list(rejected.items())[:3])
-            raise InputError(f"alignment: expected utterances to align, found none ({reasons})")
+            raise NothingAligned(f"alignment: expected utterances to align, found none ({reasons})")
         transcripts.sort(key=lambda one: -one.num_frames)
         return TrainingCorpus(store, phones, tuple(transcripts), rejected, lexicon.fingerprint)
 
@@ -234,7 +238,7 @@ class _Paths:
         missing = f"{NO_PATH}: none through its training graph"
         rejected = {one.utt_id: missing for one in self.corpus.transcripts if one.utt_id not in self.log_like}
         if not self.log_like:
-            raise InputError(f"alignment: no path through any of {len(self.spans)} training graphs")
+            raise NothingAligned(f"alignment: no path through any of {len(self.spans)} training graphs")
         offsets = [0]
         for utt_id, frames in self.spans.items():
             if utt_id in rejected:

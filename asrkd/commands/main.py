@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import asrkd
-from asrkd.commands import doctor, estimate, export, init, posteriors, results, transcribe
+from asrkd.commands import compare, decode, doctor, estimate, export, init, posteriors, results, transcribe
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
@@ -23,7 +23,8 @@ Recipes do the work, from a corpus to a table of results:
   recipes/timit/run.sh         TIMIT, phone error rates
   recipes/mnist/run.sh         the paper's experiments on digits
 
-Their --help lists stages, common options and examples. The subcommands of `asrkd` prepare and inspect:"""
+Their --help lists stages, common options and examples. The subcommands of `asrkd` prepare runs, inspect them, and use
+what they have trained:"""
 EXIT_CODES = (
     "Exit codes: 0 done, 2 an error that you can mend (one line says how). `asrkd doctor --help` lists its own."
 )
@@ -31,6 +32,8 @@ EXIT_CODES = (
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
+        compare.COMMAND,
+        decode.COMMAND,
         doctor.COMMAND,
         estimate.COMMAND,
         export.COMMAND,

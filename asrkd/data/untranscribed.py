@@ -98,7 +98,7 @@ def untranscribed_pieces(
         parts = _cut(segment, segments_dir, longest_sec if segment.utt_id in texts else PIECE_SEC)
         pieces += parts
         cut.update(part.utt_id for part in parts if len(parts) > 1)
-    pieces = _with_speakers(pieces)
+    pieces = with_speakers(pieces)
     require_distinct({name: pieces})
     spoken = [replace(piece, text=texts.get(piece.utt_id, "")) for piece in pieces]
     split = split_from_segments(spoken, segments_dir)
@@ -163,7 +163,7 @@ def _cut(segment: Segment, segments_dir: Path, longest_sec: float) -> list[Segme
     ]
 
 
-def _with_speakers(pieces: Sequence[Segment]) -> list[Segment]:
+def with_speakers(pieces: Sequence[Segment]) -> list[Segment]:
     """The pieces, in which each part of a recording of unknown speakers is a speaker."""
     unknown: dict[tuple[Path, int | None], list[Segment]] = defaultdict(list)
     for piece in pieces:

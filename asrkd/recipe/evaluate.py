@@ -94,9 +94,14 @@ def source_of_gain(options: SpeechOptions) -> str | None:
 
 
 class Acoustics(Mapping[str, Tensor]):
-    """utt_id -> scaled log-likelihoods [T, S] of a run on a held-out split, computed on access."""
+    """utt_id -> scaled log-likelihoods [T, S] of a run on a held-out split, computed on access.
 
-    def __init__(self, run: Run, split: str, options: SpeechOptions) -> None:
+    With `data_dir` the split is that of another folder, without labels. `device` computes the networks.
+    """
+
+    def __init__(
+        self, run: Run, split: str, options: SpeechOptions, data_dir: Path | None = None, device: str = "cpu"
+    ) -> None:
         folders = [options.exp_dir / step for step in run.models]
         self.mean = options.posteriors.mean
         self.model = (
@@ -104,7 +109,13 @@ class Acoustics(Mapping[str, Tensor]):
             if len(folders) > 1
             else load_model(folders[0] / MODEL_FILE)
         )
-        self.frames = LabelledFrames.open_to_decode(split, options)
+        self.model.to(device)
+        self.device = device
+        self.frames = (
+            LabelledFrames.open_to_decode(split, options)
+            if data_dir is None
+            else LabelledFrames.open_unlabelled(RunFolders(data_dir).features(split), options)
+        )
         _, _, self.log_prior = load_hmm(RunFolders(options.exp_dir).tree)
 
     def digests(self) -> list[str]:
@@ -118,7 +129,7 @@ class Acoustics(Mapping[str, Tensor]):
     def log_probs(self, utt_id: str) -> Tensor:
         """Log-posteriors [T, S] at temperature 1."""
         chunks = self.frames.inputs.read_chunks(utt_id, SCORED_FRAMES)
-        return torch.cat([F.log_softmax(self.model(frames), dim=1) for frames in chunks])
+        return torch.cat([F.log_softmax(self.model(frames.to(self.device)), dim=1).cpu() for frames in chunks])
 
     def __getitem__(self, utt_id: str) -> Tensor:
         return self.log_probs(utt_id) - self.log_prior
@@ -142,6 +153,22 @@ class DecodeTask(DecodingTask):
     """Whether all paths near the best one are wanted, or the best one alone."""
     ends_anywhere: bool = False
     """Whether k2's paths may end in any state."""
+    data_dir: Path | None = None
+    """Folder whose split it is, unlabelled; None: the run's own."""
+    graph_dir: Path | None = None
+    """Folder of another decoding graph than the run's."""
+    device: str = "cpu"
+    """What computes the networks."""
+
+    @property
+    def graph(self) -> DecodingGraph:
+        """The decoding graph, loaded again."""
+        return open_graph(self.options.exp_dir if self.graph_dir is None else self.graph_dir)
+
+    @property
+    def store(self) -> FrameStore:
+        """The frames of the split."""
+        return FrameStore.open(RunFolders(self.data_dir or self.options.exp_dir).features(self.split))
 
     @property
     def uses_k2(self) -> bool:
@@ -153,12 +180,11 @@ class DecodeTask(DecodingTask):
         return replace(self, ends_anywhere=True) if self.uses_k2 and self.search.allow_partial else None
 
     def open(self) -> Searcher:
-        graph = open_graph(self.options.exp_dir)
-        return Searcher(graph, self.acoustics(), self.search, self.lattices, self.ends_anywhere).open()
+        return Searcher(self.graph, self.acoustics(), self.search, self.lattices, self.ends_anywhere).open()
 
     def acoustics(self) -> Acoustics:
         """The acoustic scores, loaded again."""
-        return Acoustics(self.run, self.split, self.options)
+        return Acoustics(self.run, self.split, self.options, self.data_dir, self.device)
 
 
 @dataclass(frozen=True)
@@ -191,13 +217,13 @@ def decode_split(task: DecodeTask, name: str, out_dir: Path) -> tuple[Hypotheses
     A file in `out_dir` caches finished utterances, for a call that is repeated after a kill.
     """
     exp_dir, executor = task.options.exp_dir, task.options.task_executor
-    graph, store = open_graph(exp_dir), FrameStore.open(RunFolders(exp_dir).features(task.split))
+    graph, store = task.graph, task.store
     search = replace(task.search, search=task.search.choose_search(graph.num_arcs, task.lattices))
     task = replace(task, search=search)
     key = fingerprint([task.acoustics().digests(), graph.fingerprint, search, task.lattices])
     cache = ResultCache(out_dir / CACHE_FILE, key, SEARCH_RESULTS)
     first = decode(task, store.utt_ids, graph, search.scales, store.frame_shift_ms, name, executor, cache)
-    if not task.options.lang.rescore_arpa:
+    if not task.options.lang.rescore_arpa or task.graph_dir is not None:
         return first, first
     again = RescoreTask(exp_dir, search.scales, None if search.whole_lattices else search.lattice_beam)
     digests = open_grammars(exp_dir).digests

@@ -176,14 +176,18 @@ def read_language_model(path: Path | str) -> NgramModel:
 
 
 def decoding_language(
-    train_text: Sequence[Sequence[str]], lexicon: Lexicon, source: LexiconSource, tmp_dir: Path | None = None
+    train_text: Sequence[Sequence[str]],
+    lexicon: Lexicon,
+    source: LexiconSource,
+    tmp_dir: Path | None = None,
+    option: str = "--lang.max-unpronounced",
 ) -> tuple[Lexicon, NgramModel]:
     """The words that can be recognised and the model of them: the training text's, or those of `lang.arpa` or
     `lang.text`.
 
     `lexicon` is the training lexicon. The result has its words too, and only its phones, because no network is trained
     on others. Counts of a large text are written to `tmp_dir` for a time. InputError if the model has none of its
-    words, or too many words without a pronunciation.
+    words, or too many words without a pronunciation; `option` is what the message names.
     """
     lang = source.lang
     if lang.model_file is None:
@@ -212,7 +216,7 @@ def decoding_language(
         )
     found, _ = source.build(words, guess=False)
     decoded = found.restrict_phones(lexicon.phones).updated(lexicon)
-    _require_pronounced(words, decoded, lang)
+    _require_pronounced(words, decoded, lang, option)
     pruned = prune_by_entropy(whole, prune) if prune else whole
     return decoded, restrict(pruned, words & decoded.prons.keys())
 
@@ -296,10 +300,15 @@ def _interpolated(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: 
     return interpolate(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.interpolation_weight)
 
 
-def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions) -> None:
+def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions, option: str) -> None:
     missing = sorted(set(words) - lexicon.prons.keys())
     if len(missing) > lang.max_unpronounced * len(words):
         raise InputError(
             f"{lang.model_file}: expected words of the lexicon, all but {lang.max_unpronounced:.1%} of them "
-            f"(--lang.max-unpronounced), found {len(missing)} of {len(words)} outside it: {name_some(missing)}"
+            f"({option}), found {len(missing)} of {len(words)} outside it: {name_some(missing)}"
+        )
+    if missing:
+        log.warning(
+            "%s: %d of %d words have no pronunciation and cannot be recognised: %s",
+            *(lang.model_file, len(missing), len(words), name_some(missing)),
         )

@@ -112,6 +112,15 @@ class LabelledFrames:
         return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
 
     @classmethod
+    def open_unlabelled(cls, features: Path, options: SpeechOptions) -> LabelledFrames:
+        """All utterances of another store, none of which is labelled, to decode with the run's networks."""
+        store = FrameStore.open(features)
+        inputs = SplicedFrames(store, options.context.left, options.context.right, utt_ids=())
+        tree = SenoneTree.load(RunFolders(options.exp_dir).tree / TREE_FILE)
+        labels = torch.full((len(store),), NO_LABEL)
+        return cls(store, inputs, labels, tree.num_pdfs, tree.fingerprint)
+
+    @classmethod
     def _open(cls, split: str, options: SpeechOptions, in_memory: slice | None) -> LabelledFrames:
         store, labels, tree = labelled_store(RunFolders(options.exp_dir), split)
         utt_ids = None if in_memory is None else store.utt_ids[in_memory]

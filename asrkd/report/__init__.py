@@ -58,6 +58,8 @@ Of the run, all optional:
     speakers        of a cross-validation, rows {speaker, fold, words, errors: {system: count}}
     corpus          {split: {utterances, speakers, hours, words, copies, frames, ...}}
     oov_rate        share of running test words outside the language model, or {split: share}
+    oov_words       rows (word, times) of reference words that no system can recognise, the most frequent first; of
+                    `oov_types` such words
     excluded        {rule: count}: what the corpus preparation excluded by rule
     rejected        rows (utt_id, reason): what validation rejected
     unaligned       rows {split, utt_id, reason}: utterances without frame labels

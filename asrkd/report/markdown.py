@@ -54,10 +54,10 @@ def terminal_text(results: Row) -> str:
     lines += [oov] if oov else []
     lines += [f"Caution: {text}" for text in caveats(results)]
     lines += verdict(results)[:1]
-    return "\n".join(part for line in lines for part in _wrapped(line))
+    return "\n".join(part for line in lines for part in wrapped(line))
 
 
-def _wrapped(line: str) -> list[str]:
+def wrapped(line: str) -> list[str]:
     """A sentence in lines that fit a terminal; tables stay as they are."""
     return [line] if "\n" in line else textwrap.wrap(line, TERMINAL_WIDTH, break_long_words=False)
 

@@ -10,6 +10,7 @@ from asrkd.report.tables import MISSING, Row, Table, count, duration, keyed_tabl
 
 BOUNDARY_LIMITS_MS = (10, 20, 30)
 SCORING = "scoring"
+SHOWN_OOV_WORDS = 10
 SHOWN_REJECTS = 5
 MINUTES_OF_A_DATE = len("2015-03-09 12:00")
 
@@ -61,7 +62,10 @@ def oov_text(results: Row) -> str | None:
         return None
     rates = rate if isinstance(rate, Mapping) else {"test": rate}
     shown = ", ".join(f"{name} {number(value, 2, 100)}%" for name, value in rates.items())
-    return f"Running words outside the language model: {shown}."
+    words = [f"{word} ({count(times)})" for word, times in results.get("oov_words") or ()]
+    more = int(results.get("oov_types") or 0) - SHOWN_OOV_WORDS
+    named = f": {', '.join(words[:SHOWN_OOV_WORDS])}{f' and {count(more)} more' if more > 0 else ''}" if words else ""
+    return f"Running words outside the language model: {shown}{named}."
 
 
 def boundary_table(results: Row) -> Table | None:
