@@ -8,6 +8,12 @@ TRAIN_PYTHON := .venv-train/bin/python
 # Without these, tests of recipes would be skipped: there must be none such here.
 REQUIRE := --require k2 --require lhotse
 
+# `make test WORKERS=N`: that many tests at once, each on one thread. A file's tests stay together: they share a run.
+WORKERS ?= 2
+TESTS := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+TRAIN_TESTS := OMP_NUM_THREADS=1 $(TRAIN_PYTHON) -m pytest
+PARALLEL := $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
+
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets \
 	memory growth_text growth_manifests growth_graph
@@ -29,13 +35,13 @@ demo: $(SETUP) corpus  ## train and compare baseline, teachers, ensemble and stu
 
 test: $(SETUP)  ## the tests; ARGS='-k name' for some of them
 	@[ -n "$(ASRKD_PYTHON)" ] || local/setup_kenlm.sh
-	$(PYTHON) -m pytest $(REQUIRE) $(ARGS)
+	$(TESTS) $(PARALLEL) $(REQUIRE) $(ARGS)
 
 test-fast: $(SETUP)  ## the tests that take less than 20 seconds each
-	$(PYTHON) -m pytest $(REQUIRE) -m "not slow" $(ARGS)
+	$(TESTS) $(PARALLEL) $(REQUIRE) -m "not slow" $(ARGS)
 
 test-train: setup-train  ## the tests that need no k2, on torch 2
-	$(TRAIN_PYTHON) -m pytest $(ARGS)
+	$(TRAIN_TESTS) $(PARALLEL) $(ARGS)
 
 lint: $(SETUP)  ## ruff and mypy
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check --quiet .

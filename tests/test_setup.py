@@ -127,13 +127,15 @@ def test_make_uses_another_environment_and_installs_nothing() -> None:
     def shown(*arguments: str) -> str:
         command = ["make", "--dry-run", "--no-print-directory", *arguments]
         # `make test` gives its own options to what it runs.
-        ours = re.compile("ASRKD_PYTHON|ARGS|MAKE.*|MFLAGS")
+        ours = re.compile("ASRKD_PYTHON|ARGS|WORKERS|MAKE.*|MFLAGS")
         environment = {name: value for name, value in os.environ.items() if not ours.fullmatch(name)}
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True).stdout
 
-    tests = "-m pytest --require k2 --require lhotse -k x"
+    parallel = "-n 2 --dist loadfile --no-loadscope-reorder"
+    tests = f"-m pytest {parallel} --require k2 --require lhotse -k x"
     assert f"/other/python {tests}" in (other := shown("test", "ASRKD_PYTHON=/other/python", "ARGS=-k x"))
     assert "local/setup.sh" not in other and ".venv" not in other
     assert f".venv/bin/python {tests}" in (default := shown("test", "ARGS=-k x"))
     assert "local/setup.sh" in default
-    assert ".venv-train/bin/python -m pytest -k x" in shown("test-train", "ARGS=-k x")
+    assert f".venv-train/bin/python -m pytest {parallel} -k x" in shown("test-train", "ARGS=-k x")
+    assert ".venv-train/bin/python -m pytest  -k x" in shown("test-train", "ARGS=-k x", "WORKERS=1")
