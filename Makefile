@@ -32,6 +32,7 @@ help:  ## this list
 
 demo: $(SETUP) corpus  ## train and compare baseline, teachers, ensemble and student on the prompts corpus (15 minutes)
 	recipes/prompts/run.sh --corpus-dir data/prompts $(ARGS)
+	@$(if $(findstring --exp-dir,$(ARGS)),:,local/try_student.sh exp/prompts)
 
 test: $(SETUP)  ## the tests; ARGS='-k name' for some of them
 	@[ -n "$(ASRKD_PYTHON)" ] || local/setup_kenlm.sh

@@ -150,7 +150,7 @@ def calibrate(source: Source, folder: Path, description: Description, options: E
     """What makes the confidences of words on the development speakers the share of them that is right."""
     speech = HeldOutSpeech.of(source, "dev", options.check_utterances)
     found = check_words(source, speech, folder, description, NETWORK, confidences=True)
-    return fit(outcomes(found, source.scoring))
+    return fit(outcomes(found, source.finished.scoring))
 
 
 def check_model(source: Source, folder: Path, description: Description, options: ExportOptions) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def check_model(source: Source, folder: Path, description: Description, options:
         checked = check_words(source, speech, folder, description, name, confidences=True)
         wer[name] = checked.errors.percent
         size = (folder / name).stat().st_size
-        sure = reliability(outcomes(checked, source.scoring))
+        sure = reliability(outcomes(checked, source.finished.scoring))
         rows.append(check_row(name, checked, of_run, scored.networks[name], bytes=size, confidences=sure))
     loss = wer[NETWORK_INT8] - wer[NETWORK]
     accepted = loss <= options.max_wer_loss
@@ -187,4 +187,4 @@ def check_model(source: Source, folder: Path, description: Description, options:
             *(NETWORK_INT8, loss, options.max_wer_loss),
         )
     int8 = {"wer_loss": loss, "max_wer_loss": options.max_wer_loss, "written": accepted}
-    return {"unit": source.scoring.unit, "utterances": len(speech.refs), "rows": rows, "int8": int8}
+    return {"unit": source.finished.scoring.unit, "utterances": len(speech.refs), "rows": rows, "int8": int8}

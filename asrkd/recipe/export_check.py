@@ -47,7 +47,7 @@ class HeldOutSpeech:
         """The split `name`, dev or test: all of it is decoded, or `most` utterances spread over it."""
         split = load_split(source.folders.manifests(name))
         by_id = {recording.id: recording for recording in split.recordings}
-        refs = references(source.options.exp_dir, name, source.scoring)
+        refs = references(source.options.exp_dir, name, source.finished.scoring)
         utt_ids = list(refs)
         if most is not None and most < len(utt_ids):
             utt_ids = [utt_ids[n * len(utt_ids) // most] for n in range(most)]
@@ -220,7 +220,7 @@ def check_words(
     seconds = sum(one.audio_sec for one in decoded.values())
     network_sec = sum(one.network_sec for one in decoded.values())
     search_sec = sum(one.search_sec for one in decoded.values())
-    errors = source.scoring.errors(speech.refs, words)
+    errors = source.finished.scoring.errors(speech.refs, words)
     sure = {utt_id: one.confidences for utt_id, one in decoded.items()}
     return WordCheck(errors, words, (network_sec + search_sec) / seconds, network_sec / seconds, sure)
 
@@ -230,7 +230,7 @@ def words_of_run(source: Source, speech: HeldOutSpeech) -> WordCheck:
     hypotheses = Hypotheses.load(source.options.exp_dir / source.run.step)
     words = {utt_id: hypotheses.words[utt_id] for utt_id in speech.refs}
     network_rtf = hypotheses.score_sec / hypotheses.audio_sec
-    return WordCheck(source.scoring.errors(speech.refs, words), words, hypotheses.rtf, network_rtf, {})
+    return WordCheck(source.finished.scoring.errors(speech.refs, words), words, hypotheses.rtf, network_rtf, {})
 
 
 def check_row(

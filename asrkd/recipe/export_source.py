@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from lhotse import Recording
@@ -21,16 +20,13 @@ from asrkd.data.transcripts import SILENCE
 from asrkd.decode.options import DecodeOptions
 from asrkd.errors import InputError
 from asrkd.features.options import FeatureOptions
-from asrkd.files import read_object
-from asrkd.recipe.command_line import RESULTS_FILE
-from asrkd.recipe.evaluate import Acoustics, Run, open_graph, runs, tuned
+from asrkd.recipe.evaluate import Acoustics, Run, open_graph, tuned
+from asrkd.recipe.finished_run import FinishedRun, require_system
 from asrkd.recipe.folders import RunFolders
-from asrkd.recipe.options import SpeechOptions, options_of_run
-from asrkd.recipe.scoring import Scoring
+from asrkd.recipe.options import SpeechOptions
 from asrkd.runtime.acoustic import Statistics
 from asrkd.runtime.features import log_mel
 from asrkd.runtime.package import Description, FrontEnd, Normalisation, SearchSettings
-from asrkd.workflow.steps import Record
 
 PRIOR_UTTERANCES = 300
 PRIOR_FRAMES = 300.0  # three seconds; 50 to 1,000 frames were alike on the prompts (docs/how_to/export.md)
@@ -41,27 +37,27 @@ SIGNIFICANT_DIGITS = 7
 class Source:
     """A system of a finished run."""
 
+    finished: FinishedRun
     run: Run
-    options: SpeechOptions
     search: DecodeOptions
     """With the scales that the run tuned."""
-    results: Mapping[str, Any]
 
     @classmethod
     def open(cls, exp_dir: Path, system: str) -> Source:
         """InputError for a folder without a finished run, and for a system that the run does not have."""
-        if not (exp_dir / "config.json").is_file() or not (exp_dir / RESULTS_FILE).is_file():
-            raise InputError(f"{exp_dir}: expected the folder of a finished run, found no {RESULTS_FILE} in it")
-        if not (exp_dir / "graph").is_dir() or not (exp_dir / "decode").is_dir():
-            raise InputError(f"{exp_dir}: expected a run of a speech recipe, found one without a graph and decoding")
-        options = options_of_run(exp_dir.absolute())
-        by_name = {run.name: run for run in runs(options)}
-        if system not in by_name:
-            nearest = difflib.get_close_matches(system, by_name, n=1, cutoff=0.0)[0]
-            known = ", ".join(by_name)
-            raise InputError(f"--system {system}: expected a system of the run ({known}); the nearest is {nearest}")
-        results = read_object(exp_dir / RESULTS_FILE, systems=dict, recipe=str)
-        return cls(by_name[system], options, tuned(options.exp_dir / "decode" / "tuning", options), results)
+        finished = FinishedRun.open(exp_dir)
+        require_system(system, finished.systems, exp_dir, "--system")
+        return cls(finished, finished.systems[system], tuned(finished.exp_dir / "decode" / "tuning", finished.options))
+
+    @property
+    def options(self) -> SpeechOptions:
+        """Those of the run."""
+        return self.finished.options
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """The run's results.json."""
+        return self.finished.results
 
     @property
     def folders(self) -> RunFolders:
@@ -79,14 +75,6 @@ class Source:
     def acoustics(self) -> Acoustics:
         """The run's own scores of its test set."""
         return Acoustics(self.run, "test", self.options)
-
-    @property
-    def scoring(self) -> Scoring:
-        """How the run compares words; the reference is the text, also where the corpus has marks instead."""
-        record = Record.read(self.options.exp_dir / "score")
-        rules = record.options.get("scoring", {}) if record is not None and isinstance(record.options, dict) else {}
-        unit: Literal["word", "phone"] = "phone" if self.results.get("unit") == "phone" else "word"
-        return Scoring(unit, folds=rules.get("folds", {}), optional=frozenset(rules.get("optional", ())))
 
     def samples(self, recording: Recording) -> NDArray[np.float32]:
         """The samples [N] of a recording of the run, at the rate of its features. InputError where there are none."""

@@ -81,12 +81,12 @@ class FinishedRun:
         return Scoring(unit, folds=rules.get("folds", {}), optional=frozenset(rules.get("optional", ())))
 
 
-def require_system(name: str, known: Mapping[str, object], where: Path) -> None:
+def require_system(name: str, known: Mapping[str, object], where: Path, option: str = "--systems") -> None:
     """InputError, with the nearest name, for a system that is not among the known ones."""
     if name not in known:
         nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
         advice = f"the nearest is {nearest[0]}" if nearest else "there is none"
-        raise InputError(f"--systems {name}: expected a system of {where} ({name_some(list(known), 12)}); {advice}")
+        raise InputError(f"{option} {name}: expected a system of {where} ({name_some(list(known), 12)}); {advice}")
 
 
 def _require_steps(exp_dir: Path, names: Sequence[str]) -> dict[str, Record]:

@@ -43,7 +43,7 @@ def test_a_senone_belongs_to_a_state_of_a_phone() -> None:
         (["--check-utterances=0"], "--check-utterances: expected at least 1, found 0"),
         (["--license="], "--license: expected a name"),
         (["--sytem=x"], "unknown option --sytem; the nearest is --system"),
-        ([], "expected the folder of a finished run, found no results.json in it"),
+        ([], "expected the folder of a finished run, found no config.json in it"),
     ],
 )
 def test_bad_options_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_packages_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_run_that_is_not_of_speech(tmp_path: Path) -> None:
     for name in ("config.json", "results.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(InputError, match="expected a run of a speech recipe, found one without a graph and decoding"):
+    with pytest.raises(InputError, match="expected a run of a speech recipe, found another one"):
         export(ExportOptions(tmp_path, tmp_path / "model"))
 
 
@@ -115,7 +115,7 @@ def test_too_few_words_are_not_calibrated() -> None:
 
 
 def test_a_system_that_the_run_does_not_have(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--system distiled: expected a system of the run .*nearest is distilled"):
+    with pytest.raises(InputError, match=r"--system distiled: expected a system of .*nearest is distilled"):
         export(ExportOptions(finished, tmp_path / "model", system="distiled"))
     assert not list(tmp_path.iterdir())
 
