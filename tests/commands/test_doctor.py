@@ -40,7 +40,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def few_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at torch and k2 alone: the others take seconds to import."""
-    few = {"training": ("torch",), "decoding": ("k2",), "report": (), "tests": ()}
+    few = {"training": ("torch",), "decoding": ("k2",), "exported models": (), "report": (), "tests": ()}
     monkeypatch.setattr(doctor, "PACKAGES", few)
 
 
@@ -161,7 +161,9 @@ def test_cpu_without_avx2(tmp_path: Path) -> None:
         (("matplotlib",), 0),
         (("k2",), 1),
         (("lhotse", "kenlm"), 1),
-        (("torch", "k2"), 2),
+        (("soxr",), 0),
+        (("torch", "k2"), 1),
+        (("torch", "onnxruntime"), 2),
     ],
 )
 def test_exit_codes(failing: tuple[str, ...], code: int) -> None:
@@ -173,6 +175,7 @@ def test_exit_codes(failing: tuple[str, ...], code: int) -> None:
     lines, exit_code = doctor.verdict(checks)
     assert exit_code == code
     blamed = [name for name in failing if code != 2 or name == "torch"]
+    assert ("Exported models work" in lines[0]) == (failing == ("torch", "k2"))
     if code != 1:
         assert all(name in "\n".join(lines) for name in blamed)
 
