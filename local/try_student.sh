@@ -6,10 +6,11 @@
 # Does nothing where RUN is not finished. An exported model is replaced.
 set -euo pipefail
 unset CDPATH
+cd -- "$(dirname -- "$0")/.."
 
 run=$1
 model=${2:-$1_model}
-asrkd=$(dirname -- "$0")/../.venv/bin/asrkd
+asrkd=.venv/bin/asrkd
 
 if [[ ! -f $run/results.json ]]; then exit; fi
 "$asrkd" export "$run" --out "$model"
