@@ -24,6 +24,10 @@ class ImportOptions:
     softmax."""
     length_tolerance: int = 2
     """Frames that an utterance may have too few or too many. Those at its ends are repeated or removed."""
+    frame_shift_ms: float | None = None
+    """Time from one row to the next, ms: 20, 30 or 40 for a system with frame subsampling; none: as the run's."""
+    upsampling: Literal["interpolate", "repeat"] = "interpolate"
+    """Whether frames between two rows get log-posteriors between theirs, or those of the nearest row."""
     mean: Literal["arithmetic", "geometric"] | None = None
     """How several teachers are averaged; none: as the run's --posteriors.mean."""
     top_k: int | None = None
@@ -43,7 +47,14 @@ def run(options: ImportOptions) -> int:
     store_options = replace(config.load(StoreOptions, options.exp_dir / "config.json", "posteriors"), **changed)
     frames = frames_to_import(options.exp_dir)
     store, reports = external_teacher.import_posteriors(
-        options.teachers, options.kind, frames, store_options, options.out, length_tolerance=options.length_tolerance
+        options.teachers,
+        options.kind,
+        frames,
+        store_options,
+        options.out,
+        length_tolerance=options.length_tolerance,
+        frame_shift_ms=options.frame_shift_ms,
+        upsampling=options.upsampling,
     )
     for report in reports:
         print(f"{report.path}: {100 * report.accuracy:.2f}% of the training frames agree with their labels")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.distil.compression import Rows, StoreOptions, combined_logits, compress
+from asrkd.distil.frame_timing import FrameTiming, Upsampling
 from asrkd.distil.label_agreement import LabelAgreement
 from asrkd.distil.posterior_files import open_posteriors
 from asrkd.distil.posterior_kinds import Kind, Logits, to_logits
@@ -28,7 +29,6 @@ from asrkd.workflow.steps import STAMP_FILE
 # Frames by which a dump may be shorter or longer: toolkits differ in the windows at the ends of an utterance.
 LENGTH_TOLERANCE = 2
 MAX_LENGTH_TOLERANCE = 5
-Ends = Literal["at the end", "at both ends", "at the start"]
 SUBSAMPLING = {2: "half", 3: "a third", 4: "a quarter", 6: "a sixth"}
 # Of a teacher that is right more often than it is sure, by this factor, posteriors are too flat.
 MAX_UNDERCONFIDENCE = 2.0
@@ -51,6 +51,7 @@ class TrainingFrames:
     """Fingerprint of the senone tree."""
     ignored_utt_ids: Collection[str] = ()
     """Utterances that a file may contain and that are not imported: those that could not be aligned."""
+    frame_shift_ms: float = 10.0
 
     @cached_property
     def log_prior(self) -> Tensor:
@@ -72,11 +73,13 @@ class ExternalTeacher:
     kind: Kind
     frames: TrainingFrames
     length_tolerance: int
-    ends: Ends = "at the end"
-    """Where utterances of another length have frames too few or too many."""
+    timing: FrameTiming
+    """Where the frames of its rows are."""
 
     @classmethod
-    def open(cls, path: Path, kind: Kind, frames: TrainingFrames, length_tolerance: int) -> ExternalTeacher:
+    def open(
+        cls, path: Path, kind: Kind, frames: TrainingFrames, length_tolerance: int, timing: FrameTiming
+    ) -> ExternalTeacher:
         """InputError if an utterance of the frames is missing, or if there is one that the corpus does not have."""
         values = open_posteriors(path)
         utt_ids = frames.utterances.utt_ids
@@ -92,7 +95,7 @@ class ExternalTeacher:
             raise InputError(
                 f"{path}: expected utterances of these frames, found {found}: write those of the training set alone"
             )
-        return cls(path, values, kind, frames, length_tolerance)
+        return cls(path, values, kind, frames, length_tolerance, timing)
 
     def read(self, position: int) -> Logits:
         """The posteriors of an utterance, by its position in the frames, as many frames as the file has.
@@ -105,8 +108,13 @@ class ExternalTeacher:
         where = f"{self.path}: {utt_id}"
         if values.dtype.kind != "f" or values.ndim != 2:
             raise InputError(f"{where}: expected a matrix of floats, found {values.dtype} {list(values.shape)}")
-        self._check_shape(values.shape, end - begin, where)
+        self._check_shape(values.shape, self.timing.num_rows(end - begin), where)
         return to_logits(values, self.kind, self.frames.log_prior, where)
+
+    def fitted(self, position: int) -> Tensor:
+        """The logits [T, S] of every frame of an utterance."""
+        begin, end = self.frames.span(position)
+        return self.timing.fitted(self.read(position).logits, end - begin)
 
     def _check_shape(self, shape: tuple[int, ...], num_frames: int, where: str) -> None:
         num_found, num_columns = shape
@@ -120,23 +128,11 @@ class ExternalTeacher:
         if not num_found or abs(num_found - num_frames) > tolerance:
             raise InputError(
                 f"{where}: expected {num_frames} frames, found {num_found}"
-                f"{_hint_at_length(num_found, num_frames, tolerance)}"
+                f"{_hint_at_length(num_found, num_frames, tolerance, self.frames.frame_shift_ms)}"
             )
         if num_columns != num_classes:
             more = ": remove the column that is no senone, e.g. of a blank" if num_columns == num_classes + 1 else ""
             raise InputError(f"{where}: expected {num_classes} classes (senones), found {num_columns}{more}")
-
-
-def fitted(rows: Tensor, num_frames: int, ends: Ends) -> Tensor:
-    """Rows of an utterance as `num_frames`: missing ones are copies of the nearest, those too many are removed.
-
-    At both ends, half of them are at each, and an odd one is at the end.
-    """
-    too_many = len(rows) - num_frames
-    if not too_many:
-        return rows
-    at_start = {"at the end": 0, "at both ends": int(too_many / 2), "at the start": too_many}[ends]  # int: towards zero
-    return rows[(torch.arange(num_frames) + at_start).clamp(0, len(rows) - 1)]
 
 
 def _hint_at_ids(missing: Sequence[str], unknown: Sequence[str]) -> str:
@@ -150,13 +146,14 @@ def _hint_at_ids(missing: Sequence[str], unknown: Sequence[str]) -> str:
     return ""
 
 
-def _hint_at_length(num_found: int, num_frames: int, tolerance: int) -> str:
+def _hint_at_length(num_found: int, num_frames: int, tolerance: int, frame_shift_ms: float) -> str:
     """Why a length may differ: subsampled frames, or half the frame shift; empty where nothing shows."""
     if abs(num_found - num_frames) <= MAX_LENGTH_TOLERANCE and num_found:
         return f" (--length-tolerance {abs(num_found - num_frames)} repeats or removes frames at the ends)"
     for factor, share in SUBSAMPLING.items():
         if abs(num_found * factor - num_frames) <= factor * max(tolerance, 1):
-            return f", {share} of the frames: a model with frame subsampling? repeat each row {factor} times"
+            shift = f"{factor * frame_shift_ms:g}"
+            return f", {share} of the frames: a model with frame subsampling? give --frame-shift-ms {shift}"
     if num_frames and abs(num_found - 2 * num_frames) <= 2 * max(tolerance, 1):
         return ", twice the frames: a frame shift of half? write every second row"
     return ""
@@ -175,8 +172,8 @@ class TeacherReport:
     """Utterances in which frames at an end were repeated."""
     num_longer: int
     """Utterances from which frames at an end were removed."""
-    ends: Ends
-    """At which end: that of the greatest frame accuracy."""
+    timing: FrameTiming
+    """Where rows lie: as the frame accuracy is greatest."""
     num_floored: int
     """Posteriors of zero, now small ones."""
     num_values: int
@@ -188,10 +185,12 @@ class TeacherReport:
     def notes(self) -> list[str]:
         """Sentences on what was repaired, and on posteriors that look wrong."""
         notes = []
-        if self.num_shorter or self.num_longer:
+        if self.timing.factor > 1:
+            notes.append(self.timing.note)
+        elif self.num_shorter or self.num_longer:
             notes.append(
                 f"{self.num_shorter} utterances have too few frames and {self.num_longer} too many; frames "
-                f"{self.ends} were repeated or removed"
+                f"{self.timing.ends} were repeated or removed"
             )
         if self.num_floored:
             share = 100 * self.num_floored / self.num_values
@@ -221,20 +220,24 @@ def import_posteriors(
     out_dir: Path,
     show_progress: bool = True,
     length_tolerance: int = LENGTH_TOLERANCE,
+    frame_shift_ms: float | None = None,
+    upsampling: Upsampling = "interpolate",
 ) -> tuple[PosteriorStore, list[TeacherReport]]:
     """Write the average of these teachers as a store in `out_dir`, whole or not at all.
 
-    Returns the store and what the check of each teacher showed. Utterances may have up to `length_tolerance` frames
-    more or less than the run: those at the ends are removed or repeated. Everything is read and checked before the
+    Returns the store and what the check of each teacher showed. Utterances may have up to `length_tolerance` rows
+    more or less than expected: those at the ends are removed or repeated. Rows that are `frame_shift_ms` apart, some
+    frames of the run, are interpolated or repeated. Everything is read and checked before the
     first write. A store in `out_dir` is replaced. InputError if anything else is there, or, with the file and the
     utterance, if a teacher's posteriors do not fit the frames.
     """
     if not 0 <= length_tolerance <= MAX_LENGTH_TOLERANCE:
         raise InputError(f"--length-tolerance: expected 0 to {MAX_LENGTH_TOLERANCE} frames, found {length_tolerance}")
     out_dir = _check_replaceable(out_dir)
-    teachers = [ExternalTeacher.open(path, kind, frames, length_tolerance) for path in paths]
+    timing = FrameTiming.of(frame_shift_ms, frames.frame_shift_ms, upsampling)
+    teachers = [ExternalTeacher.open(path, kind, frames, length_tolerance, timing) for path in paths]
     reports = [_check(teacher, show_progress) for teacher in teachers]
-    teachers = [replace(teacher, ends=report.ends) for teacher, report in zip(teachers, reports, strict=True)]
+    teachers = [replace(teacher, timing=report.timing) for teacher, report in zip(teachers, reports, strict=True)]
     description = StoreDescription(
         options,
         fingerprint([report.digest for report in reports]),
@@ -275,8 +278,7 @@ class _AverageTeachers:
         position_of = {self.frames.span(n): n for n in range(len(self.frames.utterances.utt_ids))}
 
         def rows(span: Span) -> Rows:
-            position, num_frames = position_of[span], span[1] - span[0]
-            members = [fitted(one.read(position).logits, num_frames, one.ends) for one in self.teachers]
+            members = [one.fitted(position_of[span]) for one in self.teachers]
             return compress(combined_logits(torch.stack(members), self.options), self.options).as_rows()
 
         return rows
@@ -287,7 +289,7 @@ def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
     frames = teacher.frames
     digest = hashlib.sha256()
     agreement = LabelAgreement(teacher.path, frames.num_classes)
-    by_ends = {ends: LabelAgreement(teacher.path, frames.num_classes) for ends in get_args(Ends)}
+    by_timing = {timing: LabelAgreement(teacher.path, frames.num_classes) for timing in teacher.timing.candidates()}
     num_shorter = num_longer = num_floored = num_rows = 0
     confidence = 0.0
     utt_ids = tqdm(frames.utterances.utt_ids, desc=f"check {teacher.path.name}", unit="utt", disable=not show_progress)
@@ -297,21 +299,24 @@ def _check(teacher: ExternalTeacher, show_progress: bool) -> TeacherReport:
         logits, floored = teacher.read(position)
         digest.update(logits.numpy().tobytes())
         labels, top_classes = frames.labels[begin:end], logits.argmax(dim=1)
-        nearest = fitted(top_classes, len(labels), "at both ends")
+        nearest = teacher.timing.middle.nearest(top_classes, len(labels))
         if int((labels >= 0).sum()) >= MIN_AGREEING_FRAMES:
             agreements[utt_id] = float((nearest == labels)[labels >= 0].float().mean())
         if len(logits) == len(labels):
             agreement.add(labels, top_classes)
         else:
-            for ends, one in by_ends.items():
-                one.add(labels, fitted(top_classes, len(labels), ends))
+            for timing, one in by_timing.items():
+                one.add(labels, timing.nearest(top_classes, len(labels)))
         confidence += float((logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().sum())
-        num_shorter, num_longer = num_shorter + (len(logits) < len(labels)), num_longer + (len(logits) > len(labels))
+        expected = teacher.timing.num_rows(len(labels))
+        num_shorter, num_longer = num_shorter + (len(logits) < expected), num_longer + (len(logits) > expected)
         num_rows, num_floored = num_rows + len(logits), num_floored + floored
-    best = max(by_ends, key=lambda ends: by_ends[ends].num_right_now)
-    if num_shorter or num_longer:
-        digest.update(best.encode())
-    agreement.update(by_ends[best])
+    best = max(by_timing, key=lambda timing: by_timing[timing].num_right_now)
+    if best.factor > 1:
+        digest.update(best.note.encode())
+    elif num_shorter or num_longer:
+        digest.update(best.ends.encode())
+    agreement.update(by_timing[best])
     accuracy = agreement.require()
     return TeacherReport(
         teacher.path,

@@ -22,7 +22,7 @@ def frames_to_import(exp_dir: Path) -> TrainingFrames:
         raise InputError(f"{exp_dir}: expected a run with senones (--stop-stage 5), found no {TREE_FILE}")
     store, labels, tree = labelled_store(folders, "train")
     not_aligned = set(FrameStore.open(folders.features("train")).utt_ids).difference(store.utt_ids)
-    return TrainingFrames(store, labels, tree.num_pdfs, tree.fingerprint, not_aligned)
+    return TrainingFrames(store, labels, tree.num_pdfs, tree.fingerprint, not_aligned, store.frame_shift_ms)
 
 
 def copy_posteriors(source: Path, options: SpeechOptions, out_dir: Path) -> None:

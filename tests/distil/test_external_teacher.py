@@ -143,7 +143,7 @@ def with_nan(z: NDArray) -> NDArray:
         (
             "logits",
             changed(lambda z: z[::3]),
-            "found 20, a third of the frames: .*subsampling.* repeat each row 3 times",
+            "found 20, a third of the frames: .*subsampling.* give --frame-shift-ms 30",
         ),
         ("logits", changed(lambda z: z.repeat(2, axis=0)), "found 118, twice the frames"),
         ("logits", changed(lambda z: z[:0]), "c-3: expected 59 frames, found 0"),
@@ -304,7 +304,7 @@ def test_frames_at_the_ends_may_differ_and_are_counted(
     dump = {name: change(z) if len(z) > 1 else z for name, z in expected.items()}
     path = as_npz(tmp_path / "a", dump)
     store, (report,) = import_posteriors([path], "logits", frames(), StoreOptions(), tmp_path / "store", False)
-    assert (report.num_shorter, report.num_longer, report.ends) == (shorter, longer, where)
+    assert (report.num_shorter, report.num_longer, report.timing.ends) == (shorter, longer, where)
     assert report.notes()[0] == (
         f"{shorter} utterances have too few frames and {longer} too many; frames {where} were repeated or removed"
     )
