@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+import safetensors.torch
 import torch
 
 import asrkd.files
@@ -73,7 +74,7 @@ def slow_down(millisec: int) -> None:
 
 def torn_checkpoint(call: int) -> None:
     """Die half-way through the bytes of checkpoint number `call`."""
-    original = asrkd.files.save_file
+    original = safetensors.torch.save_file
     calls = 0
 
     def torn(tensors, path, metadata):
@@ -85,7 +86,7 @@ def torn_checkpoint(call: int) -> None:
                 file.truncate(os.path.getsize(path) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    asrkd.files.save_file = torn
+    safetensors.torch.save_file = torn
 
 
 def online_objective(labels: torch.Tensor) -> Objective:
