@@ -28,6 +28,7 @@ DEFAULT = replace(
     train=replace(_BASE.train, epochs=10, batch_size=256),
     teacher=replace(_BASE.teacher, dropout=0.1),
     ensemble=replace(_BASE.ensemble, size=4),
+    students=replace(_BASE.students, sweep_temperatures=(5.0, 10.0)),  # besides 2; a minute each
     decode=replace(_BASE.decode, acoustic_scale=0.2),
 )
 
