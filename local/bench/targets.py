@@ -60,7 +60,7 @@ def measure(options: Options) -> Table:
     schedule = student_training(Student("distilled", chosen.student, distil=chosen.distil), chosen)
     schedule = replace(schedule, epochs=2, device=options.device, show_progress=False, patience=None)
     schedule = replace(schedule, schedule="constant")
-    ids = frames.frame_ids[: options.steps * schedule.batch_size]
+    ids = frames.inputs.frame_ids[: options.steps * schedule.batch_size]
     members = teacher_folders(chosen)
     soft = replace(chosen.distil, alpha=1.0)
 
