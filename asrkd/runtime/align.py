@@ -11,6 +11,7 @@ exchanged at least 746, and half of these stretches begin within 0.04 s of the r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from asrkd.errors import InputError
 from asrkd.runtime.align_graph import NO_WORD, ContextTree, GraphWeights, TextGraph, text_graph
-from asrkd.runtime.align_search import best_path
 from asrkd.runtime.align_search import Path as BestPath
+from asrkd.runtime.align_search import best_path
 from asrkd.runtime.align_text import Dictionary
 from asrkd.runtime.audio import AUTO, MIX, channels_to_read, open_input, read_blocks, require_rate
 from asrkd.runtime.features import OnlineLogMel
@@ -250,4 +251,4 @@ def _first_word(word_of: NDArray[np.integer], first: int, last: int) -> int | No
 def _runs(values: NDArray[np.integer]) -> Iterator[tuple[int, int]]:
     """The stretches of equal values, as (first, last + 1)."""
     limits = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-    yield from zip(limits[:-1], limits[1:], strict=True)
+    yield from itertools.pairwise(limits)

@@ -137,9 +137,7 @@ class _Phone:
     is_last: bool = False
 
 
-def text_graph(
-    prons: Sequence[Sequence[Sequence[int]]], tree: ContextTree, weights: GraphWeights
-) -> TextGraph:
+def text_graph(prons: Sequence[Sequence[Sequence[int]]], tree: ContextTree, weights: GraphWeights) -> TextGraph:
     """The graph of a text: of each word its pronunciations, as phone ids. ValueError for a text without words."""
     if not prons:
         raise ValueError("expected at least one word, found none")
@@ -148,7 +146,8 @@ def text_graph(
     for number, phone in enumerate(phones):
         for previous in phone.before:
             after[previous].append(number)
-    units, rows = [], {}
+    units: list[tuple[int, int, int]] = []  # a phone between two neighbours
+    rows: dict[tuple[int, int, int], int] = {}
     for number, phone in enumerate(phones):
         lefts = {phones[one].phone for one in phone.before} | ({SILENCE_ID} if phone.is_first else set())
         rights = {phones[one].phone for one in after[number]} | ({SILENCE_ID} if phone.is_last else set())

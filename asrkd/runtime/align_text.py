@@ -78,9 +78,7 @@ class Text:
     words: Sequence[str]
 
 
-def find_texts(
-    argument: str, audio: str, inputs: Sequence[AudioInput], dictionary: Dictionary
-) -> Mapping[str, Text]:
+def find_texts(argument: str, audio: str, inputs: Sequence[AudioInput], dictionary: Dictionary) -> Mapping[str, Text]:
     """Name of an input -> its words; inputs without a text are not in it. `argument`: a file, or - for standard input.
 
     For one audio file the file is its text, however many lines it has. For a folder or a manifest its lines are those

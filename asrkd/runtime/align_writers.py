@@ -25,9 +25,7 @@ def ctm_files(alignment: Alignment) -> Mapping[str, str]:
 
 def textgrid_files(alignment: Alignment) -> Mapping[str, str]:
     """One TextGrid with the tiers words, phones and senones."""
-    tiers = {
-        name: [Labelled(one.start, one.end, one.name) for one in tier] for name, tier in _tiers(alignment).items()
-    }
+    tiers = {name: [Labelled(one.start, one.end, one.name) for one in tier] for name, tier in _tiers(alignment).items()}
     return {"TextGrid": textgrid(alignment.duration, tiers)}
 
 
