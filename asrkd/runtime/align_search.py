@@ -1,6 +1,6 @@
 """The best path through the graph of a text, by Viterbi's recursion in numpy.
 
-It is exact up to EXACT_CELLS units times frames, about five minutes of speech. Beyond, only the units near the best one
+It is exact up to EXACT_CELLS units times frames, some three minutes of speech. Beyond, only the units near the best one
 are followed: those from the first to the last within BEAM of it.
 """
 
@@ -17,6 +17,7 @@ from asrkd.runtime.align_graph import NUM_STATES, GraphWeights, TextGraph
 EXACT_CELLS = 100_000_000
 """Units times frames: three bytes each."""
 MOST_CELLS = 400_000_000
+"""Those that are followed."""
 BEAM = 200.0
 """Nats: what a path that is wrong for some minutes falls behind."""
 
