@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import asrkd
-from asrkd.commands import compare, decode, doctor, estimate, export, init, posteriors, results, transcribe
+from asrkd.commands import align, compare, decode, doctor, estimate, export, init, posteriors, results, transcribe
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
@@ -32,6 +32,7 @@ EXIT_CODES = (
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
+        align.COMMAND,
         compare.COMMAND,
         decode.COMMAND,
         doctor.COMMAND,

@@ -120,7 +120,7 @@ def run_batch(batch: Batch) -> BatchResult:
 
     model = load(batch.model, precision=batch.precision)
     begin = time.monotonic()
-    with TemporaryDirectory(prefix="asrkd-") as tmp_dir, _progress(todo) as progress:
+    with TemporaryDirectory(prefix="asrkd-") as tmp_dir, audio_progress(todo, "transcribe") as progress:
         outcomes = _outcomes(model, batch, todo, Path(tmp_dir), progress.update)
         # Files are written at once, for an interrupted run goes on from them.
         for number, outcome in outcomes if batch.output_dir else enumerate(in_order(outcomes)):
@@ -187,13 +187,13 @@ def _require_places(batch: Batch, inputs: Sequence[AudioInput]) -> None:
 
 
 @contextmanager
-def _progress(todo: Sequence[AudioInput]) -> Iterator[Any]:
+def audio_progress(todo: Sequence[AudioInput], desc: str) -> Iterator[Any]:
     """A bar in seconds of audio, without one where a length is not known before."""
     lengths = [_seconds(source) for source in todo]
     total = None if None in lengths else math.ceil(sum(length or 0.0 for length in lengths))
     layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
     layout = layout if total is not None else "{desc}: {n:.0f} s of audio [{elapsed}]"
-    with tqdm(total=total, desc="transcribe", bar_format=layout, delay=PROGRESS_DELAY_SEC, leave=False) as bar:
+    with tqdm(total=total, desc=desc, bar_format=layout, delay=PROGRESS_DELAY_SEC, leave=False) as bar:
         yield bar
 
 

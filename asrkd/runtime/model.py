@@ -6,6 +6,8 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -140,17 +142,26 @@ def load(path: Path | str, *, precision: Precision = "auto", num_threads: int = 
     `precision`: auto takes int8 where the model has it. `num_threads` are those of the network; the search has one.
     InputError, in one line, for what is no model, damaged, or of another version.
     """
+    with model_folder(path) as folder:
+        return assemble_folder(folder, precision, num_threads)
+
+
+@contextmanager
+def model_folder(path: Path | str) -> Iterator[Path]:
+    """The folder of a model; that of a .tar.gz is there until the block ends. InputError for what is neither."""
     path = Path(path)
     if path.is_dir():
-        return _load(path, precision, num_threads)
+        yield path
+        return
     if not path.is_file():
         raise InputError(f"{path}: expected a model of `asrkd export`, found no such folder or file")
     with tempfile.TemporaryDirectory(prefix="asrkd-model-") as folder:
         _unpack(path, Path(folder))
-        return _load(Path(folder), precision, num_threads)
+        yield Path(folder)
 
 
-def _load(folder: Path, precision: Precision, num_threads: int) -> Model:
+def assemble_folder(folder: Path, precision: Precision = "auto", num_threads: int = 1) -> Model:
+    """As `load`, for a folder."""
     description = read_description(folder)
     verify(folder, description)
     if precision == "int8" and NETWORK_INT8 not in description.files:
