@@ -6,7 +6,7 @@ the text, have ten and more.
 
 The limits come from 58 prompts of the demonstration's test set (one speaker, whose speech the model learnt): with the
 right words the excess is at most 94 nats; with one word exchanged at least 195 (35 texts); with the second half
-exchanged at least 746, and half of these stretches begin within 0.04 s of the right place (27 texts).
+exchanged at least 746 (27 texts).
 """
 
 from __future__ import annotations
