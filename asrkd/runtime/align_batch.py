@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
-from asrkd.files import atomic_file, utf8
 from asrkd.runtime.align import MAX_MISFIT, Aligner, Alignment
 from asrkd.runtime.align_text import Text, find_texts
 from asrkd.runtime.align_writers import FORMATS, SUFFIXES
@@ -19,6 +18,7 @@ from asrkd.runtime.audio import AUTO, SPLIT, require_channel_choice
 from asrkd.runtime.batch import audio_progress
 from asrkd.runtime.inputs import STDIN, AudioInput, find_inputs
 from asrkd.runtime.model import Precision
+from asrkd.runtime.outputs import BatchCounts, require_output_options, write_outputs
 from asrkd.workflow.fork_map import fork_map
 from asrkd.workflow.task import in_order
 
@@ -45,15 +45,9 @@ class AlignBatch:
         require_channel_choice(self.channel)
         if self.channel == SPLIT:
             raise InputError("--channel: expected auto, mix or a number from 0, found split: one text has one channel")
-        if self.num_jobs < 1:
-            raise InputError(f"--num-jobs: expected at least 1, found {self.num_jobs}")
         if self.audio == self.text == STDIN:
             raise InputError("expected a file as AUDIO or as TEXT, found standard input (-) as both")
-        if self.output_dir is None and len(self.formats) > 1:
-            names = ",".join(self.formats)
-            raise InputError(f"--format {names}: expected --output-dir with several formats, found none")
-        if self.output_dir is not None and self.output_dir.exists() and not self.output_dir.is_dir():
-            raise InputError(f"--output-dir {self.output_dir}: expected a folder, found a file")
+        require_output_options(self.formats, self.output_dir, self.num_jobs)
 
     def outputs(self, source: AudioInput) -> Mapping[str, Path]:
         """The files of an input by suffix."""
@@ -63,45 +57,25 @@ class AlignBatch:
 
 
 @dataclass
-class AlignResult:
-    """What became of the inputs."""
+class AlignResult(BatchCounts):
+    """What became of the inputs that have a text."""
 
-    num_inputs: int
-    """Those that have a text."""
-    num_skipped: int = 0
-    num_done: int = 0
-    audio_sec: float = 0.0
-    elapsed_sec: float = 0.0
+    done, does = "aligned", "aligns"
+
     without_text: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    """Input -> why it could not be aligned."""
     misfits: list[str] = field(default_factory=list)
     """Lines about texts that do not fit their audio."""
 
     @property
     def summary(self) -> str:
         """Lines of what was done."""
-        counts = [f"aligned {self.num_done} of {self.num_inputs} inputs"]
-        if self.num_skipped:
-            counts.append(f"{self.num_skipped} skipped, their outputs exist (--overwrite aligns them again)")
-        if self.failures:
-            counts.append(f"{len(self.failures)} bad")
-        rtf = f", RTF {self.elapsed_sec / self.audio_sec:.3f}" if self.audio_sec else ""
-        lines = [f"{'; '.join(counts)}: {self.audio_sec:.1f} s of audio in {self.elapsed_sec:.1f} s{rtf}"]
+        lines = [self.counted]
         if self.without_text:
             lines.append(f"no text for {len(self.without_text)} inputs: {name_some(self.without_text)}")
         if self.misfits:
             names = name_some(self.misfits, separator="; ")
             lines.append(f"texts that do not fit their audio: {len(self.misfits)} of {self.num_done}: {names}")
         return "\n".join(lines)
-
-    def require_no_failures(self) -> None:
-        """InputError that names the bad inputs."""
-        if len(self.failures) == 1 == self.num_inputs:
-            raise InputError(next(iter(self.failures.values())))
-        if self.failures:
-            names = name_some(list(self.failures))
-            raise InputError(f"{len(self.failures)} of {self.num_inputs} inputs could not be aligned: {names}")
 
 
 class _Outcome(NamedTuple):
@@ -177,10 +151,7 @@ def _take(batch: AlignBatch, result: AlignResult, source: AudioInput, outcome: _
         sys.stdout.flush()
         return
     files = {suffix: text for form in batch.formats for suffix, text in FORMATS[form](alignment).items()}
-    for suffix, path in batch.outputs(source).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as tmp_path:
-            tmp_path.write_bytes(utf8(files[suffix]))
+    write_outputs({path: files[suffix] for suffix, path in batch.outputs(source).items()})
 
 
 def _exists(batch: AlignBatch, source: AudioInput) -> bool:

@@ -16,8 +16,8 @@ import soundfile
 from tqdm import tqdm
 
 from asrkd.errors import InputError, name_some
-from asrkd.files import atomic_file, utf8
 from asrkd.runtime.inputs import AudioInput, find_inputs
+from asrkd.runtime.outputs import BatchCounts, require_output_options, write_outputs
 from asrkd.runtime.transcribe import TranscribeOptions, transcribe_input
 from asrkd.runtime.transcript import Transcript
 from asrkd.runtime.writers import FORMATS, JOINABLE
@@ -46,14 +46,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         """InputError for options that do not fit each other."""
-        if self.num_jobs < 1:
-            raise InputError(f"--num-jobs: expected at least 1, found {self.num_jobs}")
-        if self.output_dir is None and len(self.formats) > 1:
-            raise InputError(
-                f"--format {','.join(self.formats)}: expected --output-dir with several formats, found none"
-            )
-        if self.output_dir is not None and self.output_dir.exists() and not self.output_dir.is_dir():
-            raise InputError(f"--output-dir {self.output_dir}: expected a folder, found a file")
+        require_output_options(self.formats, self.output_dir, self.num_jobs)
         if self.options.nbest > 1 and "json" not in self.formats:
             raise InputError(f"--nbest {self.options.nbest}: it has no effect without --format json, which has them")
 
@@ -64,39 +57,20 @@ class Batch:
 
 
 @dataclass
-class BatchResult:
+class BatchResult(BatchCounts):
     """What became of the inputs."""
 
-    num_inputs: int
-    num_skipped: int = 0
-    num_done: int = 0
-    audio_sec: float = 0.0
-    elapsed_sec: float = 0.0
-    failures: dict[str, str] = field(default_factory=dict)
-    """Input -> why it could not be transcribed."""
+    done, does = "transcribed", "transcribes"
+
     without_words: list[str] = field(default_factory=list)
 
     @property
     def summary(self) -> str:
         """Lines of what was done."""
-        counts = [f"transcribed {self.num_done} of {self.num_inputs} inputs"]
-        if self.num_skipped:
-            counts.append(f"{self.num_skipped} skipped, their outputs exist (--overwrite transcribes them again)")
-        if self.failures:
-            counts.append(f"{len(self.failures)} bad")
-        rtf = f", RTF {self.elapsed_sec / self.audio_sec:.3f}" if self.audio_sec else ""
-        lines = [f"{'; '.join(counts)}: {self.audio_sec:.1f} s of audio in {self.elapsed_sec:.1f} s{rtf}"]
+        lines = [self.counted]
         if self.without_words:
             lines.append(f"no words in {len(self.without_words)} of them: {name_some(self.without_words)}")
         return "\n".join(lines)
-
-    def require_no_failures(self) -> None:
-        """InputError that names the bad inputs."""
-        if len(self.failures) == 1 == self.num_inputs:
-            raise InputError(next(iter(self.failures.values())))
-        if self.failures:
-            names = name_some(list(self.failures))
-            raise InputError(f"{len(self.failures)} of {self.num_inputs} inputs could not be transcribed: {names}")
 
 
 class _Outcome(NamedTuple):
@@ -169,10 +143,7 @@ def _take(batch: Batch, result: BatchResult, source: AudioInput, outcome: _Outco
         sys.stdout.write(f"{transcript.name}: {transcript.text}\n" if named else text)
         sys.stdout.flush()
         return
-    for form, path in batch.outputs(source).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as tmp_path:
-            tmp_path.write_bytes(utf8(texts[form]))
+    write_outputs({path: texts[form] for form, path in batch.outputs(source).items()})
 
 
 def _exists(batch: Batch, source: AudioInput) -> bool:

@@ -10,23 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from toy_model import write_toy_model
+from toy_model import ISOLATED, write_toy_model
 
 from asrkd.commands import main as cli
 
 pytestmark = pytest.mark.needs("onnx")  # which writes the model
 
 RATE = 8000
-ISOLATED = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "k2", "_k2", "lhotse", "scipy", "onnx", "tabulate", "yaml"}:
-            raise ImportError(f"{name} is blocked")
-sys.meta_path.insert(0, Blocked())
-from asrkd.commands.main import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")

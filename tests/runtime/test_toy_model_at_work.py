@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_model import write_toy_model
+from toy_model import ISOLATED, write_toy_model
 
 import asrkd
 from asrkd.runtime.model import Model
@@ -24,16 +24,6 @@ pytestmark = pytest.mark.needs("onnx")  # which writes the model
 RATE = 8000
 WITHOUT_ENDS = EndpointRules(50.0, 50.0, 100.0)
 SHORT = EndpointRules(0.4, 0.2, 1.5)
-ISOLATED = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "k2", "_k2", "lhotse", "scipy", "onnx", "tabulate", "yaml"}:
-            raise ImportError(f"{name} is blocked")
-sys.meta_path.insert(0, Blocked())
-from asrkd.commands.main import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
