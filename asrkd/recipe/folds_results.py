@@ -23,8 +23,9 @@ from asrkd.recipe.folders import FOLD_FILE, RunFolders, fold_name
 from asrkd.recipe.networks import teachers
 from asrkd.recipe.options import SpeechOptions, options_of_folds
 from asrkd.recipe.results import NUM_WORST, Scored, config_sha, top_confusions
-from asrkd.recipe.students import BASELINE, DISTILLED
+from asrkd.recipe.students import DISTILLED
 from asrkd.recipe.trained import training_provenance
+from asrkd.recipe.tried import strongest_entry
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.bootstrap import UtteranceMetric, by_speaker
@@ -182,11 +183,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         systems={name: _system(one, folds) for name, one in first.items()},
         comparisons=comparisons(metrics, _pairs(folds.results, metrics)),
         gap_recovered=gaps_recovered(metrics, ensemble=teacher) if teacher else {},
-        strongest_baseline={
-            "system": strongest,
-            "measure": MEASURE,
-            "gap_recovered": gaps_recovered(metrics, strongest, teacher) if teacher and strongest != BASELINE else {},
-        },
+        strongest_baseline=strongest_entry(metrics, strongest, teacher),
         variant=options.lang.units,
         unit=corpus.scoring.unit,
         unspaced=corpus.scoring.unit == "word" and is_unspaced(words),

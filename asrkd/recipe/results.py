@@ -19,7 +19,7 @@ from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
 from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe import run_options
-from asrkd.recipe.choice import MEASURE, resolve
+from asrkd.recipe.choice import resolve
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import (
@@ -42,7 +42,7 @@ from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.students import BASELINE, DISTILLED, Student, students
 from asrkd.recipe.trained import SUMMARY_FILE, other_environment, training_provenance
 from asrkd.recipe.transfer import transfer_summary
-from asrkd.recipe.tried import baseline_rows, pairs, sweep_rows
+from asrkd.recipe.tried import baseline_rows, pairs, strongest_entry, sweep_rows
 from asrkd.report import print_table, write_report, write_results_md
 from asrkd.report.lost_tables import worst_first
 from asrkd.scoring.boundaries import boundary_errors, joined
@@ -158,11 +158,7 @@ def score(corpus: Corpus, command: str, steps: Sequence[Step], options: SpeechOp
         comparisons=comparisons(metrics, pairs(options, strongest)),
         gap_recovered=gaps_recovered(metrics, ensemble=teacher) if teacher else {},
         baselines=hard,
-        strongest_baseline={
-            "system": strongest,
-            "measure": MEASURE,
-            "gap_recovered": gaps_recovered(metrics, strongest, teacher) if teacher and strongest != BASELINE else {},
-        },
+        strongest_baseline=strongest_entry(metrics, strongest, teacher),
         variant=options.lang.units,
         unit=corpus.scoring.unit,
         unspaced=corpus.scoring.unit == "word" and is_unspaced(word for words in refs.values() for word in words),

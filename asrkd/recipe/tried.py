@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asrkd.files import read_object
-from asrkd.recipe.choice import CHOICE_FILE, best_of, dev_figures
+from asrkd.recipe.choice import CHOICE_FILE, MEASURE, best_of, dev_figures
 from asrkd.recipe.evaluate import source_of_gain
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.students import (
@@ -19,6 +20,7 @@ from asrkd.recipe.students import (
     distilled_sweep,
     dropout_sweep,
 )
+from asrkd.scoring.results import gaps_recovered
 
 
 def sweep_rows(options: SpeechOptions) -> list[dict[str, Any]]:
@@ -57,6 +59,12 @@ def baseline_rows(options: SpeechOptions) -> list[dict[str, Any]]:
         rows.append(_baseline_row(augmented, BASELINE_AUGMENTED, options))
     strongest = best_of([row for row in rows if row["system"]])
     return [{**row, "chosen": row is strongest} for row in rows]
+
+
+def strongest_entry(metrics: Mapping[str, Sequence[Any]], strongest: str, teacher: str | None) -> dict[str, Any]:
+    """The strongest baseline, and the gap recovered against it; an empty one where it is the plain baseline."""
+    gap = gaps_recovered(metrics, strongest, teacher) if teacher and strongest != BASELINE else {}
+    return {"system": strongest, "measure": MEASURE, "gap_recovered": gap}
 
 
 def _baseline_row(student: Student, system: str | None, options: SpeechOptions) -> dict[str, Any]:
