@@ -31,7 +31,7 @@ compile() { # NAME ARGUMENTS...: writes $tmp_dir/NAME, starting from the version
 }
 
 # --fork-strategy fewest: one version for both Pythons wherever there is one.
-compile requirements.txt pyproject.toml local/requirements.in --extra train --extra decode --extra runtime --extra export \
+compile requirements.txt pyproject.toml local/requirements.in --extra train --extra decode --extra runtime --extra export --extra serve \
     --extra report --extra cluster --extra kaldi --extra dev \
     --universal --python-version 3.10 --fork-strategy fewest --only-binary :all: --no-emit-package k2
 echo "$k2_lines" >>"$tmp_dir/requirements.txt"

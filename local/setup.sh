@@ -98,7 +98,7 @@ install_torch_2() {
     # torch and k2 are there, and torchaudio comes last: none of them is resolved.
     printf "%s ; python_version < '3'\n" torch k2 torchaudio >"$new/overrides"
     "$uv" pip install --override "$new/overrides" --only-binary :all: setuptools \
-        -r pyproject.toml --extra train --extra decode --extra runtime --extra export --extra report --extra cluster --extra kaldi --extra dev
+        -r pyproject.toml --extra train --extra decode --extra runtime --extra serve --extra export --extra report --extra cluster --extra kaldi --extra dev
     install_torchaudio
 }
 

