@@ -112,6 +112,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once. Another one follows."""
+        self._ready.clear()  # nothing is asked of it any more
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()
@@ -142,6 +143,13 @@ class Worker:
             raise FaultError(answer["fault"])
         return answer
 
+    async def wait_until_ready(self) -> None:
+        """Await a process with its models. WorkerEndedError if none is there in time."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), ANSWER_SEC)
+        except asyncio.TimeoutError:
+            raise WorkerEndedError from None
+
     async def _serve(self) -> None:
         """Give answers to those who wait for them, and replace the process when it ends."""
         while True:
@@ -156,7 +164,7 @@ class Worker:
                 LOGGER.error("%s", error)
 
     async def _give_answers(self) -> None:
-        if self._process is None or self._process.stdout is None or not self.is_ready:
+        if self._process is None or self._process.stdout is None:
             return
         while (message := await receive(self._process.stdout)) is not None:
             future = self._answers.get(message.values["id"])
@@ -230,6 +238,7 @@ class Pool:
         """A worker that has no file. It is killed, and replaced, where the block ends before its answer."""
         worker = await self._idle.get()
         try:
+            await worker.wait_until_ready()
             yield worker
         except asyncio.CancelledError:
             worker.kill()

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import math
 import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,11 +65,24 @@ def serve(options: ServerOptions) -> None:
         asyncio.run(_serve(options, listening))
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, which ends at the signals and does not raise them again: the workers end after it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 async def _serve(options: ServerOptions, listening: socket.socket) -> None:
     pool = Pool(options.models, options.precision, options.num_workers or default_workers(), options.num_jobs)
     await pool.start()
     try:
-        server = uvicorn.Server(_config(build_app(pool, options.limits), options.limits))
+        server = _Server(_config(build_app(pool, options.limits), options.limits))
         for one in pool.described:
             print(f"model {one['id']}: {one['name']}, {one['sampling_rate']} Hz", file=sys.stderr)
         print(f"listening on {_address(listening)} (Ctrl-C ends it)", file=sys.stderr, flush=True)

@@ -89,10 +89,10 @@ class Streams:
             self.num_open -= 1
 
     async def _serve(self, socket: WebSocket) -> None:
-        first = await self._receive(socket)
-        start = Start()
-        if first is not None and "start" in first:
-            start, first = _start(first["start"]), await self._receive(socket)
+        message = await self._receive(socket)
+        if message is None:
+            return
+        start = _start(message["start"]) if "start" in message else Start()
         index = self._pool.model_index(start.model)
         if index is None:
             known = ", ".join(one["id"] for one in self._pool.described)
@@ -101,16 +101,18 @@ class Streams:
             stream = _Stream(worker, next(self._numbers), self._limits, socket)
             try:
                 await stream.open(index, self._pool.described[index]["id"], start)
-                while first is not None and "end" not in first:
-                    if "start" in first:
+                if "start" in message:
+                    message = await self._receive(socket)
+                while message is not None and "end" not in message:
+                    if "start" in message:
                         raise ClosedError(POLICY, "late_start", "expected the start message before all audio")
-                    await stream.accept(first["pcm"])
-                    first = await self._receive(socket)
-                if first is not None:
+                    await stream.accept(message["pcm"])
+                    message = await self._receive(socket)
+                if message is not None:
                     await stream.final()
             finally:
                 await stream.drop()
-        if first is not None:
+        if message is not None:
             await self._send_close(socket, 1000, "")
 
     async def _receive(self, socket: WebSocket) -> dict[str, Any] | None:
