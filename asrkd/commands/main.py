@@ -7,7 +7,19 @@ import sys
 from collections.abc import Sequence
 
 import asrkd
-from asrkd.commands import align, compare, decode, doctor, estimate, export, init, posteriors, results, serve, transcribe
+from asrkd.commands import (
+    align,
+    compare,
+    decode,
+    doctor,
+    estimate,
+    export,
+    init,
+    posteriors,
+    results,
+    serve,
+    transcribe,
+)
 from asrkd.commands.command import Command
 from asrkd.errors import InputError, one_line_errors
 from asrkd.options import HELP, print_and_exit
