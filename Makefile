@@ -44,9 +44,10 @@ test-fast: $(SETUP)  ## the tests that take less than 20 seconds each
 test-train: setup-train  ## the tests that need no k2, on torch 2
 	$(TRAIN_TESTS) $(PARALLEL) $(ARGS)
 
-lint: $(SETUP)  ## ruff and mypy
+lint: $(SETUP)  ## ruff, mypy and hadolint
 	$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check --quiet .
 	$(PYTHON) -m mypy
+	$(dir $(PYTHON))hadolint Dockerfile
 
 docs:  ## the site of docs/ into site/, with broken links as errors
 	@local/setup_tools.sh docs

@@ -7,33 +7,33 @@ rate is resampled first, so that n is then ceil(n · rate of the features / rate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lhotse
 import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig, Recording, SupervisionSegment
 from lhotse.augmentation import Speed
-from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_samples
 from asrkd.data.resample import can_resample, resample
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
+from asrkd.features.cmvn import Moments, normalise
 from asrkd.features.options import FeatureOptions
 from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import fingerprint
 from asrkd.workflow.executor import SERIAL, Executor
 from asrkd.workflow.task import in_order, one_thread
 
-MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: a dead mel band must not grow into noise
 MS_PER_SEC = 1000.0
 SHARD_UTTERANCES = 16
+PRIOR_UTTERANCES = 300
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,17 @@ class _Extraction:
 
 
 def compute_features(
-    split: CorpusSplit, options: FeatureOptions, out_dir: Path | str, executor: Executor = SERIAL
+    split: CorpusSplit,
+    options: FeatureOptions,
+    out_dir: Path | str,
+    executor: Executor = SERIAL,
+    prior: Moments | None = None,
 ) -> FrameStore:
     """Write the features of a validated split to a frame store in `out_dir`, whole or not at all.
 
     A writing that was killed is resumed. A store of the same split and options is returned as it is.
+
+    `prior`: moments of training speech, for `cmvn` online.
 
     Utterances are in the order of speed, speaker and utt_id. A copy at another speed is `sp0.9-<utt_id>` by the
     speaker `sp0.9-<speaker>`: its spectrum is moved, so the speaker's own mean and variance would not fit it.
@@ -65,11 +71,12 @@ def compute_features(
         "options": options,
         "lhotse": lhotse.__version__,
         "utterances": [_describe(one, options.sampling_rate) for one in extractions],
+        **({} if prior is None else {"prior": prior}),
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
     return FrameStore.resume_write(
         out_dir,
-        lambda num_done: _normalised_from(extractions, num_done, options, executor),
+        lambda num_done: _normalised_from(extractions, num_done, options, executor, prior),
         metadata,
         fingerprint(described),
     )
@@ -139,30 +146,50 @@ class _ExtractTask:
 
 
 def _normalised_from(
-    extractions: list[_Extraction], num_done: int, options: FeatureOptions, executor: Executor
+    extractions: list[_Extraction],
+    num_done: int,
+    options: FeatureOptions,
+    executor: Executor,
+    prior: Moments | None,
 ) -> Iterator[Utterance]:
     """The utterances from number `num_done` on. All of that utterance's speaker are extracted, to normalise over."""
     first = num_done
     while 0 < first < len(extractions) and extractions[first].speaker == extractions[first - 1].speaker:
         first -= 1
-    return islice(_normalised(extractions, first, options, executor), num_done - first, None)
+    pairs = zip(extractions[first:], _extracted(extractions[first:], options, executor), strict=True)
+    progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
+    return islice(_normalised(progress, options, prior), num_done - first, None)
 
 
 def _normalised(
-    extractions: list[_Extraction], first: int, options: FeatureOptions, executor: Executor
+    pairs: Iterable[tuple[_Extraction, np.ndarray]], options: FeatureOptions, prior: Moments | None
 ) -> Iterator[Utterance]:
-    """The utterances from number `first` on, where a speaker begins. One speaker's frames are in memory at a time."""
-    todo = extractions[first:]
-    shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
-    extracted = chain.from_iterable(in_order(executor.map(_ExtractTask(options), shards)))
-    pairs = zip(todo, extracted, strict=True)
-    progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
-    for _, of_speaker in groupby(progress, key=lambda pair: pair[0].speaker):
+    """Utterances, all of one speaker after the other. One speaker's frames are in memory at a time."""
+    for _, of_speaker in groupby(pairs, key=lambda pair: pair[0].speaker):
         group = list(of_speaker)
         with one_thread():
-            feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn)
+            feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn, prior)
         for (one, _), frames in zip(group, feats, strict=True):
             yield one.utt_id, one.speaker, one.text, frames
+
+
+def measure_prior(split: CorpusSplit, options: FeatureOptions, executor: Executor = SERIAL) -> Moments:
+    """Moments of the split's log-mel energies, at the speed they were recorded: of 300 utterances from all over it.
+
+    InputError, by utt_id, for audio that cannot be read, and for a split without a frame.
+    """
+    utterances = _extractions(split, replace(options, speed_factors=(1.0,)))
+    chosen = utterances[:: max(len(utterances) // PRIOR_UTTERANCES, 1)]
+    try:
+        return Moments.of(torch.from_numpy(frames) for frames in _extracted(chosen, options, executor))
+    except ValueError as error:
+        raise InputError(f"training speech: {error}") from None
+
+
+def _extracted(todo: list[_Extraction], options: FeatureOptions, executor: Executor) -> Iterator[np.ndarray]:
+    """Log-mel energies [T, F] of each utterance, in order."""
+    shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
+    return chain.from_iterable(in_order(executor.map(_ExtractTask(options), shards)))
 
 
 def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
@@ -180,15 +207,3 @@ def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
     if not np.isfinite(feats).all():
         raise InputError(f"{one.utt_id}: expected finite features, found NaN or infinity")
     return feats
-
-
-def normalise(utterances: list[Tensor], cmvn: Literal["speaker", "utterance", "none"]) -> list[Tensor]:
-    """A speaker's utterances [T, F] with mean 0 and variance 1 in each feature, over all of them or each."""
-    if cmvn == "none":
-        return utterances
-    if cmvn == "utterance":
-        return [normalise([frames], "speaker")[0] for frames in utterances]
-    together = torch.cat(utterances).double()
-    mean = together.mean(0)
-    deviation = together.std(0, unbiased=False).clamp_min(MIN_DEVIATION)
-    return [((frames.double() - mean) / deviation).float() for frames in utterances]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from asrkd.errors import InputError
 
 MS_PER_SEC = 1000.0
+Cmvn = Literal["speaker", "utterance", "online", "none"]
 SPEED_FACTORS = (0.5, 2.0)  # beyond these it is no speech
 MOST = {"num_mel_bins": 256, "frame_length_ms": 200.0, "frame_shift_ms": 100.0, "sampling_rate": 192_000}
 
@@ -30,8 +31,8 @@ class FeatureOptions:
     """Upper edge of the highest mel band, Hz; not positive: counted down from half the sampling rate."""
     speed_factors: tuple[float, ...] = (1.0,)
     """Copies of each utterance, each played this many times as fast (0.9, 1.0 and 1.1 are usual)."""
-    cmvn: Literal["speaker", "utterance", "none"] = "speaker"
-    """Over what frames each feature gets mean 0 and variance 1."""
+    cmvn: Cmvn = "speaker"
+    """Over what frames each feature gets mean 0 and variance 1; online: those of the utterance so far, for streams."""
 
     def __post_init__(self) -> None:
         slowest, fastest = SPEED_FACTORS
@@ -58,5 +59,5 @@ class FeatureOptions:
                 f"{self.frame_shift_ms:g} ms, found {shift:g} at {self.sampling_rate} Hz, which would drift: "
                 "give 16000 or 8000, and the audio is resampled"
             )
-        if self.cmvn not in ("speaker", "utterance", "none"):
-            raise InputError(f"cmvn: expected speaker, utterance or none, found {self.cmvn}")
+        if self.cmvn not in get_args(Cmvn):
+            raise InputError(f"cmvn: expected speaker, utterance, online or none, found {self.cmvn}")

@@ -57,6 +57,9 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
         )
     if options.transfer.recordings is not None:
         steps.append(transfer_steps.manifests_step(options))
+    if features.prior_steps(options.features):
+        decides = {"features": features.split_features("test", options.features)}
+        steps.append(Step(2, features.PRIOR, partial(features.make_prior, options), decides, ("manifests/train",)))
     for split in splits_with_features(options):
         steps.append(
             Step(
@@ -64,7 +67,7 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 f"features/{split}",
                 partial(features.make_features, split, options),
                 {"features": features.split_features(split, options.features)},
-                (f"manifests/{split}",),
+                (f"manifests/{split}", *features.prior_steps(options.features)),
                 resumable=True,
             )
         )

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asrkd.errors import InputError
+from asrkd.features.cmvn import MIN_DEVIATION
 from asrkd.features.splicing import LEFT_CONTEXT_FRAMES, RIGHT_CONTEXT_FRAMES
 
 OPSET = 17  # onnxruntime 1.13 reads it
 INPUTS = ("feats", "sums", "count", "running", "context")
 OUTPUT = "scores"
-MIN_DEVIATION = 1e-2  # as asrkd.features.fbank, which needs Lhotse
 TOLERANCE = 1e-3  # nats, of scores in float32
 SCORED_AT_LEAST = 5
 _NO_LENGTH = (

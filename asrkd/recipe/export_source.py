@@ -19,18 +19,15 @@ from asrkd.data.resample import resample
 from asrkd.data.transcripts import SILENCE
 from asrkd.decode.options import DecodeOptions
 from asrkd.errors import InputError
+from asrkd.features.cmvn import PRIOR_FRAMES
+from asrkd.features.fbank import measure_prior
 from asrkd.features.options import FeatureOptions
 from asrkd.recipe.evaluate import Acoustics, Run, open_graph, tuned
+from asrkd.recipe.features import read_prior
 from asrkd.recipe.finished_run import FinishedRun, require_system
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions
-from asrkd.runtime.acoustic import Statistics
-from asrkd.runtime.features import log_mel
 from asrkd.runtime.package import Description, FrontEnd, Normalisation, SearchSettings
-
-PRIOR_UTTERANCES = 300
-PRIOR_FRAMES = 300.0  # three seconds; 50 to 1,000 frames were alike on the prompts (docs/how_to/export.md)
-SIGNIFICANT_DIGITS = 7
 
 
 @dataclass(frozen=True)
@@ -104,14 +101,9 @@ class Source:
         )
 
     def _normalisation(self) -> Normalisation:
-        """The run's kind, and the moments of training speech before normalisation: the run has them after it alone."""
-        recordings = sorted(load_split(self.folders.manifests("train")).recordings, key=lambda one: str(one.id))
-        step = max(len(recordings) // PRIOR_UTTERANCES, 1)
-        total = Statistics(np.zeros((2, self.front_end.num_mel_bins)), 0.0)
-        for recording in recordings[::step]:
-            total += Statistics.of(log_mel(self.samples(recording), self.front_end))
-        if not total.count:
-            raise InputError(f"{self.folders.manifests('train')}: expected speech of one frame at least, found none")
-        rows = (total.sums / total.count).tolist()
-        mean, square = (tuple(float(f"{value:.{SIGNIFICANT_DIGITS}g}") for value in row) for row in rows)
-        return Normalisation(self.options.features.cmvn, mean, square, PRIOR_FRAMES)
+        """The run's kind, and the moments of training speech before normalisation."""
+        features = self.options.features
+        prior = read_prior(self.folders, features)
+        if prior is None:  # what the run has is normalised
+            prior = measure_prior(load_split(self.folders.manifests("train")), features)
+        return Normalisation(features.cmvn, prior.mean, prior.mean_square, PRIOR_FRAMES)

@@ -17,6 +17,7 @@ LEXICON_FILE = "lexicon.txt"
 PIECES_NAME = "pieces"
 ARPA_FILE = "lm.arpa"
 STORE_FOLDER = "store"
+PRIOR_FILE = "moments.json"
 ALIGNMENT_FILE = "alignment.safetensors"
 LOSSES_FILE = "losses.json"
 FOLD_FILE = "fold.json"
@@ -45,6 +46,11 @@ class RunFolders:
     def features(self, split: str) -> Path:
         """Frame store of a split."""
         return self.exp_dir / "features" / split / STORE_FOLDER
+
+    @property
+    def features_prior(self) -> Path:
+        """Moments of training speech, which normalisation online begins with."""
+        return self.exp_dir / "features" / "prior" / PRIOR_FILE
 
     @property
     def lexicon(self) -> Path:

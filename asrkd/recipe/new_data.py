@@ -100,8 +100,11 @@ def _speech_steps(speech: NewSpeech, run: FinishedRun, here: SpeechOptions, opti
         Step(
             2,
             feats,
-            partial(features.make_features, SPLIT, here),
-            {"features": features.split_features(SPLIT, here.features)},
+            partial(features.make_features, SPLIT, here, run_dir=run.exp_dir),
+            {
+                "features": features.split_features(SPLIT, here.features),
+                **({"run": run.stamps(prior)} if (prior := features.prior_steps(here.features)) else {}),
+            },
             (manifests,),
             resumable=True,
         ),

@@ -23,7 +23,8 @@ from bench import Table, finished_run, main, quickest, verdict
 
 from asrkd.data.manifests import load_split
 from asrkd.data.splits import CorpusSplit
-from asrkd.features.fbank import FeatureOptions, compute_features, normalise
+from asrkd.features.cmvn import normalise
+from asrkd.features.fbank import FeatureOptions, compute_features
 from asrkd.features.store import FrameStore, Utterance
 from asrkd.recipe.folders import RunFolders
 from asrkd.workflow.child_process import run_in_subprocess

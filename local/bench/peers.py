@@ -32,7 +32,7 @@ from asrkd.errors import InputError
 from asrkd.features.fbank import compute_features
 from asrkd.features.store import FrameStore
 from asrkd.recipe.evaluate import Acoustics, Run, open_graph, tuned
-from asrkd.recipe.features import split_features
+from asrkd.recipe.features import read_prior, split_features
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions, options_of_run
 from asrkd.scoring.words import WordErrors, wer
@@ -71,7 +71,13 @@ def by_student(split: CorpusSplit, options: SpeechOptions) -> Recognised:
     utt_ids = [one.id for one in split.supervisions]
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        compute_features(split, split_features("test", options.features), Path(folder, "frames"), SERIAL)
+        compute_features(
+            split,
+            split_features("test", options.features),
+            Path(folder, "frames"),
+            SERIAL,
+            read_prior(RunFolders(options.exp_dir), options.features),
+        )
     seconds = time.process_time() - start
     search, graph = tuned(options.exp_dir / "decode" / "tuning", options), open_graph(options.exp_dir)
     searcher = Searcher(graph, Acoustics(DISTILLED, "test", options), search, lattices=False)

@@ -22,7 +22,8 @@ from asrkd.data.resample import resample
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features import fbank as features
-from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, normalise, speed_id
+from asrkd.features.cmvn import normalise
+from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, measure_prior, speed_id
 from asrkd.nnet.devices import cpu_threads
 from asrkd.workflow.executor import Executor
 
@@ -124,20 +125,6 @@ def test_each_speaker_has_mean_0_and_variance_1(tmp_path: Path):
         before = torch.cat([raw.utt(utt_id) for utt_id in utt_ids]).double()
         expected = (before - before.mean(0)) / before.std(0, unbiased=False)
         assert torch.allclose(frames, expected, atol=1e-5)
-
-
-def test_normalising_each_utterance_and_none():
-    utterances = [torch.randn(50, 3) + 7, torch.randn(20, 3) * 4]
-    assert normalise(utterances, "none") is utterances
-    for frames in normalise(utterances, "utterance"):
-        assert torch.allclose(frames.mean(0), torch.zeros(3), atol=1e-5)
-        assert torch.allclose(frames.std(0, unbiased=False), torch.ones(3), atol=1e-4)
-
-
-def test_a_dead_band_stays_finite():
-    frames = torch.randn(50, 3)
-    frames[:, 1] = -15.9
-    assert torch.equal(normalise([frames], "speaker")[0][:, 1], torch.zeros(50))
 
 
 def test_speed_perturbed_copies_are_speakers_of_their_own(tmp_path: Path):
@@ -303,7 +290,7 @@ def test_a_frame_shift_of_no_whole_number_of_samples_is_refused(rate: int, shift
 def test_bad_options_are_refused():
     with pytest.raises(InputError, match="speed_factors"):
         FeatureOptions(speed_factors=(0.0,))
-    with pytest.raises(InputError, match="cmvn: expected speaker, utterance or none, found corpus"):
+    with pytest.raises(InputError, match="cmvn: expected speaker, utterance, online or none, found corpus"):
         FeatureOptions(cmvn="corpus")  # type: ignore[arg-type]
 
 
@@ -323,3 +310,18 @@ def test_bad_options_are_refused():
 def test_options_that_make_no_features_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="features"):
         FeatureOptions(**options)
+
+
+def test_online_normalisation_of_a_store_begins_with_the_prior(tmp_path: Path):
+    split = make_split(tmp_path, {"u1": "bob", "u2": "ann", "u3": "bob"})
+    raw = compute_features(split, RAW, tmp_path / "raw")
+    prior = measure_prior(split, RAW)
+    every = torch.cat([raw.utt(utt_id) for utt_id in raw.utt_ids]).double()
+    np.testing.assert_allclose(prior.mean, every.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(prior.mean_square, every.square().mean(0), rtol=1e-6)
+    store = compute_features(split, replace(RAW, cmvn="online"), tmp_path / "online", prior=prior)
+    for utt_id in ("u1", "u2", "u3"):
+        assert torch.equal(store.utt(utt_id), normalise([raw.utt(utt_id)], "online", prior)[0])
+    other = replace(prior, mean=(0.0, *prior.mean[1:]))
+    again = compute_features(split, replace(RAW, cmvn="online"), tmp_path / "online", prior=other)
+    assert again.fingerprint != store.fingerprint

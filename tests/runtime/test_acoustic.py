@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from toy_model import LEFT, MEL_BINS, NUM_PDFS, RIGHT, describe, log_prior, toy_scores
 
 from asrkd.errors import InputError
-from asrkd.features.fbank import normalise
+from asrkd.features.cmvn import PRIOR_FRAMES, Moments, normalise
 from asrkd.nnet import AcousticDnn, ModelOptions
 from asrkd.recipe.export_network import ScoresOfFrames, require_any_length, write_int8, write_onnx
 from asrkd.runtime import acoustic
@@ -37,7 +38,9 @@ def frames(number: int, seed: int = 0) -> np.ndarray:
 
 def as_the_recipe(feats: np.ndarray, cmvn: str = "utterance") -> np.ndarray:
     """The recipe's steps: normalise, splice with copies of the edge frames, network, minus log-prior."""
-    normalised = normalise([torch.from_numpy(feats)], cmvn)[0]  # type: ignore[arg-type]
+    of_training = describe().normalisation
+    prior = Moments(of_training.mean, of_training.mean_square)
+    normalised = normalise([torch.from_numpy(feats)], cmvn, prior)[0]  # type: ignore[arg-type]
     padded = torch.cat([normalised[:1].expand(LEFT, -1), normalised, normalised[-1:].expand(RIGHT, -1)])
     spliced = torch.stack([padded[t : t + LEFT + 1 + RIGHT].flatten() for t in range(len(feats))])
     with torch.no_grad():
@@ -49,6 +52,14 @@ def test_the_recipes_scores(number: int, networks: Path) -> None:
     feats = frames(number)
     model = AcousticModel(networks / "speaker", describe("utterance"))
     np.testing.assert_allclose(model.scores(feats), as_the_recipe(feats), atol=1e-4)
+
+
+def test_the_recipes_scores_online(networks: Path) -> None:
+    feats = frames(700)
+    described = describe("online")
+    description = replace(described, normalisation=replace(described.normalisation, prior_frames=PRIOR_FRAMES))
+    model = AcousticModel(networks / "speaker", description)
+    np.testing.assert_allclose(model.scores(feats), as_the_recipe(feats, "online"), atol=1e-4)
 
 
 def test_scores_without_normalisation(networks: Path) -> None:
