@@ -134,6 +134,8 @@ class StudentsOptions:
     """Dropouts of the baseline with dropout besides the teachers': it has its own best one."""
     narrow_dims: tuple[int, ...] = ()
     """Hidden units of narrower students; each is distilled and also trained on hard labels."""
+    teacher_size: bool = False
+    """Whether a student of the teachers' size is distilled too, to show what the small one loses."""
 
     def __post_init__(self) -> None:
         if self.epochs is not None and self.epochs < 1:

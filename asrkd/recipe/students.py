@@ -97,9 +97,15 @@ class Sweep:
 
     def narrow(self, dim: int) -> Student:
         """The same with fewer hidden units."""
-        student = self.student(0)
-        model = replace(student.model, hidden_dim=dim)
-        return replace(student, system=f"{self.system}_{dim}", model=model, is_taken=False)
+        return self._other(str(dim), replace(self.candidates[0].model, hidden_dim=dim))
+
+    def large(self, model: ModelOptions) -> Student:
+        """The same with the teachers' layers, kind and width."""
+        own = self.candidates[0].model
+        return self._other("large", replace(model, dropout=own.dropout, input_dropout=own.input_dropout))
+
+    def _other(self, name: str, model: ModelOptions) -> Student:
+        return replace(self.student(0), system=f"{self.system}_{name}", model=model, is_taken=False)
 
 
 def distilled_sweep(options: SpeechOptions) -> Sweep:
@@ -166,6 +172,8 @@ def students(options: SpeechOptions) -> list[Student]:
         if augment.changes_inputs:
             chosen.append(Student(f"{BASELINE_AUGMENTED}_{dim}", narrow, augment=augment))
         chosen.append(of_system[DISTILLED].narrow(dim))
+    if options.students.teacher_size:
+        chosen.append(of_system[DISTILLED].large(options.teacher))
     swept = [student for sweep in of_system.values() for student in sweep.candidates if student.is_sweep]
     has_transfer_set = options.transfer.recordings is not None
     return [replace(student, has_transfer_set=has_transfer_set) for student in (*chosen, *swept)]

@@ -93,4 +93,6 @@ def pairs(options: SpeechOptions, strongest: str) -> list[tuple[str, str]]:
         compared.append((DISTILLED, BASELINE_AUGMENTED))
     for dim in options.students.narrow_dims:
         compared += [(f"{DISTILLED}_{dim}", f"{name}_{dim}") for name in names]
+    if options.students.teacher_size:
+        compared.append((f"{DISTILLED}_large", DISTILLED))
     return compared

@@ -248,6 +248,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "features.sampling_rate": {"features.sampling_rate": 8000},
     "students.sweep_temperatures": {"students.sweep_temperatures": (1.0, 2.0)},
     "students.narrow_dims": {"students.narrow_dims": (64,)},
+    "students.teacher_size": {"students.teacher_size": True},
     "students.soft_learning_rate": {"students.soft_learning_rate": 0.002},
     "students.sweep_alphas": {"students.sweep_alphas": (0.1,)},
     "students.sweep_dropouts": {"students.sweep_dropouts": (0.1,)},

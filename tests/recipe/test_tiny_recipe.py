@@ -18,7 +18,7 @@ from asrkd.data.corpora.an4 import prepare_an4
 from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.files import read_json
-from asrkd.nnet import TrainOptions
+from asrkd.nnet import ModelOptions, TrainOptions
 from asrkd.recipe import pipeline
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.evaluate import runs
@@ -80,6 +80,17 @@ def test_seeds_and_narrow_students_are_decoded_and_the_sweep_is_not() -> None:
     names = [run.name for run in runs(options)]
     assert {"baseline_seed1", "distilled_seed1", "distilled_256", "baseline_256", "ensemble"} <= set(names)
     assert not [name for name in names if name.startswith("sweep")]
+
+
+def test_a_student_of_the_teachers_size_has_the_students_dropout() -> None:
+    options = replace(
+        SpeechOptions(), student=ModelOptions(num_layers=2, dropout=0.0), students=StudentsOptions(teacher_size=True)
+    )
+    options = replace(options, teacher=replace(options.teacher, num_layers=5, hidden_dim=96, dropout=0.4))
+    (large,) = [student for student in students(options) if student.system == "distilled_large"]
+    assert (large.model.num_layers, large.model.hidden_dim, large.model.dropout) == (5, 96, 0.0)
+    assert large.distil is not None and large.choice == "choice/distilled"
+    assert "distilled_large" in [run.name for run in runs(options)]
 
 
 @pytest.mark.parametrize(
