@@ -9,6 +9,7 @@ cd -- "$(dirname -- "$0")/.."
 
 torch=2.13.0
 venv=.venv-train
+new=$venv.partial
 stamp=$venv/asrkd-stamp
 wanted="$(cat local/requirements-train.txt pyproject.toml local/setup_train.sh local/install_torch.sh | sha256sum)
 torch: ${ASRKD_TRAIN_TORCH:-$torch for the CPU}
@@ -21,13 +22,19 @@ if [[ $made == "$wanted" && -x $venv/bin/python ]]; then exit; fi
 uv=$(local/uv.sh)
 python=$(local/python.sh --download 3.11)
 echo "setup: making $venv with $python ($("$python" --version)): under a minute, mostly torch"
-rm -rf "$venv"
-"$uv" venv --quiet --python "$python" "$venv"
-export VIRTUAL_ENV=$PWD/$venv
+rm -rf "$new"
+trap 'rm -rf "$new"' EXIT
+"$uv" venv --quiet --relocatable --python "$python" "$new"
+export VIRTUAL_ENV=$PWD/$new
 "$uv" pip install --require-hashes --only-binary :all: -r local/requirements-train.txt
 
-local/install_torch.sh "$venv" "${ASRKD_TRAIN_TORCH:-$torch}"
+if ! local/install_torch.sh "$new" "${ASRKD_TRAIN_TORCH:-$torch}"; then
+    echo "setup: error: no torch ${ASRKD_TRAIN_TORCH:-$torch} to be had (above); $venv is as it was" >&2
+    exit 2
+fi
 "$uv" pip install --quiet --no-deps --no-build-isolation --editable .
 
-echo "$wanted" >"$stamp"
+echo "$wanted" >"$new/asrkd-stamp"
+rm -rf "$venv"
+mv "$new" "$venv"
 echo "setup: done; \`$venv/bin/asrkd doctor\` says what works"
