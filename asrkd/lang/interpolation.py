@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from asrkd.lang.closed_ngrams import ClosedModel, ClosedNgrams
-from asrkd.lang.kneser_ney import Floats
+from asrkd.lang.kneser_ney import Floats, NgramArrays
 from asrkd.lang.ngram import BOS, NgramModel
 from asrkd.lang.ngram_counts import Ints
 from asrkd.lang.pruning import MIN_LEFT
@@ -19,6 +19,11 @@ def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramMo
     interpolated one (SRILM's static interpolation, `ngram -mix-lm`). A word that one model does not have has
     probability 0 there.
     """
+    return interpolate_arrays(first, second, weight).model()
+
+
+def interpolate_arrays(first: NgramModel, second: NgramModel, weight: float) -> NgramArrays:
+    """The same on arrays, such as to be pruned."""
     models = ClosedModel.of(first), ClosedModel.of(second)
     words = tuple(sorted({*models[0].words, *models[1].words}))
     ngrams = _union(models, words)
@@ -29,7 +34,7 @@ def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramMo
     mixed[0][words.index(BOS)] = 0.0
     # At most 1: rounding, or a model that does not sum to one, may give more.
     probs = [np.minimum(prob, 1.0) for prob in mixed]
-    return ngrams.arrays(words, probs, _weights(ngrams, probs)).model()
+    return ngrams.arrays(words, probs, _weights(ngrams, probs))
 
 
 def _union(models: tuple[ClosedModel, ClosedModel], words: tuple[str, ...]) -> ClosedNgrams:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
-from asrkd.lang.interpolation import interpolate
-from asrkd.lang.kneser_ney import estimate_arrays, estimate_kneser_ney
+from asrkd.lang.interpolation import interpolate_arrays
+from asrkd.lang.kneser_ney import NgramArrays, estimate_arrays, estimate_kneser_ney
 from asrkd.lang.lexicon import CMUDICT, Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
 from asrkd.lang.ngram import EOS, NEVER_LOG10, NgramModel, read_arpa
 from asrkd.lang.options import LangOptions
@@ -192,21 +192,17 @@ def decoding_language(
     lang = source.lang
     if lang.model_file is None:
         return lexicon, estimate_kneser_ney(train_text, lang.order, vocabulary=lexicon.words)
-    file, prune = lang.model_file, lang.prune
-    if lang.text is None:
-        whole = read_language_model(file)
-    else:
-        whole, prune = _model_of_text(file, lang, tmp_dir), 0.0
-    whole = _interpolated(whole, train_text, lang)
-    _require_end(file, whole)
-    if whole.possible_words.isdisjoint(lexicon.words):
+    file = lang.model_file
+    model = _pruned_model(file, train_text, lang, tmp_dir)
+    _require_end(file, model)
+    if model.possible_words.isdisjoint(lexicon.words):
         raise InputError(
             f"{file}: expected words of the lexicon, such as {min(lexicon.words)}, found none of them "
-            f"but such as {min(whole.possible_words, default='none')} (words are upper case here)"
+            f"but such as {min(model.possible_words, default='none')} (words are upper case here)"
         )
-    _warn_of_missing(file, train_text, whole)
-    words = top_words(whole, lang.max_words)
-    impossible = sorted(words - whole.possible_words)
+    _warn_of_missing(file, train_text, model)
+    words = top_words(model, lang.max_words)
+    impossible = sorted(words - model.possible_words)
     if impossible:
         log.warning(
             "%s: %d words have probability 0 (-99 or less) and cannot be recognised: %s",
@@ -217,8 +213,7 @@ def decoding_language(
     found, _ = source.build(words, guess=False)
     decoded = found.restrict_phones(lexicon.phones).updated(lexicon)
     _require_pronounced(words, decoded, lang, option)
-    pruned = prune_by_entropy(whole, prune) if prune else whole
-    return decoded, restrict(pruned, words & decoded.prons.keys())
+    return decoded, restrict(model, words & decoded.prons.keys())
 
 
 def _warn_of_missing(path: str, train_text: Sequence[Sequence[str]], model: NgramModel) -> None:
@@ -293,11 +288,29 @@ def _model_of_text(path: str, lang: LangOptions, tmp_dir: Path | None) -> NgramM
         return prune_arrays(arrays, lang.prune)
 
 
-def _interpolated(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
+def _pruned_model(
+    file: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions, tmp_dir: Path | None
+) -> NgramModel:
+    """The model of `lang.arpa` or `lang.text`, interpolated and pruned. Pruning keeps every word.
+
+    A text's model is pruned before it is interpolated: the whole one may be larger than memory.
+    """
+    if lang.text is not None:
+        return _interpolated(_model_of_text(file, lang, tmp_dir), train_text, lang)
+    whole = read_language_model(file)
     if not lang.interpolation_weight:
-        return whole
+        return prune_by_entropy(whole, lang.prune) if lang.prune else whole
+    return prune_arrays(_mixed(whole, train_text, lang), lang.prune)
+
+
+def _interpolated(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramModel:
+    return _mixed(whole, train_text, lang).model() if lang.interpolation_weight else whole
+
+
+def _mixed(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramArrays:
     words = whole.vocabulary | _spoken(train_text)
-    return interpolate(whole, estimate_kneser_ney(train_text, lang.order, vocabulary=words), lang.interpolation_weight)
+    own = estimate_kneser_ney(train_text, lang.order, vocabulary=words)
+    return interpolate_arrays(whole, own, lang.interpolation_weight)
 
 
 def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions, option: str) -> None:
