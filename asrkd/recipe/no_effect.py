@@ -103,9 +103,14 @@ NO_EFFECT = (
         "with --lang.samples=1, which draws nothing: give --lang.samples=2 or more",
     ),
     NoEffect(
-        ("--lang.prune", "--lang.max-unpronounced"),
+        ("--lang.prune", "--lang.max-words", "--lang.max-unpronounced"),
         lambda options: options.lang.model_file is None,
         "without --lang.arpa and --lang.text: give the model, or its text",
+    ),
+    NoEffect(
+        ("--lang.interpolation-weight",),
+        lambda options: options.lang.model_file is None and options.lang.rescore_arpa is None,
+        "without --lang.arpa, --lang.text and --lang.rescore-arpa: give a model to interpolate with",
     ),
     NoEffect(
         ("--lang.order",),

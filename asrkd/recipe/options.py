@@ -257,12 +257,6 @@ class SpeechOptions:
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
         require_set_by_run(self)
-        if self.lang.interpolation_weight and self.lang.model_file is None and self.lang.rescore_arpa is None:
-            raise InputError(
-                "--lang.interpolation-weight: expected --lang.arpa, --lang.text or --lang.rescore-arpa, found none"
-            )
-        if self.lang.max_words is not None and self.lang.model_file is None:
-            raise InputError("--lang.max-words: expected --lang.arpa or --lang.text to take words of, found neither")
         _ = self.task_executor
         self._require_targets()
 
