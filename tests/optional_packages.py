@@ -38,6 +38,8 @@ OPTIONAL = frozenset(
         "matplotlib",
         "onnx",
         "onnxruntime",
+        "praatio",
+        "pysubs2",
         "python_multipart",
         "sentencepiece",
         "soundfile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,17 @@ def test_gaps_are_intervals_without_text() -> None:
 def test_any_label_is_read_back(labels: list[str]) -> None:
     tier = [Labelled(float(n), float(n + 1), label) for n, label in enumerate(labels)]
     assert read(textgrid(float(len(labels)), {"words": tier}))[1]["words"] == tier
+
+
+@pytest.mark.needs("praatio")
+def test_another_program_reads_it(tmp_path: Path) -> None:
+    from praatio.textgrid import openTextgrid
+
+    words = [Labelled(0.5, 1.0, "été"), Labelled(1.0, 1.25, 'say "b"')]
+    (tmp_path / "a.TextGrid").write_text(textgrid(2.0, {"words": words, "phones": []}), encoding="utf-8")
+    found = openTextgrid(str(tmp_path / "a.TextGrid"), includeEmptyIntervals=False)
+    assert found.tierNames == ("words", "phones") and found.maxTimestamp == 2.0
+    assert [tuple(one) for one in found.getTier("words").entries] == words
 
 
 @pytest.mark.parametrize("tier", [[(0.0, 1.0, "a"), (0.5, 2.0, "b")], [(0.0, 3.0, "a")], [(1.0, 1.0, "a")]])

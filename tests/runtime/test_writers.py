@@ -182,6 +182,19 @@ def test_unknown_formats(names: str) -> None:
         parse_formats(names)
 
 
+@pytest.mark.needs("pysubs2")
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_another_program_reads_the_subtitles(form: str) -> None:
+    import pysubs2
+
+    words = tuple(Word(f"w{n}", 3599.0 + n / 4, 3599.2 + n / 4) for n in range(60))  # some before, some after an hour
+    transcript = Transcript("talk", 3620.0, (Segment(3599.0, 3614.2, words),))
+    found = pysubs2.SSAFile.from_string(FORMATS[form](transcript), format_=form)
+    expected = [(cue.start_ms, cue.end_ms) for cue in cues(transcript)]
+    assert [(event.start, event.end) for event in found] == expected and len(expected) > 1
+    assert " ".join(event.plaintext for event in found).split() == [word.text for word in words]
+
+
 @pytest.mark.skipif(shutil.which("sctk") is None, reason="needs sctk: not installed")
 @pytest.mark.parametrize("form", ["ctm", "trn"])
 def test_sclite_counts_the_errors(form: str, tmp_path: Path) -> None:
