@@ -289,7 +289,7 @@ def _model_of_text(path: str, lang: LangOptions, tmp_dir: Path | None) -> NgramM
 
 
 def _pruned_model(
-    file: Path | str, train_text: Sequence[Sequence[str]], lang: LangOptions, tmp_dir: Path | None
+    file: str, train_text: Sequence[Sequence[str]], lang: LangOptions, tmp_dir: Path | None
 ) -> NgramModel:
     """The model of `lang.arpa` or `lang.text`, interpolated and pruned. Pruning keeps every word.
 
