@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from optional_packages import (  # noqa: F401 - pytest calls the hooks
     pytest_addoption,
     pytest_pycollect_makemodule,
@@ -26,6 +27,12 @@ from asrkd.lang.lexicon import Lexicon, build_lexicon
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ASRKD_DATA", ROOT.parent / "shared" / "data"))
 PROMPTS = Path(os.environ.get("ASRKD_PROMPTS", ROOT / "data" / "prompts"))
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """torch's own generator begins anew, so that no test hangs on those that ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,6 @@ def net(shape: ModelShape) -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def added(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)  # of a Net's weights, whatever ran before
     monkeypatch.setattr(kinds, "_builders", {})
     add_models({"net": net})
 
