@@ -6,6 +6,7 @@ import ast
 import functools
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
@@ -334,3 +335,9 @@ def test_locks_hold_hashes_and_no_address() -> None:
         for entry in re.split(r"\n(?=[A-Za-z0-9])", text.partition("\n")[2]):
             assert "--hash=sha256:" in entry, f"{lock.name}: {entry[:60]}"
     assert (ROOT / "local" / "requirements.txt").read_text().count("\nk2==1.23.4 ; ") == 2
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by their names alone; the second one cannot be collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, number in names.items() if number > 1 and name != "__init__.py"] == []
