@@ -29,8 +29,13 @@ class Browser:
         port_file = folder / "DevToolsActivePort"
         self._process = subprocess.Popen(
             [
-                *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"),
-                *(f"--user-data-dir={folder}", "--no-first-run", "--autoplay-policy=no-user-gesture-required"),
+                *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+                *(
+                    "--remote-debugging-port=0",
+                    f"--user-data-dir={folder}",
+                    "--no-first-run",
+                    "--autoplay-policy=no-user-gesture-required",
+                ),
                 *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
                 *(f"--use-file-for-fake-audio-capture={microphone}%noloop", "about:blank"),
             ],
