@@ -11,7 +11,7 @@ from asrkd.lang.ngram_counts import Ints
 from asrkd.lang.pruning import MIN_LEFT
 
 
-def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramModel:
+def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramArrays:
     """A back-off model of (1 - weight) · p_first(w | h) + weight · p_second(w | h).
 
     It has the n-grams of both models and their parts, each with the interpolated probability. Back-off weights make
@@ -19,11 +19,6 @@ def interpolate(first: NgramModel, second: NgramModel, weight: float) -> NgramMo
     interpolated one (SRILM's static interpolation, `ngram -mix-lm`). A word that one model does not have has
     probability 0 there.
     """
-    return interpolate_arrays(first, second, weight).model()
-
-
-def interpolate_arrays(first: NgramModel, second: NgramModel, weight: float) -> NgramArrays:
-    """The same on arrays, such as to be pruned."""
     models = ClosedModel.of(first), ClosedModel.of(second)
     words = tuple(sorted({*models[0].words, *models[1].words}))
     ngrams = _union(models, words)

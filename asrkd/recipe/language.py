@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from asrkd.errors import InputError, name_some
 from asrkd.lang.g2p import pronounce
-from asrkd.lang.interpolation import interpolate_arrays
+from asrkd.lang.interpolation import interpolate
 from asrkd.lang.kneser_ney import NgramArrays, estimate_arrays, estimate_kneser_ney
 from asrkd.lang.lexicon import CMUDICT, Lexicon, build_lexicon, explain_missing, is_arpabet, lexicon_notes
 from asrkd.lang.ngram import EOS, NEVER_LOG10, NgramModel, read_arpa
@@ -310,7 +310,7 @@ def _interpolated(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: 
 def _mixed(whole: NgramModel, train_text: Sequence[Sequence[str]], lang: LangOptions) -> NgramArrays:
     words = whole.vocabulary | _spoken(train_text)
     own = estimate_kneser_ney(train_text, lang.order, vocabulary=words)
-    return interpolate_arrays(whole, own, lang.interpolation_weight)
+    return interpolate(whole, own, lang.interpolation_weight)
 
 
 def _require_pronounced(words: Collection[str], lexicon: Lexicon, lang: LangOptions, option: str) -> None:

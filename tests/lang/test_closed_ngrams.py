@@ -52,7 +52,7 @@ def test_words_that_one_model_lacks_count_as_unknown_in_its_histories() -> None:
     first = estimate_kneser_ney([line.split() for line in TEXT], 2, vocabulary=["A", "B"])
     second = estimate_kneser_ney([["D", "A"], ["D", "B", "A"]], 2)
     assert first.tables[0][UNK].log10_backoff < 0.0
-    both = interpolate(first, second, 0.5)
+    both = interpolate(first, second, 0.5).model()
     for word in ("A", "B"):
         expected = 0.5 * 10 ** first.log10_prob(["D"], word) + 0.5 * 10 ** second.log10_prob(["D"], word)
         assert 10 ** both.log10_prob(["D"], word) == pytest.approx(expected)

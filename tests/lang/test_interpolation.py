@@ -16,7 +16,7 @@ OTHER = ["C C A", "D A", "A D D B", "D"]
 @pytest.mark.parametrize("weight", [0.1, 0.5, 0.9])
 def test_ngrams_of_both_are_interpolated_and_every_history_sums_to_one(weight: float) -> None:
     first, second = model(3), model(2, OTHER)
-    both = interpolate(first, second, weight)
+    both = interpolate(first, second, weight).model()
     assert both.order == 3 and both.vocabulary == {"A", "B", "C", "D"}
     for table in both.tables[1:]:
         for key in table:
@@ -37,7 +37,7 @@ def test_an_arpa_without_a_history_is_interpolated(tmp_path: Path) -> None:
         f"\\1-grams:\n{unigrams}\n\\2-grams:\n{bigrams}\n\\3-grams:\n-0.2 A B A\n\n\\end\\\n"
     )
     first, second = read_arpa(tmp_path / "gap.arpa"), model(2, OTHER)
-    both = interpolate(first, second, 0.3)
+    both = interpolate(first, second, 0.3).model()
     for history, word in (["A", "B"], "A"), (["A"], "B"):
         expected = 0.7 * 10 ** first.log10_prob(history, word) + 0.3 * 10 ** second.log10_prob(history, word)
         assert 10 ** both.log10_prob(history, word) == pytest.approx(expected)
@@ -47,7 +47,7 @@ def test_an_arpa_without_a_history_is_interpolated(tmp_path: Path) -> None:
 
 def test_a_model_interpolated_with_itself_is_itself() -> None:
     whole = model(3)
-    both = interpolate(whole, whole, 0.3)
+    both = interpolate(whole, whole, 0.3).model()
     for history in histories(2):
         for word in whole.vocabulary:
             assert both.log10_prob(history, word) == pytest.approx(whole.log10_prob(history, word), abs=1e-6)
@@ -56,6 +56,6 @@ def test_a_model_interpolated_with_itself_is_itself() -> None:
 def test_text_of_both_kinds_is_predicted_better_than_by_either_model() -> None:
     first, second = model(3), model(3, OTHER)
     text = [line.split() for line in ("A B C", "D A", "A D D")]
-    assert interpolate(first, second, 0.5).perplexity(text, include_oov=True) < min(
+    assert interpolate(first, second, 0.5).model().perplexity(text, include_oov=True) < min(
         one.perplexity(text, include_oov=True) for one in (first, second)
     )

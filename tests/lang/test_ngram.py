@@ -459,7 +459,11 @@ def test_extreme_numbers_are_pruned_interpolated_and_written(
     path.write_text("\n".join([*header, "\\1-grams:", *lines[0], "\\2-grams:", *lines[1], *trigrams]))
     model = read_arpa(path)
     other = estimate_kneser_ney([["A", "B"], ["B", "C"]], 3)
-    for made in (prune_by_entropy(model, 1e-7), interpolate(model, other, 0.5), interpolate(other, model, 1e-9)):
+    for made in (
+        prune_by_entropy(model, 1e-7),
+        interpolate(model, other, 0.5).model(),
+        interpolate(other, model, 1e-9).model(),
+    ):
         made.write_arpa(path)
         again = read_arpa(path)
         assert again.perplexity([["A", "B", "A"]]) > 0
