@@ -65,6 +65,10 @@ class DistilOptions:
     """stored: the teachers' top-k posteriors of stage 7. online: the teachers score the student's inputs in the same
     step, all classes at any temperature, so that distorted inputs need no storage; a step takes longer. Hard labels of
     mixtures are mixed in the same proportion; alpha 1 needs none."""
+    online_teachers: Literal["all", "one"] = "all"
+    """all: each online teacher scores each example, and their mean is the target. one: one of them does, another one in
+    the next epoch, so that a step takes hardly longer than with one teacher; over epochs that is their arithmetic
+    mean."""
 
     @property
     def loss_values(self) -> dict[str, Any]:

@@ -30,9 +30,9 @@ class MixedEnsemble(nn.Module):
         self.num_members = len(models)
         self.input_dim = models[0].input_dim
         self.num_outputs = models[0].num_outputs
-        groups = _groups(models)
-        self.parts = nn.ModuleList(_part([models[index] for index in group]) for group in groups)
-        order = [index for group in groups for index in group]
+        self.groups = _groups(models)
+        self.parts = nn.ModuleList(_part([models[index] for index in group]) for group in self.groups)
+        order = [index for group in self.groups for index in group]
         self.rows = [order.index(index) for index in range(len(models))]
 
     @property
@@ -45,8 +45,8 @@ class MixedEnsemble(nn.Module):
         return sum(part.macs_per_frame for part in self.parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [M, N, S] of inputs [N, D]."""
-        outputs = [part(x) for part in self.parts]
+        """Logits [M, N, S]. Inputs are [N, D], the same for every member, or [M, N, D]."""
+        outputs = [part(_members_inputs(x, group)) for part, group in zip(self.parts, self.groups, strict=True)]
         members = [logits for one in outputs for logits in (one if one.dim() == 3 else [one])]
         return torch.stack([members[row] for row in self.rows])
 
@@ -78,6 +78,13 @@ def _groups(models: Sequence[SingleModel]) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def _members_inputs(x: Tensor, group: Sequence[int]) -> Tensor:
+    """What the part of these members is called with, of inputs [N, D] or [M, N, D]."""
+    if x.dim() == 2:
+        return x
+    return x[group[0]] if len(group) == 1 else x[list(group)]
 
 
 def _can_stack(first: SingleModel, second: SingleModel) -> bool:

@@ -135,9 +135,12 @@ def _distil_options(student: students.Student, options: SpeechOptions) -> dict[s
     """
     if student.distil is None:
         return None
-    online = {"targets": "online", "posteriors.mean": options.posteriors.mean}
     values = {} if student.choice else student.distil.loss_values
-    return {**values, **(online if student.distil.targets == "online" else {})}
+    if student.distil.targets == "stored":
+        return values
+    all_score = student.distil.online_teachers == "all"
+    mean = {"posteriors.mean": options.posteriors.mean} if all_score else {"online_teachers": "one"}
+    return {**values, "targets": "online", **mean}
 
 
 def _teaching_inputs(student: students.Student, options: SpeechOptions) -> tuple[str, ...]:

@@ -219,7 +219,9 @@ def _distillation(distil: DistilOptions, frames: LabelledFrames, options: Speech
     labelled_share = frames.labelled_share
     if distil.targets == "online":
         members = teacher_folders(options)
-        online = OnlineTargets(open_ensemble(members), options.posteriors.mean, trained_precision(members))
+        online = OnlineTargets(
+            open_ensemble(members), options.posteriors.mean, trained_precision(members), distil.online_teachers
+        )
         return Distillation(frames.labels, online, distil, labelled_share)
     folders = RunFolders(options.exp_dir)
     store = PosteriorStore.open(

@@ -93,6 +93,11 @@ NO_EFFECT = (
         "with --distil.targets=online, which stores no posteriors: give --distil.targets=stored",
     ),
     NoEffect(
+        ("--distil.online-teachers",),
+        lambda options: options.distil.targets == "stored",
+        "without --distil.targets=online: give --distil.targets=online, or no --distil.online-teachers",
+    ),
+    NoEffect(
         ("--lang.vocab-size", "--lang.samples", "--lang.seed"),
         lambda options: options.lang.units == "phones",
         "with --lang.units=phones: give --lang.units=subword",

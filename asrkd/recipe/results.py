@@ -12,6 +12,7 @@ from asrkd.align import Alignment, Segment
 from asrkd.data.manifests import load_split
 from asrkd.data.splits import PART_KEY, total_excluded
 from asrkd.decode import Hypotheses
+from asrkd.distil.loss import DistilOptions
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
@@ -259,10 +260,14 @@ def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student
     inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
     if student.distil is None:
         return f"{_shape(student.model)}, hard labels{inputs}"
-    targets = ", online targets" if student.distil.targets == "online" else _lattice_targets(options)
+    targets = _online_targets(student.distil) if student.distil.targets == "online" else _lattice_targets(options)
     soft = f"T={student.distil.temperature:g}, α={student.distil.alpha:g}{targets}"
     transfer = f", {options.transfer.share:.0%} of frames untranscribed" if student.uses_transfer else ""
     return f"{_shape(student.model)}, {soft}{inputs}{transfer}"
+
+
+def _online_targets(distil: DistilOptions) -> str:
+    return ", online targets" + (" of one teacher a frame" if distil.online_teachers == "one" else "")
 
 
 def _lattice_targets(options: SpeechOptions) -> str:

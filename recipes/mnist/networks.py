@@ -76,7 +76,8 @@ def _objective(variant: Variant, labels: Tensor, taught_by: Path | None) -> Obje
     if isinstance(variant.targets, OnlineSoftLabels):
         assert taught_by is not None
         ensemble = load_stack(taught_by, labels.device)
-        return variant.targets.objective(labels, OnlineTargets(ensemble, precision=trained_precision([taught_by])))
+        precision, teachers = trained_precision([taught_by]), variant.targets.distil.online_teachers
+        return variant.targets.objective(labels, OnlineTargets(ensemble, precision=precision, teachers=teachers))
     logits = None if taught_by is None else load_tensors(taught_by / LOGITS_FILE)[0][TRAIN_LOGITS].to(labels.device)
     return variant.targets.objective(labels, logits)
 

@@ -88,6 +88,34 @@ def test_the_targets_of_mixtures_are_the_ensembles_answer_to_the_mixtures() -> N
     torch.testing.assert_close(found, expected_loss)
 
 
+def test_one_teacher_an_example_is_the_arithmetic_mean_over_epochs() -> None:
+    """A batch is divided among the members. Where each example has been each member's, gradients add up to the mean's."""
+    ensemble = make_ensemble().double()
+    members, batch = ensemble.num_members, 7  # not divisible: the last part is smaller
+    values = make_inputs().values.double()[:batch]
+    one = OnlineTargets(copy.deepcopy(ensemble), teachers="one")
+    with torch.no_grad():
+        each = (ensemble(values) / 2.0).softmax(dim=2)
+    part = -(-batch // members)
+    found = one.of_inputs(values, 2.0).probs
+    for index in range(batch):
+        torch.testing.assert_close(found[index], each[index // part, index])
+
+    model, options = student(), DistilOptions(alpha=1.0, targets="online", online_teachers="one")
+    ids = torch.arange(members)
+    objective = Distillation(None, one, options)
+    rolled = [gradients(model, objective.batch_loss(model(x), Batch(x, ids))) for x in _rolls(values[:members])]
+    exact = Distillation(None, OnlineTargets(copy.deepcopy(ensemble), "arithmetic"), options)
+    expected = gradients(model, exact.batch_loss(model(values[:members]), Batch(values[:members], ids)))
+    for mean, *parts in zip(expected, *rolled, strict=True):
+        torch.testing.assert_close(torch.stack(parts).mean(dim=0), mean, rtol=1e-10, atol=1e-14)
+
+
+def _rolls(values: Tensor) -> list[Tensor]:
+    """The rows in every cyclic order."""
+    return [values.roll(shift, dims=0) for shift in range(len(values))]
+
+
 def test_teachers_get_no_gradients_and_any_temperature_works() -> None:
     ensemble = make_ensemble()
     targets = OnlineTargets(ensemble)
@@ -211,6 +239,7 @@ def test_fingerprints_follow_the_teachers() -> None:
     }
     assert len(fingerprints) == 4
     assert OnlineTargets(make_ensemble()).fingerprint in fingerprints
+    assert OnlineTargets(make_ensemble(), teachers="one").fingerprint not in fingerprints
 
 
 def test_stored_targets_are_those_of_single_examples(tmp_path: Path) -> None:

@@ -244,6 +244,9 @@ def test_an_ensemble_of_several_kinds_has_its_members_in_order(tmp_path: Path) -
     assert [type(part).__name__ for part in ensemble.parts] == ["StackedEnsemble"] * 3
     expected = torch.stack([model(windows()) for model in models])
     torch.testing.assert_close(ensemble(windows()), expected, atol=1e-5, rtol=1e-4)
+    own = torch.stack([windows().roll(index, dims=0) for index in range(len(models))])
+    expected = torch.stack([model(x) for model, x in zip(models, own, strict=True)])
+    torch.testing.assert_close(ensemble(own), expected, atol=1e-5, rtol=1e-4)
     assert ensemble.num_parameters == sum(model.num_parameters for model in models)
     assert ensemble.macs_per_frame == sum(model.macs_per_frame for model in models)
     assert isinstance(load_ensemble([paths[0], paths[2]]), StackedEnsemble)
