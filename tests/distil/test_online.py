@@ -89,7 +89,7 @@ def test_the_targets_of_mixtures_are_the_ensembles_answer_to_the_mixtures() -> N
 
 
 def test_one_teacher_an_example_is_the_arithmetic_mean_over_epochs() -> None:
-    """A batch is divided among the members. Where each example has been each member's, gradients add up to the mean's."""
+    """A batch is divided among the members; where each example has been each member's, gradients add up to the mean."""
     ensemble = make_ensemble().double()
     members, batch = ensemble.num_members, 7  # not divisible: the last part is smaller
     values = make_inputs().values.double()[:batch]
