@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features.cmvn import ROW_FRAMES, Moments, statistics
 from asrkd.features.fbank import ExtractTask, by_speaker, describe, extractions
-from asrkd.features.impulse_responses import energy_gains, measure_effect, trimmed
+from asrkd.features.impulse_responses import energy_gains, measure_effects, trimmed
 from asrkd.features.options import FeatureOptions
 from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import fingerprint
 from asrkd.workflow.executor import SERIAL, Executor
+from asrkd.workflow.task import one_thread
 
 
 def write_speech_statistics(
@@ -105,7 +105,8 @@ def write_impulse_responses(
     InputError, by id, for audio that cannot be read.
     """
     gains = trimmed([energy_gains(read_response(one, options.sampling_rate), options) for one in recordings])
-    measured = partial(measure_effect, list(speech))
+    with one_thread():
+        shifts, ratios = measure_effects(speech, torch.stack(gains))
     described = {
         "responses": [one.id for one in recordings],
         "options": options,
@@ -113,8 +114,8 @@ def write_impulse_responses(
     }
 
     def rows(num_done: int) -> Iterator[Utterance]:
-        for one, of_one in islice(zip(recordings, gains, strict=True), num_done, None):
-            yield one.id, one.id, "", torch.cat([torch.stack(measured(of_one)), of_one])
+        for number, one in islice(enumerate(recordings), num_done, None):
+            yield one.id, one.id, "", torch.cat([shifts[number, None], ratios[number, None], gains[number]])
 
     return FrameStore.resume_write(out_dir, rows, _metadata(options), fingerprint(described))
 

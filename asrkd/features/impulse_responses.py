@@ -22,6 +22,7 @@ INAUDIBLE = 1e-4
 # Kaldi's mel scale: mel = 1127 ln(1 + f / 700 Hz).
 MEL_FACTOR, MEL_BREAK_HZ = 1127.0, 700.0
 EFFECT_FRAMES = 300
+EFFECT_BLOCK = 64  # responses at a time, of which there may be tens of thousands
 
 
 def energy_gains(response: np.ndarray, options: FeatureOptions) -> Tensor:
@@ -74,25 +75,36 @@ def trimmed(gains: Sequence[Tensor]) -> list[Tensor]:
     return [one[:num_lags].contiguous() for one in gains]
 
 
-def measure_effect(speech: Sequence[Tensor], gains: Tensor) -> tuple[Tensor, Tensor]:
-    """What gains [L, F] do to log energies of utterances [T, F] of dry speech: shift of the mean [F], and ratio of the
-    standard deviation to the dry one [F], both within utterances. The first EFFECT_FRAMES frames of each are used."""
-    shifts, dry_variances, wet_variances = [], [], []
-    for utterance in speech:
-        dry = utterance[:EFFECT_FRAMES].double()
-        wet = reverberate(dry, gains.double())
-        shifts.append(wet.mean(0) - dry.mean(0))
-        dry_variances.append(dry.var(0, unbiased=False))
-        wet_variances.append(wet.var(0, unbiased=False))
-    tiny = torch.finfo(torch.float32).tiny
-    dry_variance = torch.stack(dry_variances).mean(0).clamp_min(tiny)
-    ratio = (torch.stack(wet_variances).mean(0).clamp_min(tiny) / dry_variance).sqrt()
-    return torch.stack(shifts).mean(0).float(), ratio.float()
+def measure_effects(speech: Sequence[Tensor], gains: Tensor) -> tuple[Tensor, Tensor]:
+    """What gains [n, L, F] do to log energies of utterances [T, F] of dry speech: shift of the mean [n, F],
+    and ratio of the standard deviation to the dry one [n, F], both within utterances.
+
+    The first EFFECT_FRAMES frames of each utterance are used.
+    """
+    excerpts = [utterance[:EFFECT_FRAMES].float() for utterance in speech]
+    delayed = [_delayed(one.exp(), gains.shape[1]).permute(1, 0, 2).contiguous() for one in excerpts]  # [F, T, L]
+    dry_mean, dry_variance = (torch.stack(part).mean(0) for part in zip(*map(_moments, excerpts), strict=True))
+    shifts, ratios = [], []
+    for block in gains.float().split(EFFECT_BLOCK):
+        by_band = block.permute(2, 1, 0)  # [F, L, n]
+        wet = [_moments((energies @ by_band).log().permute(1, 2, 0)) for energies in delayed]
+        mean, variance = (torch.stack(part).mean(0) for part in zip(*wet, strict=True))
+        shifts.append(mean - dry_mean)
+        ratios.append((variance / dry_variance).sqrt())
+    return torch.cat(shifts), torch.cat(ratios)
+
+
+def _moments(energies: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the frames [T, ...]; the variance is above 0."""
+    return energies.mean(0), energies.var(0, unbiased=False).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def reverberate(energies: Tensor, gains: Tensor) -> Tensor:
     """Log energies [T, F] of an utterance in a room of gains [L, F]. Its first frame is also that before it."""
-    num_lags = len(gains)
-    padded = torch.cat([energies[:1].expand(num_lags - 1, -1), energies]).exp()
-    delayed = padded.unfold(0, num_lags, 1).flip(2)  # [T, F, L]: delays 0 ... L-1
-    return torch.einsum("tfl,lf->tf", delayed, gains).log()
+    return torch.einsum("tfl,lf->tf", _delayed(energies.exp(), len(gains)), gains).log()
+
+
+def _delayed(power: Tensor, num_lags: int) -> Tensor:
+    """Energies [T, F, L] of the frames at delays 0 ... L-1 before each of [T, F]."""
+    padded = torch.cat([power[:1].expand(num_lags - 1, -1), power])
+    return padded.unfold(0, num_lags, 1).flip(2)

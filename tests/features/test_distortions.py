@@ -21,7 +21,7 @@ from asrkd.features.distortions import write_impulse_responses, write_noise, wri
 from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, measure_prior
 from asrkd.features.impulse_responses import (
     energy_gains,
-    measure_effect,
+    measure_effects,
     mel_weights,
     reverberate,
     trimmed,
@@ -148,9 +148,12 @@ def test_delayed_energies_by_hand() -> None:
     gains = torch.tensor([[0.5], [0.25], [0.125]])
     expected = torch.tensor([[0.875], [1.375], [2.625]]).log()  # the first frame is also those before it
     torch.testing.assert_close(reverberate(energies, gains), expected)
-    shift, ratio = measure_effect([energies, energies], gains)
-    torch.testing.assert_close(shift, (expected - energies).mean(0))
-    torch.testing.assert_close(ratio, expected.std(0) / energies.std(0))
+    none = torch.tensor([[1.0], [0.0], [0.0]])
+    shift, ratio = measure_effects([energies, energies], torch.stack([gains, none] * 40))
+    torch.testing.assert_close(shift[78], (expected - energies).mean(0))
+    torch.testing.assert_close(ratio[78], expected.std(0) / energies.std(0))
+    torch.testing.assert_close(shift[79], torch.zeros(1))
+    torch.testing.assert_close(ratio[79], torch.ones(1))
 
 
 def test_the_written_responses(tmp_path: Path) -> None:
