@@ -2,7 +2,7 @@
 
 Reads lines `OUT_DIR KIND DEATH`; for each forks a training, prints its process id, and when it has ended
 its exit status. Forking saves each the seconds that importing torch takes. KIND is an optimiser, or "online": a student
-whose teachers score its distorted inputs in every step.
+whose teachers score its distorted inputs in every step, or "rooms": it hears noise and rooms.
 """
 
 import os
@@ -30,6 +30,7 @@ from asrkd.nnet import (
     TrainOptions,
     train,
 )
+from asrkd.nnet.acoustics import Gaussian, Noise, Reverberation, SpeechStatistics
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.model_options import ModelOptions
@@ -95,6 +96,17 @@ def online_objective(labels: torch.Tensor) -> Objective:
     return Distillation(labels, OnlineTargets(ensemble), DistilOptions(alpha=0.8, targets="online"))
 
 
+def noise_and_rooms(generator: torch.Generator) -> Augmentation:
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator)
+
+    speech = SpeechStatistics(Gaussian(normal(8, 4), normal(8, 4).exp()), normal(8), 80 * torch.arange(8))
+    reverberation = Reverberation(normal(3, 2, 4).exp(), normal(3, 4), normal(3, 4).exp())
+    noise = Noise.of([normal(20, 4), normal(5, 4)])
+    options = AugmentOptions(noise=0.5, reverb=0.5, mix=0.3)
+    return Augmentation(options, 4, speech=speech, noise=noise, reverberation=reverberation)
+
+
 def train_until(out_dir: Path, kind: str, death: str) -> None:
     """Train; `death` is step:N, before-rename:N or torn:N; or never; or slowly:MILLISEC a step."""
     moment, _, number = death.partition(":")
@@ -129,7 +141,10 @@ def train_until(out_dir: Path, kind: str, death: str) -> None:
         # Windows of three frames of four features.
         distortions = AugmentOptions(mix=0.5, warp=0.5, mask=0.3, mask_features=2, mask_frames=1, gain=0.5)
         augment = Augmentation(distortions, 4, MelAxis(4, 20.0, -400.0, 16000))
-    dev = DevSet(ArrayInputs(x[:100]), labels[:100])
+    if kind == "rooms":  # windows of two frames of four features, and the frame before them
+        model = AcousticDnn(8, 7, ModelOptions(hidden_dim=24, num_layers=2, dropout=0.3, max_norm=3.0), seed=3)
+        augment = noise_and_rooms(generator)
+    dev = DevSet(ArrayInputs(x[:100, -model.input_dim :]), labels[:100])
     train(model, inputs, objective, options, out_dir, dev=dev, augment=augment)
 
 

@@ -19,6 +19,9 @@ from asrkd.files import read_object, write_json
 MIN_DEVIATION = 1e-2  # of log energies, some 2 in speech: a dead mel band must not grow into noise
 PRIOR_FRAMES = 300.0  # three seconds; 50 to 1,000 frames were alike on the prompts (docs/how_to/export.md)
 SIGNIFICANT_DIGITS = 7
+# Frames that share a row of statistics where each frame has its own (`online`): within a quarter of a second these move
+# by a fraction of a deviation.
+ROW_FRAMES = 25
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,49 @@ def normalise(utterances: list[Tensor], cmvn: Cmvn, prior: Moments | None = None
         if prior is None:
             raise ValueError("expected a prior for normalisation online, found none")
         return [_normalise_online(frames, prior) for frames in utterances]
-    together = torch.cat(utterances).double()
-    mean = together.mean(0)
-    deviation = together.std(0, unbiased=False).clamp_min(MIN_DEVIATION)
+    mean, deviation = _of_speaker(utterances)
     return [((frames.double() - mean) / deviation).float() for frames in utterances]
 
 
+def statistics(utterances: list[Tensor], cmvn: Cmvn, prior: Moments | None = None) -> list[Tensor]:
+    """What `normalise` subtracts and divides by: rows [R, 2F] of means and deviations for each utterance [T, F].
+
+    One row, but for `online`: there is one for every ROW_FRAMES frames, that of the middle one. With `none` means are 0
+    and deviations 1, which leave features as they are.
+    """
+    if cmvn == "none":
+        return [torch.cat([torch.zeros(1, one.shape[1]), torch.ones(1, one.shape[1])], dim=1) for one in utterances]
+    if cmvn == "utterance":
+        return [statistics([frames], "speaker")[0] for frames in utterances]
+    if cmvn == "online":
+        if prior is None:
+            raise ValueError("expected a prior for normalisation online, found none")
+        return [torch.cat(_online(one, prior), dim=1)[_middles(len(one))].float() for one in utterances]
+    row = torch.cat(_of_speaker(utterances)).float().unsqueeze(0)
+    return [row for _ in utterances]
+
+
+def _middles(num_frames: int) -> Tensor:
+    return (torch.arange(0, num_frames, ROW_FRAMES) + ROW_FRAMES // 2).clamp(max=num_frames - 1)
+
+
+def _of_speaker(utterances: list[Tensor]) -> tuple[Tensor, Tensor]:
+    together = torch.cat(utterances).double()
+    return together.mean(0), together.std(0, unbiased=False).clamp_min(MIN_DEVIATION)
+
+
 def _normalise_online(frames: Tensor, prior: Moments) -> Tensor:
+    mean, deviation = _online(frames, prior)
+    return ((frames.double() - mean) / deviation).float()
+
+
+def _online(frames: Tensor, prior: Moments) -> tuple[Tensor, Tensor]:
+    """Means and deviations [T, F] of the frames up to each one."""
     before = PRIOR_FRAMES * torch.tensor([*prior.mean, *prior.mean_square], dtype=torch.float64)
     sums = torch.cat([before.unsqueeze(0), _with_squares(frames)]).cumsum(0)[1:]
     counts = PRIOR_FRAMES + torch.arange(1, len(frames) + 1, dtype=torch.float64)
     mean, square = (sums / counts.unsqueeze(1)).chunk(2, dim=1)
-    deviation = (square - mean * mean).clamp_min(0.0).sqrt().clamp_min(MIN_DEVIATION)
-    return ((frames.double() - mean) / deviation).float()
+    return mean, (square - mean * mean).clamp_min(0.0).sqrt().clamp_min(MIN_DEVIATION)
 
 
 def _with_squares(frames: Tensor) -> Tensor:

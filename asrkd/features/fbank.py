@@ -7,6 +7,7 @@ rate is resampled first, so that n is then ceil(n · rate of the features / rate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig, Recording, SupervisionSegment
 from lhotse.augmentation import Speed
+from torch import Tensor
 from tqdm import tqdm
 
 from asrkd.data.audio import AudioError, read_samples
@@ -34,11 +36,12 @@ from asrkd.workflow.task import in_order, one_thread
 MS_PER_SEC = 1000.0
 SHARD_UTTERANCES = 16
 PRIOR_UTTERANCES = 300
+MIN_POWER = 1e-20  # of silence, whose logarithm would be none
 
 
 @dataclass(frozen=True)
-class _Extraction:
-    """One utterance at one speed."""
+class Extraction:
+    """One utterance at one speed: what features are made of."""
 
     utt_id: str
     speaker: str
@@ -66,23 +69,25 @@ def compute_features(
     Raises:
         InputError: by utt_id, for audio that cannot be read or resampled, and for features that are not finite.
     """
-    extractions = _extractions(split, options)
+    utterances = extractions(split, options)
     described = {
         "options": options,
         "lhotse": lhotse.__version__,
-        "utterances": [_describe(one, options.sampling_rate) for one in extractions],
+        "utterances": [describe(one, options.sampling_rate) for one in utterances],
         **({} if prior is None else {"prior": prior}),
     }
     metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
     return FrameStore.resume_write(
         out_dir,
-        lambda num_done: _normalised_from(extractions, num_done, options, executor, prior),
+        lambda num_done: by_speaker(
+            utterances, num_done, ExtractTask(options), executor, lambda feats: normalise(feats, options.cmvn, prior)
+        ),
         metadata,
         fingerprint(described),
     )
 
 
-def _describe(one: _Extraction, sampling_rate: int) -> list[Any]:
+def describe(one: Extraction, sampling_rate: int) -> list[Any]:
     """What decides an utterance's features, its samples apart."""
     described = [one.utt_id, one.speaker, one.text, one.recording.num_samples]
     rate = one.recording.sampling_rate
@@ -110,10 +115,11 @@ def speed_id(name: str, speed_factor: float) -> str:
     return name if speed_factor == 1.0 else f"sp{speed_factor:g}-{name}"
 
 
-def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extraction]:
+def extractions(split: CorpusSplit, options: FeatureOptions) -> list[Extraction]:
+    """The utterances of a split at every speed, one speaker after the other. InputError, by utt_id, as they are bad."""
     recordings = {recording.id: recording for recording in split.recordings}
 
-    def extraction(supervision: SupervisionSegment, speed_factor: float) -> _Extraction:
+    def extraction(supervision: SupervisionSegment, speed_factor: float) -> Extraction:
         if supervision.recording_id not in recordings:
             raise InputError(f"{supervision.id}: expected audio for its transcript, found none")
         recording = recordings[supervision.recording_id]
@@ -122,7 +128,7 @@ def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extractio
                 f"{supervision.id}: expected a sampling rate that can be resampled to {options.sampling_rate} Hz, "
                 f"found {recording.sampling_rate} Hz"
             )
-        return _Extraction(
+        return Extraction(
             utt_id=speed_id(supervision.id, speed_factor),
             speaker=speed_id(str(supervision.speaker), speed_factor),
             text=supervision.text or "",
@@ -135,40 +141,46 @@ def _extractions(split: CorpusSplit, options: FeatureOptions) -> list[_Extractio
 
 
 @dataclass(frozen=True)
-class _ExtractTask:
-    """Log-mel energies of shards of utterances. One utterance takes milliseconds, too few for a message of its own."""
+class ExtractTask:
+    """An array of each utterance, of shards of them: one takes milliseconds, too few for a message of its own."""
 
     options: FeatureOptions
+    with_level: bool = False
+    """Whether frames [T, F + 1] have the log of the mean square of the samples as their last value."""
 
-    def open(self) -> Callable[[Sequence[_Extraction]], list[np.ndarray]]:
+    def open(self) -> Callable[[Sequence[Extraction]], list[np.ndarray]]:
         fbank = make_fbank(self.options)
-        return lambda shard: [_extract(one, fbank) for one in shard]
+        extract = log_mel_and_level if self.with_level else log_mel
+        return lambda shard: [extract(one, fbank) for one in shard]
 
 
-def _normalised_from(
-    extractions: list[_Extraction],
+def by_speaker(
+    utterances: list[Extraction],
     num_done: int,
-    options: FeatureOptions,
+    task: ExtractTask,
     executor: Executor,
-    prior: Moments | None,
+    convert: Callable[[list[Tensor]], list[Tensor]],
 ) -> Iterator[Utterance]:
-    """The utterances from number `num_done` on. All of that utterance's speaker are extracted, to normalise over."""
+    """The utterances from number `num_done` on, converted speaker by speaker. One speaker's are in memory at a time.
+
+    All of the first utterance's speaker are extracted, to convert them together.
+    """
     first = num_done
-    while 0 < first < len(extractions) and extractions[first].speaker == extractions[first - 1].speaker:
+    while 0 < first < len(utterances) and utterances[first].speaker == utterances[first - 1].speaker:
         first -= 1
-    pairs = zip(extractions[first:], _extracted(extractions[first:], options, executor), strict=True)
-    progress = tqdm(pairs, initial=first, total=len(extractions), desc="features", unit="utt")
-    return islice(_normalised(progress, options, prior), num_done - first, None)
+    pairs = zip(utterances[first:], _extracted(utterances[first:], task, executor), strict=True)
+    progress = tqdm(pairs, initial=first, total=len(utterances), desc="features", unit="utt")
+    return islice(_converted(progress, convert), num_done - first, None)
 
 
-def _normalised(
-    pairs: Iterable[tuple[_Extraction, np.ndarray]], options: FeatureOptions, prior: Moments | None
+def _converted(
+    pairs: Iterable[tuple[Extraction, np.ndarray]], convert: Callable[[list[Tensor]], list[Tensor]]
 ) -> Iterator[Utterance]:
-    """Utterances, all of one speaker after the other. One speaker's frames are in memory at a time."""
+    """Utterances, all of one speaker after the other."""
     for _, of_speaker in groupby(pairs, key=lambda pair: pair[0].speaker):
         group = list(of_speaker)
         with one_thread():
-            feats = normalise([torch.from_numpy(frames) for _, frames in group], options.cmvn, prior)
+            feats = convert([torch.from_numpy(frames) for _, frames in group])
         for (one, _), frames in zip(group, feats, strict=True):
             yield one.utt_id, one.speaker, one.text, frames
 
@@ -178,31 +190,54 @@ def measure_prior(split: CorpusSplit, options: FeatureOptions, executor: Executo
 
     InputError, by utt_id, for audio that cannot be read, and for a split without a frame.
     """
-    utterances = _extractions(split, replace(options, speed_factors=(1.0,)))
-    chosen = utterances[:: max(len(utterances) // PRIOR_UTTERANCES, 1)]
     try:
-        return Moments.of(torch.from_numpy(frames) for frames in _extracted(chosen, options, executor))
+        return Moments.of(sample_energies(split, options, PRIOR_UTTERANCES, executor))
     except ValueError as error:
         raise InputError(f"training speech: {error}") from None
 
 
-def _extracted(todo: list[_Extraction], options: FeatureOptions, executor: Executor) -> Iterator[np.ndarray]:
-    """Log-mel energies [T, F] of each utterance, in order."""
+def sample_energies(
+    split: CorpusSplit, options: FeatureOptions, number: int, executor: Executor = SERIAL
+) -> Iterator[Tensor]:
+    """Log-mel energies [T, F] of about so many utterances from all over the split, at the speed they were recorded."""
+    utterances = extractions(split, replace(options, speed_factors=(1.0,)))
+    chosen = utterances[:: max(len(utterances) // number, 1)]
+    return map(torch.from_numpy, _extracted(chosen, ExtractTask(options), executor))
+
+
+def _extracted(todo: list[Extraction], task: ExtractTask, executor: Executor) -> Iterator[np.ndarray]:
+    """The array of each utterance, in order."""
     shards = [todo[n : n + SHARD_UTTERANCES] for n in range(0, len(todo), SHARD_UTTERANCES)]
-    return chain.from_iterable(in_order(executor.map(_ExtractTask(options), shards)))
+    return chain.from_iterable(in_order(executor.map(task, shards)))
 
 
-def _extract(one: _Extraction, fbank: Fbank) -> np.ndarray:
-    """Log-mel energies [T, F] of one utterance."""
+def log_mel(one: Extraction, fbank: Fbank) -> np.ndarray:
+    """Log-mel energies [T, F] of one utterance. InputError, by utt_id, if they are not finite."""
+    return _energies(one, _samples(one, fbank.config.sampling_rate), fbank)
+
+
+def log_mel_and_level(one: Extraction, fbank: Fbank) -> np.ndarray:
+    """The same, and the log of the mean square of the samples about their mean in every frame, [T, F + 1]."""
+    samples = _samples(one, fbank.config.sampling_rate)
+    energies = _energies(one, samples, fbank)
+    level = math.log(max(float(samples.var(dtype=np.float64)), MIN_POWER))
+    return np.concatenate([energies, np.full((len(energies), 1), level, energies.dtype)], axis=1)
+
+
+def _samples(one: Extraction, sampling_rate: int) -> np.ndarray:
+    """Samples [channels, num_samples] of one utterance at the features' rate, and at its speed."""
     try:
         samples = read_samples(one.recording)
     except AudioError as error:
         raise InputError(f"{one.utt_id}: {error}") from None
-    sampling_rate = fbank.config.sampling_rate
     samples = resample(samples, one.recording.sampling_rate, sampling_rate)
     if one.speed_factor != 1.0:
         samples = Speed(one.speed_factor)(samples, sampling_rate)
-    feats: np.ndarray = fbank.extract(samples, sampling_rate)
+    return np.asarray(samples)
+
+
+def _energies(one: Extraction, samples: np.ndarray, fbank: Fbank) -> np.ndarray:
+    feats: np.ndarray = fbank.extract(samples, fbank.config.sampling_rate)
     # Here, because one bad utterance would spoil all of its speaker's when they are normalised.
     if not np.isfinite(feats).all():
         raise InputError(f"{one.utt_id}: expected finite features, found NaN or infinity")

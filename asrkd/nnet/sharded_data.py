@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.nnet.augment import Augmentation
 from asrkd.nnet.evaluate import device_of
 from asrkd.nnet.inputs import InputSource, Objective
-from asrkd.nnet.mixing import ExtraExamples, Mixture
+from asrkd.nnet.mixing import Mixture
 from asrkd.nnet.options import TrainOptions
 from asrkd.nnet.rng import SHARDS, epoch_generator
 from asrkd.nnet.training_data import TrainingData
@@ -56,13 +57,15 @@ class Shard:
     ids: Tensor
     mixture: Mixture | None = None
     """Which of the ids an epoch has; None: all of them."""
+    augment: Augmentation | None = None
+    """Random distortions of the inputs, if there are any."""
 
     @classmethod
-    def create(
-        cls, inputs: InputSource, objective: Objective, ids: Tensor, extra: ExtraExamples | None, folder: Path | None
-    ) -> Shard:
-        """The examples ids [n], of which some are extra ones."""
-        return cls(inputs, objective, ids, None if extra is None else Mixture.of(ids, extra, folder))
+    def create(cls, data: TrainingData, inputs: InputSource) -> Shard:
+        """All examples, some of which may be extra ones, with `inputs` in their place."""
+        mixture = None if data.extra is None else Mixture.of(data.frame_ids, data.extra, data.folder)
+        augment = None if data.augment is None else data.augment.to(device_of(inputs))
+        return cls(inputs, data.objective, data.frame_ids, mixture, augment)
 
     def epoch_ids(self, epoch: int) -> Tensor:
         """The ids that an epoch trains on."""
@@ -96,7 +99,7 @@ class ShardedData:
         are stored in the training's precision, so that autocast need not convert every batch. InputError if shards
         are asked for and the inputs or the number of processes do not allow them.
         """
-        inputs, objective, extra = data.inputs, data.objective, data.extra
+        inputs, extra = data.inputs, data.extra
         shardable = inputs if isinstance(inputs, ShardableInputs) else None
         if options.shard_frames is not None and (shardable is None or ranks.size > 1):
             raise InputError(
@@ -104,20 +107,25 @@ class ShardedData:
                 "anyway)"
             )
         if shardable is None or (device.type == "cpu" and options.shard_frames is None):
-            return cls._whole(Shard.create(inputs, objective, data.frame_ids, extra, data.folder), device)
+            return cls._whole(Shard.create(data, inputs), device)
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         if ranks.size > 1:
-            on_device = shardable.to(device, dtype)
-            return cls._whole(Shard.create(on_device, objective, data.frame_ids, extra, data.folder), device)
+            return cls._whole(Shard.create(data, shardable.to(device, dtype)), device)
         parts = _partition(shardable, data, options)
+        augment = None if data.augment is None else data.augment.to(device)
 
         def mixture_of(ids: Tensor) -> Mixture | None:
             return None if extra is None else Mixture.of(ids, extra, data.folder).renumbered()
 
         def load(index: int) -> Shard:
             ids = parts[index]
-            inputs_of_shard = shardable.subset(ids, device, dtype)
-            return Shard(inputs_of_shard, objective.subset(ids, device), torch.arange(len(ids)), mixture_of(ids))
+            return Shard(
+                shardable.subset(ids, device, dtype),
+                data.objective.subset(ids, device),
+                torch.arange(len(ids)),
+                mixture_of(ids),
+                None if augment is None else augment.subset(ids).to(device),
+            )
 
         if len(parts) == 1:
             return cls._whole(load(0), device)

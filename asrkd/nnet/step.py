@@ -28,7 +28,7 @@ def run_step(state: TrainingState, shard: Shard, ids: Sequence[Tensor], rate: fl
 def _update(state: TrainingState, shard: Shard, ids: Sequence[Tensor]) -> Tensor:
     ranks = state.batch_shard.ranks
     batches = [
-        state.batch_shard.load(shard.inputs, batch, one.augmentation, state.augment).to(state.device)
+        state.batch_shard.load(shard.inputs, batch, one.augmentation, shard.augment).to(state.device)
         for batch, one in zip(ids, state.generators, strict=True)
     ]
     # Every weight is used once per step, so autocast need not cache its bfloat16 copy.

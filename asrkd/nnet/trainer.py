@@ -82,7 +82,8 @@ def train(
     bits, and at the end model.safetensors and history.json. A finished training is loaded and not run again.
     `precision_file` records the precision that "auto" chose (`resolve_precision`): trainings that share the file share
     the choice. `augment` distorts the inputs at random, never those of the development set. With `extra` an epoch has
-    the examples in front of these, and some of these, which may have no label.
+    the examples in front of these, and some of these, which may have no label. Reverberation reads `augment.history`
+    frames more in front of each window of `inputs` than the model and the development set.
 
     Under torchrun every process makes the same call. It may load only some of the inputs, and computes its part of
     each batch; the main process writes. A checkpoint can be resumed by another number of processes.
@@ -93,7 +94,7 @@ def train(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     data = TrainingData.create(inputs, objective, frame_ids, dev, augment, out_dir, extra)
-    single = model if isinstance(model, (AcousticDnn, ModuleModel)) else ModuleModel.of(model, inputs.dim)
+    single = model if isinstance(model, (AcousticDnn, ModuleModel)) else ModuleModel.of(model, data.input_dim)
     return _train(_Training(single, (options.seed,), data, options, out_dir, description, precision_file))
 
 
@@ -195,7 +196,6 @@ def _build_state(training: _Training, ranks: ProcessGroup, device: torch.device,
         generators=generators,
         batch_shard=batch_shard,
         cuda_graph=CudaGraphStep(step_generators, device) if use_cuda_graph else None,
-        augment=data.augment,
     )
 
 

@@ -72,11 +72,24 @@ class TrainingData:
         torch.arange(len(inputs), out=ids)
         return cls(inputs, objective, ids, dev, augment, folder, extra)
 
+    @property
+    def input_dim(self) -> int:
+        """Values of an input as the model reads it."""
+        return self.inputs.dim - self._history_dim
+
+    @property
+    def _history_dim(self) -> int:
+        """Values in front of a window that the augmentation alone reads."""
+        return 0 if self.augment is None else self.augment.history * self.augment.num_features
+
     def check(self, model: Model, options: TrainOptions) -> None:
         """InputError unless inputs, labels and frame ids fit the model, and the schedule has the data it needs."""
-        for name, source in (("training", self.inputs), ("development", None if self.dev is None else self.dev.inputs)):
-            if source is not None and source.dim != model.input_dim:
-                raise InputError(f"{name} inputs: expected {model.input_dim} values each, found {source.dim}")
+        sources = [("training", self.inputs, self._history_dim)]
+        if self.dev is not None:
+            sources.append(("development", self.dev.inputs, 0))
+        for name, source, history in sources:
+            if source.dim != model.input_dim + history:
+                raise InputError(f"{name} inputs: expected {model.input_dim + history} values each, found {source.dim}")
         if options.schedule == "newbob" and self.dev is None:
             raise InputError("train.schedule: newbob expected development data, found none")
         self._check_frame_ids()
@@ -108,6 +121,8 @@ class TrainingData:
                 f"augment: expected inputs of whole frames of {self.augment.num_features} features, "
                 f"found {self.inputs.dim} values"
             )
+        if self.augment.rooms is not None:
+            self.augment.rooms.require_fit(self.inputs.dim // self.augment.num_features)
         mixes_targets = isinstance(self.objective, BatchObjective) and self.objective.mixes_targets
         if self.augment.mixes and not mixes_targets:
             raise InputError(

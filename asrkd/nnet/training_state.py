@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from asrkd.nnet.augment import Augmentation
 from asrkd.nnet.cuda_graph import CudaGraphStep
 from asrkd.nnet.data_parallel import BatchShard
 from asrkd.nnet.options import TrainOptions
@@ -39,8 +38,6 @@ class TrainingState:
     batch_shard: BatchShard
     cuda_graph: CudaGraphStep | None
     """Replays the steps as a CUDA graph, where that is possible."""
-    augment: Augmentation | None = None
-    """Random distortions of the inputs, if there are any."""
 
     @property
     def evaluated_model(self) -> Model:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from asrkd.data.segments import COPY_FORMAT
 from asrkd.lang.text_rules import TextRules
-from asrkd.recipe import corpus as corpora
 from asrkd.recipe import (
+    augment_steps,
     features,
     labels,
     lang,
     loss_checks,
     transfer_steps,
 )
+from asrkd.recipe import corpus as corpora
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER
 from asrkd.recipe.options import SpeechOptions, corpus_options
@@ -71,7 +72,7 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 resumable=True,
             )
         )
-    return steps
+    return [*steps, *augment_steps.recordings_steps(options)]
 
 
 def splits_with_features(options: SpeechOptions) -> tuple[str, ...]:

@@ -111,6 +111,25 @@ class RunFolders:
         """The same of the transfer set's frames."""
         return self.exp_dir / "lattices" / TRANSFER / STORE_FOLDER
 
+    def speech_statistics(self, split: str) -> Path:
+        """How the features of a split's utterances were normalised, and how loud their audio is."""
+        return self.exp_dir / "augment" / "speech" / split / STORE_FOLDER
+
+    @property
+    def noise(self) -> Path:
+        """Frames of the noise that students' inputs get."""
+        return self.exp_dir / "augment" / "noise" / STORE_FOLDER
+
+    @property
+    def impulse_responses(self) -> Path:
+        """Gains of the rooms that students' inputs sound in."""
+        return self.exp_dir / "augment" / "reverb" / STORE_FOLDER
+
+    @property
+    def augment_segments(self) -> Path:
+        """Copies of parts of recordings of noise and rooms, one file each."""
+        return self.exp_dir / "augment" / "segments"
+
     @property
     def graph(self) -> Path:
         """Decoding graph, and the grammars that rescore."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.recipe import (
+    augment_steps,
     choice,
     external_teacher,
     lattice_targets,
@@ -93,7 +94,12 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
             **({"transfer": options.transfer.share} if student.uses_transfer else {}),
             **network_options(options, training),
         },
-        (*TRAINING_DATA, *_teaching_inputs(student, options), *([student.choice] if student.choice else ())),
+        (
+            *TRAINING_DATA,
+            *_teaching_inputs(student, options),
+            *augment_steps.student_inputs(student.augment, student.uses_transfer),
+            *([student.choice] if student.choice else ()),
+        ),
         content=networks.model_content,
         resumable=True,
         trains=True,

@@ -19,18 +19,17 @@ from asrkd.distil.online import OnlineTargets
 from asrkd.distil.store import EnsemblePosteriors, PosteriorStore, Span, StoredTargets, write_store
 from asrkd.distil.store_report import store_report
 from asrkd.errors import InputError
-from asrkd.features.options import FeatureOptions
 from asrkd.features.splicing import SplicedFrames
 from asrkd.features.store import FrameStore
 from asrkd.files import safetensors_fingerprint, write_json
 from asrkd.hmm.tree import SenoneTree
-from asrkd.nnet import Augmentation, AugmentOptions, DevSet, ExtraExamples, HardTargets, Objective, train
-from asrkd.nnet.augment import MelAxis
+from asrkd.nnet import Augmentation, DevSet, ExtraExamples, HardTargets, Objective, train
 from asrkd.nnet.devices import resolve_device
 from asrkd.nnet.ensembles import Ensemble, load_ensemble
 from asrkd.nnet.layers import ModelShape
 from asrkd.nnet.model_options import ModelOptions
 from asrkd.nnet.models import build_model
+from asrkd.recipe.augmentation import augmentation, history_frames
 from asrkd.recipe.choice import resolve
 from asrkd.recipe.excluded import excluded_utterances
 from asrkd.recipe.folders import STORE_FOLDER, TRANSFER, TREE_FILE, RunFolders
@@ -194,7 +193,8 @@ def train_teacher(member: int, options: SpeechOptions, out_dir: Path) -> None:
 def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> None:
     """Stage 8: one student, on hard labels or on the ensemble's posteriors."""
     student = resolve(student, options)
-    frames, dev = _train_and_dev(options, student.uses_transfer)
+    folders = RunFolders(options.exp_dir)
+    frames, dev = _train_and_dev(options, student.uses_transfer, history_frames(student.augment, folders))
     objective: Objective = HardTargets(frames.labels)
     frame_ids = None
     if student.distil is not None:
@@ -202,16 +202,8 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
         frame_ids = _frames_with_targets(objective) if options.transfer.targets == "lattice" else None
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
-    augment = augmentation(student.augment, options.features)
+    augment = augmentation(student.augment, options.features, frames.inputs.store, folders)
     _train_model(frames, dev, student.model, objective, seed, as_student, out_dir, student.name, augment, frame_ids)
-
-
-def augmentation(augment: AugmentOptions, features: FeatureOptions) -> Augmentation | None:
-    """The distortions of windows of these features; None where there are none."""
-    if not augment.changes_inputs:
-        return None
-    axis = MelAxis(features.num_mel_bins, features.low_freq_hz, features.high_freq_hz, features.sampling_rate)
-    return Augmentation(augment, features.num_mel_bins, axis)
 
 
 def _distillation(distil: DistilOptions, frames: LabelledFrames, options: SpeechOptions) -> Distillation:
@@ -336,8 +328,12 @@ def open_ensemble(members: Sequence[Path]) -> Ensemble:
     return load_ensemble([member / MODEL_FILE for member in members])
 
 
-def _train_and_dev(options: SpeechOptions, uses_transfer: bool = False) -> tuple[LabelledFrames, LabelledFrames]:
-    train = LabelledFrames.open_with_transfer(options) if uses_transfer else LabelledFrames.open_to_learn(options)
+def _train_and_dev(
+    options: SpeechOptions, uses_transfer: bool = False, history: int = 0
+) -> tuple[LabelledFrames, LabelledFrames]:
+    """What is trained on, with so many more frames in front of each window, and the development speakers."""
+    wide = replace(options, context=replace(options.context, left=options.context.left + history))
+    train = LabelledFrames.open_with_transfer(wide) if uses_transfer else LabelledFrames.open_to_learn(wide)
     return train, LabelledFrames.open("dev", options)
 
 
@@ -353,7 +349,7 @@ def _train_model(
     augment: Augmentation | None = None,
     frame_ids: Tensor | None = None,
 ) -> None:
-    model = build_model(ModelShape(frames.inputs.dim, frames.num_pdfs, shape, frames.store.num_features), seed)
+    model = build_model(ModelShape(dev.inputs.dim, frames.num_pdfs, shape, frames.store.num_features), seed)
     train_options = replace(options.train, seed=seed, device=options.device)
     result = train(
         model,

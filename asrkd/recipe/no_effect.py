@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from asrkd.nnet.augment_options import SOURCES, STRENGTHS
 from asrkd.nnet.devices import is_cpu
 from asrkd.options import NoEffect
 
@@ -52,11 +53,9 @@ def _has_filters(kinds: Sequence[str]) -> bool:
 
 def of_augmentation(section: str) -> tuple[NoEffect, ...]:
     """The rules for the AugmentOptions of a section, such as `students.augment`."""
-    ranges = {
-        "warp": ("warp-range",),
-        "mask": ("mask-features", "mask-frames"),
-        "gain": ("gain-range", "tilt-range"),
-    }
+    decided: dict[str, tuple[str, ...]] = dict(STRENGTHS)
+    for name, source in SOURCES.items():
+        decided[name] = (source, *decided.get(name, ()))
 
     def fraction(options: Any, name: str) -> float:
         for part in (*section.split("."), name):
@@ -65,11 +64,11 @@ def of_augmentation(section: str) -> tuple[NoEffect, ...]:
 
     return tuple(
         NoEffect(
-            tuple(f"--{section}.{one}" for one in names),
+            tuple(f"--{section}.{one.replace('_', '-')}" for one in names),
             partial(lambda name, options: fraction(options, name) == 0.0, name),
             f"with --{section}.{name}=0, which distorts nothing: give --{section}.{name}=0.5",
         )
-        for name, names in ranges.items()
+        for name, names in decided.items()
     )
 
 

@@ -21,6 +21,7 @@ from asrkd.graph.options import GraphOptions
 from asrkd.hmm.tree import TreeOptions
 from asrkd.lang.options import LangOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
+from asrkd.nnet.augment_options import SOURCES
 from asrkd.nnet.model_options import ModelOptions
 from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
 from asrkd.recipe.folders import fold_name
@@ -144,6 +145,11 @@ class StudentsOptions:
             raise InputError(f"--students.weight-decay: expected at least 0, found {self.weight_decay}")
         if self.beta2 is not None and not 0 <= self.beta2 < 1:
             raise InputError(f"--students.beta2: expected a value in [0, 1), found {self.beta2}")
+        for name, source in SOURCES.items():
+            if getattr(self.augment, name) and getattr(self.augment, source) is None:
+                raise InputError(
+                    f"--students.augment.{name}: expected --students.augment.{name}-from with it, found none"
+                )
         for name in ("sweep_dropouts", "baseline_dropouts"):
             for value in getattr(self, name):
                 if not 0 <= value < 1:

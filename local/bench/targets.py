@@ -21,10 +21,10 @@ from asrkd.distil.store import PosteriorStore
 from asrkd.errors import InputError
 from asrkd.nnet import AugmentOptions, HardTargets, Objective, train
 from asrkd.nnet.dnn import AcousticDnn
+from asrkd.recipe.augmentation import augmentation
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.networks import (
     LabelledFrames,
-    augmentation,
     open_ensemble,
     teacher_folders,
 )
@@ -66,7 +66,7 @@ def measure(options: Options) -> Table:
 
     def step_ms(objective: Objective, augment: AugmentOptions) -> float:
         model = AcousticDnn(frames.inputs.dim, frames.num_pdfs, chosen.student)
-        distortions = augmentation(augment, chosen.features)
+        distortions = augmentation(augment, chosen.features, frames.store, RunFolders(exp))
         with tempfile.TemporaryDirectory() as folder:
             result = train(model, frames.inputs, objective, schedule, Path(folder), frame_ids=ids, augment=distortions)
         steps = max(1, len(ids) // schedule.batch_size)

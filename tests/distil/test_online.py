@@ -19,6 +19,7 @@ from asrkd.distil.loss import DenseTargets, Distillation, DistilOptions, InputTa
 from asrkd.distil.online import OnlineTargets
 from asrkd.errors import InputError
 from asrkd.nnet import Augmentation, AugmentOptions, TrainOptions, train, train_stacked
+from asrkd.nnet.acoustics import Gaussian, Noise, Reverberation, SpeechStatistics
 from asrkd.nnet.augment import MelAxis
 from asrkd.nnet.dnn import AcousticDnn
 from asrkd.nnet.inputs import ArrayInputs, Batch, BatchObjective
@@ -194,10 +195,19 @@ WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equ
 
 
 def test_a_step_does_not_wait_for_a_gpu_and_draws_from_its_generator_alone() -> None:
-    every = AugmentOptions(mix=0.5, warp=0.5, mask=0.5, mask_features=2, mask_frames=1, gain=0.5)
-    augment = Augmentation(every, DIM, MelAxis(DIM, 20.0, -400.0, 16000))
+    every = AugmentOptions(mix=0.5, warp=0.5, reverb=0.5, noise=0.5, mask=0.5, mask_features=2, mask_frames=1, gain=0.5)
+    row = torch.ones(1, DIM)
+    augment = Augmentation(
+        every,
+        DIM,
+        MelAxis(DIM, 20.0, -400.0, 16000),
+        speech=SpeechStatistics(Gaussian(row, row), row[0, :1], torch.tensor([0])),
+        noise=Noise.of([row]),
+        reverberation=Reverberation(torch.ones(1, 2, DIM), row, row),
+    )
     objective = Distillation(LABELS, OnlineTargets(make_ensemble()), DistilOptions(alpha=0.5, targets="online"))
-    model, x = student(torch.float32), make_inputs().batch(IDS)
+    model = student(torch.float32)
+    x = make_inputs().batch(IDS).repeat(1, 2)  # the frame before, and the frame
     generator = torch.Generator().manual_seed(0)
     before = torch.get_rng_state()
     with Operations() as operations:

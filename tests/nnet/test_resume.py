@@ -63,7 +63,7 @@ def outcome(out_dir: Path) -> tuple[dict[str, bytes], list[dict[str, float]]]:
     return weights, [{key: epoch[key] for key in NOT_TIMING} for epoch in history]
 
 
-@pytest.fixture(scope="module", params=["sgd", "adamw", "online"])
+@pytest.fixture(scope="module", params=["sgd", "adamw", "online", "rooms"])
 def uninterrupted(request, trainings, tmp_path_factory):
     out_dir = tmp_path_factory.mktemp(request.param)
     assert trainings.run(out_dir, request.param) == 0

@@ -219,6 +219,7 @@ RUNTIME_OPTIONS = {
 SET_BY_RUN = {"train.device", "train.seed"}
 PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
 PATHS |= {"transfer.recordings", "transfer.transcripts", "transfer.confidences"}
+PATHS |= {"students.augment.noise_from", "students.augment.reverb_from"}
 CONFIDENCES: dict[str, object] = {
     "transfer.recordings": "{tmp}/speech",
     "transfer.transcripts": "{tmp}/file",
@@ -226,6 +227,8 @@ CONFIDENCES: dict[str, object] = {
     "transfer.min_confidence": 0.5,
 }
 LATTICE = {"transfer.targets": "lattice"}
+NOISE = {"students.augment.noise": 0.5, "students.augment.noise_from": "{tmp}/noise"}
+REVERB = {"students.augment.reverb": 0.5, "students.augment.reverb_from": "{tmp}/noise"}
 # Values for options that no rule below changes, and what else such a value needs.
 OTHER_VALUES: dict[str, dict[str, object]] = {
     "stop_stage": {"stop_stage": 3},
@@ -270,6 +273,12 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.augment.mask_frames": {"students.augment.mask": 0.5, "students.augment.mask_frames": 3},
     "students.augment.gain_range": {"students.augment.gain": 0.5, "students.augment.gain_range": 0.2},
     "students.augment.tilt_range": {"students.augment.gain": 0.5, "students.augment.tilt_range": 0.2},
+    "students.augment.noise": {**NOISE, "students.augment.noise": 0.25},
+    "students.augment.noise_from": {**NOISE, "students.augment.noise_from": "{tmp}/speech"},
+    "students.augment.noise_min_snr_db": {**NOISE, "students.augment.noise_min_snr_db": 3.0},
+    "students.augment.noise_max_snr_db": {**NOISE, "students.augment.noise_max_snr_db": 30.0},
+    "students.augment.reverb": {**REVERB, "students.augment.reverb": 0.25},
+    "students.augment.reverb_from": {**REVERB, "students.augment.reverb_from": "{tmp}/speech"},
     "transfer.recordings": {"transfer.recordings": "{tmp}/speech"},
     "transfer.transcripts": {"transfer.recordings": "{tmp}/speech", "transfer.transcripts": "{tmp}/file"},
     "transfer.confidences": CONFIDENCES,
@@ -329,8 +338,10 @@ def with_values(options: Any, values: Mapping[str, Any]) -> Any:
     return replace(options, **top, **parts)
 
 
-def changed(options: SpeechOptions, path: str, hint: Any, value: Any, folder: Path) -> SpeechOptions:
-    values = OTHER_VALUES.get(path) or {path: changed_value(hint, value)}
+def changed(
+    options: SpeechOptions, path: str, hint: Any, value: Any, folder: Path, given: Mapping[str, object] | None = None
+) -> SpeechOptions:
+    values = given or OTHER_VALUES.get(path) or {path: changed_value(hint, value)}
     filled = {name: one.format(tmp=folder) if isinstance(one, str) else one for name, one in values.items()}
     return with_values(options, {name: Path(str(one)) if name in PATHS else one for name, one in filled.items()})
 
@@ -344,6 +355,9 @@ def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOpti
         return changed(options, "transfer.confidences", None, None, folder)
     if LATTICE.items() < OTHER_VALUES.get(path, {}).items():
         return with_values(options, LATTICE)  # type: ignore[no-any-return]
+    for distortion in (NOISE, REVERB):
+        if distortion.keys() <= OTHER_VALUES.get(path, {}).keys():
+            return changed(options, path, None, None, folder, distortion)
     section, _, name = path.rpartition(".")
     if name == "filters":
         return with_values(options, {f"{section}.kind": "cnn"})  # type: ignore[no-any-return]
@@ -365,6 +379,8 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     (folder / "other").mkdir()
     (folder / "speech").mkdir()
     (folder / "speech" / "a.wav").write_bytes(b"")
+    (folder / "noise").mkdir()
+    (folder / "noise" / "b.wav").write_bytes(b"")
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
     monkeypatch.setattr("asrkd.recipe.network_steps.PosteriorStore.open", lambda path: imported)

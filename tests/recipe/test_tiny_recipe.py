@@ -9,7 +9,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny_recipe import LM_SCALE, ROOT, TinyRecipe
 
@@ -259,11 +261,28 @@ def test_whole_recipe(tiny: TinyRecipe, finished: Path) -> None:
     assert f"recipes/{tiny.name}/run.sh" in (finished / "report" / "RESULTS.md").read_text()[:400]
 
 
+def noise_and_rooms(folder: Path) -> list[str]:
+    """Options of recordings of noise, one in 21 of which is silent, and of an impulse response."""
+    rng = np.random.default_rng(0)
+    for name in ("noise", "rooms"):
+        (folder / name).mkdir()
+    for number in range(20):
+        soundfile.write(folder / "noise" / f"n{number}.wav", 0.1 * rng.normal(size=8000 + 400 * number), 16000)
+    soundfile.write(folder / "noise" / "silent.wav", np.zeros(8000), 16000)
+    response = 0.1 * rng.normal(size=3000) * np.exp(-np.arange(3000) / 500)
+    response[0] = 0.9
+    soundfile.write(folder / "rooms" / "room.wav", response, 16000)
+    noise = ["--students.augment.noise=0.4", f"--students.augment.noise-from={folder / 'noise'}"]
+    rooms = ["--students.augment.reverb=0.3", f"--students.augment.reverb-from={folder / 'rooms'}"]
+    return [*noise, "--students.augment.noise-max-snr-db=15", *rooms]
+
+
 @pytest.mark.slow
 def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finished: Path, tmp_path: Path) -> None:
     """At a temperature that no store has, on distorted inputs; teachers and baselines stay as they are."""
     exp = Path(shutil.copytree(finished, tmp_path / "exp"))
     distorted = ["--students.augment.mix=0.5", "--students.augment.warp=0.5", "--students.augment.mask=0.3"]
+    distorted += noise_and_rooms(tmp_path)
     online = ("--distil.targets=online", "--distil.temperature=3", "--students.choose=configured")
     done = tiny.run(exp, *online, *distorted)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -276,6 +295,11 @@ def test_a_run_with_online_targets_stores_no_posteriors(tiny: TinyRecipe, finish
     described = results["systems"]["distilled"]["description"]
     assert "T=3" in described and "online targets" in described and "mix 0.5" in described
     assert "mix 0.5" in results["systems"]["baseline_augmented"]["description"]
+    for system in ("baseline_augmented", "distilled"):
+        described = results["systems"][system]["description"]
+        assert "noise 0.4" in described and "noise_max_snr_db 15" in described and "reverb 0.3" in described
+    rows = read_json(exp / "augment" / "noise" / "rejected.json")
+    assert [row["utt_id"] for row in rows] == ["silent"] and "rejected silent" in done.stdout
     assert {row["b"] for row in results["comparisons"] if row["a"] == "distilled"} >= {"baseline_augmented"}
     assert "distilled" in (exp / "report" / "report.html").read_text()
 
