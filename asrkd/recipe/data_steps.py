@@ -55,7 +55,7 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 content=corpora.manifests_content,
             )
         )
-    if options.transfer.recordings is not None:
+    if options.transfer.has_speech:
         steps.append(transfer_steps.manifests_step(options))
     if features.prior_steps(options.features):
         decides = {"features": features.split_features("test", options.features)}
@@ -75,7 +75,7 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 
 
 def splits_with_features(options: SpeechOptions) -> tuple[str, ...]:
-    return SPLITS if options.transfer.recordings is None else (*SPLITS, TRANSFER)
+    return (*SPLITS, TRANSFER) if options.transfer.has_speech else SPLITS
 
 
 def lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
@@ -160,7 +160,7 @@ def label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                 resumable=True,
             )
         )
-    if options.transfer.recordings is not None and options.transfer.transcripts is not None:
+    if options.transfer.has_speech and options.transfer.transcripts is not None:
         steps.append(transfer_steps.labels_step(corpus, options, lexicon_options(corpus, options)))
     for split in SPLITS:
         steps.append(

@@ -9,6 +9,7 @@ from asrkd.distil.store import FORMAT, PosteriorStore
 from asrkd.recipe import (
     choice,
     external_teacher,
+    fit,
     lattice_targets,
     networks,
     students,
@@ -60,7 +61,7 @@ def teaching_steps(options: SpeechOptions) -> list[Step]:
             networks_only=options.executor == "processes",  # a cluster's workers have this environment
         )
     )
-    if options.transfer.recordings is not None:
+    if options.transfer.has_speech:
         steps.append(transfer_steps.posteriors_step(options))
     return steps
 
@@ -76,6 +77,7 @@ def student_steps(options: SpeechOptions) -> list[Step]:
             for student in chosen
             if not student.is_sweep
         ),
+        *(_fit_step(student, options) for student in fit.measured_students(options)),
     ]
 
 
@@ -91,6 +93,7 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
             "distil": _distil_options(student, options),
             **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
             **({"transfer": options.transfer.share} if student.uses_transfer else {}),
+            **_subset_options(student, options),
             **network_options(options, training),
         },
         (*TRAINING_DATA, *_teaching_inputs(student, options), *([student.choice] if student.choice else ())),
@@ -99,6 +102,24 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
         trains=True,
         networks_only=True,
         torchrun=True,
+    )
+
+
+def _subset_options(student: students.Student, options: SpeechOptions) -> dict[str, Any]:
+    """What decides the utterances of a student that does not learn from all of them."""
+    chosen = options.students
+    return {"subset": [chosen.subset, chosen.subset_seed]} if student.speech == "subset" else {}
+
+
+def _fit_step(student: students.Student, options: SpeechOptions) -> Step:
+    """Figures of a student on the frames that it has learned from."""
+    return Step(
+        8,
+        fit.fit_step(student),
+        partial(fit.measure_fit, student, options),
+        {"context": options.context, **_subset_options(student, options)},
+        ("features/train", "tree", "losses/train", student.step),
+        networks_only=True,
     )
 
 

@@ -84,7 +84,7 @@ def make_transfer_manifests(options: SpeechOptions, out_dir: Path) -> None:
 
 def transfer_summary(options: SpeechOptions) -> dict[str, Any] | None:
     """Counts for results.json; None without a transfer set."""
-    if options.transfer.recordings is None:
+    if not options.transfer.has_speech:
         return None
     folders = RunFolders(options.exp_dir)
     manifests = folders.manifests(TRANSFER)

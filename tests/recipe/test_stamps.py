@@ -260,6 +260,9 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.epochs": {"students.epochs": 30},
     "students.weight_decay": {"students.weight_decay": 0.1},
     "students.beta2": {"students.beta2": 0.99},
+    "students.subset": {"students.subset": 0.1},
+    "students.subset_seed": {"students.subset": 0.1, "students.subset_seed": 1},
+    "students.subset_epochs": {"students.subset": 0.1, "students.subset_epochs": 9},
     "students.augment.mix": {"students.augment.mix": 0.5, "distil.targets": "online"},
     **{
         f"students.augment.{name}": {"students.augment.warp": 0.5, f"students.augment.{name}": 0.5}
@@ -340,6 +343,8 @@ def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOpti
     if path in ("transfer.share", "transfer.transcripts", "transfer.confidences"):
         files = {"transfer.transcripts": folder / "file"} if path == "transfer.confidences" else {}
         return with_values(options, {"transfer.recordings": folder / "speech", **files})  # type: ignore[no-any-return]
+    if path.startswith("students.subset_"):
+        return with_values(options, {"students.subset": 0.1})  # type: ignore[no-any-return]
     if path == "transfer.min_confidence":
         return changed(options, "transfer.confidences", None, None, folder)
     if LATTICE.items() < OTHER_VALUES.get(path, {}).items():
@@ -421,6 +426,25 @@ def test_an_option_re_makes_what_it_decides_and_nothing_else(
         assert "lang/lexicon" not in found
     if path == "students.seeds":
         assert "students/baseline_seed1" in found and "students/baseline" not in found
+
+
+def test_a_subset_adds_students_and_their_figures_and_re_makes_nothing(
+    dictionary: Path, options: SpeechOptions
+) -> None:
+    corpus = corpus_of(dictionary)
+    finish_all(corpus, options)
+    subset = with_values(options, {"students.subset": 0.1})
+    found = stale(corpus, subset)
+    added = {f"{kind}/subset_{targets}" for kind in ("students", "fit", "decode") for targets in ("hard", "soft")}
+    added |= {"decode/dev/subset_hard", "decode/dev/subset_soft", "fit/baseline", "fit/distilled"}
+    assert found == {*added, "score", "report"}
+    steps = {step.name: step for step in build_steps(corpus, subset, "run.sh")}
+    assert {"posteriors", "choice/distilled"} <= set(steps["students/subset_soft"].inputs)
+    assert "posteriors" not in steps["students/subset_hard"].inputs
+    finish_all(corpus, replace(subset, exp_dir=options.exp_dir / "subset"))
+    other_seed = with_values(subset, {"students.subset_seed": 1, "exp_dir": options.exp_dir / "subset"})
+    drawn = {name for name in added if "subset" in name}
+    assert stale(corpus, other_seed) == {*drawn, "score", "report"}
 
 
 ONLINE = {"distil.targets": "online"}
