@@ -107,6 +107,7 @@ def result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: li
     choices = [sweep.step for sweep in students.sweeps(options) if sweep.chooses]
     splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in splits_with_features(options)]
     measured = [fit.fit_step(student) for student in fit.measured_students(options)]
+    aligned = ["align"] if options.labels_from is None else []
     labelled = [*(f"labels/{split}" for split in HELD_OUT), *(f"losses/{split}" for split in SPLITS)]
     return [
         Step(
@@ -115,7 +116,7 @@ def result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: li
             partial(results.score, corpus, command, steps, options),
             {"config": results.config_sha(options), "command": command, "scoring": corpus.scoring.rules},
             (
-                *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", "align", "tree", *labelled, "posteriors"),
+                *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", *aligned, "tree", *labelled, "posteriors"),
                 *(
                     *models,
                     *swept,

@@ -272,6 +272,11 @@ class SpeechOptions:
             raise InputError(f"--ensemble.size: expected at least 1 teacher, found {self.ensemble.size}")
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
+        if self.labels_from is not None and self.lang.units == "subword":
+            raise InputError(
+                "--labels-from: expected --lang.units phones, because subword pieces are learned from a run's own "
+                "transcripts, found subword"
+            )
         require_set_by_run(self)
         _ = self.task_executor
         self._require_targets()

@@ -260,7 +260,7 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
     return {
         "sweep": sweep_rows(options),
         **tuning_results(exp_dir / "decode" / "tuning"),
-        "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
+        "alignment_rounds": _alignment_rounds(options),
         "store": posteriors["store"],
         "disagreement": posteriors.get("disagreement"),
         "corpus": {split: _count(folders, split, unit) for split in SPLITS},
@@ -277,6 +277,12 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
         "environment": provenance.versions(),
         "training_environment": other_environment(exp_dir, steps),
     }
+
+
+def _alignment_rounds(options: SpeechOptions) -> list[dict[str, Any]]:
+    """Log-likelihoods of the rounds of stages 4 and 5; with another run's aligner there is one round."""
+    stages = ["align", "tree"] if options.labels_from is None else ["tree"]
+    return [row for stage in stages for row in read_json(options.exp_dir / stage / ROUNDS_FILE)]
 
 
 def _losses(folders: RunFolders, key: str) -> list[dict[str, Any]]:

@@ -217,7 +217,7 @@ RUNTIME_OPTIONS = {
     *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress", "train.python"),
 }
 SET_BY_RUN = {"train.device", "train.seed"}
-PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
+PATHS = {"corpus_dir", "exp_dir", "posteriors_from", "labels_from"}
 PATHS |= {"transfer.recordings", "transfer.transcripts", "transfer.confidences"}
 CONFIDENCES: dict[str, object] = {
     "transfer.recordings": "{tmp}/speech",
@@ -236,6 +236,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "executor": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
     "scheduler": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
     "posteriors_from": {"posteriors_from": "{tmp}/store"},
+    "labels_from": {"labels_from": "{tmp}/run"},
     "lang.lexicon": {"lang.lexicon": "{tmp}/file"},
     "lang.arpa": {"lang.arpa": "{tmp}/file"},
     "lang.text": {"lang.text": "{tmp}/file"},
@@ -274,6 +275,8 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.augment.gain_range": {"students.augment.gain": 0.5, "students.augment.gain_range": 0.2},
     "students.augment.tilt_range": {"students.augment.gain": 0.5, "students.augment.tilt_range": 0.2},
     "transfer.recordings": {"transfer.recordings": "{tmp}/speech"},
+    "transfer.untranscribed": {"transfer.untranscribed": 0.75},
+    "transfer.untranscribed_seed": {"transfer.untranscribed": 0.75, "transfer.untranscribed_seed": 1},
     "transfer.transcripts": {"transfer.recordings": "{tmp}/speech", "transfer.transcripts": "{tmp}/file"},
     "transfer.confidences": CONFIDENCES,
     "transfer.min_confidence": {**CONFIDENCES, "transfer.min_confidence": 0.7},
@@ -345,6 +348,8 @@ def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOpti
         return with_values(options, {"transfer.recordings": folder / "speech", **files})  # type: ignore[no-any-return]
     if path.startswith("students.subset_"):
         return with_values(options, {"students.subset": 0.1})  # type: ignore[no-any-return]
+    if path == "transfer.untranscribed_seed":
+        return with_values(options, {"transfer.untranscribed": 0.75})  # type: ignore[no-any-return]
     if path == "transfer.min_confidence":
         return changed(options, "transfer.confidences", None, None, folder)
     if LATTICE.items() < OTHER_VALUES.get(path, {}).items():
@@ -373,6 +378,9 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
     monkeypatch.setattr("asrkd.recipe.network_steps.PosteriorStore.open", lambda path: imported)
+    other = Record("stamp", None, None, {}, 1.0, "", {})
+    monkeypatch.setattr("asrkd.recipe.labels_source.Record.read", lambda path: other)
+    monkeypatch.setattr("asrkd.recipe.labels_source.first_difference", lambda before, now: None)
     corpus = corpus_of(dictionary)
     before, after = (
         step_stamps(build_steps(corpus, one, "run.sh"))

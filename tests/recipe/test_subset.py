@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from asrkd.features.speeds import original_id, speed_id
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json
 from asrkd.nnet import AugmentOptions, TrainOptions
+from asrkd.options import added_later
 from asrkd.recipe.evaluate import runs, tuning_runs
 from asrkd.recipe.fit import measured_students
 from asrkd.recipe.options import SpeechOptions, StudentsOptions
@@ -91,10 +92,16 @@ def test_every_seed_has_them_and_they_do_not_choose_the_scales() -> None:
     assert measured_students(SpeechOptions()) == []
 
 
-def test_options_that_an_earlier_run_did_not_have_are_in_no_fingerprint_at_their_defaults() -> None:
-    """Of its results: as it was before the option. The value is that of the revision before."""
-    assert config_sha(SpeechOptions()) != config_sha(replace(SpeechOptions(), students=StudentsOptions(subset=0.1)))
-    assert config_sha(options_with()) != config_sha(options_with(subset_seed=1))
+@dataclass(frozen=True)
+class LaterOptions(SpeechOptions):
+    """Options of a later version."""
+
+    later: int = field(default=3, metadata=added_later())
+
+
+def test_an_option_that_earlier_runs_did_not_have_is_in_no_fingerprint_at_its_default() -> None:
+    assert config_sha(SpeechOptions()) == config_sha(LaterOptions()) != config_sha(LaterOptions(later=4))
+    assert config_sha(SpeechOptions()) != config_sha(options_with()) != config_sha(options_with(subset_seed=1))
 
 
 @pytest.mark.parametrize(
