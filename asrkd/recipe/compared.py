@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from asrkd.recipe.evaluate import references
 from asrkd.recipe.finished_run import require_system
 from asrkd.recipe.folders import RunFolders, fold_name
 from asrkd.recipe.scoring import Scoring, words_of_text
-from asrkd.scoring.bootstrap import Comparison
+from asrkd.scoring.bootstrap import Comparison, UtteranceMetric, mean_over_seeds
 from asrkd.scoring.compare_words import MatchedPairs, WordChanges, matched_pairs, word_changes
 from asrkd.scoring.words import WordErrors
 from asrkd.workflow.steps import STAMP_FILE, Record
@@ -46,7 +47,20 @@ class Recognised:
     """utt_id -> speaker."""
     scoring: Scoring
     frames: ScoredFrames | None = None
-    """Its frame metrics; None of several folds, whose senones differ, and where nothing was labelled."""
+    """Its frame metrics, means over its seeds; None of several folds, whose senones differ, and where nothing was
+    labelled."""
+    further_seeds: tuple[dict[str, list[str]], ...] = ()
+    """What its other seeds have recognised."""
+
+    @property
+    def num_seeds(self) -> int:
+        """Seeds that its means are of."""
+        return 1 + len(self.further_seeds)
+
+    def mean_errors(self, refs: Mapping[str, Sequence[str]]) -> UtteranceMetric:
+        """Its errors in the utterances of `refs`, the mean over its seeds."""
+        seeds = [{utt_id: words[utt_id] for utt_id in refs} for words in (self.words, *self.further_seeds)]
+        return mean_over_seeds([self.scoring.errors(refs, words).metric for words in seeds])
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,7 @@ class Compared:
             "changes": self.changes.as_json(),
             "frames": [one.as_json() for one in self.frames],
             "way": self.way and self.way.as_json(),
+            "seeds": {"a": self.a.num_seeds, "b": self.b.num_seeds},
         }
 
 
@@ -156,7 +171,7 @@ def _way(
     left: Recognised, right: Recognised, top: Recognised, refs: Mapping[str, list[str]], speakers: Mapping[str, str]
 ) -> Way:
     systems = (left, right, top)
-    words = [one.scoring.errors(refs, {utt_id: one.words[utt_id] for utt_id in refs}).metric for one in systems]
+    words = [one.mean_errors(refs) for one in systems]
     metrics = common_metrics([one.frames for one in systems], refs.keys()) | {words[0].name: words}
     return Way.of(top.label, metrics, speakers)
 
@@ -200,15 +215,22 @@ def read_recognised(folder: Path, system: str | None) -> Recognised:
         system = MAIN_SYSTEM if MAIN_SYSTEM in known or len(known) != 1 else known[0]
     require_system(system, dict.fromkeys(known), folder)
     scorings = [_scoring(part) for part in parts]
-    words: dict[str, list[str]] = {}
+    seeds = [system, *_further_seeds(system, known)]
+    words: list[dict[str, list[str]]] = [{} for _ in seeds]
     refs: dict[str, list[str]] = {}
     speakers: dict[str, str] = {}
     for part, scoring in zip(parts, scorings, strict=True):
-        words |= _words(part / "decode" / system / HYPOTHESES_FILE)
+        for seed, of_seed in zip(seeds, words, strict=True):
+            of_seed |= _words(part / "decode" / seed / HYPOTHESES_FILE)
         refs |= references(part, SPLIT, scoring)
         speakers |= {one.utt_id: one.speaker for one in load_transcripts(RunFolders(part).manifests(SPLIT))}
-    frames = read_frames(folder, system) if parts == [folder] else None
-    return Recognised(f"{folder}:{system}", words, refs, speakers, scorings[0], frames)
+    frames = read_frames(folder, seeds) if parts == [folder] else None
+    return Recognised(f"{folder}:{system}", words[0], refs, speakers, scorings[0], frames, tuple(words[1:]))
+
+
+def _further_seeds(system: str, known: Sequence[str]) -> list[str]:
+    """The systems of other seeds than the first, as a run of several names them."""
+    return [name for name in known if re.fullmatch(rf"{re.escape(system)}_seed\d+", name)]
 
 
 def _folds(folder: Path) -> list[Path]:

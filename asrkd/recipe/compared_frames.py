@@ -13,7 +13,7 @@ from asrkd.files import fingerprint, read_object, reading, tensor_digest
 from asrkd.hmm.tree import SenoneTree
 from asrkd.recipe.evaluate import FRAMES_FILE, load_frame_metrics
 from asrkd.recipe.folders import TREE_FILE, RunFolders
-from asrkd.scoring.bootstrap import UtteranceMetric
+from asrkd.scoring.bootstrap import UtteranceMetric, mean_over_seeds
 
 SPLIT = "test"
 
@@ -49,16 +49,22 @@ def common_metrics(
     return {name: [one[name] for one in found] for name in found[0]}
 
 
-def read_frames(folder: Path, system: str) -> ScoredFrames | None:
-    """A system's frame metrics; None where nothing was labelled, as in a folder of `asrkd decode`."""
-    path, alignment_file = folder / "decode" / system / FRAMES_FILE, RunFolders(folder).alignment(SPLIT)
-    if not path.is_file() or not alignment_file.is_file():
+def read_frames(folder: Path, seeds: Sequence[str]) -> ScoredFrames | None:
+    """Frame metrics of a system, means over its seeds; None where nothing was labelled, as by `asrkd decode`."""
+    files = [folder / "decode" / seed / FRAMES_FILE for seed in seeds]
+    alignment_file = RunFolders(folder).alignment(SPLIT)
+    if not all(path.is_file() for path in (*files, alignment_file)):
         return None
+    found = [_saved_metrics(path) for path in files]
+    metrics = {name: mean_over_seeds([one[name] for one in found]) for name in found[0]}
+    return ScoredFrames(metrics, _label_digests(folder, Alignment.load(alignment_file)))
+
+
+def _saved_metrics(path: Path) -> dict[str, UtteranceMetric]:
     saved = read_object(path, utt_ids=list, frames=list, correct=list, nats=list)
     with reading(path, "frame scores"):
         found = load_frame_metrics(saved)
-    metrics = {metric.name: metric for metric in (found.accuracy, found.cross_entropy)}
-    return ScoredFrames(metrics, _label_digests(folder, Alignment.load(alignment_file)))
+    return {metric.name: metric for metric in (found.accuracy, found.cross_entropy)}
 
 
 def _label_digests(folder: Path, alignment: Alignment) -> dict[str, str]:

@@ -272,11 +272,7 @@ class SpeechOptions:
             raise InputError(f"--ensemble.size: expected at least 1 teacher, found {self.ensemble.size}")
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
-        if self.labels_from is not None and self.lang.units == "subword":
-            raise InputError(
-                "--labels-from: expected --lang.units phones, because subword pieces are learned from a run's own "
-                "transcripts, found subword"
-            )
+        self._require_labels()
         require_set_by_run(self)
         _ = self.task_executor
         self._require_targets()
@@ -301,6 +297,21 @@ class SpeechOptions:
             raise InputError(
                 "--folds: expected no --labels-from, whose aligner has heard the speakers that each fold tests on, "
                 "found both"
+            )
+
+    def _require_labels(self) -> None:
+        """InputError for labels of another run where these would differ from that run's own."""
+        if self.labels_from is None:
+            return
+        if self.lang.units == "subword":
+            raise InputError(
+                "--labels-from: expected --lang.units phones, because subword pieces are learned from a run's own "
+                "transcripts, found subword"
+            )
+        if self.features.cmvn == "online":
+            raise InputError(
+                "--labels-from: expected another --features.cmvn, because online normalisation begins with the moments "
+                "of a run's own training speech, found online"
             )
 
     def _require_targets(self) -> None:

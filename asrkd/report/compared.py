@@ -21,6 +21,8 @@ def comparison_text(found: Row) -> str:
     lines = [plain_table(_systems(found, rate)), _where(found), "", plain_table(_tests(found)), *_cautions(found)]
     lines += _frame_lines(found)
     lines += _way_lines(found)
+    if max(found["seeds"].values()) > 1 and (found["frames"] or found["way"]):
+        lines += [f"Frames and the way are means over seeds (A {found['seeds']['a']}, B {found['seeds']['b']})."]
     lines += ["", _counts(found["changes"], unit)]
     for name, text in (("lost", "Right in A, wrong in B"), ("gained", "Wrong in A, right in B")):
         table = _changes(found["changes"][name], name, text)

@@ -179,6 +179,20 @@ def test_the_share_of_the_way_to_a_ceiling(old: Path, tmp_path: Path) -> None:
     assert ["frame", "accuracy", "50.00", "60.00", "90.00", "25%"] in [line.split()[:6] for line in text.splitlines()]
 
 
+def test_seeds_count_with_their_mean(tmp_path: Path) -> None:
+    """Accuracies of 0.6 and 0.8, and error rates of 25 and 0; the words that changed are those of the first seed."""
+    systems = {"baseline": WORSE, "distilled": WORSE, "distilled_seed1": REFS, "distilled_256": REFS}
+    folder = decoded_folder(tmp_path / "seeds", REFS, systems, SPEAKERS)
+    with_frames(folder, {"baseline": 5, "distilled": 6, "distilled_seed1": 8, "distilled_256": 1})
+    found = compare_results(f"{folder}:baseline", str(folder), [], False, str(ceiling_run(tmp_path))).as_json()
+    assert found["seeds"] == {"a": 1, "b": 2} and found["delta"] == 0
+    assert found["frames"][0]["b"] == pytest.approx(0.7)
+    shares = {row["metric"]: row for row in found["way"]["shares"]}
+    assert [shares["wer"][side] for side in ("a", "b", "ceiling")] == [25.0, 12.5, 0.0]
+    assert shares["frame_accuracy"]["by_utterance"]["value"] == pytest.approx(0.5)
+    assert "Frames and the way are means over seeds (A 1, B 2)." in comparison_text(found)
+
+
 def test_frames_of_other_labels_are_not_compared(old: Path, tmp_path: Path) -> None:
     """Other senones of the same frames, as where each run grows a tree. Words are compared all the same."""
     with_frames(old, {"baseline": 5, "distilled": 6})
