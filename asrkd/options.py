@@ -51,6 +51,12 @@ def advice(text: str) -> Mapping[str, Any]:
     return {"advice": text}
 
 
+def added_later() -> Mapping[str, Any]:
+    """Metadata of a field: at its default it is in no fingerprint, so that runs from before the option stay up to
+    date."""
+    return {"added_later": True}
+
+
 @dataclass(frozen=True)
 class NoEffect:
     """Options that change nothing in some configurations. Who gives one there expects something else.

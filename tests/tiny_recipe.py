@@ -45,7 +45,7 @@ class TinyRecipe:
     measured: Mapping[str, tuple[float, float]]
     """Frame accuracy and WER (percent) of each system on the test set, by this code on an AMD EPYC."""
     without: tuple[str, ...] = ()
-    """Options of TINY that its runs are not given."""
+    """Options of a tiny run that its runs are not given."""
 
     @property
     def script(self) -> Path:
@@ -54,8 +54,9 @@ class TinyRecipe:
     def arguments(self, exp_dir: Path, *more: str) -> list[str]:
         """The options of a run in `exp_dir`."""
         where = ["--corpus-dir", str(self.corpus_dir), "--exp-dir", str(exp_dir)]
-        tiny = [option for option in TINY if option.split("=")[0] not in self.without]
-        return [*where, *tiny, f"--tree.num-leaves={self.num_leaves}", *more]
+        given = [*TINY, f"--tree.num-leaves={self.num_leaves}"]
+        tiny = [option for option in given if option.split("=")[0] not in self.without]
+        return [*where, *tiny, *more]
 
     def run(self, exp_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
         """Run it. Its steps are forked, so this process, which has computed, cannot run them."""

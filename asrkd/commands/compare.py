@@ -21,6 +21,8 @@ class CompareOptions:
     """The system of both folders, or that of each; none: distilled, or the only one."""
     common: bool = False
     """Compare the utterances that both have, where one has others too. Their number is printed."""
+    ceiling: str | None = None
+    """FOLDER:SYSTEM of a third system, such as that of all transcripts: which share of the way from A to it B goes."""
     json: bool = False
     """Print JSON."""
 
@@ -29,7 +31,7 @@ def run(options: CompareOptions) -> int:
     from asrkd.recipe.compared import compare_results
     from asrkd.report.compared import comparison_text
 
-    found = compare_results(options.a, options.b, options.systems, options.common).as_json()
+    found = compare_results(options.a, options.b, options.systems, options.common, options.ceiling).as_json()
     print(json.dumps(found, ensure_ascii=False, indent=1) if options.json else comparison_text(found))
     return 0
 
@@ -42,10 +44,13 @@ Differences are B minus A: negative where B has fewer errors. The matched-pairs 
 speaker draws speakers with all of their utterances, which are not independent; with few speakers its intervals, and
 more so those by utterance, are not to be trusted.
 
-Both sides need the same references. A cross-validation (--folds) counts with the test sets of all its folds.""",
+Frame accuracy and cross-entropy are compared where both have the same frame labels: in one run, and in runs of
+--labels-from. Both sides need the same references. A cross-validation (--folds) counts with the test sets of all its
+folds.""",
     examples=(
         "asrkd compare exp/an4 exp/an4_wide",
         "asrkd compare exp/an4 --systems baseline distilled",
+        "asrkd compare exp/an4_quarter --systems distilled_transcribed distilled --ceiling exp/an4_all:distilled",
         "asrkd compare exp/an4_new:distilled exp/an4_larger_lm:distilled --json > compared.json",
     ),
     options=lambda: CompareOptions,

@@ -28,6 +28,7 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features.cmvn import Moments, normalise
 from asrkd.features.options import FeatureOptions
+from asrkd.features.speeds import speed_id
 from asrkd.features.store import FrameStore, Utterance
 from asrkd.files import fingerprint
 from asrkd.workflow.executor import SERIAL, Executor
@@ -108,11 +109,6 @@ def make_fbank(options: FeatureOptions) -> Fbank:
             snip_edges=False,
         )
     )
-
-
-def speed_id(name: str, speed_factor: float) -> str:
-    """Id of an utterance or speaker at another speed: a prefix, none at the speed it was recorded."""
-    return name if speed_factor == 1.0 else f"sp{speed_factor:g}-{name}"
 
 
 def extractions(split: CorpusSplit, options: FeatureOptions) -> list[Extraction]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from asrkd.data.manifests import load_transcripts
 from asrkd.errors import InputError, name_some
 from asrkd.files import read_object, reading
 from asrkd.recipe.command_line import RESULTS_FILE
+from asrkd.recipe.compared_frames import ScoredFrames, common_metrics, read_frames
+from asrkd.recipe.compared_metrics import Difference, Way
 from asrkd.recipe.evaluate import references
 from asrkd.recipe.finished_run import require_system
 from asrkd.recipe.folders import RunFolders, fold_name
 from asrkd.recipe.scoring import Scoring, words_of_text
-from asrkd.scoring.bootstrap import Comparison, by_speaker, compare
+from asrkd.scoring.bootstrap import Comparison, UtteranceMetric, mean_over_seeds
 from asrkd.scoring.compare_words import MatchedPairs, WordChanges, matched_pairs, word_changes
 from asrkd.scoring.words import WordErrors
 from asrkd.workflow.steps import STAMP_FILE, Record
@@ -43,6 +46,21 @@ class Recognised:
     speakers: dict[str, str]
     """utt_id -> speaker."""
     scoring: Scoring
+    frames: ScoredFrames | None = None
+    """Its frame metrics, means over its seeds; None of several folds, whose senones differ, and where nothing was
+    labelled."""
+    further_seeds: tuple[dict[str, list[str]], ...] = ()
+    """What its other seeds have recognised."""
+
+    @property
+    def num_seeds(self) -> int:
+        """Seeds that its means are of."""
+        return 1 + len(self.further_seeds)
+
+    def mean_errors(self, refs: Mapping[str, Sequence[str]]) -> UtteranceMetric:
+        """Its errors in the utterances of `refs`, the mean over its seeds."""
+        seeds = [{utt_id: words[utt_id] for utt_id in refs} for words in (self.words, *self.further_seeds)]
+        return mean_over_seeds([self.scoring.errors(refs, words).metric for words in seeds])
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,10 @@ class Compared:
     by_speaker: Comparison | None
     """None with a single speaker: there is nothing to draw."""
     changes: WordChanges
+    frames: tuple[Difference, ...] = ()
+    """In frame accuracy and cross-entropy; none where labels are missing or differ."""
+    way: Way | None = None
+    """Where a ceiling is given."""
 
     @property
     def num_speakers(self) -> int:
@@ -83,17 +105,34 @@ class Compared:
             "bootstrap_by_utterance": self.by_utterance.as_json(),
             "bootstrap_by_speaker": self.by_speaker and self.by_speaker.as_json(),
             "changes": self.changes.as_json(),
+            "frames": [one.as_json() for one in self.frames],
+            "way": self.way and self.way.as_json(),
+            "seeds": {"a": self.a.num_seeds, "b": self.b.num_seeds},
         }
 
 
-def compare_results(a: str, b: str | None, systems: Sequence[str], common: bool) -> Compared:
+def compare_results(
+    a: str, b: str | None, systems: Sequence[str], common: bool, ceiling: str | None = None
+) -> Compared:
     """Read and compare two results.
 
     Each of `a` and `b` is a folder, or a folder, a colon and a system. `systems` names the systems of those without.
-    With `common`, utterances that one of them lacks are excluded; without, they are refused. InputError also where no
-    utterance is in both, or where one has different references.
+    With `common`, utterances that one of them lacks are excluded; without, they are refused. `ceiling`, written as `a`,
+    is a third one, between which and A the difference is divided. InputError also where no utterance is in both, or
+    where one has different references.
     """
     left, right = (read_recognised(folder, name) for folder, name in _chosen(a, b, systems))
+    utt_ids = _comparable(left, right, common)
+    top = None
+    if ceiling is not None:
+        top = read_recognised(*_folder_and_system(ceiling))
+        both = set(_comparable(left, top, common))
+        utt_ids = [utt_id for utt_id in utt_ids if utt_id in both]
+    return _compare(left, right, utt_ids, top)
+
+
+def _comparable(left: Recognised, right: Recognised, common: bool) -> list[str]:
+    """Utterances of both. InputError as `compare_results`."""
     if left.scoring.rules != right.scoring.rules:
         raise InputError(f"{right.label}: expected errors counted as in {left.label}, found other rules")
     utt_ids = _shared(left, right, common)
@@ -101,18 +140,18 @@ def compare_results(a: str, b: str | None, systems: Sequence[str], common: bool)
         if left.refs[utt_id] != right.refs[utt_id]:
             found = f"{' '.join(left.refs[utt_id])[:60]!r} and {' '.join(right.refs[utt_id])[:60]!r}"
             raise InputError(f"{utt_id}: expected the same reference in {left.label} and {right.label}, found {found}")
-    return _compare(left, right, utt_ids)
+    return utt_ids
 
 
-def _compare(left: Recognised, right: Recognised, utt_ids: Sequence[str]) -> Compared:
+def _compare(left: Recognised, right: Recognised, utt_ids: Sequence[str], top: Recognised | None) -> Compared:
     """The comparison of two systems on utterances of both, with the same references."""
     refs = {utt_id: left.refs[utt_id] for utt_id in utt_ids}
     speakers = {utt_id: left.speakers[utt_id] for utt_id in utt_ids}
+    frames = common_metrics([left.frames, right.frames], refs.keys())
     first, second = (
         one.scoring.errors(refs, {utt_id: one.words[utt_id] for utt_id in utt_ids}) for one in (left, right)
     )
-    of_speakers = by_speaker(second.metric, speakers), by_speaker(first.metric, speakers)
-    has_speakers = len(set(speakers.values())) > 1
+    words = Difference.of(first.metric, second.metric, speakers)
     return Compared(
         left,
         right,
@@ -120,10 +159,21 @@ def _compare(left: Recognised, right: Recognised, utt_ids: Sequence[str]) -> Com
         speakers,
         (len(left.words) - len(utt_ids), len(right.words) - len(utt_ids)),
         matched_pairs(refs, first, second, left.scoring.optional),
-        compare(("B", second.metric), ("A", first.metric)),
-        compare(("B", of_speakers[0]), ("A", of_speakers[1])) if has_speakers else None,
+        words.by_utterance,
+        words.by_speaker,
         word_changes(refs, first, second, left.scoring.optional),
+        tuple(Difference.of(a, b, speakers) for a, b in frames.values()),
+        None if top is None else _way(left, right, top, refs, speakers),
     )
+
+
+def _way(
+    left: Recognised, right: Recognised, top: Recognised, refs: Mapping[str, list[str]], speakers: Mapping[str, str]
+) -> Way:
+    systems = (left, right, top)
+    words = [one.mean_errors(refs) for one in systems]
+    metrics = common_metrics([one.frames for one in systems], refs.keys()) | {words[0].name: words}
+    return Way.of(top.label, metrics, speakers)
 
 
 def _chosen(a: str, b: str | None, systems: Sequence[str]) -> list[tuple[Path, str | None]]:
@@ -165,14 +215,22 @@ def read_recognised(folder: Path, system: str | None) -> Recognised:
         system = MAIN_SYSTEM if MAIN_SYSTEM in known or len(known) != 1 else known[0]
     require_system(system, dict.fromkeys(known), folder)
     scorings = [_scoring(part) for part in parts]
-    words: dict[str, list[str]] = {}
+    seeds = [system, *_further_seeds(system, known)]
+    words: list[dict[str, list[str]]] = [{} for _ in seeds]
     refs: dict[str, list[str]] = {}
     speakers: dict[str, str] = {}
     for part, scoring in zip(parts, scorings, strict=True):
-        words |= _words(part / "decode" / system / HYPOTHESES_FILE)
+        for seed, of_seed in zip(seeds, words, strict=True):
+            of_seed |= _words(part / "decode" / seed / HYPOTHESES_FILE)
         refs |= references(part, SPLIT, scoring)
         speakers |= {one.utt_id: one.speaker for one in load_transcripts(RunFolders(part).manifests(SPLIT))}
-    return Recognised(f"{folder}:{system}", words, refs, speakers, scorings[0])
+    frames = read_frames(folder, seeds) if parts == [folder] else None
+    return Recognised(f"{folder}:{system}", words[0], refs, speakers, scorings[0], frames, tuple(words[1:]))
+
+
+def _further_seeds(system: str, known: Sequence[str]) -> list[str]:
+    """The systems of other seeds than the first, as a run of several names them."""
+    return [name for name in known if re.fullmatch(rf"{re.escape(system)}_seed\d+", name)]
 
 
 def _folds(folder: Path) -> list[Path]:

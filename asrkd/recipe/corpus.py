@@ -18,6 +18,7 @@ from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.texts import apply_rules
+from asrkd.recipe.untranscribed import transcribed_part
 
 REJECTED_FILE = "rejected.json"
 AUDIO_FILE = "audio.json"
@@ -169,7 +170,9 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     An utterance whose file has the size and modification time that an earlier run of this step saw is not read again.
     """
     folders = RunFolders(options.exp_dir)
-    split = apply_rules(load_split(folders.corpus(name)), TextRules.of(options.lang), name)
+    whole_split = load_split(folders.corpus(name))
+    spoken = transcribed_part(whole_split, options) if name == "train" else whole_split
+    split = apply_rules(spoken, TextRules.of(options.lang), name)
     known = _audio_of_folds(options) | known_audio_of(folders, name)
     good, bad = validate(
         split,
@@ -182,7 +185,9 @@ def make_manifests(corpus: Corpus, name: str, options: SpeechOptions, out_dir: P
     )
     save_manifests(good, bad, known, out_dir)
     whole = f" of {corpus.sizes[name]}" if name in corpus.sizes else ""
-    print(f"   {name}: {len(good.supervisions)}{whole} utterances", flush=True)
+    others = len(whole_split.supervisions) - len(spoken.supervisions)
+    untranscribed = f"; the transcripts of {others} others are not read" if others else ""
+    print(f"   {name}: {len(good.supervisions)}{whole} utterances{untranscribed}", flush=True)
     for one in bad:
         print(f"   rejected {one}", flush=True)
 

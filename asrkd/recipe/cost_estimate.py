@@ -254,6 +254,8 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
     chosen = speech_options(exp_dir)
     if len(set(chosen.ensemble.kinds)) > 1:
         raise InputError(f"{exp_dir}: expected teachers of one kind to estimate, found {chosen.ensemble.kinds}")
+    if chosen.labels_from is not None:
+        raise InputError(f"{exp_dir}: expected a run that aligns its own frames to estimate, found --labels-from")
     train = replace(chosen.train.without_runtime_options(), seed=0)
     _require_options(exp_dir, "teachers/0", {"teacher": chosen.teacher, "train": train})
     _require_options(exp_dir, "posteriors", {"posteriors": chosen.posteriors})

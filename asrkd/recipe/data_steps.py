@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from asrkd.data.segments import COPY_FORMAT
 from asrkd.lang.text_rules import TextRules
@@ -18,8 +19,10 @@ from asrkd.recipe import (
 from asrkd.recipe import corpus as corpora
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import HELD_OUT, SPLITS, TRANSFER
+from asrkd.recipe.labels_source import labels_stamp
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.recipe.step_options import file_stamp, label_options, lexicon_options, real_path, with_real_paths
+from asrkd.recipe.untranscribed import untranscribed_stamp
 from asrkd.workflow.steps import Step
 
 
@@ -51,12 +54,13 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
                     "max_duration": options.max_duration,
                     "features.sampling_rate": options.features.sampling_rate,
                     "texts": TextRules.of(options.lang).options,
+                    **(untranscribed_stamp(options) if split == "train" else {}),
                 },
                 ("corpus",),
                 content=corpora.manifests_content,
             )
         )
-    if options.transfer.recordings is not None:
+    if options.transfer.has_speech:
         steps.append(transfer_steps.manifests_step(options))
     if features.prior_steps(options.features):
         decides = {"features": features.split_features("test", options.features)}
@@ -76,7 +80,7 @@ def split_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
 
 
 def splits_with_features(options: SpeechOptions) -> tuple[str, ...]:
-    return SPLITS if options.transfer.recordings is None else (*SPLITS, TRANSFER)
+    return (*SPLITS, TRANSFER) if options.transfer.has_speech else SPLITS
 
 
 def lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
@@ -94,7 +98,7 @@ def lang_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             3,
             "lang/lexicon",
             partial(lang.make_lexicon, corpus, options),
-            {**decides, **closed},
+            {**decides, **closed, **_labels_stamp(corpus, options)},
             ("manifests/train",),
         ),
         Step(
@@ -131,6 +135,39 @@ def label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             {**lexicon_options(corpus, options), "max_bad": options.max_bad},
             (*(f"{kind}/{split}" for kind in ("manifests", "features") for split in SPLITS), "lang/lexicon"),
         ),
+        *(_own_labels(options) if options.labels_from is None else [_borrowed_labels(corpus, options)]),
+    ]
+    for split in HELD_OUT:
+        steps.append(
+            Step(
+                5,
+                f"labels/{split}",
+                partial(labels.label_split, corpus, split, options),
+                _held_out_options(corpus, options),
+                (f"manifests/{split}", f"features/{split}", "lang/lexicon", "tree"),
+                content=labels.labels_content,
+                resumable=True,
+            )
+        )
+    if options.transfer.has_speech and options.transfer.transcripts is not None:
+        steps.append(transfer_steps.labels_step(corpus, options, lexicon_options(corpus, options)))
+    for split in SPLITS:
+        steps.append(
+            Step(
+                5,
+                f"losses/{split}",
+                partial(loss_checks.check_labels, split, options),
+                {"doubtful": options.doubtful, "max_bad": options.max_bad},
+                ("corpus", f"manifests/{split}", "tree" if split == "train" else f"labels/{split}"),
+                content=loss_checks.losses_content,
+            )
+        )
+    return steps
+
+
+def _own_labels(options: SpeechOptions) -> list[Step]:
+    """The alignment from a flat start, and the tree of senones."""
+    return [
         Step(
             4,
             "align",
@@ -149,29 +186,25 @@ def label_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
             resumable=True,
         ),
     ]
-    for split in HELD_OUT:
-        steps.append(
-            Step(
-                5,
-                f"labels/{split}",
-                partial(labels.label_split, corpus, split, options),
-                {"realign": options.realign, "context": options.context, **lexicon_options(corpus, options)},
-                (f"manifests/{split}", f"features/{split}", "lang/lexicon", "tree"),
-                content=labels.labels_content,
-                resumable=True,
-            )
-        )
-    if options.transfer.recordings is not None and options.transfer.transcripts is not None:
-        steps.append(transfer_steps.labels_step(corpus, options, lexicon_options(corpus, options)))
-    for split in SPLITS:
-        steps.append(
-            Step(
-                5,
-                f"losses/{split}",
-                partial(loss_checks.check_labels, split, options),
-                {"doubtful": options.doubtful, "max_bad": options.max_bad},
-                ("corpus", f"manifests/{split}", "tree" if split == "train" else f"labels/{split}"),
-                content=loss_checks.losses_content,
-            )
-        )
-    return steps
+
+
+def _borrowed_labels(corpus: Corpus, options: SpeechOptions) -> Step:
+    """The aligner and the senones of another run, and the training split's labels by them."""
+    return Step(
+        5,
+        "tree",
+        partial(labels.label_train, options),
+        {**_held_out_options(corpus, options), **_labels_stamp(corpus, options)},
+        ("features/train", "lang/lexicon"),
+        content=labels.tree_content,
+        resumable=True,
+    )
+
+
+def _held_out_options(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
+    """What decides the labels of speech that no network of the labels was trained on, apart from the aligner."""
+    return {"realign": options.realign, "context": options.context, **lexicon_options(corpus, options)}
+
+
+def _labels_stamp(corpus: Corpus, options: SpeechOptions) -> dict[str, Any]:
+    return labels_stamp(_held_out_options(corpus, options), options)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asrkd.recipe import (
     evaluate,
+    fit,
     lattice_targets,
     results,
     students,
@@ -35,7 +36,7 @@ def lattice_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
         steps += [replace(_dev_step(run, options), stage=7), scales]
     decoded = (*run.models, *(step.name for step in steps))
     sources = [(lattice_targets.TARGETS_STEP, "train", (*TRAINING_DATA, "lang/lexicon", *decoded))]
-    if options.transfer.recordings is not None:
+    if options.transfer.has_speech:
         sources.append((lattice_targets.TRANSFER_STEP, TRANSFER, (f"features/{TRANSFER}", "tree", *decoded)))
     for name, split, inputs in sources:
         make = partial(lattice_targets.make_lattice_targets, split, options)
@@ -53,7 +54,7 @@ def decoding_steps(corpus: Corpus, options: SpeechOptions) -> list[Step]:
     return [
         _graph_step(corpus, options),
         *(_dev_step(run, options) for run in chosen),
-        _tuning_step(chosen, corpus, options),
+        _tuning_step(evaluate.tuning_runs(options), corpus, options),
         *test,
     ]
 
@@ -105,6 +106,8 @@ def result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: li
     swept = [student.step for student in students.students(options) if student.is_sweep]
     choices = [sweep.step for sweep in students.sweeps(options) if sweep.chooses]
     splits = [f"{kind}/{split}" for kind in ("manifests", "features") for split in splits_with_features(options)]
+    measured = [fit.fit_step(student) for student in fit.measured_students(options)]
+    aligned = ["align"] if options.labels_from is None else []
     labelled = [*(f"labels/{split}" for split in HELD_OUT), *(f"losses/{split}" for split in SPLITS)]
     return [
         Step(
@@ -113,11 +116,12 @@ def result_steps(corpus: Corpus, options: SpeechOptions, command: str, steps: li
             partial(results.score, corpus, command, steps, options),
             {"config": results.config_sha(options), "command": command, "scoring": corpus.scoring.rules},
             (
-                *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", "align", "tree", *labelled, "posteriors"),
+                *(*splits, "lang/lexicon", "lang/lm", "lang/coverage", *aligned, "tree", *labelled, "posteriors"),
                 *(
                     *models,
                     *swept,
                     *choices,
+                    *measured,
                     *(run.dev_step for run in chosen),
                     "decode/tuning",
                     *(run.step for run in chosen),

@@ -35,7 +35,7 @@ from asrkd.recipe.language import rescoring_model
 from asrkd.recipe.networks import MODEL_FILE, LabelledFrames, open_ensemble, teachers
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
-from asrkd.recipe.students import students
+from asrkd.recipe.students import SUBSET_HARD, SUBSET_SOFT, students
 from asrkd.report.decoding_tables import scales_texts
 from asrkd.scoring.bootstrap import UtteranceMetric
 from asrkd.scoring.frames import FrameMetrics, frame_metrics
@@ -85,6 +85,11 @@ def runs(options: SpeechOptions) -> list[Run]:
         Run(student.system, student.seed, (student.step,)) for student in students(options) if not student.is_sweep
     ]
     return chosen
+
+
+def tuning_runs(options: SpeechOptions) -> list[Run]:
+    """The systems whose errors choose the scales: all but students of a part of the speech, which err far more."""
+    return [run for run in runs(options) if run.system not in (SUBSET_HARD, SUBSET_SOFT)]
 
 
 def source_of_gain(options: SpeechOptions) -> str | None:

@@ -20,17 +20,17 @@ from pathlib import Path
 
 from lhotse import RecordingSet, SupervisionSegment, SupervisionSet
 
-from asrkd.data.corpora.options import UserCorpusOptions
-from asrkd.data.corpora.user import COPIES, copies_of
+from asrkd.data.corpora.user import COPIES
 from asrkd.data.hold_out import Copies, fold_splits, speaker_folds
 from asrkd.data.manifests import load_split, save_split
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import name_some
 from asrkd.files import write_json
 from asrkd.recipe import folds_results
+from asrkd.recipe.copies import listed_copies
 from asrkd.recipe.corpus import CORPUS_STEP, Corpus
 from asrkd.recipe.folders import FOLD_FILE, SPLITS, RunFolders, fold_name
-from asrkd.recipe.options import SpeechOptions, corpus_options, options_of_folds
+from asrkd.recipe.options import SpeechOptions, options_of_folds
 from asrkd.recipe.run_options import save_config
 from asrkd.workflow.steps import Step
 
@@ -76,7 +76,7 @@ def divide_corpus(options: SpeechOptions, fold: int, out_dir: Path) -> None:
     folders = RunFolders(options.exp_dir)
     whole = [load_split(folders.corpus(split)) for split in SPLITS]
     assert options.folds is not None
-    divided = divide(whole, options.folds, fold, options.fold_seed, _copies(options))
+    divided = divide(whole, options.folds, fold, options.fold_seed, listed_copies(options))
     for name in SPLITS:
         save_split(divided.splits[name], out_dir / name)
     write_json(out_dir / FOLD_FILE, {"speakers": divided.speakers, "words": divided.words})
@@ -85,12 +85,6 @@ def divide_corpus(options: SpeechOptions, fold: int, out_dir: Path) -> None:
     if unknown:
         logger.warning("%d utterances without a speaker are in no test set: %s", len(unknown), name_some(unknown))
     print(f"   {sum(map(len, divided.speakers.values()))} speakers: {shown}", flush=True)
-
-
-def _copies(options: SpeechOptions) -> dict[str, str]:
-    """utt_id -> the utterance that it is a copy of, where the corpus lists that."""
-    user = [one for one in corpus_options(options) if isinstance(one, UserCorpusOptions)]
-    return copies_of(user[0]) if user else {}
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,26 @@ def make_tree(options: SpeechOptions, out_dir: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def label_train(options: SpeechOptions, out_dir: Path) -> None:
+    """Stage 5 with `--labels-from`: another run's network aligns the training split with the senones of its tree.
+
+    Priors and transitions are those of this alignment. Everything is written as by `make_tree`.
+    """
+    assert options.labels_from is not None
+    folders, aligner = RunFolders(options.exp_dir), out_dir / ALIGNER_FOLDER
+    _copy_aligner(RunFolders(options.labels_from).tree / ALIGNER_FOLDER, aligner)
+    tree = SenoneTree.load(aligner / TREE_FILE)
+    task = RealignTask(folders.features("train"), folders.lexicon, aligner, options.context, options.realign)
+    alignment = realign(task, options, out_dir / CACHE_FILE, "align train")
+    _require_few_unaligned("train", alignment, options)
+    print(f"   {tree.num_pdfs} senones, {len(tree.phones)} phones of {options.labels_from}", flush=True)
+    log_prior = log_priors(alignment.pdf_ids(tree, out_dir), tree.num_pdfs)
+    save_hmm(out_dir, tree, log_prior, estimate_transitions(alignment, tree))
+    alignment.save(out_dir / ALIGNMENT_FILE)
+    write_json(out_dir / ROUNDS_FILE, [Round("tree_0", aligner, alignment).as_row()])
+    (out_dir / CACHE_FILE).unlink(missing_ok=True)
+
+
 def tree_content(folder: Path) -> str:
     """Fingerprint of what stage 5 makes of the training split, without the times in the metadata of its network."""
     weights = safetensors_fingerprint(folder / ALIGNER_FOLDER / MODEL_NAME, with_metadata=False)

@@ -23,6 +23,7 @@ from asrkd.lang.subword import train_nearest_pieces
 from asrkd.lang.tags import is_tag
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.folders import ARPA_FILE, LEXICON_FILE, PIECES_NAME, SPLITS, RunFolders
+from asrkd.recipe.labels_source import with_phones_of_source
 from asrkd.recipe.language import LexiconSource, SplitWords, decoding_language, require_rescorable
 from asrkd.recipe.losses import require_pronounced, split_texts
 from asrkd.recipe.options import SpeechOptions
@@ -75,10 +76,12 @@ def make_lexicon(corpus: Corpus, options: SpeechOptions, out_dir: Path) -> None:
     for note in (*source.notes(), *source.coverage_notes(text)):
         log.warning("%s", note)
     spoken = {word for sentence in text for word in sentence}
-    lexicon, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
+    built, guessed = source.build(spoken | _closed_vocabulary(corpus, options))
+    lexicon = with_phones_of_source(built, options)
     texts = split_texts(RunFolders(options.exp_dir), "train")
     require_pronounced("train", texts, SplitWords(lexicon), partial(source.explain_missing, lexicon), options)
-    require_leaves(options.tree, lexicon.phones)
+    if options.labels_from is None:
+        require_leaves(options.tree, lexicon.phones)
     lexicon.save(out_dir / LEXICON_FILE)
     summary = {"words": len(lexicon.words), "phones": len(lexicon.phones), "guessed_words": guessed}
     write_json(out_dir / LEXICON_SUMMARY, summary)

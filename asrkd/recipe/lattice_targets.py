@@ -68,7 +68,7 @@ def is_transcript(options: SpeechOptions, split: str) -> bool:
 
 def needs_graph(options: SpeechOptions) -> bool:
     """Whether stage 7 decodes with the decoding graph."""
-    has_transfer = options.transfer.recordings is not None
+    has_transfer = options.transfer.has_speech
     return has_transfer or tunes_scales(options) or not is_transcript(options, "train")
 
 

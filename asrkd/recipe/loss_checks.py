@@ -21,7 +21,7 @@ from asrkd.data.manifests import load_transcripts
 from asrkd.data.rejects import DOUBTFUL, NO_PATH, NO_PRONUNCIATION, UNHEARD, unpronounced
 from asrkd.data.splits import Rejected
 from asrkd.errors import name_some
-from asrkd.features.fbank import speed_id
+from asrkd.features.speeds import speed_id
 from asrkd.features.store import FrameStore
 from asrkd.files import fingerprint, read_object, write_json
 from asrkd.lang.lexicon import Lexicon

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from asrkd.data.manifests import load_transcripts
 from asrkd.data.rejects import describe, missing_words, require_few_rejected, unpronounced
 from asrkd.data.splits import Rejected
-from asrkd.features.fbank import speed_id
+from asrkd.features.speeds import speed_id
 from asrkd.files import read_rows
 from asrkd.recipe.corpus import REJECTED_FILE
 from asrkd.recipe.features import split_features

@@ -10,6 +10,7 @@ from asrkd.recipe import (
     augment_steps,
     choice,
     external_teacher,
+    fit,
     lattice_targets,
     networks,
     students,
@@ -61,7 +62,7 @@ def teaching_steps(options: SpeechOptions) -> list[Step]:
             networks_only=options.executor == "processes",  # a cluster's workers have this environment
         )
     )
-    if options.transfer.recordings is not None:
+    if options.transfer.has_speech:
         steps.append(transfer_steps.posteriors_step(options))
     return steps
 
@@ -77,6 +78,7 @@ def student_steps(options: SpeechOptions) -> list[Step]:
             for student in chosen
             if not student.is_sweep
         ),
+        *(_fit_step(student, options) for student in fit.measured_students(options)),
     ]
 
 
@@ -92,6 +94,7 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
             "distil": _distil_options(student, options),
             **({"augment": student.augment.active} if student.augment.changes_inputs else {}),
             **({"transfer": options.transfer.share} if student.uses_transfer else {}),
+            **_subset_options(student, options),
             **network_options(options, training),
         },
         (
@@ -105,6 +108,24 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
         trains=True,
         networks_only=True,
         torchrun=True,
+    )
+
+
+def _subset_options(student: students.Student, options: SpeechOptions) -> dict[str, Any]:
+    """What decides the utterances of a student that does not learn from all of them."""
+    chosen = options.students
+    return {"subset": [chosen.subset, chosen.subset_seed]} if student.speech == "subset" else {}
+
+
+def _fit_step(student: students.Student, options: SpeechOptions) -> Step:
+    """Figures of a student on the frames that it has learned from."""
+    return Step(
+        8,
+        fit.fit_step(student),
+        partial(fit.measure_fit, student, options),
+        {"context": options.context, **_subset_options(student, options)},
+        ("features/train", "tree", "losses/train", student.step),
+        networks_only=True,
     )
 
 

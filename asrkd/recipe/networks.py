@@ -37,6 +37,7 @@ from asrkd.recipe.label_networks import copies_frames
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.seeds import student_seed, teacher_seed
 from asrkd.recipe.students import Student, student_training
+from asrkd.recipe.subset import subset_frames
 from asrkd.recipe.trained import DEVICE_KEY, PRECISION_KEY, SUMMARY_FILE, trained_precision
 from asrkd.recipe.transfer_frames import (
     inputs_with_transfer,
@@ -89,13 +90,18 @@ class LabelledFrames:
         """The training split. No frames are in memory here where the training reads them in parts, or to a GPU."""
         ranks = ProcessGroup.from_environment()
         if ranks.size == 1 and copies_frames(options):
-            return cls._open("train", options, slice(0))
+            return cls.open_to_read("train", options)
         return cls.open("train", options, ranks)
+
+    @classmethod
+    def open_to_read(cls, split: str, options: SpeechOptions) -> LabelledFrames:
+        """A split's aligned utterances, to read one after the other. No frames are in memory."""
+        return cls._open(split, options, slice(0))
 
     @classmethod
     def open_with_transfer(cls, options: SpeechOptions) -> LabelledFrames:
         """The training split, as `open_to_learn`, and the frames of the transfer set, which have no label."""
-        train = cls._open("train", options, slice(0))
+        train = cls.open_to_read("train", options)
         inputs = inputs_with_transfer(train.store, options)
         labels = labels_with_transfer(train.labels, options)
         return replace(
@@ -200,6 +206,8 @@ def train_student(student: Student, options: SpeechOptions, out_dir: Path) -> No
     if student.distil is not None:
         objective = _distillation(student.distil, frames, options)
         frame_ids = _frames_with_targets(objective) if options.transfer.targets == "lattice" else None
+    if student.speech == "subset":
+        frame_ids = subset_frames(frames.store, options.students, frame_ids)
     seed = student_seed(options.seed, student.seed)
     as_student = replace(options, train=student_training(student, options))
     augment = augmentation(student.augment, options.features, frames.inputs.store, folders)

@@ -133,8 +133,23 @@ NO_EFFECT = (
     ),
     NoEffect(
         ("--transfer.share", "--transfer.transcripts"),
-        lambda options: options.transfer.recordings is None,
+        lambda options: not options.transfer.has_speech,
         "without --transfer.recordings: give it",
+    ),
+    NoEffect(
+        ("--transfer.untranscribed-seed",),
+        lambda options: options.transfer.untranscribed is None,
+        "without --transfer.untranscribed: give it",
+    ),
+    NoEffect(
+        ("--students.subset-seed", "--students.subset-epochs"),
+        lambda options: options.students.subset is None,
+        "without --students.subset: give it",
+    ),
+    NoEffect(
+        ("--align.", "--labels.", "--tree."),
+        lambda options: options.labels_from is not None,
+        "with --labels-from, which brings an aligner and its tree: give one of the two",
     ),
     NoEffect(
         ("--transfer.confidences", "--transfer.min-confidence"),
@@ -157,7 +172,7 @@ NO_EFFECT = (
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
     ),
     NoEffect(
-        ("--transfer.recordings",),
+        ("--transfer.recordings", "--transfer.untranscribed"),
         lambda options: options.distil.alpha == 0.0 and not options.students.sweep_alphas,
         "with --distil.alpha=0, which learns hard labels alone: give a larger --distil.alpha",
     ),

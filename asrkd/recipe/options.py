@@ -23,7 +23,7 @@ from asrkd.lang.options import LangOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
 from asrkd.nnet.augment_options import SOURCES
 from asrkd.nnet.model_options import ModelOptions
-from asrkd.options import NoEffect, advice, require_set_by_run, set_by_run, short_name
+from asrkd.options import NoEffect, added_later, advice, require_set_by_run, set_by_run, short_name
 from asrkd.recipe.folders import fold_name
 from asrkd.recipe.no_effect import NO_EFFECT
 from asrkd.recipe.seeds import MAX_SEED
@@ -137,8 +137,21 @@ class StudentsOptions:
     """Hidden units of narrower students; each is distilled and also trained on hard labels."""
     teacher_size: bool = False
     """Whether a student of the teachers' size is distilled too, to show what the small one loses."""
+    subset: float | None = field(default=None, metadata=added_later())
+    """Fraction of the training utterances that two more students learn from, subset_hard from their labels and
+    subset_soft from the ensemble's posteriors (the paper's section 6, soft targets as regularisers). None: no such
+    students. Copies of an utterance go together."""
+    subset_seed: int = field(default=0, metadata=added_later())
+    """Seed of the choice of these utterances."""
+    subset_epochs: int | None = field(default=None, metadata=added_later())
+    """Passes of these students over them. None: so many that their steps are as many as those of other students. The
+    development speakers choose the epoch, as for every network."""
 
     def __post_init__(self) -> None:
+        if self.subset is not None and not 0 < self.subset < 1:
+            raise InputError(f"--students.subset: expected a fraction above 0 and below 1, found {self.subset:g}")
+        if self.subset_epochs is not None and self.subset_epochs < 1:
+            raise InputError(f"--students.subset-epochs: expected at least 1, found {self.subset_epochs}")
         if self.epochs is not None and self.epochs < 1:
             raise InputError(f"--students.epochs: expected at least 1, found {self.epochs}")
         if self.weight_decay is not None and not self.weight_decay >= 0:
@@ -241,6 +254,9 @@ class SpeechOptions:
     posteriors: StoreOptions = field(default_factory=StoreOptions)
     posteriors_from: Path | None = None
     """Store of `asrkd posteriors import`: another system is the teacher, and no teachers are trained."""
+    labels_from: Path | None = field(default=None, metadata=added_later())
+    """Another run, whose aligner labels the frames with its senones, so that frame accuracies of the two runs are
+    comparable. Nothing is aligned from a flat start, and no tree is grown."""
     distil: DistilOptions = field(default_factory=DistilOptions)
     students: StudentsOptions = field(default_factory=StudentsOptions)
     transfer: TransferOptions = field(default_factory=TransferOptions)
@@ -262,6 +278,7 @@ class SpeechOptions:
             raise InputError(f"--ensemble.size: expected at least 1 teacher, found {self.ensemble.size}")
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
+        self._require_labels()
         require_set_by_run(self)
         _ = self.task_executor
         self._require_targets()
@@ -282,12 +299,33 @@ class SpeechOptions:
                 "--folds: expected no --posteriors-from, whose teacher has heard the speakers that each fold tests on, "
                 "found both"
             )
+        if self.labels_from is not None:
+            raise InputError(
+                "--folds: expected no --labels-from, whose aligner has heard the speakers that each fold tests on, "
+                "found both"
+            )
+
+    def _require_labels(self) -> None:
+        """InputError for labels of another run where these would differ from that run's own."""
+        if self.labels_from is None:
+            return
+        if self.lang.units == "subword":
+            raise InputError(
+                "--labels-from: expected --lang.units phones, because subword pieces are learned from a run's own "
+                "transcripts, found subword"
+            )
+        if self.features.cmvn == "online":
+            raise InputError(
+                "--labels-from: expected another --features.cmvn, because online normalisation begins with the moments "
+                "of a run's own training speech, found online"
+            )
 
     def _require_targets(self) -> None:
         """InputError for targets that stage 7 does not make."""
-        if self.transfer.recordings is not None and self.posteriors_from is not None:
+        if self.transfer.has_speech and self.posteriors_from is not None:
+            given = "recordings" if self.transfer.recordings is not None else "untranscribed"
             raise InputError(
-                "--transfer.recordings: expected teachers that score it, found --posteriors-from, which has posteriors "
+                f"--transfer.{given}: expected teachers that score it, found --posteriors-from, which has posteriors "
                 "of the training frames alone: give one of the two"
             )
         if self.transfer.targets == "lattice":

@@ -12,17 +12,16 @@ from asrkd.align import Alignment, Segment
 from asrkd.data.manifests import load_split
 from asrkd.data.splits import PART_KEY, total_excluded
 from asrkd.decode import Hypotheses
-from asrkd.distil.loss import DistilOptions
 from asrkd.features.store import FrameStore
 from asrkd.files import read_json, read_object, write_json
 from asrkd.lang.lexicon import Lexicon
 from asrkd.lang.scripts import is_unspaced
 from asrkd.lang.tags import is_tag
-from asrkd.nnet.model_options import ModelOptions
 from asrkd.recipe import run_options
 from asrkd.recipe.choice import resolve
 from asrkd.recipe.command_line import RESULTS_FILE
 from asrkd.recipe.corpus import Corpus
+from asrkd.recipe.describe import describe
 from asrkd.recipe.evaluate import (
     FIRST_PASS_FILE,
     FRAMES_FILE,
@@ -33,11 +32,12 @@ from asrkd.recipe.evaluate import (
     source_of_gain,
     tuning_results,
 )
+from asrkd.recipe.fit import subset_results
 from asrkd.recipe.folders import SPLITS, RunFolders
 from asrkd.recipe.labels import ROUNDS_FILE, load_hmm
 from asrkd.recipe.lang import lang_summary
 from asrkd.recipe.losses import rejected_before
-from asrkd.recipe.networks import REPORT_FILE, teacher_model
+from asrkd.recipe.networks import REPORT_FILE
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.scoring import Scoring
 from asrkd.recipe.students import BASELINE, DISTILLED, Student, students
@@ -219,22 +219,22 @@ def _worst(first: Mapping[str, Scored], recognisable: frozenset[str]) -> list[di
 
 def config_sha(options: SpeechOptions) -> str:
     """Fingerprint of the options that decide the results: no folders, no range of stages, no runtime options."""
-    # The stamps have the fingerprints of another system's posterior store, and of untranscribed speech.
+    # The stamps have the fingerprints of another system's posterior store, another run's labels, untranscribed speech.
     transfer = options.transfer
-    if transfer.recordings is not None:
+    if transfer.has_speech:
         transfer = replace(
             transfer,
-            recordings=Path(),
+            recordings=transfer.recordings and Path(),
             transcripts=transfer.transcripts and Path(),
             confidences=transfer.confidences and Path(),
         )
-    runtime = {"num_jobs": 1, "executor": "processes", "scheduler": None, "posteriors_from": None, "transfer": transfer}
-    return run_options.config_sha(options, **runtime)
+    named = {"posteriors_from": None, "labels_from": options.labels_from and Path(), "transfer": transfer}
+    return run_options.config_sha(options, num_jobs=1, executor="processes", scheduler=None, **named)
 
 
 def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:
     summary = read_object(options.exp_dir / one.run.models[0] / SUMMARY_FILE, history=list, best_epoch=int)
-    extra: dict[str, Any] = {"description": _describe(one.run, options, student_of)}
+    extra: dict[str, Any] = {"description": describe(one.run, options, student_of)}
     extra |= training_provenance([options.exp_dir / step for step in one.run.models])
     if len(one.run.models) == 1:
         extra |= {"history": summary["history"], "best_epoch": summary["best_epoch"]}
@@ -249,57 +249,23 @@ def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Studen
     )
 
 
-def _describe(run: Run, options: SpeechOptions, student_of: Mapping[str, Student]) -> str:
-    if run.system == "ensemble":
-        kinds = f" of kinds {', '.join(options.ensemble.kinds)}" if options.ensemble.kinds else ""
-        return f"{len(run.models)} teachers{kinds}, {options.posteriors.mean} mean"
-    student = student_of.get(run.name)
-    if student is None:
-        member = int(run.models[0].rpartition("/")[2])
-        return f"{_shape(teacher_model(member, options))}, hard labels"
-    inputs = "".join(f", {name} {value:g}" for name, value in student.augment.active.items())
-    if student.distil is None:
-        return f"{_shape(student.model)}, hard labels{inputs}"
-    targets = _online_targets(student.distil) if student.distil.targets == "online" else _lattice_targets(options)
-    soft = f"T={student.distil.temperature:g}, α={student.distil.alpha:g}{targets}"
-    transfer = f", {options.transfer.share:.0%} of frames untranscribed" if student.uses_transfer else ""
-    return f"{_shape(student.model)}, {soft}{inputs}{transfer}"
-
-
-def _online_targets(distil: DistilOptions) -> str:
-    return ", online targets" + (" of one teacher a frame" if distil.online_teachers == "one" else "")
-
-
-def _lattice_targets(options: SpeechOptions) -> str:
-    transfer = options.transfer
-    if transfer.targets != "lattice":
-        return ""
-    return f", lattice targets of the {transfer.lattices}, weight {transfer.lattice_weight:g}"
-
-
-def _shape(model: ModelOptions) -> str:
-    dropout = f"dropout {model.dropout:g}" if model.dropout else "no dropout"
-    kind = "" if model.kind == "dnn" else f"{model.kind} "
-    norm = ", layer norm" if model.normalises and model.norm == "layer" else ""
-    return f"{kind}{model.num_layers}×{model.hidden_dim}, {dropout}{norm}"
-
-
 def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dict[str, Any]:
     """What is shown with the scores: sweep, tuning, rounds, counts, versions, times."""
     exp_dir, folders = options.exp_dir, RunFolders(options.exp_dir)
     lang = lang_summary(exp_dir)
     posteriors = read_object(folders.posteriors.parent / REPORT_FILE, store=list)
     rejected = [row for split in SPLITS for row in rejected_before(folders, split)]
-    untranscribed = transfer_summary(options)
+    untranscribed, subset = transfer_summary(options), subset_results(options)
     excluded = total_excluded({split: load_split(folders.manifests(split)) for split in SPLITS})
     return {
         "sweep": sweep_rows(options),
         **tuning_results(exp_dir / "decode" / "tuning"),
-        "alignment_rounds": [*read_json(exp_dir / "align" / ROUNDS_FILE), *read_json(folders.tree / ROUNDS_FILE)],
+        "alignment_rounds": _alignment_rounds(options),
         "store": posteriors["store"],
         "disagreement": posteriors.get("disagreement"),
         "corpus": {split: _count(folders, split, unit) for split in SPLITS},
         **({} if untranscribed is None else {"transfer": untranscribed}),
+        **({} if subset is None else {"subset": subset}),
         "boundaries": _boundaries(folders),
         "oov_rate": lang["oov_rate"],
         "lang": lang,
@@ -311,6 +277,12 @@ def _background(options: SpeechOptions, steps: Sequence[Step], unit: str) -> dic
         "environment": provenance.versions(),
         "training_environment": other_environment(exp_dir, steps),
     }
+
+
+def _alignment_rounds(options: SpeechOptions) -> list[dict[str, Any]]:
+    """Log-likelihoods of the rounds of stages 4 and 5; with another run's aligner there is one round."""
+    stages = ["align", "tree"] if options.labels_from is None else ["tree"]
+    return [row for stage in stages for row in read_json(options.exp_dir / stage / ROUNDS_FILE)]
 
 
 def _losses(folders: RunFolders, key: str) -> list[dict[str, Any]]:

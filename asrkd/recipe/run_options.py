@@ -97,14 +97,19 @@ def config_sha(options: RunOptions, **neutral: Any) -> str:
     """
     deciding = replace(options, corpus_dir=None, exp_dir=Path(), device="auto", **neutral)
     deciding = replace(deciding, stage=0, stop_stage=0, only=None, dry_run=False, list_steps=False)
-    return fingerprint(_without_runtime_options(deciding))
+    return fingerprint(_deciding(deciding))
 
 
-def _without_runtime_options(value: Any) -> Any:
-    """An option's value, in which every TrainOptions has its runtime options at their defaults."""
+def _deciding(value: Any) -> Any:
+    """An option's value as it is fingerprinted: runtime options at their defaults, without those of `added_later` that
+    have their default."""
     if isinstance(value, TrainOptions):
         return value.without_runtime_options()
-    if is_dataclass(value) and not isinstance(value, type):
-        sections = {field.name: _without_runtime_options(getattr(value, field.name)) for field in fields(value)}
-        return replace(value, **sections)
-    return value
+    if not is_dataclass(value) or isinstance(value, type) or hasattr(value, "json_values"):
+        return value
+    values = {field: getattr(value, field.name) for field in fields(value)}
+    return {
+        field.name: _deciding(one)
+        for field, one in values.items()
+        if not ("added_later" in field.metadata and one == field.default)
+    }

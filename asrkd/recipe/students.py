@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from asrkd.distil.loss import DistilOptions
 from asrkd.nnet import AugmentOptions, TrainOptions
@@ -15,6 +15,11 @@ DISTILLED, BASELINE, BASELINE_DROPOUT, BASELINE_AUGMENTED = (
     *("distilled", "baseline"),
     *("baseline_dropout", "baseline_augmented"),
 )
+SUBSET_HARD, SUBSET_SOFT, DISTILLED_TRANSCRIBED = "subset_hard", "subset_soft", "distilled_transcribed"
+
+Speech = Literal["all", "transcribed", "subset"]
+"""What a student learns from: all that it can, the training split without the transfer set, or some utterances of it
+(`asrkd.recipe.subset`)."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Student:
     """Whether it is only there to be compared with others on the development speakers."""
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     """Distortions of its inputs."""
+    speech: Speech = "all"
+    """What it learns from."""
     has_transfer_set: bool = False
     """Whether the run has untranscribed speech."""
     choice: str | None = None
@@ -41,7 +48,7 @@ class Student:
     @property
     def uses_transfer(self) -> bool:
         """Whether it learns from untranscribed speech, or may when chosen: only soft targets can be learned from it."""
-        if self.distil is None or not self.has_transfer_set:
+        if self.distil is None or not self.has_transfer_set or self.speech != "all":
             return False
         return self.choice is not None or self.distil.alpha > 0.0
 
@@ -104,6 +111,10 @@ class Sweep:
         own = self.candidates[0].model
         return self._other("large", replace(model, dropout=own.dropout, input_dropout=own.input_dropout))
 
+    def of_speech(self, system: str, speech: Speech, seed: int) -> Student:
+        """The same under another name, learning from less speech."""
+        return replace(self.student(seed), system=system, speech=speech, is_taken=False)
+
     def _other(self, name: str, model: ModelOptions) -> Student:
         return replace(self.student(0), system=f"{self.system}_{name}", model=model, is_taken=False)
 
@@ -164,6 +175,7 @@ def students(options: SpeechOptions) -> list[Student]:
         if augment.changes_inputs:
             chosen.append(Student(BASELINE_AUGMENTED, options.student, seed, augment=augment))
         chosen.append(of_system[DISTILLED].student(seed))
+        chosen += _of_less_speech(of_system[DISTILLED], seed, options)
     for dim in options.students.narrow_dims:
         narrow = replace(options.student, hidden_dim=dim)
         chosen.append(Student(f"{BASELINE}_{dim}", narrow))
@@ -175,8 +187,23 @@ def students(options: SpeechOptions) -> list[Student]:
     if options.students.teacher_size:
         chosen.append(of_system[DISTILLED].large(options.teacher))
     swept = [student for sweep in of_system.values() for student in sweep.candidates if student.is_sweep]
-    has_transfer_set = options.transfer.recordings is not None
+    has_transfer_set = options.transfer.has_speech
     return [replace(student, has_transfer_set=has_transfer_set) for student in (*chosen, *swept)]
+
+
+def _of_less_speech(distilled: Sweep, seed: int, options: SpeechOptions) -> list[Student]:
+    """The distilled student without the untranscribed speakers' audio, and the two that learn from a subset.
+
+    Those two differ in their targets alone.
+    """
+    found = []
+    if options.transfer.untranscribed is not None:
+        found.append(distilled.of_speech(DISTILLED_TRANSCRIBED, "transcribed", seed))
+    if options.students.subset is not None:
+        augment = options.students.augment
+        found.append(Student(SUBSET_HARD, options.student, seed, augment=augment, speech="subset"))
+        found.append(distilled.of_speech(SUBSET_SOFT, "subset", seed))
+    return found
 
 
 def baselines(options: SpeechOptions) -> list[str]:
@@ -189,10 +216,24 @@ def student_training(student: Student, options: SpeechOptions) -> TrainOptions:
     """How a student is trained. Soft targets bear a higher rate; hard labels would only be overfitted at it."""
     schedule = options.students
     changes: dict[str, float | None] = {
-        "epochs": schedule.epochs,
+        "epochs": _epochs(student, options),
         "weight_decay": schedule.weight_decay,
         "beta2": schedule.beta2,
         "learning_rate": None if student.distil is None else schedule.soft_learning_rate,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     return replace(options.train, **given)
+
+
+def _epochs(student: Student, options: SpeechOptions) -> int:
+    """Passes of a student over what it learns from: with less speech more of them, so that it takes as many steps.
+
+    A difference from the students of all speech is then one of the speech, and not of the length of the training.
+    """
+    epochs = options.students.epochs or options.train.epochs
+    if student.speech == "transcribed":
+        return round(epochs / (1.0 - options.transfer.share))
+    if student.speech == "subset":
+        assert options.students.subset is not None
+        return options.students.subset_epochs or round(epochs / options.students.subset)
+    return epochs

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from lhotse import SupervisionSet
+from lhotse.utils import fastcopy
 
 from asrkd.data.copies import warn_of_held_out_audio
 from asrkd.data.corpora.options import UserCorpusOptions
@@ -32,6 +36,7 @@ from asrkd.recipe.corpus import REJECTED_FILE, known_audio_of, list_audio, save_
 from asrkd.recipe.folders import HELD_OUT, TRANSFER, RunFolders
 from asrkd.recipe.options import SpeechOptions, corpus_options
 from asrkd.recipe.transfer_labels import labelled_counts
+from asrkd.recipe.untranscribed import untranscribed_part, untranscribed_stamp
 from asrkd.unicode import upper_case
 
 logger = logging.getLogger(__name__)
@@ -44,12 +49,12 @@ SECONDS_PER_HOUR = 3600.0
 
 def transfer_stamp(options: SpeechOptions) -> dict[str, Any]:
     """What decides the pieces of a transfer set: its files, and how they are cut. InputError: no such path."""
-    manifests, audio = untranscribed_files(_source(options), _base(options))
-    stamp: dict[str, Any] = {
-        "files": list_audio(audio, {str(path.absolute()): file_fingerprint(path) for path in manifests}),
-        "pieces": [PIECE_SEC, NORMALISED_SEC, COPY_FORMAT],
-    }
     transfer = options.transfer
+    stamp: dict[str, Any] = untranscribed_stamp(options)
+    if transfer.untranscribed is None:
+        manifests, audio = untranscribed_files(_source(options), _base(options))
+        stamp["files"] = list_audio(audio, {str(path.absolute()): file_fingerprint(path) for path in manifests})
+        stamp["pieces"] = [PIECE_SEC, NORMALISED_SEC, COPY_FORMAT]
     if transfer.transcripts is not None:
         stamp["transcripts"] = file_fingerprint(transfer.transcripts)
         stamp["confidences"] = None if transfer.confidences is None else file_fingerprint(transfer.confidences)
@@ -64,17 +69,15 @@ def make_transfer_manifests(options: SpeechOptions, out_dir: Path) -> None:
     InputError if more pieces are bad than `max_bad` allows. Silence in longer recordings is excluded and not counted.
     """
     folders = RunFolders(options.exp_dir)
-    segments = read_untranscribed(_source(options), _base(options))
-    warn_of_held_out_audio(_held_out(options, folders), segments, "the transfer set")
-    texts = _machine_transcripts(segments, options)
-    pieces = untranscribed_pieces(segments, TRANSFER, folders.transfer_segments, texts, options.max_duration)
+    pieces = _pieces_of_corpus(options) if options.transfer.untranscribed is not None else _pieces(options)
     known = known_audio_of(folders, TRANSFER)
     good, bad = _good_pieces(pieces, known, options)
     save_manifests(good, bad, known, out_dir)
     write_json(out_dir / RECORDINGS_FILE, {"recordings": pieces.num_recordings})
     silent = good.excluded.get(SILENT_PIECES, 0)
+    noun = "pieces" if options.transfer.untranscribed is None else "utterances"
     print(
-        f"   {TRANSFER}: {len(good.supervisions)} pieces of {pieces.num_recordings} recordings, {_hours(good):.2f} h"
+        f"   {TRANSFER}: {len(good.supervisions)} {noun} of {pieces.num_recordings} recordings, {_hours(good):.2f} h"
         + (f"; {silent} {SILENT_PIECES} are excluded" if silent else ""),
         flush=True,
     )
@@ -82,14 +85,32 @@ def make_transfer_manifests(options: SpeechOptions, out_dir: Path) -> None:
         print(f"   rejected {one}", flush=True)
 
 
+def _pieces_of_corpus(options: SpeechOptions) -> Pieces:
+    """The utterances of the training speakers whose transcripts are not read. None is cut."""
+    split = untranscribed_part(load_split(RunFolders(options.exp_dir).corpus("train")), options)
+    texts = _machine_transcripts([one.id for one in split.supervisions], options)
+    spoken = SupervisionSet.from_segments(fastcopy(one, text=texts.get(one.id, "")) for one in split.supervisions)
+    return Pieces(replace(split, supervisions=spoken), frozenset(), len(split.recordings))
+
+
+def _pieces(options: SpeechOptions) -> Pieces:
+    """The pieces of `--transfer.recordings`, with a warning where held-out speech is among them."""
+    folders = RunFolders(options.exp_dir)
+    segments = read_untranscribed(_source(options), _base(options))
+    warn_of_held_out_audio(_held_out(options, folders), segments, "the transfer set")
+    texts = _machine_transcripts([segment.utt_id for segment in segments], options)
+    return untranscribed_pieces(segments, TRANSFER, folders.transfer_segments, texts, options.max_duration)
+
+
 def transfer_summary(options: SpeechOptions) -> dict[str, Any] | None:
     """Counts for results.json; None without a transfer set."""
-    if options.transfer.recordings is None:
+    if not options.transfer.has_speech:
         return None
     folders = RunFolders(options.exp_dir)
     manifests = folders.manifests(TRANSFER)
     split = load_split(manifests)
     return {
+        **_whose(split, options),
         "recordings": read_object(manifests / RECORDINGS_FILE, recordings=int)["recordings"],
         "pieces": len(split.supervisions),
         "hours": _hours(split),
@@ -101,21 +122,27 @@ def transfer_summary(options: SpeechOptions) -> dict[str, Any] | None:
     }
 
 
-def _machine_transcripts(segments: Sequence[Segment], options: SpeechOptions) -> dict[str, str]:
+def _whose(split: CorpusSplit, options: SpeechOptions) -> dict[str, Any]:
+    """Which speakers of the corpus they are, where their transcripts are not read."""
+    fraction = options.transfer.untranscribed
+    speakers = len({one.speaker for one in split.supervisions})
+    return {} if fraction is None else {"untranscribed": fraction, "speakers": speakers}
+
+
+def _machine_transcripts(utt_ids: Collection[str], options: SpeechOptions) -> dict[str, str]:
     """utt_id -> words of another recogniser, by the rules for texts; empty without `--transfer.transcripts`."""
     given = options.transfer
+    source = given.recordings or "the untranscribed speakers"
     if given.transcripts is None:
         return {}
     texts = read_machine_transcripts(given.transcripts, given.confidences, given.min_confidence)
-    unknown = sorted(texts.keys() - {segment.utt_id for segment in segments})
+    unknown = sorted(texts.keys() - set(utt_ids))
     if len(unknown) == len(texts):
-        raise InputError(
-            f"{given.transcripts}: expected utterances of {given.recordings}, found none: {name_some(unknown)}"
-        )
+        raise InputError(f"{given.transcripts}: expected utterances of {source}, found none: {name_some(unknown)}")
     if unknown:
         logger.warning(
             "%s: %d of %d utterances are not in %s and are ignored: %s",
-            *(given.transcripts, len(unknown), len(texts), given.recordings, name_some(unknown)),
+            *(given.transcripts, len(unknown), len(texts), source, name_some(unknown)),
         )
     rules = TextRules.of(options.lang)
     plain = {utt_id: rules.apply(upper_case(text)) for utt_id, text in texts.items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from asrkd.errors import InputError
+from asrkd.options import added_later
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,12 @@ class TransferOptions:
     recordings: Path | None = None
     """Lhotse manifest of recordings or of cuts, a Kaldi data directory (its text is not read), or a folder of audio.
     Audio longer than 30 s is cut into equal pieces of at most 30 s."""
+    untranscribed: float | None = field(default=None, metadata=added_later())
+    """Fraction of the training speakers whose transcripts are not read: their audio is the transfer set, and the run
+    learns words from the other speakers alone. A student that does not hear them, distilled_transcribed, shows what
+    their audio gains. Instead of recordings."""
+    untranscribed_seed: int = field(default=0, metadata=added_later())
+    """Seed of the choice of these speakers, so that runs of every `seed` have the same."""
     share: float = 0.5
     """Fraction of a distilled student's frames that are from it, in every epoch. All training frames are in each
     epoch, so that 0.5 doubles its length; the transfer set's follow in a random order, over as many epochs as it has
@@ -46,7 +53,19 @@ class TransferOptions:
     """Acoustic scale of the lattices, with decode.lm_scale and decode.insertion_score; None: the scales that the
     development speakers' fewest word errors choose for the ensemble, in stage 7."""
 
+    @property
+    def has_speech(self) -> bool:
+        """Whether there is a transfer set."""
+        return self.recordings is not None or self.untranscribed is not None
+
     def __post_init__(self) -> None:
+        if self.untranscribed is not None:
+            if not 0.0 < self.untranscribed < 1.0:
+                raise InputError(
+                    f"--transfer.untranscribed: expected a fraction above 0 and below 1, found {self.untranscribed:g}"
+                )
+            if self.recordings is not None:
+                raise InputError("--transfer.untranscribed: expected no --transfer.recordings with it, found both")
         if not 0.0 < self.lattice_weight <= 1.0:
             raise InputError(
                 f"--transfer.lattice-weight: expected a weight above 0 and up to 1, found {self.lattice_weight:g}"

@@ -29,7 +29,10 @@ def manifests_step(options: SpeechOptions) -> Step:
             "features.sampling_rate": options.features.sampling_rate,
             **transfer.transfer_stamp(options),
         },
-        tuple(f"manifests/{split}" for split in HELD_OUT),
+        (
+            *(() if options.transfer.untranscribed is None else (corpora.CORPUS_STEP,)),
+            *(f"manifests/{split}" for split in HELD_OUT),
+        ),
         content=corpora.manifests_content,
     )
 

@@ -14,6 +14,9 @@ from asrkd.recipe.students import (
     BASELINE_AUGMENTED,
     BASELINE_DROPOUT,
     DISTILLED,
+    DISTILLED_TRANSCRIBED,
+    SUBSET_HARD,
+    SUBSET_SOFT,
     Student,
     Sweep,
     baselines,
@@ -91,6 +94,10 @@ def pairs(options: SpeechOptions, strongest: str) -> list[tuple[str, str]]:
         compared += [(DISTILLED, teacher), *((teacher, name) for name in dict.fromkeys((BASELINE, strongest)))]
     if BASELINE_AUGMENTED in names:
         compared.append((DISTILLED, BASELINE_AUGMENTED))
+    if options.transfer.untranscribed is not None:
+        compared.append((DISTILLED, DISTILLED_TRANSCRIBED))
+    if options.students.subset is not None:
+        compared += [(SUBSET_SOFT, SUBSET_HARD), (SUBSET_SOFT, BASELINE)]
     for dim in options.students.narrow_dims:
         compared += [(f"{DISTILLED}_{dim}", f"{name}_{dim}") for name in names]
     if options.students.teacher_size:

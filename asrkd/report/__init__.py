@@ -33,6 +33,8 @@ Of the run, all optional:
     sweep           rows {temperature, alpha, dropout?, dev_frame_accuracy, dev_cross_entropy, dev_wer?,
                     configured?: bool, chosen?: bool};
                     alpha 0 (hard labels, any temperature or null) is drawn as the level to beat
+    subset          {fraction, seed, rows {system, speech: subset or all, targets: hard or soft, utterances, frames,
+                    train_frame_accuracy, train_cross_entropy}}; students of a part of the training utterances
     disagreement    {pairwise: [M][M] share of frames whose best senone differs, members?: [M] names,
                     mean_kl: nats per frame from a member to the ensemble (one or [M]), accuracy?: [M],
                     ensemble_accuracy?, num_frames?}

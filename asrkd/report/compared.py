@@ -7,7 +7,7 @@ from typing import Any
 
 from asrkd.report.fold_tables import FEW_SPEAKERS
 from asrkd.report.markdown import plain_table, wrapped
-from asrkd.report.systems import ERROR_RATES
+from asrkd.report.systems import ERROR_RATES, METRICS
 from asrkd.report.tables import MISSING, Row, Table, count, number, p_value, span
 
 SHOWN_CHANGES = 10
@@ -19,6 +19,10 @@ def comparison_text(found: Row) -> str:
     """The text of what `asrkd.recipe.compared.Compared.as_json` has."""
     unit, rate = str(found["unit"]), ERROR_RATES[str(found["unit"])]
     lines = [plain_table(_systems(found, rate)), _where(found), "", plain_table(_tests(found)), *_cautions(found)]
+    lines += _frame_lines(found)
+    lines += _way_lines(found)
+    if max(found["seeds"].values()) > 1 and (found["frames"] or found["way"]):
+        lines += [f"Frames and the way are means over seeds (A {found['seeds']['a']}, B {found['seeds']['b']})."]
     lines += ["", _counts(found["changes"], unit)]
     for name, text in (("lost", "Right in A, wrong in B"), ("gained", "Wrong in A, right in B")):
         table = _changes(found["changes"][name], name, text)
@@ -60,6 +64,41 @@ def _tests(found: Row) -> Table:
             rows.append((name, delta, span(row["ci95"], 2, signed=True), p_value(row["p"]), verdict))
     headers = ("test", "B − A, points", "95% interval", "p", "result")
     return Table("Tests", headers, tuple(rows), "lrrrl")
+
+
+def _frame_lines(found: Row) -> list[str]:
+    """Frame accuracy and cross-entropy of both, where their labels are the same."""
+    rows = []
+    for row in found["frames"]:
+        shape = METRICS[row["metric"]]
+        shown = [number(row[side], shape.digits, shape.scale) for side in ("a", "b")]
+        drawn = [row["bootstrap_by_utterance"], row["bootstrap_by_speaker"]]
+        spans = [span(one["ci95"], shape.digits, shape.scale, signed=True) if one else MISSING for one in drawn]
+        delta = number(drawn[0]["delta"], shape.digits, shape.scale, signed=True)
+        rows.append((f"{shape.label}, {shape.level_unit.strip()}", *shown, delta, *spans))
+    headers = ("frames", "A", "B", "B − A", "95% by utterance", "95% by speaker")
+    return ["", plain_table(Table("Frames", headers, tuple(rows), "lrrrrr"))] if rows else []
+
+
+def _way_lines(found: Row) -> list[str]:
+    """The share of the way from A to the ceiling that B goes."""
+    way = found["way"]
+    if way is None:
+        return []
+    rows, reasons = [], []
+    for row in way["shares"]:
+        shape = METRICS[row["metric"]]
+        label = ERROR_RATES[str(found["unit"])] if row["metric"] == "wer" else shape.label
+        levels = [number(row[side], shape.digits, shape.scale) for side in ("a", "b", "ceiling")]
+        of_utterances, of_speakers = row["by_utterance"], row["by_speaker"] or {}
+        value = MISSING if of_utterances["value"] is None else f"{number(of_utterances['value'], 0, 100)}%"
+        spans = [span(one.get("ci95"), 0, 100) for one in (of_utterances, of_speakers)]
+        rows.append((label, *levels, value, *spans))
+        reasons += [f"{label}: {of_utterances['reason']}."] if of_utterances["reason"] else []
+    headers = ("the way", "A", "B", "ceiling", "share", "95% by utterance, %", "95% by speaker, %")
+    table = plain_table(Table("Way", headers, tuple(rows), "lrrrrrr"))
+    missing = [] if len(rows) > 1 else ["Frames are not compared: the three have other labels (--labels-from)."]
+    return ["", f"The share of the way from A to {way['ceiling']} that B goes:", table, *reasons, *missing]
 
 
 def _verdict(p: float, delta: float) -> str:

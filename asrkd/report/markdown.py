@@ -34,7 +34,14 @@ from asrkd.report.score_tables import (
 )
 from asrkd.report.systems import gaps, metrics, require_keys, strongest_gaps
 from asrkd.report.tables import Row, Table, number, present, span
-from asrkd.report.training_tables import baselines_table, store_table, sweep_table, sweep_text, training_table
+from asrkd.report.training_tables import (
+    baselines_table,
+    store_table,
+    subset_table,
+    sweep_table,
+    sweep_text,
+    training_table,
+)
 from asrkd.report.verdict import caveats, verdict
 
 ALIGNMENTS = {"l": "left", "r": "right"}
@@ -117,6 +124,7 @@ def _groups(results: Row) -> list[tuple[str, tuple[Table, ...]]]:
         ("Comparisons", present(comparisons_table(results), gap_table(results), seeds_table(results))),
         ("Folds", present(folds_table(results), speakers_table(results))),
         (SWEEP_TITLE, present(sweep_table(results), baselines_table(results))),
+        ("Part of the training speech", present(subset_table(results))),
         ("Posterior store", present(store_table(results))),
         ("Decoding scales", present(tuning.first_rows(SHOWN_TUNING_ROWS) if tuning else None)),
         ("Training", present(training_table(results))),

@@ -30,9 +30,11 @@ def transfer_table(results: Row) -> Table | None:
     transfer = results.get("transfer")
     if not transfer:
         return None
-    shown = {
+    of_corpus = "untranscribed" in transfer
+    shown = {"speakers of the training set": count(transfer["speakers"])} if of_corpus else {}
+    shown |= {
         "recordings": count(transfer["recordings"]),
-        "pieces of at most 30 s": count(transfer["pieces"]),
+        "utterances" if of_corpus else "pieces of at most 30 s": count(transfer["pieces"]),
         "hours": number(transfer["hours"], 2),
         "frames": count(transfer["frames"]),
         "silent pieces, excluded": count(transfer["silent"]),
@@ -42,7 +44,8 @@ def transfer_table(results: Row) -> Table | None:
     if "transcribed" in transfer:
         shown["utterances with words of another recogniser"] = count(transfer["transcribed"])
         shown["of these, with frame labels"] = count(transfer["labelled"])
-    note = "Nobody transcribed it. The teachers' posteriors of its frames are what students learn from it."
+    note = "Its transcripts are not read." if of_corpus else "Nobody transcribed it."
+    note += " The teachers' posteriors of its frames are what students learn from it."
     shown_rejects = [f"{utt_id}: {reason}" for utt_id, reason in transfer["rejected"][:SHOWN_REJECTS]]
     if shown_rejects:
         note += f" Dropped: {'; '.join(shown_rejects)}."

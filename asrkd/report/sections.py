@@ -44,6 +44,7 @@ from asrkd.report.training_sections import (
     alignment_section,
     ensemble_section,
     store_section,
+    subset_section,
     sweep_section,
     training_section,
 )
@@ -59,6 +60,7 @@ def speech_page(results: Row) -> str:
         comparisons_section,
         folds_section,
         sweep_section,
+        subset_section,
         training_section,
         ensemble_section,
         store_section,

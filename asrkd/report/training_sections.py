@@ -20,6 +20,7 @@ from asrkd.report.training_tables import (
     disagreement_table,
     hard_label_level,
     store_table,
+    subset_table,
     sweep_table,
     sweep_text,
     training_table,
@@ -53,6 +54,15 @@ def sweep_section(results: Row) -> Section | None:
     compared = sweep_text(results)
     text = [*(text if figures else []), *([compared] if compared else [])]
     return Section("sweep", "Choice on the development set", text=tuple(text), figures=tuple(figures), folded=tables)
+
+
+def subset_section(results: Row) -> Section | None:
+    """Students that learn from a part of the training speech, on hard labels and on soft targets."""
+    table = subset_table(results)
+    if table is None:
+        return None
+    text = "Soft targets are regularisers: with little speech, hard labels are learned by heart."
+    return Section("subset", table.caption, text=(text,), tables=(table,))
 
 
 def _of_one_dropout(rows: Sequence[Row]) -> list[Row]:

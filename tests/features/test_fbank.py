@@ -23,7 +23,7 @@ from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features import fbank as features
 from asrkd.features.cmvn import normalise
-from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, measure_prior, speed_id
+from asrkd.features.fbank import FeatureOptions, compute_features, make_fbank, measure_prior
 from asrkd.nnet.devices import cpu_threads
 from asrkd.workflow.executor import Executor
 
@@ -151,10 +151,6 @@ def test_faster_speech_has_higher_pitch():
     faster = Speed(1.1)(tone, 16000)[0]
     spectrum = np.abs(np.fft.rfft(faster * np.hanning(len(faster))))
     assert np.argmax(spectrum) * 16000 / len(faster) == pytest.approx(1100, abs=2)
-
-
-def test_speed_ids():
-    assert [speed_id("u", factor) for factor in (0.9, 1.0, 1.1)] == ["sp0.9-u", "u", "sp1.1-u"]
 
 
 def test_the_same_bytes_each_time_and_from_any_number_of_processes(tmp_path: Path):

@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from decoded_folder import decoded_folder, finish
 
+from asrkd.align import Alignment
 from asrkd.commands import main as cli
 from asrkd.errors import InputError
+from asrkd.files import write_json
+from asrkd.hmm.tree import SenoneTree
 from asrkd.recipe.compared import compare_results
+from asrkd.recipe.folders import TREE_FILE, RunFolders
 from asrkd.recipe.scoring import Scoring
 from asrkd.report.compared import comparison_text
 
@@ -118,3 +123,88 @@ def test_bad_arguments_are_one_line(
     captured = capsys.readouterr()
     assert exit_.value.code == 2 and captured.out == ""
     assert captured.err.count("\n") == 1 and message in captured.err
+
+
+PHONES = ("SIL", "A")
+
+
+def with_frames(folder: Path, correct: dict[str, int], phone: str = "A") -> Path:
+    """The folder with frame labels and frame scores: ten frames an utterance, so many correct, and as many nats less
+    than ten."""
+    folders, names = RunFolders(folder), list(REFS)
+    tree = SenoneTree.monophone(PHONES)
+    folders.tree.mkdir(exist_ok=True)
+    tree.save(folders.tree / TREE_FILE)
+    frames = 10 * len(names)
+    phones = torch.full((frames,), PHONES.index(phone), dtype=torch.int16)
+    offsets = torch.arange(0, frames + 1, 10)
+    zeros = (torch.zeros(frames, dtype=torch.int8), torch.zeros(frames, dtype=torch.int32))
+    like = torch.zeros(len(names), dtype=torch.float64)
+    alignment = Alignment(tuple(names), offsets, phones, *zeros, PHONES, "x", like)
+    folders.alignment("test").parent.mkdir(parents=True, exist_ok=True)
+    alignment.save(folders.alignment("test"))
+    for system, number in correct.items():
+        rows = {"frames": [10] * len(names), "correct": [number] * len(names), "nats": [10.0 - number] * len(names)}
+        write_json(folder / "decode" / system / "frames.json", {"utt_ids": names, **rows})
+    return folder
+
+
+def ceiling_run(tmp_path: Path, **options: str) -> Path:
+    folder = decoded_folder(tmp_path / "all", REFS, {"distilled": REFS}, SPEAKERS)
+    return with_frames(folder, {"distilled": 9}, **options)
+
+
+def test_frames_of_equal_labels_are_compared(old: Path) -> None:
+    with_frames(old, {"baseline": 5, "distilled": 6})
+    found = compare_results(str(old), None, ["baseline", "distilled"], common=False).as_json()
+    rows = {row["metric"]: row for row in found["frames"]}
+    assert [rows["frame_accuracy"][side] for side in ("a", "b")] == [0.5, 0.6]
+    assert rows["cross_entropy"]["bootstrap_by_utterance"]["delta"] == pytest.approx(-0.1)
+    assert rows["frame_accuracy"]["bootstrap_by_speaker"]["ci95"] == pytest.approx([0.1, 0.1])
+    assert found["way"] is None and "frame accuracy, %" in comparison_text(found)
+
+
+def test_the_share_of_the_way_to_a_ceiling(old: Path, tmp_path: Path) -> None:
+    """(0.6 - 0.5) / (0.9 - 0.5) of the frames; (12.5 - 25) / (0 - 25) of the words."""
+    with_frames(old, {"baseline": 5, "distilled": 6})
+    found = compare_results(str(old), None, ["baseline", "distilled"], False, str(ceiling_run(tmp_path))).as_json()
+    shares = {row["metric"]: row for row in found["way"]["shares"]}
+    assert [shares["frame_accuracy"][side] for side in ("a", "b", "ceiling")] == [0.5, 0.6, 0.9]
+    for metric, expected in (("frame_accuracy", 0.25), ("cross_entropy", 0.25), ("wer", 0.5)):
+        assert shares[metric]["by_utterance"]["value"] == pytest.approx(expected)
+        assert shares[metric]["by_speaker"]["value"] == pytest.approx(expected)
+    assert shares["frame_accuracy"]["by_utterance"]["ci95"] == pytest.approx([0.25, 0.25])
+    text = comparison_text(found)
+    assert f"The share of the way from A to {tmp_path / 'all'}:distilled that B goes:" in " ".join(text.split())
+    assert ["frame", "accuracy", "50.00", "60.00", "90.00", "25%"] in [line.split()[:6] for line in text.splitlines()]
+
+
+def test_seeds_count_with_their_mean(tmp_path: Path) -> None:
+    """Accuracies of 0.6 and 0.8, and error rates of 25 and 0; the words that changed are those of the first seed."""
+    systems = {"baseline": WORSE, "distilled": WORSE, "distilled_seed1": REFS, "distilled_256": REFS}
+    folder = decoded_folder(tmp_path / "seeds", REFS, systems, SPEAKERS)
+    with_frames(folder, {"baseline": 5, "distilled": 6, "distilled_seed1": 8, "distilled_256": 1})
+    found = compare_results(f"{folder}:baseline", str(folder), [], False, str(ceiling_run(tmp_path))).as_json()
+    assert found["seeds"] == {"a": 1, "b": 2} and found["delta"] == 0
+    assert found["frames"][0]["b"] == pytest.approx(0.7)
+    shares = {row["metric"]: row for row in found["way"]["shares"]}
+    assert [shares["wer"][side] for side in ("a", "b", "ceiling")] == [25.0, 12.5, 0.0]
+    assert shares["frame_accuracy"]["by_utterance"]["value"] == pytest.approx(0.5)
+    assert "Frames and the way are means over seeds (A 1, B 2)." in comparison_text(found)
+
+
+def test_frames_of_other_labels_are_not_compared(old: Path, tmp_path: Path) -> None:
+    """Other senones of the same frames, as where each run grows a tree. Words are compared all the same."""
+    with_frames(old, {"baseline": 5, "distilled": 6})
+    other = ceiling_run(tmp_path, phone="SIL")
+    found = compare_results(str(old), None, ["baseline", "distilled"], False, str(other)).as_json()
+    assert len(found["frames"]) == 2 and [row["metric"] for row in found["way"]["shares"]] == ["wer"]
+    assert "Frames are not compared: the three have other labels (--labels-from)." in comparison_text(found)
+    assert compare_results(str(old), str(other), [], common=False).as_json()["frames"] == []
+
+
+def test_a_ceiling_that_is_no_better_has_no_share_and_says_so(old: Path) -> None:
+    found = compare_results(str(old), None, ["distilled", "baseline"], False, f"{old}:baseline")
+    (row,) = found.as_json()["way"]["shares"]
+    assert row["by_utterance"]["value"] is None
+    assert "WER: the ceiling's wer 25 is no better than A's 12.5." in comparison_text(found.as_json())

@@ -217,7 +217,7 @@ RUNTIME_OPTIONS = {
     *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress", "train.python"),
 }
 SET_BY_RUN = {"train.device", "train.seed"}
-PATHS = {"corpus_dir", "exp_dir", "posteriors_from"}
+PATHS = {"corpus_dir", "exp_dir", "posteriors_from", "labels_from"}
 PATHS |= {"transfer.recordings", "transfer.transcripts", "transfer.confidences"}
 PATHS |= {"students.augment.noise_from", "students.augment.reverb_from"}
 CONFIDENCES: dict[str, object] = {
@@ -239,6 +239,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "executor": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
     "scheduler": {"executor": "dask", "scheduler": "tcp://10.0.0.1:8786"},
     "posteriors_from": {"posteriors_from": "{tmp}/store"},
+    "labels_from": {"labels_from": "{tmp}/run"},
     "lang.lexicon": {"lang.lexicon": "{tmp}/file"},
     "lang.arpa": {"lang.arpa": "{tmp}/file"},
     "lang.text": {"lang.text": "{tmp}/file"},
@@ -263,6 +264,9 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.epochs": {"students.epochs": 30},
     "students.weight_decay": {"students.weight_decay": 0.1},
     "students.beta2": {"students.beta2": 0.99},
+    "students.subset": {"students.subset": 0.1},
+    "students.subset_seed": {"students.subset": 0.1, "students.subset_seed": 1},
+    "students.subset_epochs": {"students.subset": 0.1, "students.subset_epochs": 9},
     "students.augment.mix": {"students.augment.mix": 0.5, "distil.targets": "online"},
     **{
         f"students.augment.{name}": {"students.augment.warp": 0.5, f"students.augment.{name}": 0.5}
@@ -280,6 +284,8 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.augment.reverb": {**REVERB, "students.augment.reverb": 0.25},
     "students.augment.reverb_from": {**REVERB, "students.augment.reverb_from": "{tmp}/speech"},
     "transfer.recordings": {"transfer.recordings": "{tmp}/speech"},
+    "transfer.untranscribed": {"transfer.untranscribed": 0.75},
+    "transfer.untranscribed_seed": {"transfer.untranscribed": 0.75, "transfer.untranscribed_seed": 1},
     "transfer.transcripts": {"transfer.recordings": "{tmp}/speech", "transfer.transcripts": "{tmp}/file"},
     "transfer.confidences": CONFIDENCES,
     "transfer.min_confidence": {**CONFIDENCES, "transfer.min_confidence": 0.7},
@@ -351,6 +357,10 @@ def before_change(options: SpeechOptions, path: str, folder: Path) -> SpeechOpti
     if path in ("transfer.share", "transfer.transcripts", "transfer.confidences"):
         files = {"transfer.transcripts": folder / "file"} if path == "transfer.confidences" else {}
         return with_values(options, {"transfer.recordings": folder / "speech", **files})  # type: ignore[no-any-return]
+    if path.startswith("students.subset_"):
+        return with_values(options, {"students.subset": 0.1})  # type: ignore[no-any-return]
+    if path == "transfer.untranscribed_seed":
+        return with_values(options, {"transfer.untranscribed": 0.75})  # type: ignore[no-any-return]
     if path == "transfer.min_confidence":
         return changed(options, "transfer.confidences", None, None, folder)
     if LATTICE.items() < OTHER_VALUES.get(path, {}).items():
@@ -384,6 +394,9 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
     monkeypatch.setattr("asrkd.recipe.network_steps.PosteriorStore.open", lambda path: imported)
+    other = Record("stamp", None, None, {}, 1.0, "", {})
+    monkeypatch.setattr("asrkd.recipe.labels_source.Record.read", lambda path: other)
+    monkeypatch.setattr("asrkd.recipe.labels_source.first_difference", lambda before, now: None)
     corpus = corpus_of(dictionary)
     before, after = (
         step_stamps(build_steps(corpus, one, "run.sh"))
@@ -437,6 +450,25 @@ def test_an_option_re_makes_what_it_decides_and_nothing_else(
         assert "lang/lexicon" not in found
     if path == "students.seeds":
         assert "students/baseline_seed1" in found and "students/baseline" not in found
+
+
+def test_a_subset_adds_students_and_their_figures_and_re_makes_nothing(
+    dictionary: Path, options: SpeechOptions
+) -> None:
+    corpus = corpus_of(dictionary)
+    finish_all(corpus, options)
+    subset = with_values(options, {"students.subset": 0.1})
+    found = stale(corpus, subset)
+    added = {f"{kind}/subset_{targets}" for kind in ("students", "fit", "decode") for targets in ("hard", "soft")}
+    added |= {"decode/dev/subset_hard", "decode/dev/subset_soft", "fit/baseline", "fit/distilled"}
+    assert found == {*added, "score", "report"}
+    steps = {step.name: step for step in build_steps(corpus, subset, "run.sh")}
+    assert {"posteriors", "choice/distilled"} <= set(steps["students/subset_soft"].inputs)
+    assert "posteriors" not in steps["students/subset_hard"].inputs
+    finish_all(corpus, replace(subset, exp_dir=options.exp_dir / "subset"))
+    other_seed = with_values(subset, {"students.subset_seed": 1, "exp_dir": options.exp_dir / "subset"})
+    drawn = {name for name in added if "subset" in name}
+    assert stale(corpus, other_seed) == {*drawn, "score", "report"}
 
 
 ONLINE = {"distil.targets": "online"}
