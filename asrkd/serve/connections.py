@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
 
 from asrkd.serve.limits import Limits
 
@@ -84,9 +86,7 @@ def http_protocol(limits: Limits) -> type[asyncio.Protocol]:
             super().connection_made(ClosingTransport(transport, limits.idle_timeout, self._is_sending))  # type: ignore[arg-type]  # it has all of a transport
             if len(self.connections) > limits.max_connections:
                 message = f"expected at most {limits.max_connections} connections (--max-connections); try again later"
-                self._is_refused = True
-                self.transport.write(unavailable(message))
-                self.transport.close()
+                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", message)
             else:
                 self._watch()
 
@@ -130,7 +130,19 @@ def http_protocol(limits: Limits) -> type[asyncio.Protocol]:
             if self._is_upgraded or (self.cycle is not None and not self.cycle.response_complete):
                 self._stop_waiting()
             elif self._timer is None:
-                self._timer = self.loop.call_later(limits.idle_timeout, self.transport.close)
+                self._timer = self.loop.call_later(limits.idle_timeout, self._end_waiting)
+
+        def _end_waiting(self) -> None:
+            if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0] and not self.transport.is_closing():
+                message = f"expected a whole request within {limits.idle_timeout:.8g} s (--idle-timeout), found a part"
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT, "idle", message)
+            else:
+                self.transport.close()
+
+        def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
+            self._is_refused = True
+            self.transport.write(refusal(status, code, message))
+            self.transport.close()
 
         def _stop_waiting(self) -> None:
             if self._timer is not None:
@@ -161,6 +173,14 @@ def websocket_protocol(limits: Limits) -> type[asyncio.Protocol]:
             self.transport.stop_watching()
             super().connection_lost(exc)
 
+        def send_receive_event_to_app(self) -> None:
+            if self.curr_msg_data_type == "text" and not _is_utf8(b"".join(self.frames)):
+                self.frames = []
+                self.conn.fail(CloseCode.INVALID_DATA, "expected text in UTF-8")
+                self.handle_parser_exception()
+            else:
+                super().send_receive_event_to_app()
+
         def keepalive_timeout(self) -> None:
             """A client that sends faster than the server computes is alive: its pong comes after its audio."""
             if self.read_paused or self._received_at > self.ping_sent_at:
@@ -175,9 +195,20 @@ def websocket_protocol(limits: Limits) -> type[asyncio.Protocol]:
     return LimitedWebSocket
 
 
-def unavailable(message: str) -> bytes:
-    """A whole response that refuses a connection."""
-    error = {"message": message, "type": "server_error", "param": None, "code": "too_many_connections"}
-    body = json.dumps({"error": error}).encode()
-    head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Retry-After: 5\r\nConnection: close\r\n\r\n".encode() + body
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def refusal(status: HTTPStatus, code: str, message: str) -> bytes:
+    """A whole response that ends a connection, in the form of the application's errors."""
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    retry = "Retry-After: 5\r\n" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else ""
+    return f"{head}{retry}Connection: close\r\n\r\n".encode() + body

@@ -13,6 +13,7 @@ import pytest
 from server_process import ServerProcess
 from test_server import ended, noise, open_stream, wait_until
 from toy_model import write_toy_model
+from websockets.exceptions import ConnectionClosed
 
 pytestmark = pytest.mark.needs("onnx", "starlette", "uvicorn", "python_multipart")
 
@@ -133,3 +134,12 @@ def test_a_stream_that_comes_faster_than_it_is_computed_is_not_taken_for_dead(se
         client.send('{"type": "end"}')
         last = [json.loads(message) for message in client][-1]
     assert (last["type"], last["audio"], client.close_code) == ("end", 30.0, 1000)
+
+
+def test_text_that_is_no_utf8_closes_the_stream_and_leaves_no_traceback(server: ServerProcess) -> None:
+    with open_stream(server) as client:
+        client.socket.sendall(b"\x81\x82\0\0\0\0\xff\xfe")  # a masked frame of text
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=30)
+        assert (client.close_code, client.close_reason) == (1007, "expected text in UTF-8")
+    assert not [line for line in server.log if "Traceback" in line]
