@@ -24,6 +24,9 @@ from asrkd.serve.pool import Pool
 GRACE_SEC = 3
 """For requests that run when the server is told to end."""
 KEEP_ALIVE_SEC = 5
+BUFFER_BYTES = 1 << 18
+"""Of the system for each direction of a connection. It would take megabytes for a client that does not read, which no
+limit on the memory of processes counts."""
 MOST_WORKERS = 4
 """Of processes for streams where none are asked for: each has the models in memory."""
 
@@ -92,7 +95,10 @@ def _listen(host: str, port: int) -> socket.socket:
     """A socket that is bound. InputError for an address that is not ours, or not free."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            listening.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)  # connections inherit it
+        return listening
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--host {host} --port {port}: expected an address to listen on: {reason}") from None

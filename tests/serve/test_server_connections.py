@@ -19,6 +19,10 @@ pytestmark = pytest.mark.needs("onnx", "starlette", "uvicorn", "python_multipart
 
 IDLE_SEC = 1.5
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+UPGRADE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 POST = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 
 
@@ -44,9 +48,9 @@ def closes_soon(client: socket.socket) -> bool:
     return False
 
 
-def is_disconnected(client: socket.socket, data: bytes, pause_sec: float = 0.0) -> bool:
+def is_disconnected(client: socket.socket, data: bytes, pause_sec: float = 0.0, seconds: float = 6 * IDLE_SEC) -> bool:
     """Whether the server ends the connection of a client that sends the same again and again."""
-    end = time.monotonic() + 6 * IDLE_SEC
+    end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
             client.sendall(data)
@@ -78,6 +82,21 @@ def test_a_client_that_reads_no_answer_is_disconnected(server: ServerProcess) ->
         client.settimeout(6 * IDLE_SEC)
         assert is_disconnected(client, 1000 * GET)
     wait_until(lambda: server.get("/healthz")[0] == 200)
+
+
+def test_a_stream_that_reads_no_words_is_disconnected(server: ServerProcess) -> None:
+    """It talks on, and the words fill what the system keeps for it."""
+    pcm = noise(20.0).tobytes()
+    message = b"\x82\xff" + len(pcm).to_bytes(8, "big") + bytes(4) + pcm
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", server.port))
+        client.settimeout(60.0)
+        client.sendall(UPGRADE)
+        assert client.recv(12) == b"HTTP/1.1 101"
+        assert is_disconnected(client, message, seconds=120.0)
+    wait_until(lambda: server.get("/healthz")[1]["streams"] == 0)
+    assert not [line for line in server.log if "Traceback" in line]
 
 
 @pytest.mark.parametrize(
