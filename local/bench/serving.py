@@ -155,8 +155,8 @@ def delay_table(options: Options, name: str, path: Path, talks: Sequence[Talk]) 
         )
         for number, one in loads.items()
     ]
-    largest = max(loads)
-    load = loads[largest]
+    number = min((one for one in loads if one >= GOAL_STREAMS), default=max(loads))
+    load = loads[number]
     median = _percentile(load.delays, 50)
     num_whole = sum(loads) - sum(len(one.dropped) for one in loads.values())
     num_right = num_whole - sum(one.num_wrong for one in loads.values())
@@ -167,7 +167,7 @@ def delay_table(options: Options, name: str, path: Path, talks: Sequence[Talk]) 
     )
     notes = (
         f"Goal: a median of {MEDIAN_GOAL_MS:.0f} ms with {GOAL_STREAMS} streams on two cores: {median:.0f} ms with "
-        f"{largest} on {options.cores}, {verdict(median, MEDIAN_GOAL_MS, more_is_better=False)}; none dropped: {kept}.",
+        f"{number} on {options.cores}, {verdict(median, MEDIAN_GOAL_MS, more_is_better=False)}; none dropped: {kept}.",
         f"The library has the same words in {num_right} of {num_whole} whole streams.",
         *(f"Dropped: {reason}." for reason in sorted({one for each in loads.values() for one in each.dropped})),
         "A word's delay is counted from its end in the final result; it is below 0 where the word is guessed before.",
