@@ -16,11 +16,13 @@ PARALLEL := $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-l
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
 BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets \
-	memory growth_text growth_manifests growth_graph
+	memory growth_text growth_manifests growth_graph serving_delay serving_abuse
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
 BENCH_growth_text := growth.py --part text
 BENCH_growth_manifests := growth.py --part manifests
 BENCH_growth_graph := growth.py --part graph
+BENCH_serving_delay := serving.py --part delay
+BENCH_serving_abuse := serving.py --part abuse
 
 # Two benchmarks at once would time each other.
 .NOTPARALLEL:

@@ -38,6 +38,7 @@ OPTIONAL = frozenset(
         "matplotlib",
         "onnx",
         "onnxruntime",
+        "openai",
         "praatio",
         "pysubs2",
         "python_multipart",

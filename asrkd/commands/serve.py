@@ -2,75 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
-
 from asrkd.commands.command import Command
 from asrkd.errors import InputError
-from asrkd.options import first_word
+from asrkd.serve.options import ServerOptions
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is served, where, and what is refused."""
-
-    models: tuple[Path, ...] = field(metadata=first_word())
-    """Models of `asrkd export`: folders, or the same as .tar.gz. The first one serves requests that name none."""
-    host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0: all of this machine's, for everybody who can reach it, without a password."""
-    port: int = 8000
-    """Port; 0: any free one."""
-    precision: Literal["auto", "float32", "int8"] = "auto"
-    """Weights of the network; auto: int8 where the model has it."""
-    num_workers: int | None = None
-    """Processes that streams share; none: one for each core, 4 at most. Each has the models in memory."""
-    num_jobs: int = 1
-    """Processes that transcribe uploaded files, each one file at a time."""
-    max_connections: int = 256
-    """Open connections of all kinds."""
-    max_streams: int = 32
-    """Streams at a time."""
-    max_files: int = 16
-    """Uploaded files at a time: those that come, wait and are transcribed."""
-    max_upload_mb: float = 100.0
-    """Size of an upload."""
-    max_seconds: float = 3600.0
-    """Seconds of audio of a stream or a file, and how long a stream or the work on a file lasts."""
-    idle_timeout: float = 30.0
-    """Seconds without a message of a client, or in which it does not take one, after which it is disconnected."""
-    max_memory_mb: float = 4096.0
-    """Resident memory of all processes, above which nothing new begins."""
-
-
-def run(options: Options) -> int:
+def run(options: ServerOptions) -> int:
     try:
-        from asrkd.serve.server import ServerOptions, serve
+        from asrkd.serve.server import serve
     except ImportError as error:
         advice = "pip install 'asrkd[runtime,serve]'"
         raise InputError(f"asrkd serve needs {error.name}, which is not installed: {advice}") from None
-    from asrkd.serve.limits import Limits
-
-    limits = Limits(
-        max_connections=options.max_connections,
-        max_streams=options.max_streams,
-        max_files=options.max_files,
-        max_upload_mb=options.max_upload_mb,
-        max_seconds=options.max_seconds,
-        idle_timeout=options.idle_timeout,
-        max_memory_mb=options.max_memory_mb,
-    )
-    serve(
-        ServerOptions(
-            models=options.models,
-            host=options.host,
-            port=options.port,
-            precision=options.precision,
-            num_workers=options.num_workers,
-            num_jobs=options.num_jobs,
-            limits=limits,
-        )
-    )
+    serve(options)
     return 0
 
 
@@ -93,6 +36,6 @@ message that names the option. Ctrl-C ends it.""",
         "asrkd serve model.tar.gz --max-streams 8 --max-upload-mb 20 --max-seconds 600",
         "curl -F file=@a.wav -F response_format=srt http://127.0.0.1:8000/v1/audio/transcriptions",
     ),
-    options=lambda: Options,
+    options=lambda: ServerOptions,
     run=run,
 )

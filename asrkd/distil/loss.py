@@ -28,7 +28,7 @@ may be distorted, there is no store:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -46,6 +46,7 @@ from asrkd.nnet.losses import (
     partial_label_cross_entropy,
     top_k_cross_entropy,
 )
+from asrkd.options import added_later
 
 # Largest error of a row's sum of probabilities (float32 softmax over thousands of senones).
 SUM_TOLERANCE = 1e-3
@@ -65,7 +66,7 @@ class DistilOptions:
     """stored: the teachers' top-k posteriors of stage 7. online: the teachers score the student's inputs in the same
     step, all classes at any temperature, so that distorted inputs need no storage; a step takes longer. Hard labels of
     mixtures are mixed in the same proportion; alpha 1 needs none."""
-    online_teachers: Literal["all", "one"] = "all"
+    online_teachers: Literal["all", "one"] = field(default="all", metadata=added_later())
     """all: each online teacher scores each example, and their mean is the target. one: one of them does, another one in
     the next epoch, so that a step takes hardly longer than with one teacher; over epochs that is their arithmetic
     mean."""

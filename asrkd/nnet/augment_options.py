@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from asrkd.errors import InputError
+from asrkd.options import added_later
 
 MAX_WARP_RANGE = 0.3
 FRACTIONS = ("mix", "warp", "reverb", "noise", "mask", "gain")
@@ -32,17 +33,17 @@ class AugmentOptions:
     """Fraction of the examples whose frequency axis is warped (vocal tract length perturbation)."""
     warp_range: float = 0.1
     """Warping factors are uniform in [1 - warp_range, 1 + warp_range]."""
-    reverb: float = 0.0
+    reverb: float = field(default=0.0, metadata=added_later())
     """Fraction of the examples that sound in a room: that of one of the impulse responses of reverb_from."""
-    reverb_from: Path | None = None
+    reverb_from: Path | None = field(default=None, metadata=added_later())
     """Impulse responses of rooms: a folder of audio, a Lhotse manifest, or a Kaldi data directory."""
-    noise: float = 0.0
+    noise: float = field(default=0.0, metadata=added_later())
     """Fraction of the examples to which noise is added: a part of one of the recordings of noise_from."""
-    noise_from: Path | None = None
+    noise_from: Path | None = field(default=None, metadata=added_later())
     """Recordings of noise: a folder of audio, a Lhotse manifest, or a Kaldi data directory."""
-    noise_min_snr_db: float = 5.0
+    noise_min_snr_db: float = field(default=5.0, metadata=added_later())
     """Smallest ratio of the utterance's power to that of the noise, dB; the ratio is uniform from it."""
-    noise_max_snr_db: float = 20.0
+    noise_max_snr_db: float = field(default=20.0, metadata=added_later())
     """Largest ratio, dB."""
     mask: float = 0.0
     """Fraction of the examples of which a band of features and a run of frames are set to zero, the mean of normalised

@@ -164,13 +164,14 @@ class SearchStream:
         if not has_path:
             return None
         arcs = lattice_arrays(path)
-        # One arc out of each state, in no order.
+        # One arc out of each state, in no order. Lists, because a path is followed five times a second.
         arc_of = np.empty(len(arcs.final), dtype=np.int64)
         arc_of[arcs.src] = np.arange(len(arcs.src))
+        arc_of_state, dst = arc_of.tolist(), arcs.dst.tolist()
         order, state = [], path.start
-        for _ in range(len(arcs.src)):
-            order.append(arc_of[state])
-            state = arcs.dst[order[-1]]
+        for _ in range(len(dst)):
+            order.append(arc_of_state[state])
+            state = dst[order[-1]]
         olabels = arcs.olabel[order]
         emitted = np.flatnonzero(olabels)
         pdf_ids = arcs.ilabel[order].astype(np.int64) - 1

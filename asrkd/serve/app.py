@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asrkd.serve.limits import Limits
 from asrkd.serve.pool import Pool
 from asrkd.serve.streams import Streams
-from asrkd.serve.transcriptions import ApiError, Transcriptions
+from asrkd.serve.transcriptions import ApiError, Transcriptions, unknown_model
 
 OWNER = "asrkd"
 PAGE_HEADERS = {
@@ -47,20 +48,30 @@ def build_app(pool: Pool, limits: Limits) -> Starlette:
         return JSONResponse(values, 200 if pool.is_ready else 503)
 
     async def models(request: Request) -> Response:
-        listed = [{"object": "model", "created": 0, "owned_by": OWNER, **one} for one in pool.described]
-        return JSONResponse({"object": "list", "data": listed})
+        return JSONResponse({"object": "list", "data": [_model(one) for one in pool.described]})
+
+    async def model(request: Request) -> Response:
+        index = pool.model_index(request.path_params["model"])
+        if index is None:
+            return unknown_model(pool, request.path_params["model"]).response()
+        return JSONResponse(_model(pool.described[index]))
 
     return Starlette(
         routes=[
             Route("/", index),
             Route("/healthz", health),
             Route("/v1/models", models),
+            Route("/v1/models/{model}", model),
             Route("/v1/audio/transcriptions", transcriptions.serve, methods=["POST"]),
             WebSocketRoute("/v1/stream", streams.serve),
         ],
         middleware=[Middleware(SameOrigin)],
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]  # of a subclass of Exception
     )
+
+
+def _model(described: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "model", "created": 0, "owned_by": OWNER, **described}
 
 
 def _http_error(request: Request, error: HTTPException) -> Response:

@@ -10,7 +10,7 @@ from asrkd.runtime.audio import open_input
 from asrkd.runtime.inputs import AudioInput
 from asrkd.runtime.model import Model
 from asrkd.runtime.transcribe import TranscribeOptions, transcribe_input
-from asrkd.serve.responses import body
+from asrkd.serve.responses import body, event_stream
 
 
 def transcribe_upload(model: Model, values: dict[str, Any]) -> dict[str, Any]:
@@ -29,5 +29,8 @@ def transcribe_upload(model: Model, values: dict[str, Any]) -> dict[str, Any]:
     except InputError as error:
         message = str(error).replace(str(path), name)
         raise InputError(message.replace(str(path.parent), "upload")) from None
-    text = body(transcript, values["response_format"], values["granularities"])
+    if values["stream"]:
+        text = event_stream(transcript)
+    else:
+        text = body(transcript, values["response_format"], values["granularities"])
     return {"body": text, "audio": transcript.duration}

@@ -22,15 +22,15 @@ class Limits:
     max_upload_mb: float = 100.0
     """Size of a request."""
     max_seconds: float = 3600.0
-    """Audio of a stream or a file, and how long a stream or the work on a file lasts."""
+    """Seconds of audio of a stream or a file, and how long a stream or the work on a file lasts."""
     idle_timeout: float = 30.0
-    """Seconds without a message of a client, or in which it does not take one."""
+    """Seconds without a message of a client, or in which it does not take one, after which it is disconnected."""
     max_memory_mb: float = 4096.0
-    """Resident memory of the server and its processes, above which nothing new begins."""
+    """Resident memory of all processes, above which nothing new begins."""
 
     def __post_init__(self) -> None:
         """InputError for a limit that lets nothing through."""
-        for one in fields(self):
+        for one in fields(Limits):
             value = getattr(self, one.name)
             if not value > 0:
                 raise InputError(f"--{one.name.replace('_', '-')}: expected a number above 0, found {value}")

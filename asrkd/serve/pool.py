@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -111,11 +112,11 @@ class Worker:
                 await self._task
 
     def kill(self) -> None:
-        """End the process at once. Another one follows."""
+        """End the process at once, and what it has started (ffmpeg). Another one follows."""
         self._ready.clear()  # nothing is asked of it any more
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group, as it has a session of its own
 
     async def ask(self, values: Mapping[str, Any], payload: bytes = b"", timeout: float = ANSWER_SEC) -> dict[str, Any]:
         """The answer to a message. RefusedError, FaultError; WorkerEndedError also after `timeout` seconds."""

@@ -18,6 +18,8 @@ MEDIA_TYPES = {
     "verbose_json": "application/json",
     "vtt": "text/vtt; charset=utf-8",
 }
+STREAMED_FORMATS = ("json", "text")
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 GRANULARITIES = ("word", "segment")
 LANGUAGE = "unknown"
 """A model does not say which one it has learnt."""
@@ -34,6 +36,15 @@ def body(transcript: Transcript, response_format: str, granularities: Collection
         return vtt_of(transcript)
     values = verbose(transcript, granularities) if response_format == "verbose_json" else {"text": transcript.text}
     return json.dumps(values, ensure_ascii=False)
+
+
+def event_stream(transcript: Transcript) -> str:
+    """The events of a request with `stream`: the text of each segment, then the whole."""
+    texts = [segment.text for segment in transcript.segments]
+    deltas = [f" {text}" if number else text for number, text in enumerate(texts)]
+    events = [{"type": "transcript.text.delta", "delta": delta} for delta in deltas]
+    events.append({"type": "transcript.text.done", "text": transcript.text})
+    return "".join(f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in events)
 
 
 def verbose(transcript: Transcript, granularities: Collection[str]) -> dict[str, Any]:

@@ -9,10 +9,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import uvicorn
 
@@ -20,11 +18,15 @@ from asrkd.errors import InputError
 from asrkd.serve.app import build_app
 from asrkd.serve.connections import http_protocol, websocket_protocol
 from asrkd.serve.limits import MEGABYTE, Limits
+from asrkd.serve.options import ServerOptions
 from asrkd.serve.pool import Pool
 
 GRACE_SEC = 3
 """For requests that run when the server is told to end."""
 KEEP_ALIVE_SEC = 5
+BUFFER_BYTES = 1 << 18
+"""Of the system for each direction of a connection. It would take megabytes for a client that does not read, which no
+limit on the memory of processes counts."""
 MOST_WORKERS = 4
 """Of processes for streams where none are asked for: each has the models in memory."""
 
@@ -33,29 +35,6 @@ def default_workers() -> int:
     """One for each core that this process may use, and MOST_WORKERS at most."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(count, MOST_WORKERS)
-
-
-@dataclass(frozen=True)
-class ServerOptions:
-    """What is served, and where."""
-
-    models: Sequence[Path]
-    host: str = "127.0.0.1"
-    port: int = 8000
-    precision: str = "auto"
-    num_workers: int | None = None
-    """Processes for streams; None: as many as cores, up to MOST_WORKERS."""
-    num_jobs: int = 1
-    """Processes for files."""
-    limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        """InputError for values that cannot be."""
-        if not 0 <= self.port < 1 << 16:
-            raise InputError(f"--port: expected 0 to 65535, found {self.port}")
-        for name, value in (("num-workers", self.num_workers), ("num-jobs", self.num_jobs)):
-            if value is not None and value < 1:
-                raise InputError(f"--{name}: expected 1 or more, found {value}")
 
 
 def serve(options: ServerOptions) -> None:
@@ -82,7 +61,7 @@ async def _serve(options: ServerOptions, listening: socket.socket) -> None:
     pool = Pool(options.models, options.precision, options.num_workers or default_workers(), options.num_jobs)
     await pool.start()
     try:
-        server = _Server(_config(build_app(pool, options.limits), options.limits))
+        server = _Server(_config(build_app(pool, options), options))
         for one in pool.described:
             print(f"model {one['id']}: {one['name']}, {one['sampling_rate']} Hz", file=sys.stderr)
         print(f"listening on {_address(listening)} (Ctrl-C ends it)", file=sys.stderr, flush=True)
@@ -104,7 +83,7 @@ def _config(app: object, limits: Limits) -> uvicorn.Config:
         lifespan="off",
         access_log=False,
         log_config=None,
-        log_level="warning",
+        log_level="error",  # what a client does wrong is said to the client
         server_header=False,
         timeout_keep_alive=min(KEEP_ALIVE_SEC, math.ceil(limits.idle_timeout)),
         timeout_graceful_shutdown=GRACE_SEC,
@@ -116,7 +95,10 @@ def _listen(host: str, port: int) -> socket.socket:
     """A socket that is bound. InputError for an address that is not ours, or not free."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            listening.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)  # connections inherit it
+        return listening
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--host {host} --port {port}: expected an address to listen on: {reason}") from None

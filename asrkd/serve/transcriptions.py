@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,13 +19,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message
 
+from asrkd.errors import system_error
 from asrkd.serve.limits import MEGABYTE, Limits
 from asrkd.serve.pool import FaultError, Pool, RefusedError, WorkerEndedError
-from asrkd.serve.responses import GRANULARITIES, MEDIA_TYPES
+from asrkd.serve.responses import EVENT_STREAM, GRANULARITIES, MEDIA_TYPES, STREAMED_FORMATS
 
+LOGGER = logging.getLogger("asrkd.serve")
 MOST_FIELDS = 32
 RETRY_SEC = 5
 NAME_CHARACTERS = 80
+BOOLEANS = {"true": True, "false": False}
 GRANULARITY_FIELDS = ("timestamp_granularities[]", "timestamp_granularities")
 """With brackets, as clients of OpenAI send lists, and without."""
 
@@ -45,6 +49,12 @@ class ApiError(Exception):
         return JSONResponse({"error": error}, self.status, headers)
 
 
+def unknown_model(pool: Pool, name: object) -> ApiError:
+    """The refusal of a model that is not served."""
+    known = ", ".join(one["id"] for one in pool.described)
+    return ApiError(404, "model_not_found", f"model: expected one of {known}, found {name!r:.60}", "model")
+
+
 @dataclass(frozen=True)
 class _Form:
     """The fields of a request that have an effect. language, prompt, temperature and others are accepted."""
@@ -53,6 +63,12 @@ class _Form:
     model: int
     response_format: str
     granularities: tuple[str, ...]
+    stream: bool
+    """Whether the client reads events."""
+
+    @property
+    def media_type(self) -> str:
+        return EVENT_STREAM if self.stream else MEDIA_TYPES[self.response_format]
 
 
 class Transcriptions:
@@ -114,7 +130,11 @@ class Transcriptions:
             raise ApiError(400, "bad_request", f"expected multipart/form-data with a file, found: {detail}") from None
         except ClientDisconnect:
             raise ApiError(400, "gone", "the client has gone") from None
-        return Response(answer["body"], media_type=MEDIA_TYPES[form.response_format])
+        except OSError as error:
+            LOGGER.error("an upload could not be stored: %s", system_error(error))
+            message = "the server has no room for this file; try again later"
+            raise ApiError(503, "storage", message, "file") from None
+        return Response(answer["body"], media_type=form.media_type)
 
     def _bounded(self, request: Request) -> Any:
         """`receive`, with limits on the size and on the time between two parts."""
@@ -142,15 +162,21 @@ class Transcriptions:
         name, response_format = fields.get("model"), fields.get("response_format", "json")
         index = self._pool.model_index(name if isinstance(name, str) else None)
         if index is None:
-            known = ", ".join(one["id"] for one in self._pool.described)
-            raise ApiError(404, "model_not_found", f"model: expected one of {known}, found {name!r:.60}", "model")
+            raise unknown_model(self._pool, name)
         if response_format not in MEDIA_TYPES:
             _refuse("response_format", f"expected one of {', '.join(MEDIA_TYPES)}, found {response_format!r:.60}")
         granularities = [str(one) for name in GRANULARITY_FIELDS for one in fields.getlist(name)]
         for one in granularities:
             if one not in GRANULARITIES:
                 _refuse("timestamp_granularities", f"expected {' or '.join(GRANULARITIES)}, found {one!r:.60}")
-        return _Form(upload, index, str(response_format), tuple(granularities) or ("segment",))
+        stream = fields.get("stream", "false")
+        if stream not in BOOLEANS:
+            _refuse("stream", f"expected true or false, found {stream!r:.60}")
+        if BOOLEANS[str(stream)] and response_format not in STREAMED_FORMATS:
+            _refuse(
+                "stream", f"expected response_format {' or '.join(STREAMED_FORMATS)}, found {response_format!r:.60}"
+            )
+        return _Form(upload, index, str(response_format), tuple(granularities) or ("segment",), BOOLEANS[str(stream)])
 
     async def _transcribe(self, request: Request, form: _Form, path: Path) -> dict[str, Any]:
         """The worker's answer, unless the client goes away before: then its worker stops."""
@@ -177,6 +203,7 @@ class Transcriptions:
             "confidences": form.response_format == "verbose_json",
             "response_format": form.response_format,
             "granularities": form.granularities,
+            "stream": form.stream,
         }
         async with self._pool.file_worker() as worker:
             return await worker.ask({"do": "transcribe", **values}, timeout=self._limits.max_seconds)

@@ -315,6 +315,8 @@ def test_connections_that_say_half_of_a_request_end(small: ServerProcess) -> Non
             b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
         )
         assert b"408" in body.recv(4000)
+        answer = half.recv(4000)
+        assert answer.startswith(b"HTTP/1.1 408") and b"within 1.5 s (--idle-timeout)" in answer
         for client in (silent, half):
             assert ended(client)
     assert time.monotonic() - begin < 20.0
