@@ -268,6 +268,7 @@ OTHER_VALUES: dict[str, dict[str, object]] = {
     "students.subset_seed": {"students.subset": 0.1, "students.subset_seed": 1},
     "students.subset_epochs": {"students.subset": 0.1, "students.subset_epochs": 9},
     "students.augment.mix": {"students.augment.mix": 0.5, "distil.targets": "online"},
+    "distil.online_teachers": {"distil.online_teachers": "one", "distil.targets": "online"},
     **{
         f"students.augment.{name}": {"students.augment.warp": 0.5, f"students.augment.{name}": 0.5}
         for name in ("warp", "mask", "gain")
