@@ -41,3 +41,16 @@ class Speaker:
             stream = self.stream()
             return np.concatenate([stream.accept(feats), stream.finish()])
         return self._acoustic.scores(feats)
+
+    def scores_within(self, feats: np.ndarray, earlier: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Scores [T, C] of a part of a long recording: frames [T, F] with their neighbours.
+
+        By speaker: with all that was heard and the frames of `window`, the next segment and what follows it. Online: as
+        of a stream, after what was heard and the frames `earlier`, between the last segment and these. Else by the
+        window alone. The window has no frames of digital silence; where it has no others, the frames themselves count.
+        """
+        if self._kind == "online":
+            stream = self._acoustic.stream(self._heard + Statistics.of(earlier))
+            return np.concatenate([stream.accept(feats), stream.finish()])
+        own = Statistics.of(window if len(window) else feats)
+        return self._acoustic.scores(feats, self._heard + own if self._kind == "speaker" else own)

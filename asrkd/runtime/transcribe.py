@@ -1,8 +1,9 @@
 """A recording of any length to a Transcript: cut at pauses, and each segment decoded at once.
 
-A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream first, with
-running statistics of its features: the posteriors of silence show the pauses. Then each segment is scored by itself,
-with what was heard of the speaker before. Memory is that of one segment.
+A recording that is no longer than one segment is decoded as a whole. Of a longer one, the network scores a window of
+the longest segment's length, from the begin of the next segment on: the posteriors of silence show the pauses. The
+segments that end within the window are decoded from the same scores, so each frame is scored once. Memory is that of
+one window.
 """
 
 from __future__ import annotations
@@ -39,9 +40,6 @@ from asrkd.runtime.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from asrkd.runtime.model import Model
-
-CHUNK_SEC = 5.0
-"""Of the network where it looks for pauses."""
 
 Progress = Callable[[float], object]
 """Is given the seconds of audio that were read since the last call."""
@@ -127,7 +125,6 @@ class _Recording:
         self._front_end = OnlineLogMel(model.description.front_end)
         self._num_samples = 0
         self._max_frames = round(options.cuts.max_sec / self._shift_sec)
-        self._chunk_frames = round(CHUNK_SEC / self._shift_sec)
         self._cutter = PauseCutter(options.cuts, self._shift_sec)
         self._digital = DigitalSilence(self._shift_sec)
         self._speaker = Speaker(model.acoustic)
@@ -135,64 +132,57 @@ class _Recording:
         self._is_long = False
         self._rows = Rows()
         """Log-mel frames, with a flag of digital silence as last column."""
-        self._num_accepted = 0
-        """Frames that `_stream` was given."""
-        self._num_scored = 0
-        """Frames of which the cutter knows."""
-        self._stream = self._speaker.stream()
+        self._scores = Rows()
+        """Of the frames of a long recording, from the begin of the next segment on."""
 
     def accept(self, samples: np.ndarray) -> Iterator[Segment]:
         """The segments that end with these samples."""
         self._num_samples += len(samples)
         self._add(self._front_end.accept(samples))
-        self._is_long = self._is_long or len(self._rows) > self._max_frames
-        # Chunks are counted from the begin, so that the blocks of samples change nothing.
-        while self._is_long and self._rows.last - self._num_accepted >= self._chunk_frames:
-            yield from self._cut(self._num_accepted + self._chunk_frames)
+        self._is_long = self._is_long or self._rows.last > self._max_frames
+        right = self._model.description.right_context
+        # Windows are counted from the begin, so that the blocks of samples change nothing.
+        while self._is_long and self._rows.last >= (last := self._cutter.first + self._max_frames) + right:
+            yield from self._decode_all(self._cutter.accept(self._score(last)))
 
     def finish(self) -> Iterator[Segment]:
         """The last segments: the only one of a short recording."""
         self._add(self._front_end.finish())
         if self._is_long:
-            yield from self._cut(self._rows.last)
-            yield from self._decode_all(self._cutter.accept(self._silence(self._stream.finish())))
+            yield from self._decode_all(self._cutter.accept(self._score(self._rows.last)))
             yield from self._decode_all(self._cutter.finish())
         elif len(self._rows):
+            self._scores.append(self._speaker.scores(self._rows.between(0, self._rows.last)[:, :-1]))
             yield from self._decode(Span(0, self._rows.last))
 
     def _add(self, feats: np.ndarray) -> None:
         self._rows.append(np.column_stack([feats, self._digital.accept(feats)]).astype(np.float32))
 
-    def _cut(self, last: int) -> Iterator[Segment]:
-        """Score frames to `last` - 1, and decode the segments that end within them."""
-        scores = self._stream.accept(self._rows.between(self._num_accepted, last)[:, :-1])
-        self._num_accepted = last
-        spans = self._cutter.accept(self._silence(scores))
-        first = self._rows.first
-        yield from self._decode_all(spans)
-        if self._rows.first > first:
-            # What follows is normalised with the statistics of the words that were found.
-            self._stream, self._num_accepted = self._speaker.stream(), self._num_scored
-
-    def _silence(self, scores: np.ndarray) -> np.ndarray:
-        """Posteriors of silence of the next scored frames [t, C]."""
-        if not len(scores):
-            return np.zeros(0, np.float32)
-        flags = self._rows.between(self._num_scored, self._num_scored + len(scores))[:, -1] > 0
-        self._num_scored += len(scores)
+    def _score(self, last: int) -> np.ndarray:
+        """Score the frames to `last` - 1 that have no scores yet; the posteriors of silence of these."""
+        rows, begin, scored = self._rows, self._cutter.first, self._scores.last
+        left, right = self._model.description.left_context, self._model.description.right_context
+        context, end = max(scored - left, rows.first), min(last + right, rows.last)
+        window = rows.between(begin, min(begin + self._max_frames, rows.last))
+        scores = self._speaker.scores_within(
+            rows.between(context, end)[:, :-1],
+            earlier=rows.between(begin, max(begin, context))[:, :-1],
+            window=window[window[:, -1] == 0.0, :-1],
+        )[scored - context : last - context]
+        self._scores.append(scores)
         silence = silence_posteriors(scores, self._model.search.graph.senones.log_prior, self._silence_classes)
-        return np.where(flags, np.float32(1.0), silence)
+        return np.where(rows.between(scored, last)[:, -1] > 0, np.float32(1.0), silence)
 
     def _decode_all(self, spans: Iterable[Span]) -> Iterator[Segment]:
         for span in spans:
             yield from self._decode(span)
-        self._rows.drop_before(self._cutter.first)
+        self._rows.drop_before(min(self._cutter.first, self._scores.last - self._model.description.left_context))
+        self._scores.drop_before(self._cutter.first)
 
     def _decode(self, span: Span) -> Iterator[Segment]:
         """The segment of these frames, unless nothing is said in it."""
         options, rows = self._options, self._rows.between(*span)
-        feats = np.ascontiguousarray(rows[:, :-1])
-        scores = sure_of_silence(self._speaker.scores(feats), rows[:, -1] > 0, self._silence_classes)
+        scores = sure_of_silence(self._scores.between(*span), rows[:, -1] > 0, self._silence_classes)
         found = self._model.search.decode(
             scores, confidences=options.confidences, nbest=options.nbest, beam=options.beam
         )
@@ -200,7 +190,7 @@ class _Recording:
         duration = min(span.last * self._shift_sec, self._num_samples / self._model.sampling_rate) - start
         segment = self._model.segment(found, max(duration, 0.0))
         if segment.words:
-            self._speaker.add(feats)
+            self._speaker.add(rows[:, :-1])
             yield replace(moved(segment, start), channel=self._channel)
 
 
