@@ -1,7 +1,7 @@
 """Viterbi beam search of exported models by kaldi-decoder, whole or as scores come, with times and confidences.
 
 The best path comes from FasterDecoder, with the run's beam. Confidences and other hypotheses come from a lattice of
-LatticeSimpleDecoder, which takes four times as long with that beam, and half as long with a narrower one.
+LatticeSimpleDecoder. It has no limit of active states, so that its beam decides the time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 Scores = NDArray[np.float32]
 UNLIMITED_STATES = 2**31 - 1
-# Nats. Confidences of a beam of 16 take four times as long and are hardly better: a normalised cross-entropy of 0.33
-# instead of 0.31 (docs/how_to/export.md).
-LATTICE_SEARCH_BEAM = 11.0
+# Nats. Wider beams take longer and are hardly better (docs/how_to/export.md).
+LATTICE_SEARCH_BEAM = 9.0
 LATTICE_BEAM = 8.0  # nats below the best path; what is further has no weight in a posterior
 
 
@@ -191,7 +190,7 @@ class SearchStream:
         return tuple(FoundWord(word.text, word.begin, word.end, value) for word, value in pairs)
 
     def _alternatives(self, path: _Path, lattice: FrameLattice, nbest: int) -> tuple[str, ...]:
-        """`nbest` - 1 other texts: of the lattice, or of a wider one where it has fewer; with the run's beam as both."""
+        """`nbest` - 1 other texts: of the lattice, or of one as wide as the search where that has fewer."""
         found = self._others(path, lattice, nbest - 1)
         if len(found) < nbest - 1:
             wider = self.search._lattice(np.concatenate(self._scaled), self.beam, self.beam)

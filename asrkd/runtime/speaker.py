@@ -18,12 +18,16 @@ class Speaker:
         self._kind = acoustic.description.normalisation.kind
         self._heard = Statistics.prior(acoustic.description.normalisation)
         self._prior = self._heard
+        self.is_known = self._kind == "online"
+        """Whether scores of a stream are as good as those of the segment by itself: always, if the network learnt such
+        scores, else when enough was heard."""
 
     def add(self, feats: np.ndarray) -> None:
         """Add the frames [T, F] of a segment with words."""
         heard = Statistics(self._heard.sums - self._prior.sums, self._heard.count - self._prior.count)
         heard += Statistics.of(feats)
         share = min(1.0, MOST_FRAMES / heard.count)
+        self.is_known = self.is_known or share < 1.0
         self._heard = self._prior + Statistics(heard.sums * share, heard.count * share)
 
     def stream(self) -> ScoreStream:
@@ -41,16 +45,3 @@ class Speaker:
             stream = self.stream()
             return np.concatenate([stream.accept(feats), stream.finish()])
         return self._acoustic.scores(feats)
-
-    def scores_within(self, feats: np.ndarray, earlier: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """Scores [T, C] of a part of a long recording: frames [T, F] with their neighbours.
-
-        By speaker: with all that was heard and the frames of `window`, the next segment and what follows it. Online: as
-        of a stream, after what was heard and the frames `earlier`, between the last segment and these. Else by the
-        window alone. The window has no frames of digital silence; where it has no others, the frames themselves count.
-        """
-        if self._kind == "online":
-            stream = self._acoustic.stream(self._heard + Statistics.of(earlier))
-            return np.concatenate([stream.accept(feats), stream.finish()])
-        own = Statistics.of(window if len(window) else feats)
-        return self._acoustic.scores(feats, self._heard + own if self._kind == "speaker" else own)

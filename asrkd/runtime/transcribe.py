@@ -1,9 +1,9 @@
 """A recording of any length to a Transcript: cut at pauses, and each segment decoded at once.
 
-A recording that is no longer than one segment is decoded as a whole. Of a longer one, the network scores a window of
-the longest segment's length, from the begin of the next segment on: the posteriors of silence show the pauses. The
-segments that end within the window are decoded from the same scores, so each frame is scored once. Memory is that of
-one window.
+A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream, with running
+statistics of its features: the posteriors of silence show the pauses. The segments between them are decoded from the
+same scores once the speaker is known. Until then, and where there was much silence, a segment is scored by itself, with
+what was heard of the speaker before. Memory is that of one segment.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from asrkd.runtime.audio import (
 from asrkd.runtime.features import OnlineLogMel
 from asrkd.runtime.inputs import AudioInput
 from asrkd.runtime.segmentation import (
+    SILENT,
     CutRules,
     DigitalSilence,
     PauseCutter,
@@ -40,6 +41,11 @@ from asrkd.runtime.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from asrkd.runtime.model import Model
+
+CHUNK_SEC = 5.0
+"""Of the network where it looks for pauses."""
+MOST_SILENCE = 0.5
+"""Share of the frames since the last cut. Read speech has a fifth of silence; more than half shifts the statistics."""
 
 Progress = Callable[[float], object]
 """Is given the seconds of audio that were read since the last call."""
@@ -54,7 +60,7 @@ class TranscribeOptions:
     nbest: int = 1
     """Hypotheses of each segment; those after the first are its alternatives."""
     confidences: bool = True
-    """Estimate how probable each word is, which takes half as long again."""
+    """Estimate how probable each word is, which takes up to as long again."""
     channel: str = AUTO
     """auto (the only one, or the mean of two), mix (the mean of all), split (each on its own) or a number from 0."""
     cuts: CutRules = field(default_factory=CutRules)
@@ -125,6 +131,7 @@ class _Recording:
         self._front_end = OnlineLogMel(model.description.front_end)
         self._num_samples = 0
         self._max_frames = round(options.cuts.max_sec / self._shift_sec)
+        self._chunk_frames = round(CHUNK_SEC / self._shift_sec)
         self._cutter = PauseCutter(options.cuts, self._shift_sec)
         self._digital = DigitalSilence(self._shift_sec)
         self._speaker = Speaker(model.acoustic)
@@ -134,55 +141,75 @@ class _Recording:
         """Log-mel frames, with a flag of digital silence as last column."""
         self._scores = Rows()
         """Of the frames of a long recording, from the begin of the next segment on."""
+        self._silence = Rows()
+        """Their posteriors of silence."""
+        self._num_accepted = 0
+        """Frames that `_stream` was given."""
+        self._num_context = 0
+        """Frames before the next scored one that `_stream` was given again, as neighbours."""
+        self._stream = self._speaker.stream()
 
     def accept(self, samples: np.ndarray) -> Iterator[Segment]:
         """The segments that end with these samples."""
         self._num_samples += len(samples)
         self._add(self._front_end.accept(samples))
-        self._is_long = self._is_long or self._rows.last > self._max_frames
-        right = self._model.description.right_context
-        # Windows are counted from the begin, so that the blocks of samples change nothing.
-        while self._is_long and self._rows.last >= (last := self._cutter.first + self._max_frames) + right:
-            yield from self._decode_all(self._cutter.accept(self._score(last)))
+        self._is_long = self._is_long or len(self._rows) > self._max_frames
+        # Chunks are counted from the begin, so that the blocks of samples change nothing.
+        while self._is_long and self._rows.last - self._num_accepted >= self._chunk_frames:
+            yield from self._cut(self._num_accepted + self._chunk_frames)
 
     def finish(self) -> Iterator[Segment]:
         """The last segments: the only one of a short recording."""
         self._add(self._front_end.finish())
         if self._is_long:
-            yield from self._decode_all(self._cutter.accept(self._score(self._rows.last)))
+            yield from self._cut(self._rows.last)
+            yield from self._decode_all(self._cutter.accept(self._take(self._stream.finish())))
             yield from self._decode_all(self._cutter.finish())
         elif len(self._rows):
-            self._scores.append(self._speaker.scores(self._rows.between(0, self._rows.last)[:, :-1]))
-            yield from self._decode(Span(0, self._rows.last))
+            yield from self._decode(Span(0, self._rows.last), is_scored=False)
 
     def _add(self, feats: np.ndarray) -> None:
         self._rows.append(np.column_stack([feats, self._digital.accept(feats)]).astype(np.float32))
 
-    def _score(self, last: int) -> np.ndarray:
-        """Score the frames to `last` - 1 that have no scores yet; the posteriors of silence of these."""
-        rows, begin, scored = self._rows, self._cutter.first, self._scores.last
-        left, right = self._model.description.left_context, self._model.description.right_context
-        context, end = max(scored - left, rows.first), min(last + right, rows.last)
-        window = rows.between(begin, min(begin + self._max_frames, rows.last))
-        scores = self._speaker.scores_within(
-            rows.between(context, end)[:, :-1],
-            earlier=rows.between(begin, max(begin, context))[:, :-1],
-            window=window[window[:, -1] == 0.0, :-1],
-        )[scored - context : last - context]
-        self._scores.append(scores)
-        silence = silence_posteriors(scores, self._model.search.graph.senones.log_prior, self._silence_classes)
-        return np.where(rows.between(scored, last)[:, -1] > 0, np.float32(1.0), silence)
+    def _cut(self, last: int) -> Iterator[Segment]:
+        """Score frames to `last` - 1, and decode the segments that end within them."""
+        scores = self._stream.accept(self._rows.between(self._num_accepted, last)[:, :-1])
+        self._num_accepted = last
+        before = self._cutter.first
+        yield from self._decode_all(self._cutter.accept(self._take(scores)))
+        if self._cutter.first > before:
+            # What follows is normalised with the statistics of the words that were found.
+            self._stream, scored = self._speaker.stream(), self._scores.last
+            self._num_accepted = max(self._rows.first, scored - self._model.description.left_context)
+            self._num_context = scored - self._num_accepted
+
+    def _take(self, scores: np.ndarray) -> np.ndarray:
+        """Store the scores [t, C] of the next frames; their posteriors of silence."""
+        new = scores[self._num_context :]
+        self._num_context -= len(scores) - len(new)
+        if not len(new):
+            return np.zeros(0, np.float32)
+        flags = self._rows.between(self._scores.last, self._scores.last + len(new))[:, -1] > 0
+        silence = silence_posteriors(new, self._model.search.graph.senones.log_prior, self._silence_classes)
+        silence = np.where(flags, np.float32(1.0), silence)
+        self._scores.append(new)
+        self._silence.append(silence)
+        return silence
 
     def _decode_all(self, spans: Iterable[Span]) -> Iterator[Segment]:
+        frames = self._silence.between(self._silence.first, self._silence.last) if len(self._silence) else np.zeros(0)
+        is_sparse = len(frames) > 0 and float((frames > SILENT).mean()) > MOST_SILENCE
         for span in spans:
-            yield from self._decode(span)
+            yield from self._decode(span, is_scored=self._speaker.is_known and not is_sparse)
         self._rows.drop_before(min(self._cutter.first, self._scores.last - self._model.description.left_context))
-        self._scores.drop_before(self._cutter.first)
+        for columns in (self._scores, self._silence):
+            columns.drop_before(self._cutter.first)
 
-    def _decode(self, span: Span) -> Iterator[Segment]:
+    def _decode(self, span: Span, is_scored: bool) -> Iterator[Segment]:
         """The segment of these frames, unless nothing is said in it."""
         options, rows = self._options, self._rows.between(*span)
-        scores = sure_of_silence(self._scores.between(*span), rows[:, -1] > 0, self._silence_classes)
+        scores = self._scores.between(*span) if is_scored else self._speaker.scores(rows[:, :-1])
+        scores = sure_of_silence(scores, rows[:, -1] > 0, self._silence_classes)
         found = self._model.search.decode(
             scores, confidences=options.confidences, nbest=options.nbest, beam=options.beam
         )

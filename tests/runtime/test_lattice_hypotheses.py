@@ -47,9 +47,7 @@ def all_hypotheses(lattice: FrameLattice) -> dict[tuple[int, ...], float]:
             costs[labels] = min(costs.get(labels, np.inf), cost + float(arrays.final[state].sum()))
         for arc in np.flatnonzero(arrays.src == state):
             label = int(arrays.olabel[arc])
-            paths.append(
-                (int(arrays.dst[arc]), cost + float(lattice.cost[arc]), (*labels, label) if label else labels)
-            )
+            paths.append((int(arrays.dst[arc]), cost + float(lattice.cost[arc]), (*labels, label) if label else labels))
     return costs
 
 

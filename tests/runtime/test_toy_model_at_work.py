@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +97,49 @@ def test_the_command_without_torch_k2_and_lhotse(folder: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "transcribed 2 of 2 inputs: 4.0 s of audio" in done.stderr
     assert (tmp_path / "out" / "a.ctm").read_text().replace("a 1", "b 1") == (tmp_path / "out" / "b.ctm").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("num_jobs", ["1", "2"])
+def test_a_signal_leaves_nothing_behind(num_jobs: str, number: signal.Signals, folder: Path, tmp_path: Path) -> None:
+    """Half an hour of audio is being transcribed; temporary folders go, and no output is there."""
+    tmp_dir, out = tmp_path / "tmp", tmp_path / "out"
+    tmp_dir.mkdir()
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.tile(noise(60.0), 30), RATE)
+    command = [
+        sys.executable,
+        "-m",
+        "asrkd.commands.main",
+        "transcribe",
+        folder,
+        tmp_path / "a.wav",
+        tmp_path / "b.wav",
+    ]
+    process = subprocess.Popen(
+        [*map(str, command), "--output-dir", str(out), "--nj", num_jobs],
+        env={**os.environ, "TMPDIR": str(tmp_dir)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60.0
+        while not list(tmp_dir.glob("asrkd-*/asrkd-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, "it has begun, and is not at its end"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60.0)
+    finally:
+        process.kill()
+    assert list(tmp_dir.iterdir()) == [] and not out.exists()
+    assert process.returncode == (2 if number == signal.SIGINT else 128 + number)
+    assert "Traceback" not in errors
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    code = (
+        "import os, signal\nfrom asrkd.terminal import tidy_end\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with tidy_end():\n    os.kill(os.getpid(), signal.SIGHUP)\nprint(signal.getsignal(signal.SIGTERM))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "SIG_DFL" in done.stdout

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fake_model import RATE, FakeModel, speech
+from fake_model import RATE, Acoustic, FakeModel, speech, tone_scores
 
 from asrkd.errors import InputError
 from asrkd.runtime.inputs import AudioInput
 from asrkd.runtime.segmentation import CutRules
+from asrkd.runtime.speaker import MOST_FRAMES
 from asrkd.runtime.transcribe import TranscribeOptions, transcribe_blocks, transcribe_input, transcribe_samples
 
 SHORT_CUTS = TranscribeOptions(cuts=CutRules(min_sec=1.0, max_sec=4.0, long_pause_sec=0.5, padding_sec=0.2))
@@ -67,6 +68,23 @@ def test_memory_is_that_of_a_segment() -> None:
     for number, segment in enumerate(transcribe_blocks(FakeModel(), reading())):
         assert num_read / RATE - segment.end < 32.0, f"segment {number}"
     assert number >= 20
+
+
+@pytest.mark.parametrize("kind", ["speaker", "utterance", "online"])
+def test_frames_of_a_long_recording_are_scored_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_scored = 0
+
+    def counted(self: object, feats: np.ndarray, statistics: object = None) -> np.ndarray:
+        nonlocal num_scored
+        num_scored += len(feats)
+        return tone_scores(feats)
+
+    monkeypatch.setattr(Acoustic, "scores", counted)
+    samples = np.tile(speech(*SENTENCE, 0.6), 500)
+    transcript = transcribe_samples(FakeModel(kind), samples, RATE)
+    assert len(transcript.words) == 1500 and len(transcript.segments) > 5
+    num_frames = round(100 * transcript.duration)
+    assert num_frames <= num_scored < 1.05 * num_frames + MOST_FRAMES + 2 * 3000, "the begin is scored twice"
 
 
 def test_silence_and_the_shortest_recordings() -> None:
