@@ -20,7 +20,7 @@ class Speaker:
         self._prior = self._heard
         self.is_known = self._kind == "online"
         """Whether scores of a stream are as good as those of the segment by itself: always, if the network learnt such
-        scores, else when enough was heard."""
+        scores, else when half a minute was heard."""
 
     def add(self, feats: np.ndarray) -> None:
         """Add the frames [T, F] of a segment with words."""
@@ -33,6 +33,10 @@ class Speaker:
     def stream(self) -> ScoreStream:
         """Scores of the next segment as it comes."""
         return self._acoustic.stream(self._heard)
+
+    def recording_stream(self) -> ScoreStream:
+        """The same of a recording. A known speaker's statistics do not follow the frames, which may be silence."""
+        return self._acoustic.stream(self._heard, running=self._kind == "online" or not self.is_known)
 
     def scores(self, feats: np.ndarray) -> np.ndarray:
         """Scores [T, C] of a whole segment's frames [T, F], normalised as the network learnt it.

@@ -1,9 +1,8 @@
 """A recording of any length to a Transcript: cut at pauses, and each segment decoded at once.
 
-A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream, with running
-statistics of its features: the posteriors of silence show the pauses. The segments between them are decoded from the
-same scores once the speaker is known. Until then, and where there was much silence, a segment is scored by itself, with
-what was heard of the speaker before. Memory is that of one segment.
+A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream: the posteriors
+of silence show the pauses, and the segments between them are decoded from the same scores. Only the first half a minute
+is scored again, each segment by itself, for its speaker was not known yet. Memory is that of one segment.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ from asrkd.runtime.audio import (
 from asrkd.runtime.features import OnlineLogMel
 from asrkd.runtime.inputs import AudioInput
 from asrkd.runtime.segmentation import (
-    SILENT,
     CutRules,
     DigitalSilence,
     PauseCutter,
@@ -44,9 +42,6 @@ if TYPE_CHECKING:
 
 CHUNK_SEC = 5.0
 """Of the network where it looks for pauses."""
-MOST_SILENCE = 0.5
-"""Share of the frames since the last cut. Read speech has a fifth of silence; more than half shifts the statistics."""
-
 Progress = Callable[[float], object]
 """Is given the seconds of audio that were read since the last call."""
 
@@ -141,13 +136,13 @@ class _Recording:
         """Log-mel frames, with a flag of digital silence as last column."""
         self._scores = Rows()
         """Of the frames of a long recording, from the begin of the next segment on."""
-        self._silence = Rows()
-        """Their posteriors of silence."""
         self._num_accepted = 0
         """Frames that `_stream` was given."""
         self._num_context = 0
         """Frames before the next scored one that `_stream` was given again, as neighbours."""
-        self._stream = self._speaker.stream()
+        self._stream = self._speaker.recording_stream()
+        self._known_from = 0 if self._speaker.is_known else None
+        """The scores from this frame on are of a known speaker; None: none yet."""
 
     def accept(self, samples: np.ndarray) -> Iterator[Segment]:
         """The segments that end with these samples."""
@@ -162,7 +157,8 @@ class _Recording:
         """The last segments: the only one of a short recording."""
         self._add(self._front_end.finish())
         if self._is_long:
-            yield from self._cut(self._rows.last)
+            while self._num_accepted < self._rows.last:  # again where a cut began another stream
+                yield from self._cut(self._rows.last)
             yield from self._decode_all(self._cutter.accept(self._take(self._stream.finish())))
             yield from self._decode_all(self._cutter.finish())
         elif len(self._rows):
@@ -179,9 +175,16 @@ class _Recording:
         yield from self._decode_all(self._cutter.accept(self._take(scores)))
         if self._cutter.first > before:
             # What follows is normalised with the statistics of the words that were found.
-            self._stream, scored = self._speaker.stream(), self._scores.last
-            self._num_accepted = max(self._rows.first, scored - self._model.description.left_context)
-            self._num_context = scored - self._num_accepted
+            self._begin_stream()
+
+    def _begin_stream(self) -> None:
+        """Score on with what is known of the speaker now, from the last neighbours of the next frame on."""
+        scored = self._scores.last
+        self._stream = self._speaker.recording_stream()
+        self._num_accepted = max(self._rows.first, scored - self._model.description.left_context)
+        self._num_context = scored - self._num_accepted
+        if self._known_from is None and self._speaker.is_known:
+            self._known_from = scored
 
     def _take(self, scores: np.ndarray) -> np.ndarray:
         """Store the scores [t, C] of the next frames; their posteriors of silence."""
@@ -193,17 +196,13 @@ class _Recording:
         silence = silence_posteriors(new, self._model.search.graph.senones.log_prior, self._silence_classes)
         silence = np.where(flags, np.float32(1.0), silence)
         self._scores.append(new)
-        self._silence.append(silence)
         return silence
 
     def _decode_all(self, spans: Iterable[Span]) -> Iterator[Segment]:
-        frames = self._silence.between(self._silence.first, self._silence.last) if len(self._silence) else np.zeros(0)
-        is_sparse = len(frames) > 0 and float((frames > SILENT).mean()) > MOST_SILENCE
         for span in spans:
-            yield from self._decode(span, is_scored=self._speaker.is_known and not is_sparse)
+            yield from self._decode(span, is_scored=self._known_from is not None and span.first >= self._known_from)
         self._rows.drop_before(min(self._cutter.first, self._scores.last - self._model.description.left_context))
-        for columns in (self._scores, self._silence):
-            columns.drop_before(self._cutter.first)
+        self._scores.drop_before(self._cutter.first)
 
     def _decode(self, span: Span, is_scored: bool) -> Iterator[Segment]:
         """The segment of these frames, unless nothing is said in it."""
