@@ -66,7 +66,7 @@ class Acoustic:
     def scores(self, feats: np.ndarray, statistics: object = None) -> np.ndarray:
         return tone_scores(feats)
 
-    def stream(self, statistics: object = None, running: bool = True) -> ScoreStream:
+    def stream(self, statistics: object = None) -> ScoreStream:
         return ScoreStream(self)
 
 

@@ -5,6 +5,7 @@ Whole arrays are passed at once. One call per arc took two thirds of the time of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import tempfile
@@ -203,7 +204,7 @@ def lattice_arrays(lattice: kaldifst.Lattice) -> LatticeArrays:
     with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
         path = Path(folder, "lattice.fst")
         if not lattice.write(str(path)):
-            raise OSError(f"{path}: could not write a lattice")
+            raise OSError(errno.EIO, "could not write a lattice (is the disk full?)", str(path))
         content = path.read_bytes()
     name = np.int32(FST_MAGIC).tobytes() + _pascal_string("vector") + _pascal_string(_LATTICE_ARC_TYPE)
     if not content.startswith(name):
@@ -244,7 +245,7 @@ def from_kaldifst(fst: kaldifst.StdFst) -> FstArrays:
     with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
         path = Path(folder, "const.fst")
         if not kaldifst.StdConstFst(fst).write(str(path)):
-            raise OSError(f"{path}: could not write an FST")
+            raise OSError(errno.EIO, "could not write an FST (is the disk full?)", str(path))
         content = path.read_bytes()
     position = np.dtype("<i4").itemsize
     for expected in ("const", "standard"):

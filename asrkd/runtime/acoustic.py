@@ -121,12 +121,9 @@ class AcousticModel:
             yield stream.accept(feats[first : first + CHUNK_FRAMES])
         yield stream.finish()
 
-    def stream(self, statistics: Statistics | None = None, running: bool = True) -> ScoreStream:
-        """Scores of frames that come in parts, with running statistics; they begin with the model's prior.
-
-        Not `running`: all frames are normalised with the given statistics.
-        """
-        return ScoreStream(self, statistics or Statistics.prior(self.description.normalisation), running)
+    def stream(self, statistics: Statistics | None = None) -> ScoreStream:
+        """Scores of frames that come in parts, with running statistics; they begin with the model's prior."""
+        return ScoreStream(self, statistics or Statistics.prior(self.description.normalisation))
 
     def _run(self, feats: Frames, statistics: Statistics, running: bool, context: tuple[int, int]) -> Scores:
         inputs = {
@@ -146,8 +143,8 @@ class ScoreStream:
     They are the same for all sizes of the parts, but for the last bits of float32.
     """
 
-    def __init__(self, model: AcousticModel, statistics: Statistics, running: bool = True) -> None:
-        self._model, self._running = model, running
+    def __init__(self, model: AcousticModel, statistics: Statistics) -> None:
+        self._model = model
         self._statistics = statistics
         """Of the frames before `_rows`."""
         self._rows = np.zeros((0, len(statistics.sums[0])), dtype=np.float32)
@@ -167,11 +164,10 @@ class ScoreStream:
         num_new = len(self._rows) - self._num_past - right
         if num_new <= 0:
             return np.zeros((0, self._model.description.num_pdfs), dtype=np.float32)
-        scores = self._model._run(self._rows, self._statistics, self._running, (self._num_past, right))
+        scores = self._model._run(self._rows, self._statistics, True, (self._num_past, right))
         self._num_past += num_new
         unneeded = max(self._num_past - self._model.description.left_context, 0)
-        if self._running:
-            self._statistics = self._statistics.plus(self._rows[:unneeded])
+        self._statistics = self._statistics.plus(self._rows[:unneeded])
         self._rows = self._rows[unneeded:]
         self._num_past -= unneeded
         return scores

@@ -18,25 +18,19 @@ class Speaker:
         self._kind = acoustic.description.normalisation.kind
         self._heard = Statistics.prior(acoustic.description.normalisation)
         self._prior = self._heard
-        self.is_known = self._kind == "online"
-        """Whether scores of a stream are as good as those of the segment by itself: always, if the network learnt such
-        scores, else when half a minute was heard."""
+        self.is_streamed = self._kind == "online"
+        """Whether the network learnt the scores of streams, so that those of a segment by itself are no better."""
 
     def add(self, feats: np.ndarray) -> None:
         """Add the frames [T, F] of a segment with words."""
         heard = Statistics(self._heard.sums - self._prior.sums, self._heard.count - self._prior.count)
         heard += Statistics.of(feats)
         share = min(1.0, MOST_FRAMES / heard.count)
-        self.is_known = self.is_known or share < 1.0
         self._heard = self._prior + Statistics(heard.sums * share, heard.count * share)
 
     def stream(self) -> ScoreStream:
         """Scores of the next segment as it comes."""
         return self._acoustic.stream(self._heard)
-
-    def recording_stream(self) -> ScoreStream:
-        """The same of a recording. A known speaker's statistics do not follow the frames, which may be silence."""
-        return self._acoustic.stream(self._heard, running=self._kind == "online" or not self.is_known)
 
     def scores(self, feats: np.ndarray) -> np.ndarray:
         """Scores [T, C] of a whole segment's frames [T, F], normalised as the network learnt it.

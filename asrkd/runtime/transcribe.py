@@ -1,8 +1,10 @@
 """A recording of any length to a Transcript: cut at pauses, and each segment decoded at once.
 
 A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream: the posteriors
-of silence show the pauses, and the segments between them are decoded from the same scores. Only the first half a minute
-is scored again, each segment by itself, for its speaker was not known yet. Memory is that of one segment.
+of silence show the pauses. A network that learnt running statistics is decoded from the same scores. Otherwise each
+segment is scored by itself, with what was heard of the speaker before: on mini LibriSpeech (866 words, read without
+pauses) the scores of the stream have 22.2% of errors instead of 21.5, and the network takes 5% of the time. Memory is
+that of one segment.
 """
 
 from __future__ import annotations
@@ -140,9 +142,7 @@ class _Recording:
         """Frames that `_stream` was given."""
         self._num_context = 0
         """Frames before the next scored one that `_stream` was given again, as neighbours."""
-        self._stream = self._speaker.recording_stream()
-        self._known_from = 0 if self._speaker.is_known else None
-        """The scores from this frame on are of a known speaker; None: none yet."""
+        self._stream = self._speaker.stream()
 
     def accept(self, samples: np.ndarray) -> Iterator[Segment]:
         """The segments that end with these samples."""
@@ -180,11 +180,9 @@ class _Recording:
     def _begin_stream(self) -> None:
         """Score on with what is known of the speaker now, from the last neighbours of the next frame on."""
         scored = self._scores.last
-        self._stream = self._speaker.recording_stream()
+        self._stream = self._speaker.stream()
         self._num_accepted = max(self._rows.first, scored - self._model.description.left_context)
         self._num_context = scored - self._num_accepted
-        if self._known_from is None and self._speaker.is_known:
-            self._known_from = scored
 
     def _take(self, scores: np.ndarray) -> np.ndarray:
         """Store the scores [t, C] of the next frames; their posteriors of silence."""
@@ -200,7 +198,7 @@ class _Recording:
 
     def _decode_all(self, spans: Iterable[Span]) -> Iterator[Segment]:
         for span in spans:
-            yield from self._decode(span, is_scored=self._known_from is not None and span.first >= self._known_from)
+            yield from self._decode(span, is_scored=self._speaker.is_streamed)
         self._rows.drop_before(min(self._cutter.first, self._scores.last - self._model.description.left_context))
         self._scores.drop_before(self._cutter.first)
 

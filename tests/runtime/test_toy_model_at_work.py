@@ -143,3 +143,32 @@ def test_an_ignored_signal_stays_ignored() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "SIG_DFL" in done.stdout
+
+
+FULL_DISK = """
+import resource, signal, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from asrkd.commands.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 200])  # bytes: of the search's temporary files, of the output
+@pytest.mark.parametrize("command", ["transcribe", "align"])
+def test_a_full_disk_is_one_line(command: str, limit: int, folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(4.0), RATE)
+    (tmp_path / "a.txt").write_text("AB BA\n")
+    texts = [str(tmp_path / "a.txt")] if command == "align" else ["--no-confidences"]
+    arguments = [command, str(folder), str(tmp_path / "a.wav"), *texts, "--format", "json"]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(limit), *arguments, "--output-dir", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # OpenFst, which is C++, writes lines of its own.
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("ERROR: ")]
+    assert done.returncode == 2 and line.startswith("asrkd: error: "), done.stderr
+    assert any(reason in line for reason in ("File too large", "could not write", "No usable temporary directory"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("a.wav", "a.txt")]

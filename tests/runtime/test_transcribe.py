@@ -12,7 +12,6 @@ from fake_model import RATE, Acoustic, FakeModel, speech, tone_scores
 from asrkd.errors import InputError
 from asrkd.runtime.inputs import AudioInput
 from asrkd.runtime.segmentation import CutRules
-from asrkd.runtime.speaker import MOST_FRAMES
 from asrkd.runtime.transcribe import TranscribeOptions, transcribe_blocks, transcribe_input, transcribe_samples
 
 SHORT_CUTS = TranscribeOptions(cuts=CutRules(min_sec=1.0, max_sec=4.0, long_pause_sec=0.5, padding_sec=0.2))
@@ -70,8 +69,11 @@ def test_memory_is_that_of_a_segment() -> None:
     assert number >= 20
 
 
-@pytest.mark.parametrize("kind", ["speaker", "utterance", "online"])
-def test_frames_of_a_long_recording_are_scored_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "times"), [("speaker", 2), ("utterance", 2), ("online", 1)])
+def test_how_often_frames_of_a_long_recording_are_scored(
+    kind: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once by a network that learnt running statistics; otherwise each segment is scored by itself, too."""
     num_scored = 0
 
     def counted(self: object, feats: np.ndarray, statistics: object = None) -> np.ndarray:
@@ -80,11 +82,11 @@ def test_frames_of_a_long_recording_are_scored_once(kind: str, monkeypatch: pyte
         return tone_scores(feats)
 
     monkeypatch.setattr(Acoustic, "scores", counted)
-    samples = np.tile(speech(*SENTENCE, 0.6), 500)
+    samples = np.tile(speech(*SENTENCE, 0.6), 100)
     transcript = transcribe_samples(FakeModel(kind), samples, RATE)
-    assert len(transcript.words) == 1500 and len(transcript.segments) > 5
+    assert len(transcript.words) == 300 and len(transcript.segments) > 5
     num_frames = round(100 * transcript.duration)
-    assert num_frames <= num_scored < 1.05 * num_frames + MOST_FRAMES + 2 * 3000, "the begin is scored twice"
+    assert 0.95 * times * num_frames <= num_scored <= 1.02 * times * num_frames
 
 
 def test_silence_and_the_shortest_recordings() -> None:
