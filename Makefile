@@ -14,9 +14,14 @@ TESTS := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 TRAIN_TESTS := OMP_NUM_THREADS=1 $(TRAIN_PYTHON) -m pytest
 PARALLEL := $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
+# TIMIT's free sample, hand-marked phones, is measured where it is.
+TIMIT_SAMPLE := $(wildcard $(ASRKD_DATA)/timit_sample)
+BOUNDARIES := $(and $(ASRKD_DATA),$(TIMIT_SAMPLE),boundaries)
+
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
-BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers alignment features students targets \
-	memory growth_text growth_manifests growth_graph serving_delay serving_abuse
+BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers runtime $(BOUNDARIES) alignment \
+	features students targets memory growth_text growth_manifests growth_graph serving_delay serving_abuse
+BENCH_boundaries := boundaries.py --corpus-dir $(TIMIT_SAMPLE)
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256
 BENCH_growth_text := growth.py --part text
 BENCH_growth_manifests := growth.py --part manifests

@@ -22,6 +22,7 @@ DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 # What the system refuses to the process as a whole. An error of one file has the file's name.
 _OF_DISKS = (*DISK_FULL_ERRNOS, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 SYSTEM_ERRNOS = (*_OF_DISKS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+_NO_TMP_DIR = "No usable temporary directory"  # Python's words, where no folder for them can be written
 # Damaged texts have words of megabytes: a message has the beginning of such a word.
 _LONG_WORD = re.compile(r"(?<!\S)([^\s/]{40})[^\s/]{60}[^\s/]*(?!\S)")
 
@@ -62,6 +63,8 @@ def system_error(error: OSError) -> str | None:
     """What the system refused, as one line that names the file; None where the error says neither file nor reason."""
     if error.errno in DISK_FULL_ERRNOS:
         return f"disk full: could not write {_name(error) or 'an output'}: {error.strerror}"
+    if error.errno == errno.ENOENT and not error.filename and _NO_TMP_DIR in str(error.strerror):
+        return f"{error.strerror}: is the disk full?"
     if error.errno is None or error.strerror is None or not (error.filename or error.errno in SYSTEM_ERRNOS):
         return None
     return f"{_name(error)}: {error.strerror}" if error.filename else error.strerror

@@ -1,4 +1,4 @@
-"""The process behind a command line: UTF-8 whatever the locale, and output streams that print anything."""
+"""The process behind a command line: UTF-8 whatever the locale, streams that print anything, and its end by signals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import codecs
 import io
 import locale
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 STDOUT_NAME = "standard output"
+EXIT_BY_SIGNAL = 128
+"""Plus the number of the signal: what a shell reports of a program that a signal ended."""
 
 
 def require_utf8_mode() -> None:
@@ -50,6 +54,28 @@ def drop_stdout() -> None:
     """Forget what stdout refused, so that Python does not try again at its exit."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def tidy_end() -> Iterator[None]:
+    """End on SIGTERM, and when the terminal is closed, as an exception does: temporary files are removed.
+
+    Forked processes do the same. A signal that is ignored, as by nohup, stays so.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    chosen = [number for number in numbers if before[number] == signal.SIG_DFL]
+    for number in chosen:
+        signal.signal(number, _exit_by_signal)
+    try:
+        yield
+    finally:
+        for number in chosen:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _exit_by_signal(number: int, _: object) -> None:
+    raise SystemExit(EXIT_BY_SIGNAL + number)
 
 
 class _Output(io.FileIO):

@@ -131,7 +131,9 @@ class FakeModel:
         mean = (0.0,) * FRONT_END.num_mel_bins
         normalisation = Normalisation(kind, mean, mean, 300.0)  # type: ignore[arg-type]
         self.sampling_rate, self.frame_shift_sec, self.silence_classes = RATE, 0.01, (0,)
-        self.description: Any = SimpleNamespace(front_end=FRONT_END, normalisation=normalisation)
+        self.description: Any = SimpleNamespace(
+            front_end=FRONT_END, normalisation=normalisation, left_context=0, right_context=RIGHT_CONTEXT
+        )
         self.acoustic, self.search = Acoustic(self.description), Search()
 
     def segment(self, found: Found, duration: float) -> Segment:

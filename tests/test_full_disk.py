@@ -83,6 +83,10 @@ def test_every_writer_names_its_file(tmp_path: Path) -> None:
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "gone"), "gone: No such file or directory"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "File name too long"),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "No usable temporary directory found in ['/tmp']: is the disk full?",
+        ),
         (MemoryError(), "out of memory"),
     ],
 )

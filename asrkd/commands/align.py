@@ -9,6 +9,7 @@ from typing import Literal
 
 from asrkd.commands.command import Command
 from asrkd.options import first_word, short_name
+from asrkd.terminal import tidy_end
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def run(options: Options) -> int:
         max_misfit=options.max_misfit,
         num_jobs=options.num_jobs,
     )
-    result = run_align(batch)
+    with tidy_end():
+        result = run_align(batch)
     if result.num_inputs > len(result.failures):
         print(result.summary, file=sys.stderr)
     result.require_no_failures()

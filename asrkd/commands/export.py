@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from asrkd.commands.command import Command
 from asrkd.errors import InputError
+from asrkd.terminal import tidy_end
 
 if TYPE_CHECKING:
     from asrkd.recipe.export_options import ExportOptions
@@ -29,7 +30,8 @@ def run(options: ExportOptions) -> int:
         )
     from asrkd.recipe.export import export
 
-    export(options)
+    with tidy_end():
+        export(options)
     return 0
 
 

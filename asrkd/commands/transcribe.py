@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from asrkd.commands.command import Command
 from asrkd.options import first_word, short_name
+from asrkd.terminal import tidy_end
 
 if TYPE_CHECKING:
     from asrkd.runtime.batch import Batch
@@ -29,16 +30,19 @@ class Options:
     """Folder of the outputs, NAME.txt and so on for each input; none: standard output."""
     overwrite: bool = False
     """Transcribe inputs whose outputs exist, too."""
+    allow_empty: bool = False
+    """Take an input without words, such as silence, for an empty transcript. It is a bad input otherwise."""
     channel: str = "auto"
     """auto (the only one, or the mean of two), mix (the mean of all), split (each separately) or a number from 0."""
     nbest: int = 1
-    """Hypotheses of each segment. The json has those after the first as alternatives."""
+    """Hypotheses of each segment, fewer where fewer are within the beam. The json has those after the first as
+    alternatives."""
     beam: float | None = None
     """Beam of the search in nats; none: that of the model's run. A narrower one is faster and less exact."""
     precision: Literal["auto", "float32", "int8"] = "auto"
     """Weights of the network; auto: int8 where the model has it."""
     confidences: bool = True
-    """Estimate how probable each word is, which takes half as long again."""
+    """Estimate how probable each word is, which takes up to as long again."""
     num_jobs: int = field(default=1, metadata=short_name("nj"))
     """Processes. Each transcribes one input at a time."""
 
@@ -46,7 +50,8 @@ class Options:
 def run(options: Options) -> int:
     from asrkd.runtime.batch import run_batch
 
-    result = run_batch(_batch(options))
+    with tidy_end():
+        result = run_batch(_batch(options))
     if result.num_inputs > len(result.failures):
         print(result.summary, file=sys.stderr)
     result.require_no_failures()
@@ -64,6 +69,7 @@ def _batch(options: Options) -> Batch:
         formats=parse_formats(options.format),
         output_dir=options.output_dir,
         overwrite=options.overwrite,
+        allow_empty=options.allow_empty,
         precision=options.precision,
         num_jobs=options.num_jobs,
         options=TranscribeOptions(

@@ -5,6 +5,7 @@ Whole arrays are passed at once. One call per arc took two thirds of the time of
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -234,12 +235,12 @@ def _written(write: Callable[[str], bool]) -> bytes:
     if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
         with open(os.memfd_create("asrkd-fst"), "rb") as file:
             if not write(f"/proc/self/fd/{file.fileno()}"):
-                raise OSError("could not write an FST into memory")
+                raise OSError(errno.ENOMEM, "could not write an FST into memory")
             return file.read()
     with tempfile.TemporaryDirectory(prefix="asrkd-fst-") as folder:
         path = Path(folder, "written.fst")
         if not write(str(path)):
-            raise OSError(f"{path}: could not write an FST")
+            raise OSError(errno.EIO, "could not write an FST (is the disk full?)", str(path))
         return path.read_bytes()
 
 

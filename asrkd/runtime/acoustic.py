@@ -91,18 +91,23 @@ class AcousticModel:
         did: with running statistics; with those of the segment; or, where the run took all speech of a speaker, with
         those of the segment and the prior together.
         """
+        return np.concatenate(
+            [np.zeros((0, self.description.num_pdfs), np.float32), *self.score_parts(feats, statistics)]
+        )
+
+    def score_parts(self, feats: Frames, statistics: Statistics | None = None) -> Iterator[Scores]:
+        """The same, of some frames after the others: those of hours would not fit into memory."""
         if not len(feats):
-            return np.zeros((0, self.description.num_pdfs), dtype=np.float32)
+            return
         if statistics is None and self.description.normalisation.kind == "online":
-            return np.concatenate(list(self._running(feats)))
+            yield from self._running(feats)
+            return
         given = statistics or self._own_statistics(feats)
         left, right = self.description.left_context, self.description.right_context
-        parts = []
         for first in range(0, len(feats), CHUNK_FRAMES):
             begin, end = max(first - left, 0), min(first + CHUNK_FRAMES + right, len(feats))
             context = first - begin, max(end - first - CHUNK_FRAMES, 0)
-            parts.append(self._run(feats[begin:end], given, False, context))
-        return np.concatenate(parts)
+            yield self._run(feats[begin:end], given, False, context)
 
     def _own_statistics(self, feats: Frames) -> Statistics:
         own = Statistics.of(feats)

@@ -150,10 +150,11 @@ class Aligner:
         prons = self.dictionary.pronunciations(words, label)
         if not prons:
             raise InputError(f"{label}: expected a text of at least one word, found none")
-        scores = self._scores(blocks)
+        feats = self._log_mel(blocks)
         graph = text_graph(prons, self.tree, self.weights)
+        scale = self.model.description.search.acoustic_scale
         try:
-            path = best_path(scores, graph, self.weights, self.model.description.search.acoustic_scale)
+            path = best_path(self._scores(feats), len(feats), graph, self.weights, scale)
         except MemoryError:
             raise InputError(
                 f"{label}: expected audio and text that are shorter, found {duration:.0f} s and {len(words)} words: "
@@ -162,37 +163,40 @@ class Aligner:
         if path is None:
             shift = self.model.frame_shift_sec
             least = f"{graph.min_frames * shift:.2f} s of audio or more for {len(words)} words"
-            if graph.min_frames <= len(scores):
+            if graph.min_frames <= len(feats):
                 least = "a text that fits the audio"
             raise InputError(f"{label}: expected {least}, found {duration:.2f} s: is it the text of this audio?")
-        return self._alignment(name, duration, words, scores, graph, path, channel)
+        return self._alignment(name, duration, words, graph, path, channel)
 
-    def _scores(self, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Scores [T, C], normalised with the statistics of the whole recording."""
+    def _log_mel(self, blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The log-mel frames [T, F] of the whole recording: 58 MB an hour."""
         front_end = OnlineLogMel(self.model.description.front_end)
-        feats = np.concatenate([*(front_end.accept(block) for block in blocks), front_end.finish()])
+        return np.concatenate([*(front_end.accept(block) for block in blocks), front_end.finish()])
+
+    def _scores(self, feats: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """Scores [t, C] of one part after the other, normalised with the statistics of the whole recording."""
         flags = DigitalSilence(self.model.frame_shift_sec).accept(feats)
-        scores = self.model.acoustic.scores(feats)
-        return sure_of_silence(scores, flags, np.array(self.model.silence_classes))
+        silence, num_scored = np.array(self.model.silence_classes), 0
+        for scores in self.model.acoustic.score_parts(feats):
+            yield sure_of_silence(scores, flags[num_scored : num_scored + len(scores)], silence)
+            num_scored += len(scores)
 
     def _alignment(
         self,
         name: str,
         duration: Seconds,
         words: Sequence[str],
-        scores: NDArray[np.float32],
         graph: TextGraph,
         path: BestPath,
         channel: int,
     ) -> Alignment:
         shift = self.model.frame_shift_sec
-        pdfs = graph.pdfs[path.units, path.states]
-        misfit = scores.max(axis=1) - scores[np.arange(len(scores)), pdfs]
+        pdfs, misfit = graph.pdfs[path.units, path.states], path.misfit
         word_of = graph.word[path.units]
         phones, names = self.model.search.graph.senones.phone, self.model.search.graph.phones
 
         def time(frame: int) -> Seconds:
-            return duration if frame == len(scores) else round(frame * shift, 6)
+            return duration if frame == len(pdfs) else round(frame * shift, 6)
 
         def interval(text: str, first: int, last: int) -> Interval:
             return Interval(text, time(first), time(last), float(misfit[first:last].mean()))

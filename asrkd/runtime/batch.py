@@ -40,6 +40,8 @@ class Batch:
     output_dir: Path | None
     """None: standard output."""
     overwrite: bool = False
+    allow_empty: bool = False
+    """Write the transcripts of inputs without words."""
     precision: Precision = "auto"
     num_jobs: int = 1
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
@@ -112,9 +114,13 @@ def _outcomes(
 
     def outcome_of(source: AudioInput, report: Callable[[float], object] | None = None) -> _Outcome:
         try:
-            return _Outcome(transcribe_input(model, source, batch.options, report, tmp_dir), "")
+            transcript = transcribe_input(model, source, batch.options, report, tmp_dir)
         except InputError as error:
             return _Outcome(None, str(error))
+        if transcript.words or batch.allow_empty:
+            return _Outcome(transcript, "")
+        found = f"expected speech, found no words in {transcript.duration:.1f} s"
+        return _Outcome(None, f"{source}: {found} (--allow-empty writes empty transcripts)")
 
     # Processes that are forked have no standard input.
     here = [n for n, source in enumerate(todo) if batch.num_jobs == 1 or source.path is None]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asrkd.graph.arrays import LatticeArrays, lattice_arrays, sorted_by_source, to_kaldifst
+from asrkd.graph.arrays import LatticeArrays, lattice_arrays
 from asrkd.runtime.package import Calibration
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 NEAR_FRAMES = 30
 SURE = 1e-4
 """A posterior nearer to 0 or 1 than this counts as this."""
-MOST_STATES = 20_000
-"""Of the deterministic lattice that hypotheses are read from; more would take seconds."""
+MOST_VISITS = 500_000
+"""Of states, in the search for hypotheses: some seconds."""
+_END = -1
+"""Where a hypothesis is after its last arc."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,21 +87,53 @@ class FrameLattice:
             values.append(float(np.clip(posteriors[near].sum(), 0.0, 1.0)))
         return values
 
-    def hypotheses(self, num: int) -> list[list[int]]:
-        """The labels of the `num` best different hypotheses, the best first; fewer where the lattice has fewer."""
-        import kaldifst
-
+    @cached_property
+    def cost_to_end(self) -> NDArray[np.float64]:
+        """[states] of the best path to the end."""
         arrays = self.arrays
         ending = np.isfinite(arrays.final).all(axis=1)
-        final = np.where(ending, arrays.final.sum(axis=1), np.inf).astype(np.float32)
-        columns = arrays.src, arrays.dst, arrays.olabel, arrays.olabel, self.cost.astype(np.float32)
-        fst = to_kaldifst(sorted_by_source(columns, final))
-        try:
-            kaldifst.determinize_star(fst, max_states=MOST_STATES)
-        except RuntimeError:  # more states than that: the best one is known anyway
-            return []
-        paths = kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(fst, n=num))
-        return [kaldifst.get_linear_symbol_sequence(path)[2] for path in paths]
+        costs = np.where(ending, arrays.final.sum(axis=1, dtype=np.float64), np.inf)
+        bounds = np.searchsorted(self.frame, np.arange(int(self.frame[-1]) + 2))
+        for end, begin in pairwise(bounds[::-1]):
+            arcs = slice(begin, end)
+            np.minimum.at(costs, arrays.src[arcs], self.cost[arcs] + costs[arrays.dst[arcs]])
+        return costs
+
+    def hypotheses(self) -> Iterator[tuple[int, ...]]:
+        """The different sequences of labels, the best one first, until there are no more or MOST_VISITS are over.
+
+        A* search (Hart, Nilsson and Raphael 1968) over pairs of a state and the labels so far. The cost to the end is
+        known, so the first path to a pair is its best one, and no path is followed that is worse than those asked for.
+        """
+        starts, rows = self._arc_rows()
+        cost_to_end = self.cost_to_end.tolist()
+        final = np.where(np.isfinite(self.arrays.final).all(axis=1), self.arrays.final.sum(axis=1), np.inf).tolist()
+        order = count()  # of equal costs, the one that came first
+        heap: list[tuple[float, int, float, int, tuple[int, ...]]] = [(cost_to_end[0], next(order), 0.0, 0, ())]
+        visited: set[tuple[int, tuple[int, ...]]] = set()
+        while heap and len(visited) < MOST_VISITS:
+            _, _, cost, state, labels = heapq.heappop(heap)
+            if (state, labels) in visited:
+                continue
+            visited.add((state, labels))
+            if state == _END:
+                yield labels
+                continue
+            if final[state] < math.inf:
+                total = cost + final[state]
+                heapq.heappush(heap, (total, next(order), total, _END, labels))
+            for dst, label, arc_cost in rows[starts[state] : starts[state + 1]]:
+                if cost_to_end[dst] < math.inf:
+                    total = cost + arc_cost
+                    following = (*labels, label) if label else labels
+                    heapq.heappush(heap, (total + cost_to_end[dst], next(order), total, dst, following))
+
+    def _arc_rows(self) -> tuple[list[int], list[tuple[int, int, float]]]:
+        """Of each state the index of its first arc; of each arc its destination, label and cost."""
+        arrays = self.arrays
+        starts = np.searchsorted(arrays.src, np.arange(len(arrays.final) + 1)).tolist()
+        rows = list(zip(arrays.dst.tolist(), arrays.olabel.tolist(), self.cost.tolist(), strict=True))
+        return starts, rows
 
 
 def calibrated(posterior: float, calibration: Calibration) -> float:

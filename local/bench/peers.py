@@ -4,8 +4,9 @@
     .venv/bin/python local/bench/peers.py --exp-dir exp/mini_librispeech
 
 pocketsphinx 5 comes with its model, dictionary and trigram of English, and decodes whole utterances with its defaults.
-Beside it stands the run's distilled student, with the run's dictionary and language model. Both have one core, and
-their processor seconds count from samples to words: features, scores and search, without loading the models.
+It also decodes with the language model and the dictionary of the run, if its model has the run's phones. Against it
+stand the distilled student, as the recipe decodes it, and its exported model, as `asrkd transcribe` does. All have
+one core, and their processor seconds count from samples to words: features, scores and search, without loading.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import Table, finished_run, main, one_core
+from bench import Table, main, one_core, verdict
+from exported import model_of
 from lhotse import RecordingSet, SupervisionSet
 
 from asrkd.data.audio import read_samples
@@ -31,10 +33,13 @@ from asrkd.decode import Searcher, decode
 from asrkd.errors import InputError
 from asrkd.features.fbank import compute_features
 from asrkd.features.store import FrameStore
+from asrkd.lang.lexicon import Lexicon
 from asrkd.recipe.evaluate import Acoustics, Run, open_graph, tuned
 from asrkd.recipe.features import read_prior, split_features
 from asrkd.recipe.folders import RunFolders
 from asrkd.recipe.options import SpeechOptions, options_of_run
+from asrkd.runtime.model import Model, load
+from asrkd.runtime.transcribe import TranscribeOptions, transcribe_samples
 from asrkd.scoring.words import WordErrors, wer
 from asrkd.workflow.executor import SERIAL
 
@@ -42,6 +47,12 @@ PEER_RATE = 16_000  # of pocketsphinx's model, Hz
 PEER_SCRIPT = Path(__file__).with_name("pocketsphinx_words.py")
 # Speech of the bandwidth and kind that the peer was trained for, measured where it was run.
 BROADBAND = Path("exp/mini_librispeech")
+SAME, FASTER = "pocketsphinx, language model of the run", "asrkd transcribe --no-confidences"
+RTF_GOAL = 0.4
+# Of pocketsphinx's model of English.
+PEER_PHONES = frozenset(
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH".split()
+)
 DISTILLED = Run("distilled", 0, ("students/distilled",))
 
 
@@ -51,6 +62,8 @@ class Options:
 
     exp_dir: Path | None = None
     """folder of a finished run of English; none: exp/mini_librispeech where it is, else a small one"""
+    model: Path | None = None
+    """its exported model; none: RUN_model, which is exported where it is missing"""
     python: Path = Path(".venv-peers/bin/python")
     """an interpreter that has pocketsphinx"""
     minutes: float | None = None
@@ -85,8 +98,8 @@ def by_student(split: CorpusSplit, options: SpeechOptions) -> Recognised:
     return Recognised(hypotheses.words, seconds + hypotheses.score_sec + hypotheses.search_sec)
 
 
-def by_pocketsphinx(split: CorpusSplit, python: Path) -> Recognised:
-    """By pocketsphinx, in a process of the interpreter that has it."""
+def by_pocketsphinx(split: CorpusSplit, python: Path, options: Mapping[str, str]) -> Recognised:
+    """By pocketsphinx with options of its decoder, in a process of the interpreter that has it."""
     if not python.is_file():
         raise InputError(f"{python}: no such interpreter; local/setup_tools.sh peers makes it")
     with tempfile.TemporaryDirectory() as folder:
@@ -96,14 +109,38 @@ def by_pocketsphinx(split: CorpusSplit, python: Path) -> Recognised:
             samples = resample(read_samples(recording)[0], recording.sampling_rate, PEER_RATE)
             files[one.id] = str(Path(folder, f"{len(files)}.raw"))
             np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype("<i2").tofile(files[one.id])
-        done = subprocess.run(
-            [str(python), str(PEER_SCRIPT)], input=json.dumps(files), capture_output=True, text=True, check=False
-        )
+        given = json.dumps({"files": files, "options": dict(options)})
+        done = subprocess.run([str(python), str(PEER_SCRIPT)], input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"{python} {PEER_SCRIPT.name}: expected words, found an error: {done.stderr.strip()[-300:]}")
     answer = json.loads(done.stdout)
     words = {utt_id: text.upper().split() for utt_id, text in answer["words"].items()}
     return Recognised(words, answer["seconds"])
+
+
+def by_transcribe(split: CorpusSplit, model: Model, confidences: bool) -> Recognised:
+    """By the exported model, each utterance as a file of its own."""
+    options, words, seconds = TranscribeOptions(confidences=confidences), {}, 0.0
+    for one in split.supervisions:
+        recording = split.recordings[one.recording_id]
+        samples = read_samples(recording)[0]
+        start = time.process_time()
+        transcript = transcribe_samples(model, samples, recording.sampling_rate, options)
+        seconds += time.process_time() - start
+        words[one.id] = transcript.text.split()
+    return Recognised(words, seconds)
+
+
+def write_dictionary(lexicon: Lexicon, path: Path) -> bool:
+    """The run's pronunciations as pocketsphinx reads them; False where the peer does not have their phones."""
+    lines = []
+    for word, prons in lexicon.prons.items():
+        for number, pron in enumerate(prons, start=1):
+            if not PEER_PHONES.issuperset(pron):
+                return False
+            lines.append(f"{word}{f'({number})' if number > 1 else ''} {' '.join(pron)}\n")
+    path.write_text("".join(lines), encoding="utf-8")
+    return True
 
 
 def first_minutes(split: CorpusSplit, utt_ids: Sequence[str], minutes: float | None) -> CorpusSplit:
@@ -120,20 +157,35 @@ def first_minutes(split: CorpusSplit, utt_ids: Sequence[str], minutes: float | N
 
 def measure(options: Options) -> Table:
     """The table of this benchmark."""
-    exp = finished_run(options.exp_dir or (BROADBAND if BROADBAND.is_dir() else None))
+    exp, model_path = model_of(options.exp_dir or (BROADBAND if BROADBAND.is_dir() else None), options.model)
     run = options_of_run(exp)
     store = FrameStore.open(RunFolders(exp).features("test"))
     split = first_minutes(load_split(RunFolders(exp).manifests("test")), store.utt_ids, options.minutes)
     refs = {one.id: store.texts[store.index(one.id)].split() for one in split.supervisions}
     audio_sec = sum(one.duration for one in split.supervisions)
-    with one_core():
-        recognised = {
-            "pocketsphinx": by_pocketsphinx(split, options.python),
-            "distilled student": by_student(split, run),
-        }
+    model = load(model_path)
+    recognised = {}
+    with one_core(), tempfile.TemporaryDirectory() as folder:
+        recognised["pocketsphinx"] = by_pocketsphinx(split, options.python, {})
+        dictionary = Path(folder, "dictionary")
+        if write_dictionary(Lexicon.load(RunFolders(exp).decode_lexicon), dictionary):
+            given = {"lm": str(RunFolders(exp).arpa), "dict": str(dictionary)}
+            recognised[SAME] = by_pocketsphinx(split, options.python, given)
+        recognised["distilled student, recipe"] = by_student(split, run)
+        recognised["asrkd transcribe"] = by_transcribe(split, model, confidences=True)
+        recognised[FASTER] = by_transcribe(split, model, confidences=False)
     errors = {name: wer(refs, one.words) for name, one in recognised.items()}
     rtfs = {name: one.seconds / audio_sec for name, one in recognised.items()}
     rows = [row(name, errors[name], rtfs[name]) for name in recognised]
+    if SAME in rtfs:
+        ratio = rtfs[FASTER] / rtfs[SAME]
+        met = verdict(ratio, RTF_GOAL, more_is_better=False)
+        goal = (
+            f"With the same language model and no confidences, transcribe takes {ratio:.2f} of pocketsphinx's time: "
+            f"the goal of {RTF_GOAL:g} is {met}.",
+        )
+    else:
+        goal = ("pocketsphinx does not have the phones of this run, so it cannot take its dictionary.",)
     rate = next(iter(split.recordings)).sampling_rate
     resampled = f"The speech of {rate:,} Hz is resampled to {PEER_RATE:,} Hz, as its model wants it: not its own field."
     return Table(
@@ -142,6 +194,7 @@ def measure(options: Options) -> Table:
         rows,
         (
             "pocketsphinx has its own model, dictionary and trigram, trained on other and far more speech and text.",
+            *goal,
             *((resampled,) if rate != PEER_RATE else ()),
         ),
         {name: {"wer": errors[name].percent, "rtf": rtfs[name]} for name in recognised},

@@ -1,7 +1,7 @@
 """The words of raw 16 kHz files by pocketsphinx. It runs in .venv-peers, so it imports nothing of asrkd.
 
-Reads a JSON object {utt_id: file of 16-bit samples} from stdin. Writes {"words": {utt_id: text}, "seconds": processor
-seconds of decoding}.
+Reads a JSON object from stdin: "files" {utt_id: file of 16-bit samples}, and "options" of the decoder, such as "lm" and
+"dict". Writes {"words": {utt_id: text}, "seconds": processor seconds of decoding}.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ VARIANT = re.compile(r"\(\d+\)")  # of a word's pronunciations: "the(2)"
 
 
 def main() -> None:
-    """Decode whole utterances with pocketsphinx's defaults."""
-    decoder = Decoder(loglevel="FATAL")
+    """Decode whole utterances with pocketsphinx's defaults, but for the given options."""
+    given = json.load(sys.stdin)
+    decoder = Decoder(loglevel="FATAL", **given["options"])
     words, seconds = {}, 0.0
-    for utt_id, path in json.load(sys.stdin).items():
+    for utt_id, path in given["files"].items():
         samples = Path(path).read_bytes()
         start = time.process_time()
         decoder.start_utt()

@@ -125,9 +125,23 @@ def test_standard_input(folder: Path, capsys: pytest.CaptureFixture[str], monkey
     assert "standard input: expected audio, found no bytes" in refused(capsys, "-")
 
 
-def test_recordings_without_words_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("num_jobs", ["1", "2"])
+def test_silence_is_a_bad_input(num_jobs: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("quiet", "still"):
+        soundfile.write(folder / f"{name}.wav", np.zeros(40 * RATE), RATE)
+    line = refused(capsys, "quiet.wav", "--output-dir", "out")
+    assert line.endswith(
+        "quiet.wav: expected speech, found no words in 40.0 s (--allow-empty writes empty transcripts)"
+    )
+    assert not (folder / "out").exists()
+    line = refused(capsys, "quiet.wav", "in/a.wav", "still.wav", "--output-dir", "out", "--nj", num_jobs)
+    assert line.endswith("2 of 3 inputs could not be transcribed: quiet.wav, still.wav")
+    assert files_in(folder / "out") == ["a.txt"]
+
+
+def test_silence_can_be_an_empty_transcript(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(folder / "quiet.wav", np.zeros(RATE), RATE)
-    assert transcribe("quiet.wav", "in/a.wav", "--output-dir", "out") == 0
+    assert transcribe("quiet.wav", "in/a.wav", "--output-dir", "out", "--allow-empty") == 0
     assert "no words in 1 of them: quiet.wav" in capsys.readouterr().err
     assert (folder / "out" / "quiet.txt").read_text() == ""
 

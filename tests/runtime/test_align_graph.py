@@ -15,7 +15,7 @@ from asrkd.errors import InputError
 from asrkd.hmm.tree import LEAF, LEFT, RIGHT, SenoneTree
 from asrkd.runtime.align_graph import NO_WORD, ContextTree, GraphWeights, TextGraph, text_graph
 from asrkd.runtime.align_search import Path as BestPath
-from asrkd.runtime.align_search import best_path
+from asrkd.runtime.align_search import _Search, best_path
 
 SIL, A, B = range(3)
 NUM_PDFS = 12
@@ -135,14 +135,14 @@ def test_the_best_path_is_that_of_all_phone_sequences(
     scores = np.random.default_rng(seed).normal(0.0, 3.0, (num_frames, NUM_PDFS)).astype(np.float32)
     costs = weights(silence)
     graph = text_graph(prons, tree, costs)
-    path = best_path(scores, graph, costs, 0.5)
+    path = best_path([scores[:5], scores[5:]], num_frames, graph, costs, 0.5)
     expected = expected_weight(scores, prons, tree, costs, 0.5)
     if expected == -math.inf:
         assert path is None
         return
     assert path is not None
     assert weight_of(path, graph, scores, costs, 0.5) == pytest.approx(expected, abs=1e-4)
-    narrow = best_path(scores, graph, costs, 0.5, beam=1000.0)
+    narrow = best_path([scores], num_frames, graph, costs, 0.5, beam=1000.0)
     assert narrow is not None and (narrow.units == path.units).all() and (narrow.states == path.states).all()
 
 
@@ -163,11 +163,38 @@ def test_long_texts_are_searched_near_the_best_path(tree: ContextTree, monkeypat
     pdfs = [pdf for n in range(1, len(phones) - 1) for pdf in tree.pdf_ids(*phones[n - 1 : n + 2])]
     scores = np.full((2 * len(pdfs), NUM_PDFS), -20.0, np.float32)
     scores[np.arange(len(scores)), np.repeat(pdfs, 2)] = 0.0
-    exact = best_path(scores, graph, costs, 1.0)
-    monkeypatch.setattr("asrkd.runtime.align_search.MOST_CELLS", len(scores) * len(graph.phone) // 4)
+    exact = best_path([scores], len(scores), graph, costs, 1.0)
+    monkeypatch.setattr("asrkd.runtime.align_search.MOST_BYTES", 50_000)
     with pytest.raises(MemoryError):
-        best_path(scores, graph, costs, 1.0)
+        best_path([scores], len(scores), graph, costs, 1.0)
     monkeypatch.setattr("asrkd.runtime.align_search.EXACT_CELLS", 1000)
-    narrow = best_path(scores, graph, costs, 1.0)
-    assert exact is not None and narrow is not None and (narrow.units == exact.units).all()
+    monkeypatch.setattr("asrkd.runtime.align_search.SETTLE_FRAMES", 30)
+    narrow = best_path([scores], len(scores), graph, costs, 1.0)
+    assert exact is not None and narrow is not None
+    for one, other in zip(narrow, exact, strict=True):
+        assert (one == other).all()
+    assert (exact.misfit == 0.0).all()
     assert (graph.pdfs[exact.units, exact.states] == np.repeat(pdfs, 2)).all()
+
+
+def test_memory_does_not_grow_with_the_length(tree: ContextTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen times the text: as many bytes are not final at most, and the path is that of an exact search."""
+    monkeypatch.setattr("asrkd.runtime.align_search.SETTLE_FRAMES", 50)
+    costs, rng = weights(), np.random.default_rng(2)
+    most = {}
+    for repeats in (20, 300):
+        graph = text_graph([[[A]], [[B]]] * repeats, tree, costs)
+        phones = [SIL, *[A, B] * repeats, SIL]
+        pdfs = [pdf for n in range(1, len(phones) - 1) for pdf in tree.pdf_ids(*phones[n - 1 : n + 2])]
+        scores = rng.normal(-12.0, 1.0, (2 * len(pdfs), NUM_PDFS)).astype(np.float32)
+        scores[np.arange(len(scores)), np.repeat(pdfs, 2)] += 12.0
+        search = _Search(graph, costs, 1.0, beam=60.0)
+        most[repeats] = 0
+        for row in scores:
+            search.advance(row[None])
+            most[repeats] = max(most[repeats], search._num_bytes)
+        path, exact = search.path(), best_path([scores], len(scores), graph, costs, 1.0, beam=math.inf)
+        assert path is not None and exact is not None
+        assert (path.units == exact.units).all() and (path.misfit == exact.misfit).all()
+        assert len(path.units) == len(scores)
+    assert most[300] < 2 * most[20]

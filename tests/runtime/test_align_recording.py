@@ -36,7 +36,7 @@ def aligner(tmp_path_factory: pytest.TempPathFactory) -> Aligner:
     model: Any = SimpleNamespace(
         description=replace(description, search=replace(SEARCH, acoustic_scale=0.3)),
         search=SimpleNamespace(graph=graph),
-        acoustic=SimpleNamespace(scores=None),
+        acoustic=SimpleNamespace(score_parts=None),
         sampling_rate=FRONT_END.sampling_rate,
         frame_shift_sec=0.01,
         silence_classes=graph.silence_pdfs,
@@ -50,7 +50,7 @@ def aligned(aligner: Aligner, *words: str, extra_samples: int = 0, next_best: st
     scores = path_scores(SPOKEN).numpy()
     better = aligner.model.search.graph.senones.of_phones([next_best])
     scores[:, better] = np.maximum(scores[:, better], -8.0)
-    aligner.model.acoustic.scores = lambda feats: scores[: len(feats)]  # type: ignore[method-assign,assignment,misc]
+    aligner.model.acoustic.score_parts = lambda feats: [scores[:20], scores[20 : len(feats)]]  # type: ignore[method-assign,assignment,misc]
     num_samples = sum(frames for _, frames in SPOKEN) * SHIFT_SAMPLES + extra_samples
     noise = np.random.default_rng(0).normal(0.0, 0.1, num_samples).astype(np.float32)
     return aligner.align_samples(noise, words)

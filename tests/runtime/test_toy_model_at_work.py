@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +97,78 @@ def test_the_command_without_torch_k2_and_lhotse(folder: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "transcribed 2 of 2 inputs: 4.0 s of audio" in done.stderr
     assert (tmp_path / "out" / "a.ctm").read_text().replace("a 1", "b 1") == (tmp_path / "out" / "b.ctm").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("num_jobs", ["1", "2"])
+def test_a_signal_leaves_nothing_behind(num_jobs: str, number: signal.Signals, folder: Path, tmp_path: Path) -> None:
+    """Half an hour of audio is being transcribed; temporary folders go, and no output is there."""
+    tmp_dir, out = tmp_path / "tmp", tmp_path / "out"
+    tmp_dir.mkdir()
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.tile(noise(60.0), 30), RATE)
+    command = [
+        sys.executable,
+        "-m",
+        "asrkd.commands.main",
+        "transcribe",
+        folder,
+        tmp_path / "a.wav",
+        tmp_path / "b.wav",
+    ]
+    process = subprocess.Popen(
+        [*map(str, command), "--output-dir", str(out), "--nj", num_jobs],
+        env={**os.environ, "TMPDIR": str(tmp_dir)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60.0
+        while not list(tmp_dir.glob("asrkd-*/asrkd-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None, "it has begun, and is not at its end"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60.0)
+    finally:
+        process.kill()
+    assert list(tmp_dir.iterdir()) == [] and not out.exists()
+    assert process.returncode == (2 if number == signal.SIGINT else 128 + number)
+    assert "Traceback" not in errors
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    code = (
+        "import os, signal\nfrom asrkd.terminal import tidy_end\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with tidy_end():\n    os.kill(os.getpid(), signal.SIGHUP)\nprint(signal.getsignal(signal.SIGTERM))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "SIG_DFL" in done.stdout
+
+
+FULL_DISK = """
+import resource, signal, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from asrkd.commands.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 200])  # bytes: of the search's temporary files, of the output
+@pytest.mark.parametrize("command", ["transcribe", "align"])
+def test_a_full_disk_is_one_line(command: str, limit: int, folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(4.0), RATE)
+    (tmp_path / "a.txt").write_text("AB BA\n")
+    texts = [str(tmp_path / "a.txt")] if command == "align" else ["--no-confidences"]
+    arguments = [command, str(folder), str(tmp_path / "a.wav"), *texts, "--format", "json"]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(limit), *arguments, "--output-dir", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # OpenFst, which is C++, writes lines of its own.
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("ERROR: ")]
+    assert done.returncode == 2 and line.startswith("asrkd: error: "), done.stderr
+    assert any(reason in line for reason in ("File too large", "could not write", "No usable temporary directory"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name not in ("a.wav", "a.txt")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fake_model import RATE, FakeModel, speech
+from fake_model import RATE, Acoustic, FakeModel, speech, tone_scores
 
 from asrkd.errors import InputError
 from asrkd.runtime.inputs import AudioInput
@@ -67,6 +67,26 @@ def test_memory_is_that_of_a_segment() -> None:
     for number, segment in enumerate(transcribe_blocks(FakeModel(), reading())):
         assert num_read / RATE - segment.end < 32.0, f"segment {number}"
     assert number >= 20
+
+
+@pytest.mark.parametrize(("kind", "times"), [("speaker", 2), ("utterance", 2), ("online", 1)])
+def test_how_often_frames_of_a_long_recording_are_scored(
+    kind: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once by a network that learnt running statistics; otherwise each segment is scored by itself, too."""
+    num_scored = 0
+
+    def counted(self: object, feats: np.ndarray, statistics: object = None) -> np.ndarray:
+        nonlocal num_scored
+        num_scored += len(feats)
+        return tone_scores(feats)
+
+    monkeypatch.setattr(Acoustic, "scores", counted)
+    samples = np.tile(speech(*SENTENCE, 0.6), 100)
+    transcript = transcribe_samples(FakeModel(kind), samples, RATE)
+    assert len(transcript.words) == 300 and len(transcript.segments) > 5
+    num_frames = round(100 * transcript.duration)
+    assert 0.95 * times * num_frames <= num_scored <= 1.02 * times * num_frames
 
 
 def test_silence_and_the_shortest_recordings() -> None:
