@@ -343,13 +343,13 @@ class SpeechOptions:
             if self.posteriors_from is not None:
                 raise InputError(
                     "--distil.targets: expected stored with --posteriors-from, which has posteriors and no networks, "
-                    "found online"
+                    "found online: give --distil.targets=stored"
                 )
             return
         if self.students.augment.mix:
             raise InputError(
                 "--students.augment.mix: expected --distil.targets online, because nothing is stored for mixtures, "
-                "found stored"
+                "found stored: give --students.augment.mix=0, or --distil.targets=online"
             )
         wanted = {self.distil.temperature, *self.students.sweep_temperatures}
         missing = sorted(wanted - set(self.posteriors.temperatures))

@@ -66,7 +66,9 @@ def terminal_text(results: Row) -> str:
 
 def wrapped(line: str) -> list[str]:
     """A sentence in lines that fit a terminal; tables stay as they are."""
-    return [line] if "\n" in line else textwrap.wrap(line, TERMINAL_WIDTH, break_long_words=False)
+    return (
+        [line] if "\n" in line else textwrap.wrap(line, TERMINAL_WIDTH, break_long_words=False, break_on_hyphens=False)
+    )
 
 
 def _gap_lines(results: Row) -> list[str]:

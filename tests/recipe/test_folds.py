@@ -26,7 +26,7 @@ from asrkd.recipe import folds, folds_results
 from asrkd.recipe.corpus import Corpus, make_manifests, prepare_corpus
 from asrkd.recipe.evaluate import runs
 from asrkd.recipe.folders import SPLITS, RunFolders
-from asrkd.recipe.options import SpeechOptions, options_of_folds, options_of_run
+from asrkd.recipe.options import SpeechOptions, StudentsOptions, options_of_folds, options_of_run
 from asrkd.recipe.pipeline import build_steps
 from asrkd.recipe.results import Scored
 from asrkd.scoring.bootstrap import NUM_REPLICATES, UtteranceMetric, by_speaker, compare
@@ -335,7 +335,7 @@ def test_a_fold_alone_has_the_figures_of_its_run(
         exp_dir=tmp_path / "exp",
         folds=2,
         ensemble=replace(default.ensemble, size=2),
-        students=replace(default.students, narrow_dims=()),
+        students=StudentsOptions(),
     )
     shutil.copytree(finished, options.exp_dir / "fold_0")
     write_json(options.exp_dir / "fold_0" / "corpus" / "fold.json", {"speakers": {name: ["a"] for name in SPLITS}})

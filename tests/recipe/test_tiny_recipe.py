@@ -149,7 +149,11 @@ def test_options_that_would_be_ignored_or_cannot_work_are_refused(arguments: lis
         ("an4", ["--corpus-dir=.", "--loud=1"], "--loud"),
         ("an4", ["--corpus-dir=.", "--stage=five"], "five"),
         ("an4", ["--corpus-dir=.", "--lang.lexicon=nowhere.txt"], "nowhere.txt: no such file"),
-        ("an4", ["--corpus-dir=.", "--posteriors-from=nowhere"], "nowhere"),
+        (
+            "an4",
+            ["--corpus-dir=.", "--distil.targets=stored", "--students.augment.mix=0", "--posteriors-from=nowhere"],
+            "nowhere",
+        ),
         ("prompts", ["--corpus-dir=nowhere"], "nowhere: no such folder"),
         ("timit", [], "no --corpus-dir: TIMIT is licensed by the Linguistic Data Consortium as LDC93S1"),
         ("timit", ["--corpus-dir=.", "--lang.arpa=nowhere.arpa"], "nowhere.arpa: no such file"),

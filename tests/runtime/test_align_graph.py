@@ -164,7 +164,7 @@ def test_long_texts_are_searched_near_the_best_path(tree: ContextTree, monkeypat
     scores = np.full((2 * len(pdfs), NUM_PDFS), -20.0, np.float32)
     scores[np.arange(len(scores)), np.repeat(pdfs, 2)] = 0.0
     exact = best_path([scores], len(scores), graph, costs, 1.0)
-    monkeypatch.setattr("asrkd.runtime.align_search.MOST_BYTES", 50_000)
+    monkeypatch.setattr("asrkd.runtime.align_search.MOST_BYTES", 100_000)
     with pytest.raises(MemoryError):
         best_path([scores], len(scores), graph, costs, 1.0)
     monkeypatch.setattr("asrkd.runtime.align_search.EXACT_CELLS", 1000)

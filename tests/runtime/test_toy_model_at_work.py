@@ -121,6 +121,8 @@ def test_a_signal_leaves_nothing_behind(num_jobs: str, number: signal.Signals, f
         env={**os.environ, "TMPDIR": str(tmp_dir)},
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background, or under nohup, these signals are ignored, and so by what they start.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60.0
