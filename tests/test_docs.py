@@ -6,11 +6,13 @@ import re
 import shlex
 from argparse import ArgumentParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch.distributed.run import get_args_parser
 
 import asrkd
+from asrkd import config
 from asrkd.commands.main import COMMANDS
 from asrkd.config import option_names
 from asrkd.data.corpora.user import UserCorpusOptions
@@ -41,16 +43,19 @@ def options_of(arguments: list[str]) -> list[str]:
     return [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
 
 
-def recipe_options(name: str) -> set[str]:
-    """What a recipe takes, or one that `asrkd init` made."""
+def recipe_default(name: str) -> Any:
+    """The options of a recipe, or of one that `asrkd init` made."""
     file = ROOT / "recipes" / name / "recipe.py"
     if not file.is_file():
-        default = UserSpeechOptions(corpora=UserCorpusOptions(Path()))
-    else:
-        made: dict = {"__name__": "recipe", "__file__": str(file)}
-        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), made)
-        default = made.get("DEFAULT") or made["FULL"]
-    return {*option_names(default), "--help", "--help-all", "--profile"}
+        return UserSpeechOptions(corpora=UserCorpusOptions(Path()))
+    made: dict = {"__name__": "recipe", "__file__": str(file)}
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), made)
+    return made.get("DEFAULT") or made["FULL"]
+
+
+def recipe_options(name: str) -> set[str]:
+    """What a recipe takes."""
+    return {*option_names(recipe_default(name)), "--help", "--help-all", "--profile"}
 
 
 def test_recipes_take_the_options_that_are_shown() -> None:
@@ -60,6 +65,17 @@ def test_recipes_take_the_options_that_are_shown() -> None:
         for arguments in shown(rf"recipes/{name}/run\.sh"):
             assert set(options_of(arguments)) <= known, (name, arguments)
             seen += 1
+    assert seen > 40
+
+
+def test_recipes_accept_what_is_shown() -> None:
+    """With the recipe's own defaults: options that exclude each other, or that have no effect, are errors."""
+    seen = 0
+    for name in ("an4", "prompts", "librispeech", "timit"):
+        for arguments in shown(rf"recipes/{name}/run\.sh"):
+            if not {"--help", "--help-all", "..."} & set(arguments):
+                config.parse(recipe_default(name), arguments, name, "")
+                seen += 1
     assert seen > 40
 
 
