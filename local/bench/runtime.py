@@ -42,7 +42,7 @@ EQUAL_GOAL, WER_GOAL = 0.99, 0.1
 INT8_WER_GOAL, INT8_TIME_GOAL, INT8_SIZE_GOAL = 0.2, 0.6, 0.3
 GAP_SEC = 0.5
 STARTS = 5
-_RTF = re.compile(r", RTF ([0-9.]+)")
+_TIMES = re.compile(r": ([0-9.]+) s of audio in ([0-9.]+) s")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Command:
     cpu_sec: float
     peak_mb: float
     rtf: float
-    """As it prints it: without the start."""
+    """Of the seconds that it prints: without the start."""
 
 
 def transcribe(model: Path, audio: Path, folder: Path) -> Command:
@@ -82,8 +82,8 @@ def transcribe(model: Path, audio: Path, folder: Path) -> Command:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise InputError(f"asrkd transcribe {audio}: expected words, found: {errors.strip().splitlines()[-1]}")
-    found = _RTF.findall(errors)
-    return Command(wall_sec, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, float(found[-1]))
+    audio_sec, elapsed_sec = map(float, _TIMES.findall(errors)[-1])
+    return Command(wall_sec, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, elapsed_sec / audio_sec)
 
 
 def utterances(exp: Path) -> Iterator[tuple[np.ndarray, int]]:
@@ -141,7 +141,7 @@ def measure(options: Options) -> Table:
         [*rows, *checked_rows],
         (
             "Start: wall time of the whole command, the quickest of five, for the utterance of median length.",
-            "RTF: as the command prints it, with confidences, without the start.",
+            "RTF: of the seconds that the command prints, with confidences, without the start.",
         ),
         {**figures, **checked},
     )
@@ -156,7 +156,7 @@ def measured_rows(
         row(f"start, model of {num_words:,} words, s", start_sec, START_GOAL_SEC, "{:.2f}"),
         row(f"{hours:g} hours of audio: peak memory, MB", long.peak_mb, MEMORY_GOAL_MB, "{:.0f}"),
         row(f"{hours:g} hours of audio: RTF, times that of short files", ratio, RTF_GOAL, "{:.2f}"),
-        ("RTF of short files; of the long one", f"{short.rtf:.3f}; {long.rtf:.3f}", "", ""),
+        ("RTF of short files; of the long one", f"{short.rtf:.4f}; {long.rtf:.4f}", "", ""),
     ]
     figures = {"start_sec": start_sec, "peak_mb": long.peak_mb, "rtf_short": short.rtf, "rtf_long": long.rtf}
     return rows, {**figures, "cpu_sec_long": long.cpu_sec, "words": num_words}
