@@ -23,7 +23,9 @@ runtime() { env -u PYTHONPATH "$out/env/bin/$1" "${@:2}"; } # neither
 
 title "environment of the runtime"
 python3 -m venv "$out/env"
-"$out/env/bin/pip" install --quiet --disable-pip-version-check ".[runtime,serve]"
+mkdir "$out/src" # the files that the Dockerfile copies; pip would leave build/ in the clone
+cp -r pyproject.toml README.md LICENSE asrkd "$out/src"
+"$out/env/bin/pip" install --quiet --disable-pip-version-check "$out/src[runtime,serve]"
 if runtime python -c 'import torch' 2>/dev/null; then echo "expected no torch, found it" >&2; exit 1; fi
 du -sh "$out/env" | cut -f 1
 
