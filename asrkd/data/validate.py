@@ -54,7 +54,7 @@ def validate(
     """
     bad = _check_split(split, name, sampling_rate, max_duration_sec, num_jobs, known, read_audio, has_texts)
     require_few_rejected(bad, split.num_utterances, name, max_bad)
-    good = _without(split, bad)
+    good = without(split, bad)
     _report_rates(good.recordings, sampling_rate, name)
     return good, bad
 
@@ -189,7 +189,8 @@ def _sample_error(samples: np.ndarray) -> str | None:
     return None
 
 
-def _without(split: CorpusSplit, faults: Iterable[Rejected]) -> CorpusSplit:
+def without(split: CorpusSplit, faults: Iterable[Rejected]) -> CorpusSplit:
+    """The split without these recordings and what was said in them."""
     bad = {fault.utt_id for fault in faults}
     return replace(
         split,

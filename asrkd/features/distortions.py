@@ -6,12 +6,9 @@ All three are frame stores. `asrkd.nnet.acoustics` has what is computed with the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import lhotse
 import numpy as np
 import torch
 from lhotse import Recording
@@ -22,7 +19,7 @@ from asrkd.data.resample import resample
 from asrkd.data.splits import CorpusSplit
 from asrkd.errors import InputError
 from asrkd.features.cmvn import ROW_FRAMES, Moments, statistics
-from asrkd.features.fbank import ExtractTask, by_speaker, describe, extractions
+from asrkd.features.fbank import ExtractTask, extractions, write_frames
 from asrkd.features.impulse_responses import energy_gains, measure_effects, trimmed
 from asrkd.features.options import FeatureOptions
 from asrkd.features.store import FrameStore, Utterance
@@ -43,7 +40,6 @@ def write_speech_statistics(
 
     InputError as `compute_features`.
     """
-    utterances = extractions(split, options)
 
     def rows(speaker: list[Tensor]) -> list[Tensor]:
         of_features = statistics([one[:, :-1] for one in speaker], options.cmvn, prior)
@@ -52,19 +48,9 @@ def write_speech_statistics(
             for one, part in zip(speaker, of_features, strict=True)
         ]
 
-    task = ExtractTask(options, with_level=True)
-    described = {
-        "statistics": ROW_FRAMES,
-        "options": options,
-        "lhotse": lhotse.__version__,
-        "utterances": [describe(one, options.sampling_rate) for one in utterances],
-        **({} if prior is None else {"prior": prior}),
-    }
-    return FrameStore.resume_write(
-        out_dir,
-        lambda num_done: by_speaker(utterances, num_done, task, executor, rows),
-        _metadata(options),
-        fingerprint(described),
+    decided_by = {"statistics": ROW_FRAMES, **({} if prior is None else {"prior": prior})}
+    return write_frames(
+        extractions(split, options), ExtractTask(options, with_level=True), rows, decided_by, out_dir, executor
     )
 
 
@@ -75,25 +61,12 @@ def write_noise(
 
     InputError as `compute_features`.
     """
-    plain = replace(options, cmvn="none", speed_factors=(1.0,))
-    recordings = extractions(split, plain)
 
     def at_level_one(of_speaker: list[Tensor]) -> list[Tensor]:
         return [one[:, :-1] - one[:, -1:] for one in of_speaker]
 
-    task = ExtractTask(plain, with_level=True)
-    described = {
-        "noise": True,
-        "options": plain,
-        "lhotse": lhotse.__version__,
-        "recordings": [describe(one, options.sampling_rate) for one in recordings],
-    }
-    return FrameStore.resume_write(
-        out_dir,
-        lambda num_done: by_speaker(recordings, num_done, task, executor, at_level_one),
-        _metadata(plain),
-        fingerprint(described),
-    )
+    task = ExtractTask(options.plain, with_level=True)
+    return write_frames(extractions(split, task.options), task, at_level_one, {"noise": True}, out_dir, executor)
 
 
 def write_impulse_responses(
@@ -117,7 +90,8 @@ def write_impulse_responses(
         for number, one in islice(enumerate(recordings), num_done, None):
             yield one.id, one.id, "", torch.cat([shifts[number, None], ratios[number, None], gains[number]])
 
-    return FrameStore.resume_write(out_dir, rows, _metadata(options), fingerprint(described))
+    metadata = {"frame_shift_ms": options.frame_shift_ms, "options": options}
+    return FrameStore.resume_write(out_dir, rows, metadata, fingerprint(described))
 
 
 def read_response(recording: Recording, sampling_rate: int) -> np.ndarray:
@@ -128,7 +102,3 @@ def read_response(recording: Recording, sampling_rate: int) -> np.ndarray:
         raise InputError(f"{recording.id}: {error}") from None
     response: np.ndarray = resample(samples[:1], recording.sampling_rate, sampling_rate)[0]
     return response
-
-
-def _metadata(options: FeatureOptions) -> dict[str, Any]:
-    return {"frame_shift_ms": options.frame_shift_ms, "options": options}

@@ -70,20 +70,37 @@ def compute_features(
     Raises:
         InputError: by utt_id, for audio that cannot be read or resampled, and for features that are not finite.
     """
-    utterances = extractions(split, options)
+    return write_frames(
+        extractions(split, options),
+        ExtractTask(options),
+        lambda feats: normalise(feats, options.cmvn, prior),
+        {} if prior is None else {"prior": prior},
+        out_dir,
+        executor,
+    )
+
+
+def write_frames(
+    utterances: list[Extraction],
+    task: ExtractTask,
+    convert: Callable[[list[Tensor]], list[Tensor]],
+    decided_by: dict[str, Any],
+    out_dir: Path | str,
+    executor: Executor,
+) -> FrameStore:
+    """Write what `convert` makes of a speaker's extracted arrays. `decided_by`: what decides it besides the task's
+    options and the utterances."""
+    options = task.options
     described = {
         "options": options,
         "lhotse": lhotse.__version__,
         "utterances": [describe(one, options.sampling_rate) for one in utterances],
-        **({} if prior is None else {"prior": prior}),
+        **decided_by,
     }
-    metadata: dict[str, Any] = {"frame_shift_ms": options.frame_shift_ms, "options": options}
     return FrameStore.resume_write(
         out_dir,
-        lambda num_done: by_speaker(
-            utterances, num_done, ExtractTask(options), executor, lambda feats: normalise(feats, options.cmvn, prior)
-        ),
-        metadata,
+        lambda num_done: by_speaker(utterances, num_done, task, executor, convert),
+        {"frame_shift_ms": options.frame_shift_ms, "options": options},
         fingerprint(described),
     )
 

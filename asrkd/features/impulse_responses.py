@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asrkd.features.mel import MEL_BREAK_HZ, MEL_FACTOR, mel
 from asrkd.features.options import MS_PER_SEC, FeatureOptions
 
 LONGEST_TAIL_SEC = 0.5
 """Delay from which on a response is not used: every input is read with as many more frames in front."""
 INAUDIBLE = 1e-4
 """Fraction of a response's energy behind a delay from which on it is not used, -40 dB."""
-# Kaldi's mel scale: mel = 1127 ln(1 + f / 700 Hz).
-MEL_FACTOR, MEL_BREAK_HZ = 1127.0, 700.0
 EFFECT_FRAMES = 300
 EFFECT_BLOCK = 64  # responses at a time, of which there may be tens of thousands
 
@@ -56,7 +55,7 @@ def mel_weights(options: FeatureOptions, size: int) -> np.ndarray:
     """
     half = options.sampling_rate / 2
     high_hz = options.high_freq_hz if options.high_freq_hz > 0 else half + options.high_freq_hz
-    low, high = (MEL_FACTOR * np.log1p(hz / MEL_BREAK_HZ) for hz in (options.low_freq_hz, high_hz))
+    low, high = (mel(hz) for hz in (options.low_freq_hz, high_hz))
     edges = np.linspace(low, high, options.num_mel_bins + 2)
     bins = MEL_FACTOR * np.log1p(np.arange(size // 2 + 1) * options.sampling_rate / size / MEL_BREAK_HZ)
     step = edges[1] - edges[0]

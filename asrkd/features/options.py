@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from asrkd.errors import InputError
@@ -61,3 +61,8 @@ class FeatureOptions:
             )
         if self.cmvn not in get_args(Cmvn):
             raise InputError(f"cmvn: expected speaker, utterance, online or none, found {self.cmvn}")
+
+    @property
+    def plain(self) -> FeatureOptions:
+        """Those of energies that are not normalised, at the speed they were recorded."""
+        return replace(self, cmvn="none", speed_factors=(1.0,))

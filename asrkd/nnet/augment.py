@@ -8,13 +8,13 @@ recorded as a CUDA graph.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from asrkd.errors import InputError
+from asrkd.features.mel import MEL_BREAK_HZ, MEL_FACTOR, mel
 from asrkd.files import fingerprint
 from asrkd.nnet.acoustics import Noise, Reverberation, SpeechStatistics
 from asrkd.nnet.augment_options import AugmentOptions
@@ -22,8 +22,6 @@ from asrkd.nnet.draws import Draw
 from asrkd.nnet.inputs import Batch
 from asrkd.nnet.rooms import Rooms
 
-# Kaldi's mel scale: mel = 1127 ln(1 + f / 700 Hz).
-MEL_FACTOR, MEL_BREAK_HZ = 1127.0, 700.0
 # Above this fraction of half the sampling rate the warp bends back, so that the ends stay where they are: 4800 of
 # 8000 Hz (Jaitly and Hinton 2013).
 WARP_BEND = 0.6
@@ -58,11 +56,6 @@ class MelAxis:
         warped = torch.where(hz <= bend / alpha, alpha * hz, half - slope * (half - hz))
         found = (MEL_FACTOR * torch.log1p(warped / MEL_BREAK_HZ) - low) / step - 1.0
         return found.clamp(0.0, self.num_features - 1.0)
-
-
-def mel(hz: float) -> float:
-    """A frequency in Hz on Kaldi's mel scale."""
-    return MEL_FACTOR * math.log1p(hz / MEL_BREAK_HZ)
 
 
 class Augmentation:

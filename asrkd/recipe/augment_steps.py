@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lhotse import Recording, RecordingSet, SupervisionSet
+from lhotse import Recording
 
 from asrkd.data.audio import AudioError, read_samples
 from asrkd.data.manifests import load_split
@@ -18,11 +18,11 @@ from asrkd.data.resample import can_resample
 from asrkd.data.segments import COPY_FORMAT, require_distinct, split_from_segments
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.data.untranscribed import read_untranscribed, untranscribed_files, with_speakers
-from asrkd.data.validate import validate
+from asrkd.data.validate import validate, without
 from asrkd.errors import InputError
 from asrkd.features.distortions import write_impulse_responses, write_noise, write_speech_statistics
 from asrkd.features.fbank import sample_energies
-from asrkd.features.options import MS_PER_SEC, FeatureOptions
+from asrkd.features.options import MS_PER_SEC
 from asrkd.files import file_fingerprint, write_json
 from asrkd.nnet.augment_options import AugmentOptions
 from asrkd.recipe.corpus import REJECTED_FILE, list_audio
@@ -98,7 +98,7 @@ def make_noise(options: SpeechOptions, out_dir: Path) -> None:
         for one in good.recordings
         if round(one.duration * MS_PER_SEC / options.features.frame_shift_ms) < _window(options)
     ]
-    good = _without(good, short)
+    good = without(good, short)
     _report("noise", [*good.recordings], [*bad, *short], found.num_utterances, options, out_dir)
     write_noise(good, options.features, out_dir / STORE_FOLDER, options.task_executor)
 
@@ -137,7 +137,7 @@ def _step(
     stamp = {
         "files": list_audio(audio, {str(path.absolute()): file_fingerprint(path) for path in manifests}),
         "copies": COPY_FORMAT,
-        "features": _plain(options.features),
+        "features": options.features.plain,
         "max_bad": options.max_bad,
         **decides,
     }
@@ -186,23 +186,9 @@ def _fault(recording: Recording, sampling_rate: int) -> str | None:
     return None if samples.any() else "silence only: all samples are 0"
 
 
-def _without(split: CorpusSplit, bad: Sequence[Rejected]) -> CorpusSplit:
-    names = {one.utt_id for one in bad}
-    return replace(
-        split,
-        recordings=RecordingSet.from_recordings(one for one in split.recordings if one.id not in names),
-        supervisions=SupervisionSet.from_segments(one for one in split.supervisions if one.recording_id not in names),
-    )
-
-
 def _window(options: SpeechOptions) -> int:
     """Frames of a network's input."""
     return options.context.left + 1 + options.context.right
-
-
-def _plain(features: FeatureOptions) -> FeatureOptions:
-    """What decides energies that are not normalised."""
-    return replace(features, cmvn="none", speed_factors=(1.0,))
 
 
 def _given(source: Path | None) -> Path:
