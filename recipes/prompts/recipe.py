@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asrkd.data.corpora.prompts import prepare_prompts
+from asrkd.nnet import AugmentOptions
 from asrkd.recipe.corpus import Corpus
 from asrkd.recipe.options import SpeechOptions
 from asrkd.recipe.pipeline import main
