@@ -23,7 +23,7 @@ CORPUS = Corpus(
 # A trigram of general English. Without it a tenth of the test words are in no sentence of the training prompts.
 GENERAL_MODEL = Path("data/prompts/usr/share/pocketsphinx/model/en-us/en-us.lm.bin")
 
-_BASE = SpeechOptions(exp_dir=Path("exp/prompts"))
+_BASE = SpeechOptions(exp_dir=Path("exp/prompts"), network_jobs=2)
 DEFAULT = replace(
     _BASE,
     features=replace(_BASE.features, sampling_rate=8000),

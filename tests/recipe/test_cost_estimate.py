@@ -157,7 +157,7 @@ def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
     from asrkd.recipe.options import SpeechOptions
 
     options = SpeechOptions()
-    record = Record("stamp", "content", {"teacher": options.teacher}, {}, 1.0, "", {})
+    record = Record("stamp", "content", {"teacher": options.teacher}, {}, 1.0, "2026-11-30T10:00:00+00:00", {})
     (tmp_path / "teachers" / "0").mkdir(parents=True)
     write_json(tmp_path / "teachers" / "0" / "stamp.json", record)
     config.save(replace(options, teacher=replace(options.teacher, num_layers=9)), tmp_path / "config.json")
@@ -166,7 +166,7 @@ def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_costs_of_a_run_are_of_its_own_steps(tmp_path: Path) -> None:
-    record = Record("stamp", "content", {}, {}, 1.0, "", {})
+    record = Record("stamp", "content", {}, {}, 1.0, "2026-11-30T10:00:00+00:00", {})
     folders = ("features/train", "align", "tree", "posteriors", "students/distilled")
     for name in (*folders, *(f"teachers/{member}" for member in range(5))):
         (tmp_path / name).mkdir(parents=True)
