@@ -23,7 +23,7 @@ TINY = [
     # Small networks learn from stored targets in seconds; tests/recipe/test_tiny_recipe.py has the others.
     *("--teacher.norm=auto", "--student.norm=auto", "--distil.targets=stored", "--students.augment.mix=0"),
     *("--students.epochs", "None", "--students.baseline-dropouts", "0.3", "--students.no-teacher-size"),
-    *("--lang.arpa", "None", "--lang.interpolation-weight", "0", "--lang.max-words", "None", "--lang.prune", "0"),
+    *("--lang.arpa", "None"),
     *("--features.speed-factors", "1.0", "--students.narrow-dims"),
     "--train.precision=float32",
     *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),
