@@ -19,7 +19,7 @@ TIMIT_SAMPLE := $(wildcard $(ASRKD_DATA)/timit_sample)
 BOUNDARIES := $(and $(ASRKD_DATA),$(TIMIT_SAMPLE),boundaries)
 
 # In the order of BENCHMARKS.md: a file of local/bench, and its options where they are not its own.
-BENCHMARKS := training stacks stacks_mnist posteriors fidelity graphs decoding peers runtime $(BOUNDARIES) alignment \
+BENCHMARKS := training side_by_side stacks stacks_mnist posteriors fidelity graphs decoding peers runtime $(BOUNDARIES) alignment \
 	features students targets memory growth_text growth_manifests growth_graph serving_delay serving_abuse
 BENCH_boundaries := boundaries.py --corpus-dir $(TIMIT_SAMPLE)
 BENCH_stacks_mnist := stacks.py --layers 2 --width 800 --inputs 784 --outputs 10 --batch-size 256

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 STDOUT_NAME = "standard output"
+# Which line of the terminal the bars of a process have, where several processes show theirs.
+_BAR_LINE = "ASRKD_BAR_LINE"
 EXIT_BY_SIGNAL = 128
 """Plus the number of the signal: what a shell reports of a program that a signal ended."""
 
@@ -42,6 +44,20 @@ def print_anything() -> None:
         sys.stdout = _stream(sys.stdout, sys.__stdout__, STDOUT_NAME)
     if sys.stderr is not None:
         sys.stderr = _stream(sys.stderr, sys.__stderr__, None)
+
+
+def show_bars_on_line(line: int) -> None:
+    """Have `bar_line` return this here and in the processes that this one starts."""
+    os.environ[_BAR_LINE] = str(line)
+
+
+def bar_line() -> int | None:
+    """The line of a terminal for a progress bar, counted from where the text ends (tqdm's `position`); None: the next.
+
+    Files have no lines to go back to.
+    """
+    line = os.environ.get(_BAR_LINE)
+    return int(line) if line is not None and sys.stderr is not None and sys.stderr.isatty() else None
 
 
 def flush_stdout() -> None:

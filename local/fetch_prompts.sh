@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the corpus of recipes/prompts, Debian's packages of the Asterisk prompts in English (speech and transcripts):
+# Fetches the corpus of recipes/prompts, Debian's packages of the Asterisk prompts in English (speech and transcripts),
+# and a general language model of English (pocketsphinx-en-us):
 #
 #   local/fetch_prompts.sh [OUT_DIR]       default data/prompts
 #
@@ -9,7 +10,8 @@ set -euo pipefail
 unset CDPATH
 cd -- "$(dirname -- "$0")/.."
 
-packages=(asterisk-core-sounds-en-wav asterisk-core-sounds-en)
+packages=(asterisk-core-sounds-en-wav asterisk-core-sounds-en pocketsphinx-en-us)
+model=usr/share/pocketsphinx/model/en-us/en-us.lm.bin
 out=${1:-data/prompts}
 tmp_dir=$out.partial
 
@@ -18,7 +20,10 @@ fail() { # MESSAGE: one line, exit code 2
     exit 2
 }
 
-if [[ -d $out ]]; then exit; fi
+if [[ -d $out && -f $out/$model ]]; then exit; fi
+if [[ -e $out ]]; then
+    echo "fetch_prompts: $out has no $model: fetching all of it again"
+fi
 for program in apt-get dpkg-deb; do
     command -v "$program" >/dev/null ||
         fail "no $program here: on a Debian or Ubuntu machine unpack ${packages[*]} with dpkg-deb -x into one folder, and give it with --corpus-dir"
@@ -33,7 +38,7 @@ mkdir -p "$apt_dir/lists/partial" "$apt_dir/cache/archives/partial"
 apt_options=(-o "Dir::State::Lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
     -o APT::Sandbox::User=root -o Acquire::Languages=none -o Acquire::Retries=3)
 
-echo "fetch_prompts: asking the distribution for ${packages[*]} (18 MB, and its package lists)"
+echo "fetch_prompts: asking the distribution for ${packages[*]} (42 MB, and its package lists)"
 apt-get -qq "${apt_options[@]}" update || fail "apt-get update failed (above)"
 (cd "$tmp_dir/debs" && apt-get -q "${apt_options[@]}" download "${packages[@]}") ||
     fail "apt-get download ${packages[*]} failed (above); on Ubuntu they are in universe"
@@ -44,8 +49,10 @@ done
 prompts=$(find "$tmp_dir/tree" -name '*.wav' | wc -l)
 ((prompts > 0)) || fail "no .wav in ${packages[0]}"
 find "$tmp_dir/tree" -name 'core-sounds-en.txt*' | grep -q . || fail "no core-sounds-en.txt in ${packages[1]}"
+[[ -f $tmp_dir/tree/$model ]] || fail "no $model in ${packages[2]}"
 
 mkdir -p "$(dirname "$out")"
 sync "$tmp_dir/tree"
+[[ ! -e $out ]] || mv "$out" "$tmp_dir/before"
 mv "$tmp_dir/tree" "$out"
 echo "fetch_prompts: $prompts prompts in $out"

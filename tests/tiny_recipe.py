@@ -22,7 +22,8 @@ TINY = [
     *("--train.learning-rate=0.003", "--train.batch-size=256", "--max-bad=0.05"),
     # Small networks learn from stored targets in seconds; tests/recipe/test_tiny_recipe.py has the others.
     *("--teacher.norm=auto", "--student.norm=auto", "--distil.targets=stored", "--students.augment.mix=0"),
-    *("--students.epochs", "None", "--students.baseline-dropouts", "0.3"),
+    *("--students.epochs", "None", "--students.baseline-dropouts", "0.3", "--students.no-teacher-size"),
+    *("--lang.arpa", "None"),
     *("--features.speed-factors", "1.0", "--students.narrow-dims"),
     "--train.precision=float32",
     *("--decode.beam=10", "--decode.max-active=1500", "--decode.lattice-beam=4"),

@@ -36,6 +36,7 @@ from asrkd.nnet.stacked import Model, StackedEnsemble
 from asrkd.nnet.step import run_step
 from asrkd.nnet.training_data import DevSet, TrainingData
 from asrkd.nnet.training_state import TrainingState, epoch_batches
+from asrkd.terminal import bar_line
 from asrkd.workflow.distributed import ProcessGroup
 from asrkd.workflow.memory import keep_freed_memory, release_freed_memory
 
@@ -208,6 +209,7 @@ def _run_epochs(training: _Training, run_fingerprint: str, state: TrainingState,
         desc=training.description,
         unit="step",
         disable=not (options.show_progress and is_main),
+        position=bar_line(),
     )
     with bar:
         for epoch in range(len(progress.history), options.epochs):

@@ -10,7 +10,7 @@ from typing import Any
 
 from asrkd.errors import InputError
 from asrkd.files import read_object, require_utf8, write_json
-from asrkd.nnet.devices import require_compile, require_device
+from asrkd.nnet.devices import require_compile, require_device, resolve_device
 from asrkd.recipe.run_options import RunOptions, save_config, trainings
 from asrkd.workflow.child_process import call_in_subprocess
 from asrkd.workflow.distributed import ProcessGroup
@@ -30,12 +30,14 @@ def run_recipe(
     terminal_text: Callable[[Mapping[str, Any]], str],
     python: Path | None = None,
     save: Callable[[Any], None] = save_config,
+    network_jobs: int = 1,
 ) -> None:
     """Save the options, run the steps that they ask for, and publish the results in exp_dir, or only list the steps.
 
     `terminal_text` makes the text that ends a run from results.json. A run of one step publishes nothing, because it is
     one of several. `python` is another interpreter, for the steps that need networks alone. `save` writes the options
-    into exp_dir. InputError and OSError: as `run_steps`.
+    into exp_dir. So many networks as `network_jobs` train side by side on the CPU. InputError and OSError: as
+    `run_steps`.
     """
     stages = StageRange(options.stage, options.stop_stage, options.only)
     exp_dir = options.exp_dir.absolute()
@@ -46,21 +48,22 @@ def run_recipe(
         print("\n".join(list_steps(steps, exp_dir, stages, stale_only=options.dry_run, python=python)))
         return
     with nullcontext() if python is None else Interpreter(python) as interpreter:
-        _require_device(steps, options, stages, interpreter)
+        device = _required_device(steps, options, stages, interpreter)
         exp_dir.mkdir(parents=True, exist_ok=True)
         # The options are saved before the first step, so that they describe the output of a run that fails.
-        run_steps(steps, exp_dir, stages, partial(save, options), interpreter)
+        run_steps(steps, exp_dir, stages, partial(save, options), interpreter, network_jobs if device == "cpu" else 1)
     if options.only is None and options.stop_stage >= STAGE_NAMES.index("report"):
         _publish(options, terminal_text)
 
 
-def _require_device(
+def _required_device(
     steps: Sequence[Step], options: RunOptions, stages: StageRange, interpreter: Interpreter | None
-) -> None:
-    """InputError if a step of the run will need a device that does not exist, or a compiler that torch lacks.
+) -> str | None:
+    """The kind of device that networks will use, "cpu" or "cuda"; None where no step of the run needs one.
 
-    Other steps run without it: on a machine of a cluster that has no GPU, for one. The devices are those of the
-    interpreter that trains; it prints its versions here, before the steps.
+    InputError if it does not exist, or if torch lacks a compiler that is needed. Other steps run without it: on a
+    machine of a cluster that has no GPU, for one. The devices are those of the interpreter that trains; it prints its
+    versions here, before the steps.
     """
     stamps = Stamps(steps, options.exp_dir.absolute())
     for step in steps:
@@ -70,18 +73,19 @@ def _require_device(
             compiles = step.trains and any(train.compile for train in trainings(options))
             check = partial(_require_here, options.device, compiles)
             if interpreter is None:
-                call_in_subprocess(check)  # CUDA that has started here would not work in the steps' processes
-            else:
-                interpreter.run(check)
-                if ProcessGroup.from_environment().is_main:
-                    print(f"networks: {interpreter.description}", flush=True)
-            return
+                return call_in_subprocess(check)  # CUDA that has started here would not work in the steps' processes
+            device: str = interpreter.run(check)
+            if ProcessGroup.from_environment().is_main:
+                print(f"networks: {interpreter.description}", flush=True)
+            return device
+    return None
 
 
-def _require_here(device: str, compiles: bool) -> None:
+def _require_here(device: str, compiles: bool) -> str:
     require_device(device)
     if compiles:
         require_compile()
+    return resolve_device(device).type
 
 
 def _publish(options: RunOptions, terminal_text: Callable[[Mapping[str, Any]], str]) -> None:

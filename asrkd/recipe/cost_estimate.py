@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -32,6 +32,9 @@ from asrkd.recipe.network_cost import FLOAT_BYTES, Network
 from asrkd.recipe.trained import training_dir
 from asrkd.workflow.steps import STAMP_FILE, Record, first_difference
 
+if TYPE_CHECKING:
+    from asrkd.recipe.options import SpeechOptions
+
 SECONDS_PER_HOUR = 3600.0
 MS_PER_SEC = 1000.0
 STATES_PER_PHONE = 3
@@ -43,7 +46,8 @@ PROBE_SECONDS = 5.0
 OF_RUN = (
     *("hours", "copies", "utterance-sec", "frame-shift-ms", "features", "context", "senones", "phones", "teachers"),
     "teacher.",
-    *("student.", "mono-rounds", "tree-rounds", "label-epochs", "posteriors.", "train.", "devices"),
+    *("student.", "student-epochs", "online-teachers", "mono-rounds", "tree-rounds", "label-epochs", "posteriors."),
+    *("train.", "devices"),
 )
 
 
@@ -77,6 +81,11 @@ class CostOptions:
     """Number of teachers."""
     teacher: ModelOptions = field(default_factory=lambda: ModelOptions(1024, 5, dropout=0.1))
     student: ModelOptions = field(default_factory=lambda: ModelOptions(512, 4, dropout=0.0))
+    student_epochs: int | None = None
+    """Passes of the student over the frames; default: as many as a teacher's."""
+    online_teachers: int = 0
+    """Teachers that score each frame in the student's steps (online targets): all of them, or 1 with
+    `--distil.online-teachers one`; 0: targets are stored."""
     phones: int = 40
     """Phones, silence included: three states of each are the classes of a monophone network."""
     mono_rounds: int = 2
@@ -103,6 +112,10 @@ class CostOptions:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise InputError(f"--{name.replace('_', '-')}: expected a positive number, found {value:g}")
+        if not 0 <= self.online_teachers <= self.teachers:
+            raise InputError(f"--online-teachers: expected 0 to {self.teachers}, found {self.online_teachers}")
+        if self.student_epochs is not None and self.student_epochs < 1:
+            raise InputError(f"--student-epochs: expected 1 or more, found {self.student_epochs}")
         if self.flops is not None and not 0 < self.flops < math.inf:
             raise InputError(f"--flops: expected a positive rate, found {self.flops}")
 
@@ -175,29 +188,43 @@ def cost_estimate(options: CostOptions, rates: Rates) -> list[Cost]:
         sizes = options.train, options.frames, options.features, options.utterances
         return Cost(part, flop, flop / rates.teacher, memory_bytes=memory(network, *sizes))
 
-    def training(network: Network, number: int, rate: float, part: str, targets: int) -> Cost:
-        flop = float(network.training_flop) * options.frames * options.train.epochs * number
+    def training(network: Network, number: int, rate: float, part: str, targets: int, epochs: int) -> Cost:
+        flop = float(network.training_flop) * options.frames * epochs * number
         memory = training_bytes(network, options.train, options.frames, options.features, options.utterances, targets)
         return Cost(part, flop, flop / rate, number, FLOAT_BYTES * network.parameters * number, memory)
 
-    teachers = training(teacher, options.teachers, rates.teacher, "teachers", 0)
-    scoring_flop = float(teacher.forward_flop) * options.frames * options.teachers
+    is_stored = options.online_teachers == 0
+    epochs = options.student_epochs or options.train.epochs
+    learning = training(student, 1, rates.student, "student", row_bytes if is_stored else 0, epochs)
     return [
         Cost("features", disk_bytes=feature_bytes),
         labelling("align", monophone, options.mono_rounds, alignment_bytes),
         labelling("tree", labels, options.tree_rounds, tree_bytes),
-        teachers,
-        Cost(
-            "posteriors",
-            scoring_flop,
-            scoring_flop / rates.scoring,
-            # Machines of a cluster share the frames; several GPUs do not.
-            1 if options.device.startswith("cuda") else options.devices,
-            row_bytes * options.frames,
-            posterior_bytes(teacher, options.teachers, options.utterances),
-        ),
-        training(student, 1, rates.student, "student", row_bytes),
+        training(teacher, options.teachers, rates.teacher, "teachers", 0, options.train.epochs),
+        _posteriors(options, rates, row_bytes) if is_stored else Cost("posteriors"),
+        learning if is_stored else _with_teachers(learning, epochs, options, rates),
     ]
+
+
+def _posteriors(options: CostOptions, rates: Rates, row_bytes: int) -> Cost:
+    """Of storing the posteriors of all teachers, once."""
+    teacher = options.network(options.teacher)
+    flop = float(teacher.forward_flop) * options.frames * options.teachers
+    # Machines of a cluster share the frames; several GPUs do not.
+    jobs = 1 if options.device.startswith("cuda") else options.devices
+    memory = posterior_bytes(teacher, options.teachers, options.utterances)
+    return Cost("posteriors", flop, flop / rates.scoring, jobs, row_bytes * options.frames, memory)
+
+
+def _with_teachers(student: Cost, epochs: int, options: CostOptions, rates: Rates) -> Cost:
+    """Of a training in whose steps teachers score the frames."""
+    teacher = options.network(options.teacher)
+    flop = float(teacher.forward_flop) * options.frames * epochs * options.online_teachers
+    # All of them are in memory, also where each scores a part of the frames.
+    memory = student.memory_bytes + FLOAT_BYTES * teacher.parameters * options.teachers
+    return replace(
+        student, flop=student.flop + flop, seconds=student.seconds + flop / rates.scoring, memory_bytes=memory
+    )
 
 
 def measure_rates(options: CostOptions) -> Rates:
@@ -273,6 +300,8 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
         teachers=chosen.ensemble.size,
         teacher=chosen.teacher,
         student=chosen.student,
+        student_epochs=chosen.students.epochs,
+        online_teachers=_online_teachers(chosen),
         phones=len(tree.phones),
         mono_rounds=chosen.labels.mono_rounds,
         tree_rounds=chosen.labels.tree_rounds,
@@ -282,6 +311,13 @@ def options_of_run(exp_dir: Path, device: str, flops: float | None) -> CostOptio
         device=device,
         flops=flops,
     )
+
+
+def _online_teachers(chosen: SpeechOptions) -> int:
+    """Teachers that score each frame in the distilled student's steps."""
+    if chosen.distil.targets != "online":
+        return 0
+    return 1 if chosen.distil.online_teachers == "one" else chosen.ensemble.size
 
 
 def _require_options(exp_dir: Path, step: str, options: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from asrkd.files import read_object
 from asrkd.nnet.devices import resolve_device
 from asrkd.recipe.cost_estimate import (
     SECONDS_PER_HOUR,
@@ -18,6 +19,7 @@ from asrkd.recipe.cost_estimate import (
     measured_costs,
     options_of_run,
 )
+from asrkd.recipe.run_options import CONFIG_FILE
 from asrkd.workflow import provenance
 
 COLUMNS = ("part", "TFLOP", "one device", "wall clock", "disk", "memory")
@@ -49,7 +51,18 @@ def page_of_run(exp_dir: Path, device: str, flops: float | None) -> str:
         for cost in cost_estimate(options, rates)
     ]
     table = _table(lines, COLUMNS_OF_RUN)
-    return f"{exp_dir}: {_described(options)}\n\n{table}\n\n{_rates_text(options, rates)}"
+    return f"{exp_dir}: {_described(options)}\n\n{table}\n\n{_rates_text(options, rates)}{_lanes_text(exp_dir)}"
+
+
+def _lanes_text(exp_dir: Path) -> str:
+    """Why networks that trained side by side took longer than estimated; empty where they did not."""
+    jobs = int(read_object(exp_dir / CONFIG_FILE).get("network_jobs", 1))
+    if jobs == 1:
+        return ""
+    return (
+        f"\nNetworks may have trained {jobs} at a time (--network-jobs): each took longer on its share of the cores, "
+        "and all together took less than the sum."
+    )
 
 
 def _table_rows(costs: list[Cost], devices: int) -> Iterator[tuple[str, ...]]:

@@ -226,6 +226,9 @@ class SpeechOptions:
     can each run a different one."""
     num_jobs: int = field(default=2, metadata=short_name("nj"))
     """Processes that read audio, align, compute posteriors and decode; best as many as there are cores."""
+    network_jobs: int = field(default=1, metadata=added_later())
+    """Teachers, and students, that train side by side on the CPU, each with its share of the cores: small networks use
+    many cores badly. Each needs its memory. A GPU trains one after another."""
     executor: ExecutorKind = "processes"
     """processes: on this machine. dask: the workers of a Dask cluster that sees the same files."""
     scheduler: str | None = None
@@ -276,6 +279,8 @@ class SpeechOptions:
             raise InputError(f"--max-duration: expected a number of seconds above 0, found {self.max_duration:g}")
         if self.ensemble.size < 1:
             raise InputError(f"--ensemble.size: expected at least 1 teacher, found {self.ensemble.size}")
+        if self.network_jobs < 1:
+            raise InputError(f"--network-jobs: expected at least 1, found {self.network_jobs}")
         if self.students.seeds < 1:
             raise InputError(f"--students.seeds: expected at least 1, found {self.students.seeds}")
         self._require_labels()

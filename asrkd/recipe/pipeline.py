@@ -83,7 +83,7 @@ def main(
         # `corpora` is in a stamp and stays as it was typed: its module makes its paths absolute (corpora/user.py).
         run = with_training_python(with_absolute_paths(options))
         steps = build_steps(corpus, run, command_of_all(corpus.program, arguments))
-        run_recipe(steps, options, print_table, training_interpreter(run), folds.save_configs)
+        run_recipe(steps, options, print_table, training_interpreter(run), folds.save_configs, options.network_jobs)
 
 
 def _description(corpus: Corpus) -> str:

@@ -229,7 +229,7 @@ def config_sha(options: SpeechOptions) -> str:
             confidences=transfer.confidences and Path(),
         )
     named = {"posteriors_from": None, "labels_from": options.labels_from and Path(), "transfer": transfer}
-    return run_options.config_sha(options, num_jobs=1, executor="processes", scheduler=None, **named)
+    return run_options.config_sha(options, num_jobs=1, network_jobs=1, executor="processes", scheduler=None, **named)
 
 
 def _system(one: Scored, options: SpeechOptions, student_of: Mapping[str, Student]) -> dict[str, Any]:

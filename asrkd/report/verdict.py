@@ -19,6 +19,7 @@ from asrkd.report.systems import (
     main_system,
     main_teacher,
     metrics,
+    rtf,
     strongest_baseline,
     strongest_gaps,
     test_sets,
@@ -26,8 +27,11 @@ from asrkd.report.systems import (
 from asrkd.report.tables import Row, enumerate_words, number, span
 from asrkd.report.training_tables import weak_student_text
 
-# The verdict stays short; the tables have cross-entropy too.
+# The first sentence has every metric, the others only these two: the verdict stays short.
+LEAD_METRICS = ("wer", "frame_accuracy", "cross_entropy")
 SPOKEN_METRICS = ("wer", "frame_accuracy")
+# Of the teachers' parameters; a student with more is not called small.
+SMALL = 0.9
 BETTER, WORSE = "significantly better than", "significantly worse than"
 
 
@@ -41,7 +45,8 @@ def verdict(results: Row) -> tuple[str, ...]:
         return ()
     name, first = student[0], baseline[0]
     main, *others = _compared(results, name, first)
-    lead = _against(results, name, main, f"The {name} student", with_levels=True)
+    subject = f"The {name} student{_size_note(results, name)}"
+    lead = _against(results, name, main, subject, LEAD_METRICS, with_levels=True)
     sentences = [
         lead or _levels_only(results, name, first),
         _gap_sentence(results, gaps(results)),
@@ -67,10 +72,30 @@ def _compared(results: Row, name: str, baseline: str) -> list[str]:
     return [other for other in dict.fromkeys(wanted) if other in listed or other == baseline]
 
 
-def _against(results: Row, name: str, other: str, subject: str, with_levels: bool = False) -> str | None:
+def _size_note(results: Row, name: str) -> str:
+    """What a student that is smaller than its teachers saves: parameters, and time to decode where it is known."""
+    student, teacher = results["systems"][name], main_teacher(results)
+    if teacher is None or not (student.get("parameters") and teacher[1].get("parameters")):
+        return ""
+    ours, theirs = int(student["parameters"]), int(teacher[1]["parameters"])
+    if ours > SMALL * theirs:
+        return ""
+    share = f"{100 * ours / theirs:.0f}% of {called(teacher[0])}'s parameters"
+    rtfs = [rtf(system, test_sets(results)[0]) for system in (student, teacher[1])]
+    return f" ({share})" if None in rtfs else f" ({share}, RTF {number(rtfs[0], 3)} against {number(rtfs[1], 3)})"
+
+
+def _against(
+    results: Row,
+    name: str,
+    other: str,
+    subject: str,
+    spoken: Sequence[str] = SPOKEN_METRICS,
+    with_levels: bool = False,
+) -> str | None:
     """One sentence on the student against another system, None without a comparison."""
     outcomes: dict[str, list[str]] = {BETTER: [], WORSE: [], NOT_SIGNIFICANT: []}
-    for metric in SPOKEN_METRICS:
+    for metric in spoken:
         row = _comparison(results, name, other, metric)
         result = comparison_verdict(row) if row else ""
         if row is None or not result:
@@ -109,21 +134,24 @@ def _difference(results: Row, metric: str, row: Row, with_levels: bool) -> str:
     shape = metrics(results)[metric]
     delta = number(row["delta"], shape.digits, shape.scale, signed=True)
     bounds = span(row["ci95"], shape.digits, shape.scale, signed=True)
-    levels = [_level(results, str(row[side]), metric, shape) for side in ("a", "b")] if with_levels else []
+    # A unit longer than a sign stands once, with the difference.
+    bare = shape.level_unit != "%"
+    levels = [_level(results, str(row[side]), metric, shape, bare) for side in ("a", "b")] if with_levels else []
     shown = f"{levels[0]} against {levels[1]}, " if levels and all(levels) else ""
     return f"{shape.label} ({shown}{delta} {shape.unit} {bounds})"
 
 
-def _level(results: Row, name: str, metric: str, shape: Metric) -> str:
+def _level(results: Row, name: str, metric: str, shape: Metric, bare: bool = False) -> str:
     if name not in results["systems"]:
         return ""
     value, _ = level(results, name, metric)
-    return "" if value is None else number(value, shape.digits, shape.scale) + shape.level_unit
+    unit = "" if bare else shape.level_unit
+    return "" if value is None else number(value, shape.digits, shape.scale) + unit
 
 
 def _levels_only(results: Row, name: str, baseline: str) -> str | None:
     """The main figures, where no comparison shows what their differences are worth."""
-    metric = next((metric for metric in SPOKEN_METRICS if level(results, name, metric)[0] is not None), None)
+    metric = next((metric for metric in LEAD_METRICS if level(results, name, metric)[0] is not None), None)
     if metric is None:
         return None
     shape = metrics(results)[metric]

@@ -11,7 +11,8 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -46,33 +47,82 @@ def call_in_subprocess(function: Callable[[], Result]) -> Result:
     return value
 
 
+class ForkedCall:
+    """`function()` in a forked process, which ends when this one ends, in whatever way."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.answer, send = context.Pipe(duplex=False)
+        """Is ready, for `multiprocessing.connection.wait`, when the process has ended."""
+        self._process = context.Process(target=_work, args=(function, send, os.getpid()))
+        self._process.start()
+        send.close()
+
+    def outcome(self) -> Outcome:
+        """Wait for what becomes of the function, for `value_of` in this process or another one."""
+        try:
+            outcome: Outcome = self.answer.recv()
+        except EOFError:
+            self._process.join()
+            outcome = (_BAD_INPUT, how_it_ended("a step's process", self._process.exitcode or 0))
+        return outcome
+
+    def end(self) -> None:
+        """End the process, wherever it is: outputs are whole or absent."""
+        self._process.terminate()
+        self.close()
+
+    def close(self) -> None:
+        """Wait until the process is gone."""
+        self._process.join()
+        self.answer.close()
+
+
 def outcome_in_subprocess(function: Callable[[], Any], parent: Connection | None = None) -> Outcome:
     """What becomes of `function()` in a forked process, for `value_of` in this process or another one.
 
     The process also ends when the other end of `parent` closes or writes.
     """
-    context = multiprocessing.get_context("fork")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(function, send, os.getpid()))
-    process.start()
-    send.close()
+    call = ForkedCall(function)
     try:
-        ready = wait([receive] if parent is None else [receive, parent])
-        if receive in ready:
-            outcome: Outcome = receive.recv()
-        else:
-            process.terminate()
-            outcome = (_INTERRUPTED, None)
-    except EOFError:
-        process.join()
-        outcome = (_BAD_INPUT, how_it_ended("a step's process", process.exitcode or 0))
-    except BaseException:  # Ctrl-C here: outputs are whole or absent, so the process may end anywhere
-        process.terminate()
+        if parent is not None and call.answer not in wait([call.answer, parent]):
+            call.end()
+            return _INTERRUPTED, None
+        outcome = call.outcome()
+    except BaseException:  # Ctrl-C here
+        call.end()
         raise
-    finally:
-        process.join()
-        receive.close()
+    call.close()
     return outcome
+
+
+def run_side_by_side(functions: Sequence[Callable[[int], Result]], limit: int) -> Iterator[tuple[int, Result]]:
+    """Run functions in forked processes, `limit` at a time, and yield (number, value) as they end.
+
+    Each is given the number of its lane, below `limit`. The first that fails ends the others.
+
+    Raises:
+        As `run_in_subprocess`.
+    """
+    waiting = list(enumerate(functions))[::-1]
+    lanes = list(range(limit))[::-1]
+    running: dict[object, tuple[int, int, ForkedCall]] = {}
+    try:
+        while waiting or running:
+            while waiting and lanes:
+                (number, function), lane = waiting.pop(), lanes.pop()
+                call = ForkedCall(partial(function, lane))
+                running[call.answer] = number, lane, call
+            for answer in wait([call.answer for _, _, call in running.values()]):
+                number, lane, call = running[answer]
+                outcome = call.outcome()
+                del running[answer]
+                call.close()
+                lanes.append(lane)
+                yield number, value_of(outcome)
+    finally:
+        for _, _, call in running.values():
+            call.end()
 
 
 def value_of(outcome: Outcome) -> Any:

@@ -3,7 +3,7 @@
 A stage is one or more steps (a teacher is a step of stage 6); `asrkd.workflow.steps` says what a step is and when it is
 up to date. Any other step runs into `<folder>.partial`, which takes the folder's place when the step ends well. Each
 step runs in a process of its own, so that none inherits another's memory or threads. Steps that only train or score
-networks can run in another interpreter (`asrkd.workflow.interpreter`).
+networks can run in another interpreter (`asrkd.workflow.interpreter`), and several trainings side by side.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from typing import Any
 
 from asrkd.errors import InputError
 from asrkd.files import canonical, folder_fingerprint, publish_dir, read_json, sync_tree, write_json
+from asrkd.terminal import show_bars_on_line, tidy_end
 from asrkd.workflow import provenance
-from asrkd.workflow.child_process import run_in_subprocess
+from asrkd.workflow.child_process import run_in_subprocess, run_side_by_side
 from asrkd.workflow.distributed import ProcessGroup
 from asrkd.workflow.interpreter import Interpreter
 from asrkd.workflow.step_log import step_log
 from asrkd.workflow.step_server import import_optimisers
 from asrkd.workflow.steps import LAST_STAGE, PENDING_FILE, STAMP_FILE, Record, Stamps, Step
+from asrkd.workflow.task import with_share_of_threads
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,14 @@ def run_steps(
     stages: StageRange = StageRange(),
     on_start: Callable[[], None] = lambda: None,
     interpreter: Interpreter | None = None,
+    network_jobs: int = 1,
 ) -> None:
     """Run the steps of `stages` that are not up to date.
 
     Steps that are run alone lock themselves, not the experiment: other machines may run others meanwhile. Call this
     from a process that has not computed with torch or k2 yet: steps are forked (`asrkd.workflow.child_process`).
     `on_start` is called once the experiment is locked, before the first step. `interpreter` runs the steps that need
-    networks alone.
+    networks alone. So many trainings as `network_jobs` run side by side, where none reads another's output.
 
     Raises:
         InputError: a needed earlier output is missing or was made by another configuration; another run has locked the
@@ -75,22 +78,91 @@ def run_steps(
         if ranks.is_main:
             with _locked(exp_dir / ".locks" / "start", wait=True):  # several runs of one step can start together
                 on_start()
-        for number, step in enumerate(chosen, start=1):
-            label = f"stage {step.stage} of {LAST_STAGE} ({step.name}, step {number} of {len(chosen)})"
-            reason = stamps.stale(step.name)
-            if reason is None:
-                _print(ranks, f"-- {label}: up to date")
-                continue
-            for name in step.inputs:
-                _require_input(stamps, by_name, name, needed_by=step, exp_dir=exp_dir)
-            _print(ranks, f"== {label}: {reason}")
-            run = _run_step if ranks.is_main else _compute_with_main
-            # A run of a folder of steps has locked the folder, and locks each step while it makes it.
-            in_folder = ranks.is_main and stages.only not in (None, step.name)
-            with _locked_step(exp_dir, step.name) if in_folder else nullcontext():
-                seconds = run(step, stamps, exp_dir, interpreter if step.networks_only else None)
-            stamps.forget()
-            _print(ranks, f"   done in {seconds:.1f} s")
+        run = _Run(by_name, stamps, exp_dir, stages, interpreter, ranks, len(chosen))
+        for group in _groups(chosen, together=network_jobs > 1 and ranks.size == 1):
+            run.group(group, network_jobs)
+
+
+Numbered = tuple[int, Step]
+"""A step and its number among those of a run, from 1."""
+
+
+def _groups(steps: Sequence[Step], together: bool) -> Iterator[list[Numbered]]:
+    """The steps in order, each alone; if `together`, trainings that follow and do not read one another in one group."""
+    group: list[Numbered] = []
+    for number, step in enumerate(steps, start=1):
+        if group and not (together and _can_join(step, group)):
+            yield group
+            group = []
+        group.append((number, step))
+    if group:
+        yield group
+
+
+def _can_join(step: Step, group: Sequence[Numbered]) -> bool:
+    """Whether a step can run beside those of a group."""
+    names = {one.name for _, one in group}
+    trainings = all(one.trains and one.networks_only for one in (step, group[-1][1]))
+    return trainings and names.isdisjoint(step.inputs)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call of `run_steps`."""
+
+    by_name: Mapping[str, Step]
+    stamps: Stamps
+    exp_dir: Path
+    stages: StageRange
+    interpreter: Interpreter | None
+    ranks: ProcessGroup
+    num_steps: int
+
+    def group(self, group: Sequence[Numbered], jobs: int) -> None:
+        """Run the steps of a group that are not up to date, `jobs` at a time, each with its share of the threads."""
+        steps = [step for number, step in group if self._must_run(number, step)]
+        lanes = min(jobs, len(steps))
+        if lanes > 1:
+            calls = [partial(self._run_in_lane, step, lanes) for step in steps]
+            for number, seconds in run_side_by_side(calls, lanes):
+                self._print(f"   {steps[number].name}: done in {seconds:.1f} s")
+        elif steps:
+            self._print(f"   done in {self._run_locked(steps[0], self.interpreter):.1f} s")
+        self.stamps.forget()
+
+    def _must_run(self, number: int, step: Step) -> bool:
+        """Whether a step is not up to date; says so. InputError where what it reads is missing."""
+        label = f"stage {step.stage} of {LAST_STAGE} ({step.name}, step {number} of {self.num_steps})"
+        reason = self.stamps.stale(step.name)
+        if reason is None:
+            self._print(f"-- {label}: up to date")
+            return False
+        for name in step.inputs:
+            _require_input(self.stamps, self.by_name, name, needed_by=step, exp_dir=self.exp_dir)
+        self._print(f"== {label}: {reason}")
+        return True
+
+    def _run_locked(self, step: Step, interpreter: Interpreter | None, lanes: int = 1) -> float:
+        """Run a step; the seconds that it took."""
+        interpreter = interpreter if step.networks_only else None
+        if not self.ranks.is_main:
+            return _compute_with_main(step, self.stamps, self.exp_dir, interpreter)
+        # A run of a folder of steps has locked the folder, and locks each step while it makes it.
+        in_folder = self.stages.only not in (None, step.name)
+        with _locked_step(self.exp_dir, step.name) if in_folder else nullcontext():
+            return _run_step(step, self.stamps, self.exp_dir, interpreter, lanes)
+
+    def _run_in_lane(self, step: Step, lanes: int, lane: int) -> float:
+        """Run a step in this process, one of `lanes`. An interpreter runs one step at a time, so it has its own."""
+        show_bars_on_line(lane)
+        python = None if self.interpreter is None else self.interpreter.python
+        # Ended because another lane failed, it ends the step's process first, and with it what the locks hold.
+        with tidy_end(), nullcontext() if python is None else Interpreter(python) as interpreter:
+            return self._run_locked(step, interpreter, lanes)
+
+    def _print(self, line: str) -> None:
+        if self.ranks.is_main:
+            print(line, flush=True)
 
 
 def list_steps(
@@ -142,20 +214,17 @@ def _chosen(steps: Sequence[Step], stages: StageRange, ranks: ProcessGroup) -> l
     return chosen
 
 
-def _print(ranks: ProcessGroup, line: str) -> None:
-    if ranks.is_main:
-        print(line, flush=True)
-
-
 def _partial(step: Step, exp_dir: Path) -> Path:
     """The folder that a step fills; it takes the step's name when the step ends well."""
     folder = exp_dir / step.name
     return folder.with_name(f"{folder.name}.partial")
 
 
-def _compute(step: Step, partial_dir: Path, interpreter: Interpreter | None) -> None:
-    """Fill a step's folder, in a process of its own."""
+def _compute(step: Step, partial_dir: Path, interpreter: Interpreter | None, lanes: int = 1) -> None:
+    """Fill a step's folder, in a process of its own, beside those of other lanes."""
     function = partial(step.run, partial_dir)
+    if lanes > 1:
+        function = partial(with_share_of_threads, lanes, function)
     if interpreter is not None:
         interpreter.run(function, trains=step.trains)
         return
@@ -175,7 +244,7 @@ def _compute_with_main(step: Step, stamps: Stamps, exp_dir: Path, interpreter: I
     return time.time() - started
 
 
-def _run_step(step: Step, stamps: Stamps, exp_dir: Path, interpreter: Interpreter | None) -> float:
+def _run_step(step: Step, stamps: Stamps, exp_dir: Path, interpreter: Interpreter | None, lanes: int = 1) -> float:
     folder = _partial(step, exp_dir)
     stamp = stamps.stamp(step.name)
     finished = Record.read(folder)
@@ -186,7 +255,7 @@ def _run_step(step: Step, stamps: Stamps, exp_dir: Path, interpreter: Interprete
     started = time.time()
     with step_log(exp_dir / "log" / f"{step.name.replace('/', '_')}.log"):
         try:
-            _compute(step, folder, interpreter)
+            _compute(step, folder, interpreter, lanes)
         except BaseException as error:
             if isinstance(error, OSError) and error.errno is not None and error.filename is None:
                 error.filename = str(folder)  # a failed write has no file name: name the step's output at least

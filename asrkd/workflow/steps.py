@@ -7,8 +7,10 @@ everything that reads it up to date; with other content (by other code, say), al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,16 @@ class Record:
             and all(isinstance(text, str) for text in texts)
             and (self.content is None or isinstance(self.content, str))
             and isinstance(self.seconds, (int, float))
+            and _is_date(self.finished)
         )
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Stamps:
@@ -199,11 +210,20 @@ def _short(text: str, start: int) -> str:
 
 
 def stage_seconds(exp_dir: Path, steps: Sequence[Step]) -> dict[str, float]:
-    """Seconds that each stage's finished steps took."""
-    seconds: dict[str, float] = {}
+    """Seconds that each stage's finished steps took; those that ran side by side count once."""
+    spans: dict[str, list[tuple[float, float]]] = {}
     for step in steps:
         record = Record.read(exp_dir / step.name)
         if record is not None:
-            stage = STAGE_NAMES[step.stage]
-            seconds[stage] = seconds.get(stage, 0.0) + record.seconds
-    return seconds
+            end = datetime.fromisoformat(record.finished).timestamp()
+            spans.setdefault(STAGE_NAMES[step.stage], []).append((end - record.seconds, end))
+    return {stage: round(_covered(found), 2) for stage, found in spans.items()}
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """The length of what the intervals cover."""
+    total, covered_to = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, covered_to))
+        covered_to = max(covered_to, end)
+    return total

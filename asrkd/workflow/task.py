@@ -53,3 +53,11 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def with_share_of_threads(processes: int, function: Callable[[], Result]) -> Result:
+    """What `function()` returns on this process' share of the threads, of so many processes that compute at once."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    return function()

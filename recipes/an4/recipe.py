@@ -20,7 +20,7 @@ CORPUS = Corpus(
     where="get AN4 from https://github.com/cmusphinx/an4 (or from CMU's speech pages), and give its folder",
 )
 
-_BASE = SpeechOptions(exp_dir=Path("exp/an4"))
+_BASE = SpeechOptions(exp_dir=Path("exp/an4"), network_jobs=2)
 DEFAULT = replace(
     _BASE,
     # 67 training speakers are few. Copies at other speeds act as other voices.

@@ -80,6 +80,22 @@ def test_costs_by_hand() -> None:
     assert posteriors.memory_bytes - PROCESS_BYTES < 10e6
 
 
+def test_online_targets_by_hand() -> None:
+    frames, rates = 2 * 360_000, Rates(1e9, 2e9, 4e9, measured=False)
+    stored = cost_estimate(SMALL, rates)
+    online = cost_estimate(replace(SMALL, student_epochs=30, online_teachers=1), rates)
+    assert online[:4] == stored[:4], "teachers have their own epochs"
+    posteriors, student = online[4:]
+    assert (posteriors.flop, posteriors.disk_bytes) == (0.0, 0)
+    learning, scoring = 30 * frames * (6 * (24 + 14) - 2 * 24), 30 * frames * 2 * 120
+    assert student.flop == learning + scoring
+    assert student.seconds == pytest.approx(learning / 2e9 + scoring / 4e9)
+    of_all = cost_estimate(replace(SMALL, student_epochs=30, online_teachers=3), rates)[-1]
+    assert of_all.flop == learning + 3 * scoring
+    with pytest.raises(InputError, match="--online-teachers: expected 0 to 3, found 4"):
+        replace(SMALL, online_teachers=4)
+
+
 def test_shards_bound_the_memory() -> None:
     shards = replace(SMALL, train=replace(SMALL.train, shard_frames=1000))
     for options, frames in ((shards, 2000), (replace(shards, hours=1000.0), 2000), (SMALL, 720_000)):
@@ -157,7 +173,7 @@ def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
     from asrkd.recipe.options import SpeechOptions
 
     options = SpeechOptions()
-    record = Record("stamp", "content", {"teacher": options.teacher}, {}, 1.0, "", {})
+    record = Record("stamp", "content", {"teacher": options.teacher}, {}, 1.0, "2026-11-30T10:00:00+00:00", {})
     (tmp_path / "teachers" / "0").mkdir(parents=True)
     write_json(tmp_path / "teachers" / "0" / "stamp.json", record)
     config.save(replace(options, teacher=replace(options.teacher, num_layers=9)), tmp_path / "config.json")
@@ -166,7 +182,7 @@ def test_options_of_a_later_run_that_failed_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_costs_of_a_run_are_of_its_own_steps(tmp_path: Path) -> None:
-    record = Record("stamp", "content", {}, {}, 1.0, "", {})
+    record = Record("stamp", "content", {}, {}, 1.0, "2026-11-30T10:00:00+00:00", {})
     folders = ("features/train", "align", "tree", "posteriors", "students/distilled")
     for name in (*folders, *(f"teachers/{member}" for member in range(5))):
         (tmp_path / name).mkdir(parents=True)

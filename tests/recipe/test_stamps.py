@@ -53,7 +53,7 @@ def finish_all(corpus: Corpus, options: SpeechOptions) -> None:
     for step in steps:
         stamps = Stamps(steps, options.exp_dir)
         content = f"content of {step.name}" if step.content else None
-        record = Record(stamps.stamp(step.name), content, None, {}, 1.0, "", {})
+        record = Record(stamps.stamp(step.name), content, None, {}, 1.0, "2026-11-30T10:00:00+00:00", {})
         (options.exp_dir / step.name).mkdir(parents=True)
         write_json(options.exp_dir / step.name / "stamp.json", record)
 
@@ -213,7 +213,8 @@ def stale_corpus_step(corpus: Corpus, options: SpeechOptions) -> str:
 
 # Options of how, where and how far a run goes.
 RUNTIME_OPTIONS = {
-    *("exp_dir", "stage", "stop_stage", "dry_run", "list_steps", "only", "num_jobs", "executor", "scheduler", "device"),
+    *("exp_dir", "stage", "stop_stage", "dry_run", "list_steps", "only", "num_jobs", "network_jobs"),
+    *("executor", "scheduler", "device"),
     *("train.compile", "train.cuda_graph", "train.num_threads", "train.show_progress", "train.python"),
 }
 SET_BY_RUN = {"train.device", "train.seed"}
@@ -395,7 +396,7 @@ def test_every_option_is_in_the_stamp_of_what_it_decides(
     (folder / "file").write_text("GO G OW\n")
     imported = type("Imported", (), {"fingerprint": "of an imported store"})
     monkeypatch.setattr("asrkd.recipe.network_steps.PosteriorStore.open", lambda path: imported)
-    other = Record("stamp", None, None, {}, 1.0, "", {})
+    other = Record("stamp", None, None, {}, 1.0, "2026-11-30T10:00:00+00:00", {})
     monkeypatch.setattr("asrkd.recipe.labels_source.Record.read", lambda path: other)
     monkeypatch.setattr("asrkd.recipe.labels_source.first_difference", lambda before, now: None)
     corpus = corpus_of(dictionary)

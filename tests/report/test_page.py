@@ -80,7 +80,7 @@ class TestFirstScreen:
         self, results: dict[str, Any], report: tuple[str, Parsed]
     ) -> None:
         text = report[1].text
-        order = ["The distilled student is", "It recovers", "gap recovered", results["command"], "description"]
+        order = ["The distilled student (", "It recovers", "gap recovered", results["command"], "description"]
         positions = [text.index(part) for part in order]
         assert positions == sorted(positions)
 

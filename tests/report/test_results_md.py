@@ -23,12 +23,13 @@ class TestResultsMd:
         write_results_md(results, tmp_path / "RESULTS.md")
         paragraphs = (tmp_path / "RESULTS.md").read_text(encoding="utf-8").split("\n\n")
         assert paragraphs[1] == "# Results: an4"
-        assert paragraphs[2].startswith("**The distilled student is significantly better than the baseline in WER ")
+        assert paragraphs[2].startswith("**The distilled student (")
+        assert ") is significantly better than the baseline in WER (" in paragraphs[2]
 
     def test_every_variant_has_its_verdict_and_all_one_glossary(self, results: dict[str, Any], tmp_path: Path) -> None:
         write_results_md([{**results, "variant": name} for name in ("phones", "subword")], tmp_path / "RESULTS.md")
         text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-        assert text.count("**The distilled student is") == 2
+        assert text.count("**The distilled student (") == 2
         assert text.count("## Glossary") == 1
         assert markdown_rows(text, "term")[1][0] == "WER"
 

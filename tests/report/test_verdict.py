@@ -21,9 +21,11 @@ class TestVerdict:
     def test_of_a_better_student(self, results: dict[str, Any]) -> None:
         lead, gap, ensemble, *rest = verdict({**results, "seeds": []})
         assert lead == (
-            "The distilled student is significantly better than the baseline in "
-            "WER (10.35% against 12.29%, −1.94 points [−3.31, −0.52]) and "
-            "frame accuracy (74.93% against 73.38%, +1.55 points [+1.21, +1.89])."
+            "The distilled student (20% of the ensemble's parameters, RTF 0.061 against 0.144) "
+            "is significantly better than the baseline in "
+            "WER (10.35% against 12.29%, −1.94 points [−3.31, −0.52]), "
+            "frame accuracy (74.93% against 73.38%, +1.55 points [+1.21, +1.89]) and "
+            "cross-entropy (0.7743 against 0.8612, −0.0869 nats/frame [−0.0983, −0.0757])."
         )
         assert gap == (
             "It recovers 97% [81, 112] of the ensemble's gain over the baseline in frame accuracy; "
@@ -36,10 +38,21 @@ class TestVerdict:
         gap = {"frame_accuracy": {"value": -1.36, "ci95": [-3.85, -0.45], "reason": None}}
         run = with_comparisons(results, comparison("wer", 1.0, 0.2, 1.9, 0.02), gap_recovered=gap)
         assert verdict(run) == (
-            "The distilled student is significantly worse than the baseline in "
+            "The distilled student (20% of the ensemble's parameters, RTF 0.061 against 0.144) "
+            "is significantly worse than the baseline in "
             "WER (10.35% against 12.29%, +1.00 points [+0.20, +1.90]).",
             "It recovers none of the ensemble's gain over the baseline in frame accuracy (−136% [−385, −45]).",
         )
+
+    def test_names_what_a_small_student_saves(self, results: dict[str, Any]) -> None:
+        run = with_comparisons(results, comparison("wer", -1.0, -1.9, -0.2, 0.02))
+        student = run["systems"]["distilled"]
+        del student["rtf"]
+        assert verdict(run)[0].startswith("The distilled student (20% of the ensemble's parameters) is significantly")
+        student["parameters"] = run["systems"]["ensemble"]["parameters"]
+        assert verdict(run)[0].startswith("The distilled student is significantly better")
+        del student["parameters"]
+        assert verdict(run)[0].startswith("The distilled student is significantly better")
 
     def test_of_metrics_that_disagree(self, results: dict[str, Any]) -> None:
         run = with_comparisons(
@@ -121,7 +134,7 @@ class TestVerdict:
         assert verdict(few) == ()
 
     def test_ends_the_terminal_s_table(self, results: dict[str, Any]) -> None:
-        assert "The distilled student is significantly better" in print_table(results)
+        assert "The distilled student (20% of the ensemble's parameters, RTF" in print_table(results)
 
 
 class TestProvenance:
