@@ -120,7 +120,8 @@ class Model:
         options = TranscribeOptions(beam=beam, nbest=nbest, confidences=confidences, channel=channel)
         if isinstance(audio, (str, Path)):
             return transcribe_input(self, AudioInput(Path(audio).stem, Path(audio)), options)
-        return transcribe_samples(self, np.asarray(audio), sampling_rate or self.sampling_rate, options)
+        rate = self.sampling_rate if sampling_rate is None else sampling_rate
+        return transcribe_samples(self, np.asarray(audio), rate, options)
 
     def stream(
         self,
