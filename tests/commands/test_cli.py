@@ -101,7 +101,7 @@ def test_the_help_of_every_command_has_its_options_and_an_example(
         (["doctor", "loud"], "expected an option, found loud"),
         (["results", "--out=x"], "expected --runs PATH ..., found none"),
         (["results", "--runs", "--out=x"], "--runs: expected at least one results.json"),
-        (["init"], "expected --name TEXT, found none"),
+        (["init"], "expected NAME, found none"),
         (["init", "mine"], "expected --recordings PATH, found none"),
         (["posteriors", "import", "--kind=sums"], "expected --exp-dir PATH, found none"),
     ],

@@ -217,7 +217,7 @@ def test_ctrl_c_leaves_whole_files_alone(
         (["in", "--channel", "left"], "--channel: expected auto, mix, split or a number"),
         (["in", "--beam", "0"], "--beam: expected a number above 0"),
         (["in", "--overwrit"], "the nearest is --overwrite"),
-        ([], "expected --audio TEXT ..., found none"),
+        ([], "expected AUDIO ..., found none"),
     ],
 )
 def test_options_that_do_not_fit(
