@@ -16,7 +16,7 @@ import tyro
 
 from asrkd.errors import InputError
 from asrkd.files import read_object, reading, require_utf8, write_json
-from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit, require_effect
+from asrkd.options import HELP, HELP_ALL, HelpPage, Option, options_of, print_and_exit, require_effect, usage_of_word
 
 Config = TypeVar("Config")
 
@@ -54,7 +54,8 @@ def parse(
             raise InputError(_unknown_option(name, option_names(default)))
     for option in options:
         if option.required and option.name not in given:
-            raise InputError(f"expected {option.name} {option.values}, found none ({HELP[0]} shows an example)")
+            expected = usage_of_word(option) if option.positional else f"{option.name} {option.values}"
+            raise InputError(f"expected {expected}, found none ({HELP[0]} shows an example)")
     config, extra = _read(default, arguments, program)
     if extra:
         raise InputError(f"expected an option, found {extra[0]} ({HELP[0]} lists them)")

@@ -46,9 +46,9 @@ def one_line_errors(program: str) -> Iterator[None]:
     except InputError as error:
         _exit(program, str(error))
     except KeyboardInterrupt:
-        _exit(program, "interrupted; finished stages are kept, run the same command again to continue")
+        _exit(program, "interrupted; what is finished is kept, run the same command again to continue")
     except MemoryError:
-        _exit(program, "out of memory; finished stages are kept, run the same command again to continue")
+        _exit(program, "out of memory; what is finished is kept, run the same command again to continue")
     except OSError as error:
         if error.errno == errno.EPIPE and error.filename == STDOUT_NAME:
             drop_stdout()

@@ -270,13 +270,13 @@ def _shown(value: Any) -> str:
 
 
 def _usage(program: str, options: Sequence[Option]) -> str:
-    needed = [_usage_of_word(option) if option.positional else option.usage for option in options if option.required]
-    others = [f"[{_usage_of_word(option)}]" for option in options if option.positional and not option.required]
+    needed = [usage_of_word(option) if option.positional else option.usage for option in options if option.required]
+    others = [f"[{usage_of_word(option)}]" for option in options if option.positional and not option.required]
     others += ["[OPTION ...]"] if any(not option.required for option in options) else []
     return f"usage: {' '.join([program, *needed, *others])}"
 
 
-def _usage_of_word(option: Option) -> str:
+def usage_of_word(option: Option) -> str:
     """`MODEL`; `AUDIO ...` where all words that are left belong to it."""
     return option.name.removeprefix("--").upper() + (" ..." if option.is_list else "")
 

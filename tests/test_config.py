@@ -146,7 +146,7 @@ def test_bare_words_that_look_like_options() -> None:
     assert parse(Words, ["m", "-", "--overwrite"], "asrkd x", "A test.") == Words(Path("m"), ("-",), overwrite=True)
     assert parse(Words, ["m", "--", "-a", "--b"], "asrkd x", "A test.") == Words(Path("m"), ("./-a", "./--b"))
     assert parse(Words, ["m", "a", "--tags", "x", "y"], "asrkd x", "A test.").tags == ("x", "y")
-    with pytest.raises(InputError, match=r"expected --audio TEXT ..., found none"):
+    with pytest.raises(InputError, match=r"expected AUDIO ..., found none"):
         parse(Words, ["m"], "asrkd x", "A test.")
     with pytest.raises(InputError, match="expected an option, found more"):
         parse(Needed, ["an4", "more", "--runs", "a"], "asrkd init", "A test.")

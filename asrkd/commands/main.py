@@ -102,10 +102,19 @@ def _run(command: Command, arguments: Sequence[str]) -> int:
         advice = "run `make setup`, or `python -m asrkd.commands.doctor`"
         raise InputError(f"{error.name} is not installed: {advice}") from None
     description = f"{command.summary}\n\n{command.description}"
-    options = config.parse(
-        command.options(), arguments, f"asrkd {command.name}", description, command.common, command.examples
-    )
-    return command.run(options)
+    try:
+        options = config.parse(
+            command.options(), arguments, f"asrkd {command.name}", description, command.common, command.examples
+        )
+        return command.run(options)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "asrkd"):
+            raise
+        raise InputError(
+            f"asrkd {command.name} needs {package}, which is not installed: `make setup` makes an environment for it "
+            "(`asrkd doctor` lists what is missing)"
+        ) from None
 
 
 if __name__ == "__main__":

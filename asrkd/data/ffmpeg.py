@@ -63,6 +63,18 @@ def decode(path: Path, out: Path) -> None:
         raise AudioError(f"truncated audio: expected {stream.duration_sec:.2f} s in {path}, found {found:.2f} s")
 
 
+def stated_seconds(path: Path) -> float | None:
+    """Seconds that a container says it has; None if it is none of CONTAINERS, says nothing, or ffprobe is missing."""
+    if not path.is_file() or container_of(path) is None:
+        return None
+    try:
+        command = [_program(PROBE, path), "-v", "error", "-of", "json", "-show_entries", "format=duration"]
+        content = json.loads(_run([*command, *_source(path)], path) or "{}")
+    except AudioError:
+        return None
+    return _seconds(content.get("format", {}).get("duration"))
+
+
 class _Stream(NamedTuple):
     """What ffprobe says of the audio of a file."""
 

@@ -28,7 +28,7 @@ from asrkd.data.audio import (
 from asrkd.data.ffmpeg import SHORTER, SHORTER_SEC, container_of, decode
 from asrkd.data.splits import CorpusSplit, Rejected
 from asrkd.errors import InputError, name_some
-from asrkd.files import atomic_file, fingerprint
+from asrkd.files import atomic_file, fingerprint, require_utf8
 from asrkd.unicode import dotted_note, upper_case
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ def require_distinct(splits: Mapping[str, Sequence[Segment]]) -> None:
             utt_id = segment.utt_id
             if not utt_id or Path(utt_id).name != utt_id or utt_id.split() != [utt_id]:
                 raise InputError(f"utterance {utt_id!r}: expected an utt_id without slashes and spaces")
+            require_utf8(utt_id)
             if len(utt_id.encode()) > LONGEST_UTT_ID:
                 raise InputError(
                     f"utterance {utt_id}: expected an utt_id of at most {LONGEST_UTT_ID} bytes, "

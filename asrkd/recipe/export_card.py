@@ -72,6 +72,8 @@ def _facts(source: Source, description: Description, check: Mapping[str, Any], l
     shipped = next(one for one in check["rows"] if one["name"] == NETWORK)
     front_end = description.front_end
     rate = f"{shipped['wer']['percent']:.2f}% (95% interval {_interval(shipped['wer']['ci95'])})"
+    if check["utterances"] < test["utterances"]:
+        rate += f", on {check['utterances']} of the utterances"
     return [
         ("licence", licence),
         ("system", f"{source.run.name}: {of_system.get('description', '')}".rstrip(": ")),

@@ -15,7 +15,7 @@ from asrkd.data.lhotse_manifests import read_lhotse
 from asrkd.data.manifests import AudioFile, load_transcripts
 from asrkd.data.segments import COPY_FORMAT, Segment, require_distinct, split_from_segments
 from asrkd.data.splits import CorpusSplit
-from asrkd.data.untranscribed import read_untranscribed, with_speakers
+from asrkd.data.untranscribed import AUDIO_SUFFIXES, read_untranscribed, with_speakers
 from asrkd.data.validate import validate
 from asrkd.errors import InputError, name_some
 from asrkd.files import file_fingerprint
@@ -48,6 +48,10 @@ class NewSpeech:
         path = options.speech
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
+        if path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES:
+            raise InputError(
+                f"{path}: expected a manifest or a folder of audio files, found an audio file: give its folder"
+            )
         segments = _read(path, options)
         if not segments:
             raise InputError(f"{path}: expected utterances, found none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from asrkd.runtime.align import MAX_MISFIT, Aligner, Alignment
 from asrkd.runtime.align_text import Text, find_texts
 from asrkd.runtime.align_writers import FORMATS, SUFFIXES
 from asrkd.runtime.audio import AUTO, SPLIT, require_channel_choice
-from asrkd.runtime.batch import audio_progress
 from asrkd.runtime.inputs import STDIN, AudioInput, find_inputs
 from asrkd.runtime.model import Precision
 from asrkd.runtime.outputs import BatchCounts, require_output_options, write_outputs
+from asrkd.runtime.progress import AudioProgress, audio_progress
 from asrkd.workflow.fork_map import fork_map
 from asrkd.workflow.task import in_order
 
@@ -103,9 +102,7 @@ def run_align(batch: AlignBatch) -> AlignResult:
     with TemporaryDirectory(prefix="asrkd-") as tmp_dir, audio_progress(todo, "align") as progress:
         outcomes = _outcomes(aligner, batch, texts, todo, Path(tmp_dir), progress.update)
         for number, outcome in outcomes if batch.output_dir else enumerate(in_order(outcomes)):
-            _take(batch, result, todo[number], outcome)
-            if outcome.error and len(inputs) > 1:
-                progress.write(f"asrkd: {outcome.error}", file=sys.stderr)
+            _take(batch, result, todo[number], outcome, progress)
     result.elapsed_sec = time.monotonic() - begin
     return result
 
@@ -134,21 +131,30 @@ def _outcomes(
         yield number, outcome
 
 
-def _take(batch: AlignBatch, result: AlignResult, source: AudioInput, outcome: _Outcome) -> None:
+def _take(
+    batch: AlignBatch, result: AlignResult, source: AudioInput, outcome: _Outcome, progress: AudioProgress
+) -> None:
     """Write the outputs of an input, or note why there are none."""
-    alignment = outcome.alignment
+    alignment, error = outcome
+    if alignment is not None:
+        try:
+            _write(batch, source, alignment, progress)
+        except InputError as refused:
+            alignment, error = None, str(refused)
     if alignment is None:
-        result.failures[str(source)] = outcome.error
+        result.fail(source, error, progress)
         return
     result.num_done += 1
     result.audio_sec += alignment.duration
     if alignment.misfits:
         places = name_some([str(one) for one in alignment.misfits], 3)
         result.misfits.append(f"{source} from {places}, misfit {alignment.misfit:.1f} nats a frame")
+
+
+def _write(batch: AlignBatch, source: AudioInput, alignment: Alignment, progress: AudioProgress) -> None:
     if batch.output_dir is None:
         (form,) = batch.formats
-        sys.stdout.write(FORMATS[form](alignment)[SUFFIXES[form][0]])
-        sys.stdout.flush()
+        progress.print(FORMATS[form](alignment)[SUFFIXES[form][0]])
         return
     files = {suffix: text for form in batch.formats for suffix, text in FORMATS[form](alignment).items()}
     write_outputs({path: files[suffix] for suffix, path in batch.outputs(source).items()})

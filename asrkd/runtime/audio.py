@@ -19,6 +19,7 @@ from asrkd.data.audio import AudioError, file_scale, open_audio, read_header
 from asrkd.data.audio_headers import second_flac
 from asrkd.data.ffmpeg import container_of, decode
 from asrkd.errors import InputError, naming
+from asrkd.files import require_utf8
 from asrkd.runtime.inputs import AudioInput
 
 AUTO, MIX, SPLIT = "auto", "mix", "split"
@@ -62,6 +63,7 @@ def open_input(source: AudioInput, tmp_dir: Path | None = None) -> Iterator[Audi
     """
     with TemporaryDirectory(prefix="asrkd-", dir=tmp_dir) as folder:
         path = _standard_input(Path(folder, "stdin")) if source.path is None else source.path
+        require_utf8(str(path))
         if path.is_fifo():
             with path.open("rb") as pipe:
                 path = _spooled(pipe, Path(folder, "pipe"), str(source))

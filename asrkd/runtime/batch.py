@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import soundfile
-from tqdm import tqdm
-
+from asrkd.data.manifest_items import CONTROL
 from asrkd.errors import InputError, name_some
 from asrkd.runtime.inputs import AudioInput, find_inputs
 from asrkd.runtime.outputs import BatchCounts, require_output_options, write_outputs
+from asrkd.runtime.progress import AudioProgress, audio_progress
 from asrkd.runtime.transcribe import TranscribeOptions, transcribe_input
 from asrkd.runtime.transcript import Transcript
 from asrkd.runtime.writers import FORMATS, JOINABLE
@@ -26,8 +22,6 @@ from asrkd.workflow.task import in_order
 
 if TYPE_CHECKING:
     from asrkd.runtime.model import Model, Precision
-
-PROGRESS_DELAY_SEC = 1.0  # before a progress bar is shown
 
 
 @dataclass(frozen=True)
@@ -100,9 +94,7 @@ def run_batch(batch: Batch) -> BatchResult:
         outcomes = _outcomes(model, batch, todo, Path(tmp_dir), progress.update)
         # Files are written at once, for an interrupted run goes on from them.
         for number, outcome in outcomes if batch.output_dir else enumerate(in_order(outcomes)):
-            _take(batch, result, todo[number], outcome)
-            if outcome.error and len(inputs) > 1:
-                progress.write(f"asrkd: {outcome.error}", file=sys.stderr)
+            _take(batch, result, todo[number], outcome, progress)
     result.elapsed_sec = time.monotonic() - begin
     return result
 
@@ -132,24 +124,31 @@ def _outcomes(
         yield forked[at], outcome
 
 
-def _take(batch: Batch, result: BatchResult, source: AudioInput, outcome: _Outcome) -> None:
+def _take(batch: Batch, result: BatchResult, source: AudioInput, outcome: _Outcome, progress: AudioProgress) -> None:
     """Write the outputs of an input, or note why there are none."""
-    transcript = outcome.transcript
+    transcript, error = outcome
+    if transcript is not None:
+        try:
+            _write(batch, source, transcript, is_named=result.num_inputs > 1, progress=progress)
+        except InputError as refused:
+            transcript, error = None, str(refused)
     if transcript is None:
-        result.failures[str(source)] = outcome.error
+        result.fail(source, error, progress)
         return
     result.num_done += 1
     result.audio_sec += transcript.duration
     if not transcript.words:
         result.without_words.append(str(source))
+
+
+def _write(batch: Batch, source: AudioInput, transcript: Transcript, is_named: bool, progress: AudioProgress) -> None:
     texts = {form: FORMATS[form](transcript) for form in batch.formats}
-    if batch.output_dir is None:
-        (text,) = texts.values()
-        named = result.num_inputs > 1 and batch.formats[0] == "txt"
-        sys.stdout.write(f"{transcript.name}: {transcript.text}\n" if named else text)
-        sys.stdout.flush()
+    if batch.output_dir is not None:
+        write_outputs({path: texts[form] for form, path in batch.outputs(source).items()})
         return
-    write_outputs({path: texts[form] for form, path in batch.outputs(source).items()})
+    (form,) = texts
+    name = CONTROL.sub(" ", transcript.name)  # one line for each input
+    progress.print(f"{name}: {transcript.text}\n" if is_named and form == "txt" else texts[form])
 
 
 def _exists(batch: Batch, source: AudioInput) -> bool:
@@ -161,26 +160,3 @@ def _require_places(batch: Batch, inputs: Sequence[AudioInput]) -> None:
     (form, *_) = batch.formats
     if batch.output_dir is None and len(inputs) > 1 and form not in JOINABLE:
         raise InputError(f"--format {form}: expected --output-dir for {len(inputs)} inputs, found none")
-
-
-@contextmanager
-def audio_progress(todo: Sequence[AudioInput], desc: str) -> Iterator[Any]:
-    """A bar in seconds of audio, without one where a length is not known before."""
-    lengths = [_seconds(source) for source in todo]
-    total = None if None in lengths else math.ceil(sum(length or 0.0 for length in lengths))
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
-    layout = layout if total is not None else "{desc}: {n:.0f} s of audio [{elapsed}]"
-    with tqdm(total=total, desc=desc, bar_format=layout, delay=PROGRESS_DELAY_SEC, leave=False) as bar:
-        yield bar
-
-
-def _seconds(source: AudioInput) -> float | None:
-    """Seconds of audio by the header; None for standard input and what only ffmpeg reads."""
-    if source.end_sec is not None:
-        return source.end_sec - source.start_sec
-    if source.path is None or not source.path.is_file():
-        return None
-    try:
-        return float(soundfile.info(str(source.path)).duration)
-    except (RuntimeError, TypeError):
-        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -40,14 +40,16 @@ class AudioInput:
     """Index in the file, where a manifest gives one."""
 
     def __str__(self) -> str:
-        return "standard input" if self.path is None else str(self.path)
+        if self.path is None:
+            return "standard input"
+        return str(self.path) if self.end_sec is None else f"{self.name} ({self.path})"
 
 
 def find_inputs(arguments: Sequence[str]) -> list[AudioInput]:
     """What the arguments of a command line name, in their order; files of a folder by path.
 
-    Two inputs of one name get the suffixes of their files. InputError for a path that does not exist, a folder without
-    audio, a damaged manifest, and names that are still equal.
+    Inputs of one name get the folders or the suffixes of their files. InputError for a path that does not exist, a
+    folder without audio, a damaged manifest, and names that are still equal.
     """
     found: list[AudioInput] = []
     for argument in arguments:
@@ -58,6 +60,8 @@ def find_inputs(arguments: Sequence[str]) -> list[AudioInput]:
 
 
 def _inputs_of(argument: str) -> list[AudioInput]:
+    if not argument:
+        raise InputError("expected the name of a file or folder, found an empty one")
     path = Path(argument)
     if argument == STDIN:
         return [AudioInput(STDIN_NAME, None)]
@@ -67,6 +71,8 @@ def _inputs_of(argument: str) -> list[AudioInput]:
         raise InputError(f"{argument}: no such file or folder")
     if path.name.lower().endswith(MANIFEST_SUFFIXES):
         return _manifest_inputs(path)
+    if not path.is_file() and not path.is_fifo():
+        raise InputError(f"{argument}: expected a file or folder, found a device")
     return [AudioInput(path.stem, path)]
 
 
@@ -86,6 +92,9 @@ def _manifest_inputs(path: Path) -> list[AudioInput]:
     found = [_item_input(where, fields) for where, fields in read_items(path, MANIFEST)]
     if not found:
         raise InputError(f"{path}: expected {MANIFEST}, found an empty file")
+    name, count = Counter(one.name for one in found).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path}: expected items of different ids, found {count} of the id {name}")
     return found
 
 
@@ -149,8 +158,16 @@ def _output_name(name: str) -> str:
 
 
 def _with_distinct_names(inputs: Sequence[AudioInput]) -> list[AudioInput]:
-    counts = Counter(one.name for one in inputs)
-    named = [replace(one, name=_with_suffix(one)) if counts[one.name] > 1 else one for one in inputs]
+    """Inputs of one name get their folders as far as these differ, or else the suffixes of their files."""
+    named = list(inputs)
+    for rename in (_with_folders, _with_suffixes, _with_folders):
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, one in enumerate(named):
+            groups[one.name].append(number)
+        for numbers in groups.values():
+            if len(numbers) > 1:
+                for number, renamed in zip(numbers, rename([named[one] for one in numbers]), strict=True):
+                    named[number] = renamed
     repeated = [name for name, count in Counter(one.name for one in named).items() if count > 1]
     if repeated:
         where = [str(one) for one in named if one.name == repeated[0]]
@@ -161,5 +178,18 @@ def _with_distinct_names(inputs: Sequence[AudioInput]) -> list[AudioInput]:
     return named
 
 
-def _with_suffix(one: AudioInput) -> str:
-    return one.name if one.path is None else one.name + one.path.suffix
+def _with_folders(group: Sequence[AudioInput]) -> list[AudioInput]:
+    """Inputs of one name in different folders, named by their paths from the folder that they share."""
+    paths = [Path(os.path.abspath(one.path)) for one in group if one.path is not None]
+    if len({path.parent for path in paths}) < len(group):
+        return list(group)
+    shared = os.path.commonpath([path.parent for path in paths])
+    folders = [path.parent.relative_to(shared).as_posix() for path in paths]
+    return [
+        replace(one, name=f"{folder}/{one.name.rpartition('/')[2]}".removeprefix("./"))
+        for one, folder in zip(group, folders, strict=True)
+    ]
+
+
+def _with_suffixes(group: Sequence[AudioInput]) -> list[AudioInput]:
+    return [one if one.path is None else replace(one, name=one.name + one.path.suffix) for one in group]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -120,7 +120,8 @@ class Model:
         options = TranscribeOptions(beam=beam, nbest=nbest, confidences=confidences, channel=channel)
         if isinstance(audio, (str, Path)):
             return transcribe_input(self, AudioInput(Path(audio).stem, Path(audio)), options)
-        return transcribe_samples(self, np.asarray(audio), sampling_rate or self.sampling_rate, options)
+        rate = self.sampling_rate if sampling_rate is None else sampling_rate
+        return transcribe_samples(self, np.asarray(audio), rate, options)
 
     def stream(
         self,
@@ -181,19 +182,26 @@ def assemble(folder: Path, description: Description, network: str, num_threads: 
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """The files of an archive, without folders, into a folder. InputError if it is none."""
-    size = 0
+    """The files of an archive into a folder: those at its top, or those of one folder, as tar packs a whole model.
+
+    InputError if it is no such archive.
+    """
+    size, parents = 0, set()
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 size += member.size
                 require_expansion(path, size, path.stat().st_size)
-                # Plain files at the top alone: nothing is written outside the folder.
-                if not member.isfile() or Path(member.name).name != member.name:
+                *parent, name = PurePosixPath(member.name).parts or ("",)
+                if member.isdir() and not parent and name != "..":
+                    continue
+                parents.add("/".join(parent))
+                # Plain files of one folder alone: nothing is written outside `folder`.
+                if not member.isfile() or len(parent) > 1 or len(parents) > 1 or {*parent, name} & {"/", "..", ""}:
                     raise InputError(f"{path}: expected the files of a model, found {member.name!r:.80}")
                 source = archive.extractfile(member)
                 assert source is not None
-                with source, (folder / member.name).open("wb") as file:
+                with source, (folder / name).open("wb") as file:
                     shutil.copyfileobj(source, file)
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from asrkd.errors import InputError, name_some
 from asrkd.files import atomic_file, utf8
+from asrkd.runtime.inputs import AudioInput
+from asrkd.runtime.progress import AudioProgress
 
 
 @dataclass
@@ -39,6 +43,12 @@ class BatchCounts:
         rtf = f", RTF {self.elapsed_sec / self.audio_sec:.3f}" if self.audio_sec else ""
         return f"{'; '.join(counts)}: {self.audio_sec:.1f} s of audio in {self.elapsed_sec:.1f} s{rtf}"
 
+    def fail(self, source: AudioInput, error: str, progress: AudioProgress) -> None:
+        """Note why nothing can be done with an input; a line says it at once where there are others."""
+        self.failures[str(source)] = error
+        if self.num_inputs > 1:
+            progress.report(error)
+
     def require_no_failures(self) -> None:
         """InputError that names the bad inputs."""
         if len(self.failures) == 1 == self.num_inputs:
@@ -59,8 +69,16 @@ def require_output_options(formats: Sequence[str], output_dir: Path | None, num_
 
 
 def write_outputs(texts: Mapping[Path, str]) -> None:
-    """Write each file, whole or not at all."""
+    """Write the files of an input, each whole or not at all. InputError, and none of them, where a name cannot be."""
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as tmp_path:
-            tmp_path.write_bytes(utf8(text))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path) as tmp_path:
+                tmp_path.write_bytes(utf8(text))
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR):
+                raise
+            for other in texts:
+                with suppress(OSError):
+                    other.unlink()
+            raise InputError(f"{path}: expected a file that can be written, found none: {error.strerror}") from None

@@ -106,7 +106,8 @@ def transcribe_samples(
     InputError as `transcribe_input`.
     """
     blocks = array_blocks(samples, sampling_rate, model.sampling_rate)
-    return Transcript(name, len(samples) / sampling_rate, tuple(transcribe_blocks(model, blocks, options)))
+    segments = tuple(transcribe_blocks(model, blocks, options))  # refuses rates of 0 before the division
+    return Transcript(name, len(samples) / sampling_rate, segments)
 
 
 def transcribe_blocks(

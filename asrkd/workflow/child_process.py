@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -156,12 +157,14 @@ def outcome_of(function: Callable[[], Any]) -> Outcome:
 
 
 def _work(function: Callable[[], Any], send: Connection, parent: int) -> None:
-    _end_with(parent)
+    end_with(parent)
     send.send(outcome_of(function))
 
 
-def _end_with(parent: int) -> None:
-    """Have the system end this process when its parent ends, so that nothing computes on after a kill -9."""
+def end_with(parent: int) -> None:
+    """Have Linux end this process when its parent ends, so that nothing computes on after a kill -9."""
+    if not sys.platform.startswith("linux"):
+        return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the line above
         os._exit(1)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import sys
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from asrkd.errors import InputError
+from asrkd.workflow.child_process import end_with
 from asrkd.workflow.task import IN_FLIGHT
 
 logger = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ Result = TypeVar("Result")
 DISPATCHED = 2
 # Processes that may die while they compute an item before the item is given up: as many as Dask allows.
 MAX_DEATHS = 3
+END_SEC = 2.0
+"""How long processes have to remove their temporary files when they are ended."""
 _RESULT, _BAD_INPUT, _OS_ERROR, _DEFECT = "result", "bad input", "os error", "defect"
 
 
@@ -100,7 +105,8 @@ class _WorkerPool:
         ours, its = context.Pipe()
         # The child closes its copies of our ends. With a copy open, no child would see that this process is gone.
         inherited = [*self.assigned, ours]
-        process = context.Process(target=_work, args=(self.function, self.items, its, inherited), daemon=True)
+        arguments = (self.function, self.items, its, inherited, os.getpid())
+        process = context.Process(target=_work, args=arguments, daemon=True)
         process.start()
         its.close()
         self.assigned[ours], self.processes[ours] = [], process
@@ -126,10 +132,16 @@ class _WorkerPool:
         self.dispatch()
 
     def terminate(self) -> None:
+        """End the processes: with SIGTERM, and those that do not end because they compute in C++, with SIGKILL."""
         for pipe, process in self.processes.items():
             pipe.close()
             process.terminate()
-            process.join()
+        deadline = time.monotonic() + END_SEC
+        for process in self.processes.values():
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
 
     def dispatch(self) -> None:
         """Send an item to each process that has none, then a second one to each that would have to wait for it.
@@ -159,7 +171,10 @@ def _receive(pipe: Connection) -> tuple[str, int, Any] | None:
     return message
 
 
-def _work(function: Callable[[Any], Any], items: Sequence[Any], pipe: Connection, inherited: list[Connection]) -> None:
+def _work(
+    function: Callable[[Any], Any], items: Sequence[Any], pipe: Connection, inherited: list[Connection], parent: int
+) -> None:
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C: it ends its workers
     for other in inherited:
         other.close()

@@ -111,7 +111,7 @@ def test_one_bad_input_does_not_end_the_others(model: Path, folder: Path, capsys
         (["in/a.wav", "a.txt", "--max-misfit", "0"], "--max-misfit: expected a number above 0"),
         (["in/a.wav", "a.txt", "--lexicon", "none"], "none: no such file"),
         (["in/a.wav", "a.txt", "--max-misfits", "3"], "the nearest is --max-misfit"),
-        (["in/a.wav"], "expected --text"),
+        (["in/a.wav"], "expected TEXT, found none"),
     ],
 )
 def test_what_is_refused(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +101,7 @@ def test_the_help_of_every_command_has_its_options_and_an_example(
         (["doctor", "loud"], "expected an option, found loud"),
         (["results", "--out=x"], "expected --runs PATH ..., found none"),
         (["results", "--runs", "--out=x"], "--runs: expected at least one results.json"),
-        (["init"], "expected --name TEXT, found none"),
+        (["init"], "expected NAME, found none"),
         (["init", "mine"], "expected --recordings PATH, found none"),
         (["posteriors", "import", "--kind=sums"], "expected --exp-dir PATH, found none"),
     ],
@@ -122,6 +124,24 @@ def test_errors_of_a_command_are_one_line(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "ASRKD" * 3 + "\n", "what a command writes to stderr stays as it is"
     assert complaint(["shout", "--times=-1"], capsys) == "asrkd: error: times: expected 0 or more, found -1\n"
     assert "--times INT" in complaint(["shout", "--times", "many"], capsys)
+
+
+def test_a_package_that_is_missing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def needs(name: str) -> Callable[[Shout], int]:
+        def run(options: Shout) -> int:
+            return len(importlib.import_module(name).__name__)
+
+        return run
+
+    command = Command("shout", "Shout.", "", (), lambda: Shout, needs("no_such.part"))
+    monkeypatch.setitem(cli.COMMANDS, "shout", command)
+    assert complaint(["shout"], capsys).startswith("asrkd: error: asrkd shout needs no_such, which is not installed: ")
+    # A fault of ours keeps its traceback.
+    monkeypatch.setitem(cli.COMMANDS, "shout", replace(command, run=needs("asrkd.nothing")))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["shout"])
 
 
 @pytest.mark.parametrize("recipe", ["an4", "librispeech", "prompts"])

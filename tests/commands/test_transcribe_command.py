@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,49 @@ def test_bad_files_do_not_end_the_others(num_jobs: str, folder: Path, capsys: py
     assert files_in(folder / "out") == ["a.txt", "b/c.txt"]
 
 
+def test_names_that_cannot_be_do_not_end_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = (folder / "in" / "a.wav").read_bytes()
+    long = "x" * 242  # with .json, and what is added while a file is written, a byte too long
+    names = [os.fsencode(f"{long}.wav"), b"latin-\xe9.wav"]
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), b"in", name))).write_bytes(content)
+    (folder / "out" / "dir.json").mkdir(parents=True)
+    (folder / "in" / "dir.wav").write_bytes(content)
+    with pytest.raises(SystemExit):
+        transcribe("in", "--output-dir", "out", "--format", "txt,json")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("asrkd: error: 3 of 5 inputs could not be transcribed: ")
+    for message in (
+        f"{long}.json: expected a file that can be written",
+        "expected a name in UTF-8",
+        "dir.json: expected",
+    ):
+        assert any(message in line for line in lines), message
+    assert files_in(folder / "out") == ["a.json", "a.txt", "b/c.json", "b/c.txt"]
+
+
+def test_a_name_of_two_lines_is_printed_as_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "in" / "b" / "two\nlines.wav").write_bytes((folder / "in" / "a.wav").read_bytes())
+    (folder / "in" / "b" / "bad\nlines.wav").write_bytes(b"no audio")
+    with pytest.raises(SystemExit):
+        transcribe("in/b")
+    printed = capsys.readouterr()
+    assert printed.out == "c: w2\ntwo lines: w0 w1\n"
+    assert any(line.startswith("asrkd: ") and "bad lines.wav" in line for line in printed.err.splitlines())
+
+
+def test_bad_parts_of_one_file_are_counted_each(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = {"type": "file", "channels": [0], "source": "in/a.wav"}
+    recording = {"id": "a", "sources": [source], "sampling_rate": RATE, "num_samples": 9, "duration": 1.7}
+    cuts = [
+        {"id": f"cut{start}", "start": start, "duration": 1.0, "channel": 0, "recording": recording, "type": "MonoCut"}
+        for start in (0.0, 5.0, 7.0)
+    ]
+    (folder / "cuts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in cuts))
+    line = refused(capsys, "cuts.jsonl")
+    assert "2 of 3 inputs could not be transcribed: cut5.0 (in/a.wav), cut7.0 (in/a.wav)" in line
+
+
 def test_one_bad_file_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "text.wav").write_text("no audio\n" * 20)
     soundfile.write(folder / "eight.wav", np.zeros((800, 8)), RATE)
@@ -173,7 +217,7 @@ def test_ctrl_c_leaves_whole_files_alone(
         (["in", "--channel", "left"], "--channel: expected auto, mix, split or a number"),
         (["in", "--beam", "0"], "--beam: expected a number above 0"),
         (["in", "--overwrit"], "the nearest is --overwrite"),
-        ([], "expected --audio TEXT ..., found none"),
+        ([], "expected AUDIO ..., found none"),
     ],
 )
 def test_options_that_do_not_fit(

@@ -112,7 +112,7 @@ def test_the_command_prints_text_or_json(old: Path, capsys: pytest.CaptureFixtur
         (["OLD", "OLD", "--systems", "basline"], "the nearest is baseline"),
         (["nowhere", "OLD"], "nowhere: expected the folder of a run or of `asrkd decode`, found none"),
         (["OLD/decode", "OLD"], "found no output of its scoring"),
-        ([], "expected --a TEXT, found none"),
+        ([], "expected A, found none"),
     ],
 )
 def test_bad_arguments_are_one_line(

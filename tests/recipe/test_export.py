@@ -192,3 +192,4 @@ def test_audio_that_has_changed_since_the_run(finished: Path, tmp_path: Path, mo
 def test_ensembles(finished: Path, tmp_path: Path) -> None:
     export(ExportOptions(finished, tmp_path / "model", system="ensemble", check_utterances=4, max_wer_loss=100.0))
     assert load(tmp_path / "model", precision="int8").description.run["system"] == "ensemble"
+    assert ", on 4 of the utterances" in (tmp_path / "model" / "model_card.md").read_text()

@@ -157,6 +157,17 @@ def test_speech_that_cannot_be_read(option: str, make: Callable[[Path], object],
         NewSpeech.read(given(**{option: tmp_path / "x.jsonl"}))
 
 
+def test_audio_files_where_folders_belong_and_names_in_another_encoding(
+    manifests: tuple[Path, Path], tmp_path: Path
+) -> None:
+    audio = next((tmp_path / "audio").iterdir())
+    with pytest.raises(InputError, match="expected a manifest or a folder of audio files, found an audio file"):
+        NewSpeech.read(given(recordings=audio))
+    audio.rename(os.fsdecode(os.fsencode(audio.parent) + b"/\xe9.wav"))
+    with pytest.raises(InputError, match="expected a name in UTF-8"):
+        NewSpeech.read(given(recordings=audio.parent))
+
+
 def test_the_command_leaves_out_what_decides_nothing() -> None:
     options = given(recordings=Path("a b"), systems=("baseline", "distilled"), num_jobs=7, overwrite=True)
     assert command_of(options) == "asrkd decode exp --out out --recordings 'a b' --systems baseline distilled"

@@ -87,13 +87,30 @@ def test_nothing_to_transcribe(tmp_path: Path) -> None:
         ([str(tmp_path / "d")], "expected files with a suffix of audio"),
         ([str(tmp_path / "missing.wav")], "no such file or folder"),
         ([str(tmp_path / "empty.jsonl")], "found an empty file"),
+        (["/dev/null"], "/dev/null: expected a file or folder, found a device"),
+        (["", "a.wav"], "expected the name of a file or folder, found an empty one"),
     ):
         with pytest.raises(InputError, match=message):
             find_inputs(arguments)
 
 
-def test_equal_names_get_suffixes_or_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "d/a.wav", "d/a.mp3", "d/b.wav", "e/a.wav")
-    assert [one.name for one in find_inputs([str(tmp_path / "d")])] == ["a.mp3", "a.wav", "b"]
+def test_equal_names_get_folders_or_suffixes_or_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "d/a.wav", "d/a.mp3", "d/b.wav", "e/a.wav", "e/f/c.wav", "c.wav")
+
+    def names(*paths: str) -> list[str]:
+        return [one.name for one in find_inputs([str(tmp_path / path) for path in paths])]
+
+    assert names("d") == ["a.mp3", "a.wav", "b"]
+    assert names("d/a.wav", "d/b.wav", "e/a.wav") == ["d/a", "b", "e/a"]
+    assert names("e/f/c.wav", "c.wav") == ["e/f/c", "c"]
+    assert names("d", "e/a.wav") == ["a.mp3", "d/a.wav", "b", "e/a.wav"]
+    assert names("e/f", "c.wav") == ["e/f/c", "c"]
     with pytest.raises(InputError, match="give their folder"):
-        find_inputs([str(tmp_path / "d" / "a.wav"), str(tmp_path / "e" / "a.wav")])
+        names("d/a.wav", "d/a.wav")
+    with pytest.raises(InputError, match="found 2 of the id r"):
+        find_inputs([manifest(tmp_path / "m.jsonl", recording("r"), recording("r"))])
+
+
+def test_inputs_from_a_part_of_a_file_are_named_by_id_and_file(tmp_path: Path) -> None:
+    (one,) = find_inputs([manifest(tmp_path / "m.jsonl", cut("the cut"))])
+    assert str(one) == f"the cut ({one.path})"

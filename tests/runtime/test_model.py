@@ -99,6 +99,13 @@ def test_an_archive_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     assert found.decode_segment(SAMPLES) == load(folder).decode_segment(SAMPLES)
 
 
+@pytest.mark.parametrize("name", [".", "model", "./model"])
+def test_an_archive_that_tar_packed(name: str, folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(folder, arcname=name)
+    assert load(tmp_path / "model.tar.gz").decode_segment(SAMPLES) == load(folder).decode_segment(SAMPLES)
+
+
 def test_a_damaged_archive(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.tar.gz"
     write_archive(folder, path)
@@ -111,11 +118,20 @@ def test_a_damaged_archive(folder: Path, tmp_path: Path) -> None:
 
 def test_an_archive_writes_nothing_outside(tmp_path: Path) -> None:
     path = tmp_path / "model.tar.gz"
-    for name in ("../outside", "/tmp/outside", "sub/model.json"):
+    for names in (
+        ["../outside"],
+        ["/tmp/outside"],
+        ["sub/sub/x"],
+        ["sub/../x"],
+        [".."],
+        ["x", "sub/x"],
+        ["a/x", "b/x"],
+    ):
         with tarfile.open(path, "w:gz") as archive:
-            entry = tarfile.TarInfo(name)
-            entry.size = 1
-            archive.addfile(entry, io.BytesIO(b"x"))
+            for name in names:
+                entry = tarfile.TarInfo(name)
+                entry.size = 1
+                archive.addfile(entry, io.BytesIO(b"x"))
         with pytest.raises(InputError, match=r"model\.tar\.gz: expected the files of a model, found '"):
             load(path)
     link = tarfile.TarInfo("model.json")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from toy_model import ISOLATED, write_toy_model
 
 import asrkd
+from asrkd.errors import InputError
 from asrkd.runtime.model import Model
 from asrkd.runtime.segmentation import CutRules, EndpointRules
 from asrkd.runtime.stream import Stream
@@ -72,6 +73,12 @@ def test_streams_give_the_words_of_the_file(model: Model, seed: int) -> None:
         [word.confidence for word in expected.words], abs=1e-3
     )
     assert expected.words
+
+
+def test_a_rate_of_nothing_is_refused(model: Model) -> None:
+    for rate in (0, RATE // 3):
+        with pytest.raises(InputError, match="expected a sampling rate of"):
+            model.transcribe(noise(1.0), sampling_rate=rate)
 
 
 def test_long_recordings_have_segments_in_order(model: Model) -> None:

@@ -52,6 +52,7 @@ def test_speech_of_the_microphone_becomes_words_of_both_models(page: Browser) ->
     first, second = page.run(WORDS)
     assert first and first == second  # the two have the same random weights
     assert page.run("document.getElementById('agreement').textContent") == "100.0%"
+    assert "not in the other model's words" in page.run("document.querySelector('.legend').innerText")
     names = page.run(f"{PANELS}.map(text => text.split('\\n')[0])")
     assert names[0].startswith("student (") and names[1].startswith("teacher (")
 

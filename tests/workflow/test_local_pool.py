@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from asrkd.errors import InputError
+from asrkd.workflow import fork_map as fork_map_module
 from asrkd.workflow.fork_map import fork_map
 from asrkd.workflow.local_pool import map_here
 
@@ -79,6 +80,51 @@ for number, _ in enumerate(fork_map(work, list(range(1000)), 3)):
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, workers))
+
+
+def test_a_long_item_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:
+    """Its worker hears nothing of its pipe before the item is done."""
+    forked = """
+import os, sys, time
+from asrkd.workflow.fork_map import fork_map
+
+def work(item):
+    open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
+    if item:
+        while len(os.listdir(sys.argv[1])) < 2:
+            time.sleep(0.05)
+        os.kill(os.getppid(), 9)
+    time.sleep(300)
+
+list(fork_map(work, [0, 1], 2))
+"""
+    subprocess.run([sys.executable, "-c", forked, str(tmp_path)], check=False)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 20
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
+
+
+def test_workers_that_do_not_hear_a_signal_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a search in C++, which takes no notice of a handler of Python's."""
+
+    def work(item: int) -> int:
+        if item:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            (tmp_path / str(os.getpid())).touch()
+            time.sleep(300)
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.05)
+        return item
+
+    monkeypatch.setattr(fork_map_module, "END_SEC", 0.2)
+    results = fork_map(work, [0, 1], 2)
+    assert next(results) == (0, 0)
+    results.close()
+    (path,) = tmp_path.iterdir()
+    assert not is_alive(int(path.name))
 
 
 def is_alive(pid: int) -> bool:
