@@ -108,7 +108,16 @@ def _training_step(student: students.Student, options: SpeechOptions) -> Step:
         trains=True,
         networks_only=True,
         torchrun=True,
+        work=_work(student, training.epochs),
     )
+
+
+def _work(student: students.Student, epochs: int) -> float:
+    """About how much a student's training computes: weights of its hidden layers times passes; targets that are made
+    in the step cost as much again."""
+    weights = student.model.num_layers * student.model.hidden_dim**2
+    is_online = student.distil is not None and student.distil.targets == "online"
+    return float(weights * epochs * (2 if is_online else 1))
 
 
 def _subset_options(student: students.Student, options: SpeechOptions) -> dict[str, Any]:

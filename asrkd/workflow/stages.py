@@ -123,6 +123,7 @@ class _Run:
         steps = [step for number, step in group if self._must_run(number, step)]
         lanes = min(jobs, len(steps))
         if lanes > 1:
+            steps.sort(key=lambda step: -step.work)
             calls = [partial(self._run_in_lane, step, lanes) for step in steps]
             for number, seconds in run_side_by_side(calls, lanes):
                 self._print(f"   {steps[number].name}: done in {seconds:.1f} s")

@@ -66,6 +66,8 @@ class Step:
     pickled."""
     torchrun: bool = False
     """Whether it is one training that the processes of torchrun can do together."""
+    work: float = 0.0
+    """How much it computes, in any unit: of trainings side by side the longest start first."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import BrokenBarrierError
 
@@ -119,6 +120,15 @@ class TestTrainings:
         between = Step(7, "posteriors", writing(len_of_none), None)
         run_steps([training("teachers/0", alone), between, training("students/a", alone)], tmp_path, network_jobs=2)
         assert said(tmp_path, "teachers/0", "students/a") == ["alone"] * 2
+
+    def test_that_compute_most_start_first(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        both = meeting(2)
+        steps = [training(f"students/{name}", writing(meeting(1))) for name in "ab"]
+        steps += [replace(training(f"students/{name}", writing(both)), work=5.0) for name in "cd"]
+        run_steps(steps, tmp_path, network_jobs=2)
+        assert said(tmp_path, "students/c", "students/d") == ["met in lane 0"] * 2
+        ended = [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines() if "done in" in line]
+        assert sorted(ended[:2]) == ["students/c", "students/d"]
 
     def test_share_the_threads(self, tmp_path: Path) -> None:
         def threads(_: int) -> int:
