@@ -45,7 +45,7 @@ DEFAULT = replace(
         baseline_dropouts=(),
         teacher_size=True,
     ),
-    decode=replace(_BASE.decode, acoustic_scale=0.1, beam=12.0),
+    decode=replace(_BASE.decode, acoustic_scale=0.1, beam=11.0),
 )
 
 if __name__ == "__main__":
