@@ -79,8 +79,8 @@ def command_of_all(program: str, arguments: Sequence[str]) -> str:
 
 def device_name(device: str) -> str:
     """The processor that `device` names, in words: model, and cores used by torch."""
-    name = processor_name(device)
-    return name if device.startswith("cuda") else f"{name}, {torch.get_num_threads()} threads"
+    name, threads = processor_name(device), torch.get_num_threads()
+    return name if device.startswith("cuda") else f"{name}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def processor_name(device: str) -> str:
