@@ -65,7 +65,7 @@ class BatchResult(BatchCounts):
         """Lines of what was done."""
         lines = [self.counted]
         if self.without_words:
-            lines.append(f"no words in {len(self.without_words)} of them: {name_some(self.without_words)}")
+            lines.append(f"no words in {len(self.without_words)} of them: {name_some(sorted(self.without_words))}")
         return "\n".join(lines)
 
 

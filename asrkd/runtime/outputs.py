@@ -54,7 +54,7 @@ class BatchCounts:
         if len(self.failures) == 1 == self.num_inputs:
             raise InputError(next(iter(self.failures.values())))
         if self.failures:
-            names = name_some(list(self.failures))
+            names = name_some(sorted(self.failures))  # they failed in any order
             raise InputError(f"{len(self.failures)} of {self.num_inputs} inputs could not be {self.done}: {names}")
 
 

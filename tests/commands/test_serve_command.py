@@ -25,7 +25,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected --models"),
+        ([], "expected MODELS"),
         (["model", "--port", "70000"], "--port: expected 0 to 65535, found 70000"),
         (["model", "--max-streams", "0"], "--max-streams: expected a number above 0, found 0"),
         (["model", "--max-upload-mb", "nan"], "--max-upload-mb: expected a number above 0"),

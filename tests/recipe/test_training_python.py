@@ -131,9 +131,9 @@ def test_the_device_is_asked_for_where_networks_train(tmp_path: Path, monkeypatc
     ]
     given = options(device="cuda", exp_dir=tmp_path)
     with Interpreter(tmp_path / "python") as other:
-        command_line._require_device(steps, given, StageRange(9, 12), other)
+        command_line._required_device(steps, given, StageRange(9, 12), other)
         assert not asked  # scoring reads what the networks' steps recorded
-        command_line._require_device(steps, given, StageRange(), other)
+        command_line._required_device(steps, given, StageRange(), other)
     assert [python for python, _ in asked] == [tmp_path / "python"]
 
 
