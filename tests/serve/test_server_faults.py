@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import is_running
 from server_process import BOUNDARY, ServerProcess, multipart
 from test_server import noise, wait_until, wav
 from toy_model import write_toy_model
@@ -57,14 +58,6 @@ def test_a_file_whose_client_goes_leaves_no_process(server: ServerProcess, pid_f
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: server.get("/healthz")[0] == 200)
     assert server.post([("a.wav", wav(noise(1.0)))])[0] == 200
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there, and no zombie that nobody has asked for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_disk_without_room_refuses_the_file_in_one_line(server: ServerProcess) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from other_python import ROOT, same_python, script, train_python
+from processes import DEADLINE_SEC, is_running, wait_until
 from torchrun_training import torchrun
 
 from asrkd.errors import InputError
@@ -27,8 +27,6 @@ from asrkd.workflow.interpreter import Interpreter
 from asrkd.workflow.stages import list_steps, run_steps
 from asrkd.workflow.step_log import step_log
 from asrkd.workflow.steps import Record, Step
-
-DEADLINE_SEC = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -168,21 +166,6 @@ def test_no_process_is_left_when_the_run_ends(tmp_path: Path, number: signal.Sig
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
     return [int(one) for one in text.split()]
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process lives; one that its parent has not asked about yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_SEC
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def copying_steps(source: Path) -> list[Step]:

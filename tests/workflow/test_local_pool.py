@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import is_running
 
 from asrkd.errors import InputError
 from asrkd.workflow import fork_map as fork_map_module
@@ -77,9 +78,9 @@ for number, _ in enumerate(fork_map(work, list(range(1000)), 3)):
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 3
     deadline = time.monotonic() + 20
-    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(is_alive, workers))
+    assert not any(map(is_running, workers))
 
 
 def test_a_long_item_ends_with_the_process_that_forked_it(tmp_path: Path) -> None:
@@ -102,9 +103,9 @@ list(fork_map(work, [0, 1], 2))
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 2
     deadline = time.monotonic() + 20
-    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+    while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(is_alive, workers))
+    assert not any(map(is_running, workers))
 
 
 def test_workers_that_do_not_hear_a_signal_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,15 +125,7 @@ def test_workers_that_do_not_hear_a_signal_are_ended(tmp_path: Path, monkeypatch
     assert next(results) == (0, 0)
     results.close()
     (path,) = tmp_path.iterdir()
-    assert not is_alive(int(path.name))
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    assert not is_running(int(path.name))
 
 
 def test_a_workers_defect_keeps_its_traceback() -> None:

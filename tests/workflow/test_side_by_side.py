@@ -15,6 +15,7 @@ from threading import BrokenBarrierError
 
 import pytest
 import torch
+from processes import DEADLINE_SEC, is_running, wait_until
 
 from asrkd.errors import InputError
 from asrkd.files import write_json
@@ -23,7 +24,6 @@ from asrkd.workflow.stages import StageRange, list_steps, run_steps
 from asrkd.workflow.steps import Record, Step, stage_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_SEC = 60.0
 # How long one process waits for another that never comes.
 ALONE_SEC = 1.0
 
@@ -221,21 +221,6 @@ def test_no_process_is_left_when_the_run_ends(tmp_path: Path, number: signal.Sig
     run.send_signal(number)
     assert run.wait(DEADLINE_SEC) != 0
     wait_until(lambda: not any(map(is_running, processes)))
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process lives; one that its parent has not asked about yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_SEC
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_the_time_of_a_stage_counts_what_ran_side_by_side_once(tmp_path: Path) -> None:
